@@ -1,0 +1,5 @@
+//! **Decides.** State and a command in, a decision out: writes to commit and effects to perform
+//! once they are committed. Nothing here waits, reads a clock, touches a file, logs or draws a
+//! random number; time is an argument and every collection has a fixed order.
+
+pub mod row;
