@@ -1,0 +1,1 @@
+//! What a source offers and is asked.

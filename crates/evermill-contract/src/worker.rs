@@ -1,0 +1,1 @@
+//! What runs user code: dispatches in, outcomes out.
