@@ -1,1 +1,477 @@
-//! What a DAG file loads to.
+//! The manifest: the one shape every front end (Python, YAML, Rust) loads to.
+//!
+//! A front end writes it, the engine reads it; nobody else interprets a DAG file. Format 1 is
+//! described in `docs/spec/manifest.md`, with the golden files this module's tests decode.
+//!
+//! Three conventions hold everywhere:
+//! - durations are whole milliseconds and end in `_ms`; sizes are bytes and end in `_bytes`;
+//! - a field that holds its default is left out, so that a later optional field changes no version;
+//! - an unknown field is refused: a typing mistake must not become a silent default.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+mod fault;
+mod version;
+
+pub use fault::{Fault, ManifestError};
+pub use version::Version;
+
+/// The format this build reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// Everything one entry file declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Always [`FORMAT`]; checked by [`Manifest::decode`] before anything else is looked at.
+    pub format: u32,
+    /// The file that was loaded, relative to the DAG folder, with `/` between parts.
+    pub entry: String,
+    /// The DAGs in order of declaration; never empty.
+    pub dags: Vec<DagManifest>,
+    /// The entry file and what it imports from the DAG folder, sorted by path: the bundle (W16).
+    pub files: Vec<BundleFile>,
+}
+
+/// One file of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleFile {
+    /// Relative to the DAG folder, with `/` between parts.
+    pub path: String,
+    /// SHA-256 of the content, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+/// One DAG: its sources, its tasks and what holds for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DagManifest {
+    /// Unique in the engine; names the run.
+    pub id: String,
+    /// Where the DAG is declared, relative to the DAG folder.
+    pub file: String,
+    /// Line of the declaration, from 1.
+    pub line: u32,
+    /// Labels for people; no meaning to the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What is kept in order (W4).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub order: Order,
+    /// When activations begin, beside what the sources emit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// Whether a clock makes up for missed instants. Without a clock it says nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub catchup: bool,
+    /// First instant of a clock, RFC 3339. A source listens from now on whatever it says.
+    /// Left out of the version: `days_ago(1)` is another instant every day (W17).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_date: Option<String>,
+    /// The interpreter; else `EVERMILL_PYTHON`, `$VIRTUAL_ENV`, `python3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// What becomes of an activation that settles as failed (W10).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_failure: OnFailure,
+    /// Longest time from event to settled before an activation counts as late (W13).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// How much is remembered of activations that simply succeeded.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub history: History,
+    /// The roots that listen, in order of declaration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceManifest>,
+    /// The tasks, in order of declaration (not sorted by their edges).
+    pub tasks: Vec<TaskManifest>,
+}
+
+/// A root that listens for ever and emits events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceManifest {
+    /// Unique among the sources and tasks of the DAG; positions belong to (DAG id, this).
+    pub id: String,
+    /// Line of the declaration, from 1.
+    pub line: u32,
+    /// What it listens to.
+    pub config: SourceConfig,
+    /// Set when a root sensor was promoted (W7): its task id, for faces that show the sensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_from_task: Option<String>,
+    /// No-op tasks written before a promoted sensor. They wait for nothing now; the edge still says
+    /// that they belong to this source's component.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    /// When present the activation is a list of events (W8).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<SourceBatch>,
+    /// How this source meets the others above a common descendant (W6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// The source counts as stalled when it makes no progress for this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freshness_ms: Option<u64>,
+}
+
+/// What a source listens to; `kind` in the JSON names the variant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SourceConfig {
+    /// A topic of Apache Kafka.
+    Kafka(KafkaSource),
+}
+
+/// A topic of Apache Kafka, read by position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSource {
+    /// The topic's name.
+    pub topic: String,
+    /// The group whose committed offsets tell lag tools how far we are. The truth is our own position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    /// Where a partition without any position begins (C7).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub auto_offset_reset: OffsetReset,
+    /// The connection id that `--connection` and `EVERMILL_CONNECTION_*` give an address to.
+    #[serde(default = "kafka_default", skip_serializing_if = "is_kafka_default")]
+    pub connection: String,
+    /// Join the group and share its partitions, instead of assigning all of them to ourselves.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub membership: bool,
+    /// Begin at the offsets this existing group has committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_group: Option<String>,
+    /// Longest wait between two checks; never a delay, since Kafka tells us at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poke_interval_ms: Option<u64>,
+}
+
+/// Where a partition without any position begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OffsetReset {
+    /// With the oldest message the broker still has.
+    Earliest,
+    /// After the newest one.
+    #[default]
+    Latest,
+}
+
+/// The bounds of a batch whose list *is* the activation (W8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceBatch {
+    /// Never more events than this.
+    pub max_events: u32,
+    /// How long the first event waits for company.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub linger_ms: u64,
+}
+
+/// How a source meets others above a common descendant (W6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// How long an open activation waits for the missing sources; without it, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within_ms: Option<u64>,
+    /// Events meet only when their keys are equal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_key: bool,
+}
+
+/// One task: what runs, after whom, and under which limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskManifest {
+    /// Unique among the sources and tasks of the DAG.
+    pub id: String,
+    /// What the engine does with it.
+    pub kind: TaskKind,
+    /// Line of the declaration, from 1.
+    pub line: u32,
+    /// The nodes right before it, in order of declaration, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<Edge>,
+    /// When it may run, given the states of its upstream tasks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub trigger_rule: TriggerRule,
+    /// Failures allowed beyond the first attempt (W12).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retries: u32,
+    /// Wait before the first retry; without it the engine's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_delay_ms: Option<u64>,
+    /// Double the wait with each retry.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_exponential_backoff: bool,
+    /// The doubled wait never exceeds this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_retry_delay_ms: Option<u64>,
+    /// Longest duration of one attempt of one member (W3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Overrides the DAG's policy for failures of this task (W10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// What an attempt is worth that a crash cut off (C4).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_interrupt: OnInterrupt,
+    /// The pool whose slots it takes (W19).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Higher goes first among tasks that wait for the same slots.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: i32,
+    /// Members a worker may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Members handed to one vectorised call (W8); identity and outcome stay per member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Longest time from event to the end of this task (W13).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// What has to be shipped with a dispatch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub wants: Wants,
+    /// Present when the task runs once per item (W9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapped: Option<Mapped>,
+    /// Overrides the DAG's `history`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+    /// Added to the worker's environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory of the worker; relative to the DAG folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Address space a worker may take, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// What the engine does with a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Run it and keep what it returns.
+    Call,
+    /// Run it; it returns the ids of the tasks right after it that go on, the others are skipped.
+    Branch,
+    /// Run it; a false result skips everything after it.
+    ShortCircuit,
+    /// Ask it again and again until it says yes.
+    Sensor,
+    /// Nothing to run: it succeeds as soon as its trigger rule holds.
+    Noop,
+}
+
+/// An edge, seen from the task it leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edge {
+    /// Id of a source or a task of the same DAG.
+    pub node: String,
+    /// Which of the two.
+    pub kind: NodeKind,
+    /// Whether what the node gives (an event, a result) is bound to a parameter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reads_result: bool,
+}
+
+/// What an edge comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// Another task.
+    Task,
+    /// A source.
+    Source,
+}
+
+/// What a task's callable asks for, so that a dispatch carries no more (W11).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wants {
+    /// The event, or the list of a batch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub event: bool,
+    /// The context: anything that needs identity, calls back, or logs by name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ctx: bool,
+    /// It may touch `ctx.state`. False only when that is certain (C3: a dispatch that reads state waits).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: bool,
+    /// Tasks whose results are bound to parameters; ancestors, not only those right before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<String>,
+}
+
+/// A task that runs once per item, or per combination of items when it maps over several (W9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapped {
+    /// The lists; the last one turns fastest.
+    pub over: Vec<MapOver>,
+}
+
+/// One list a task maps over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapOver {
+    /// The parameter that gets an item.
+    pub param: String,
+    /// Where the list comes from.
+    pub list: MapList,
+}
+
+/// Where the list of a mapped task comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapList {
+    /// The result of this task, known when it has run.
+    Task(String),
+    /// A list in the DAG file; this many items.
+    Literal(u32),
+}
+
+/// What is kept in order (W4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First attempts start in lane order; retries do not.
+    #[default]
+    None,
+    /// First in, first out per task, among events of equal key.
+    Key,
+    /// First in, first out per task, within a partition.
+    Partition,
+    /// An activation settles before the next one starts.
+    Serial,
+}
+
+/// When activations begin, beside what the sources emit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// By hand; or by sources alone.
+    #[default]
+    None,
+    /// The sources' DAG is meant to run for ever: the same as none when there is a source.
+    Continuous,
+    /// Once, when the run starts.
+    Once,
+}
+
+/// What becomes of an activation that settles as failed (W10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Kept, visible, redrivable; the others go on.
+    #[default]
+    Park,
+    /// Its ordered scope waits for somebody's decision.
+    Block,
+    /// Recorded and counted, nothing more.
+    Drop,
+    /// The run fails.
+    Stop,
+}
+
+/// What an attempt is worth that a crash cut off (C4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// Run it again; the task may have acted outside already.
+    #[default]
+    Rerun,
+    /// Count it as failed: at most one attempt ever starts.
+    Fail,
+}
+
+/// How much is remembered of activations that simply succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum History {
+    /// Exact counters for all, rows for a sample.
+    #[default]
+    Sampled,
+    /// A row with results for each.
+    Full,
+}
+
+/// When a task may run, given the states of its upstream tasks; Airflow's names and meaning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerRule {
+    /// All succeeded.
+    #[default]
+    AllSuccess,
+    /// All failed.
+    AllFailed,
+    /// All ended, however.
+    AllDone,
+    /// All ended and at least one succeeded.
+    AllDoneMinOneSuccess,
+    /// All ended, the set-up tasks among them well.
+    AllDoneSetupSuccess,
+    /// All were skipped.
+    AllSkipped,
+    /// One succeeded; does not wait for the others.
+    OneSuccess,
+    /// One failed; does not wait for the others.
+    OneFailed,
+    /// One succeeded or failed; does not wait for the others.
+    OneDone,
+    /// None failed: each succeeded or was skipped.
+    NoneFailed,
+    /// None failed and at least one succeeded.
+    #[serde(alias = "none_failed_or_skipped")]
+    NoneFailedMinOneSuccess,
+    /// None was skipped.
+    NoneSkipped,
+    /// At once.
+    #[serde(alias = "dummy")]
+    Always,
+}
+
+impl Manifest {
+    /// Reads a manifest that a front end wrote.
+    ///
+    /// # Errors
+    /// [`ManifestError::Format`] when another build wrote it, [`ManifestError::Shape`] when a field is
+    /// missing, unknown or of the wrong type (with the place in the JSON).
+    pub fn decode(json: &[u8]) -> Result<Self, ManifestError> {
+        let found = serde_json::from_slice::<FormatOnly>(json)?.format;
+        if found != FORMAT {
+            return Err(ManifestError::Format { found });
+        }
+        Ok(serde_json::from_slice(json)?)
+    }
+}
+
+/// Looks at the format before the fields of another format can be complained about.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn kafka_default() -> String {
+    "kafka_default".to_owned()
+}
+
+fn is_kafka_default(value: &str) -> bool {
+    value == "kafka_default"
+}
