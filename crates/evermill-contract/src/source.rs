@@ -1,1 +1,279 @@
-//! What a source offers and is asked.
+//! What a source offers and is asked: lanes found, events in order, positions that are ours.
+//!
+//! A source listens to one place in the outside world for one DAG. The engine drives it on an
+//! operating system thread of its own, so every method may block, within the bound it states.
+//! The source never decides what is done with an event and never remembers how far it was read:
+//! positions belong to the engine's store, and what a broker keeps is a hint (rule C7).
+//!
+//! The life of a lane:
+//!
+//! ```text
+//! found --(resolve, position committed by the engine)--> start_lane --> delivering <--> paused
+//!                                                            ^              |
+//!                                                            +-- Gap -------+--> Diverged
+//! ```
+//!
+//! Nothing is delivered before `start_lane`. After [`SourceEvent::Gap`] or
+//! [`SourceEvent::Diverged`] the lane stands still until it is started again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod batch;
+pub mod conformance;
+
+pub use batch::{BatchBuilder, Event, EventBatch, EventMeta, Headers, NO_TIMESTAMP, Span};
+
+/// A source that is being listened to.
+pub trait Source: Send {
+    /// Finds lanes, delivers events of started lanes, reports what changed. Returns as soon as
+    /// there is something to say, after `wait` at the latest; an empty `out` is an ordinary
+    /// answer. Must be called at least every few seconds, also while every lane is paused.
+    ///
+    /// # Errors
+    /// Only what no waiting mends (see [`SourceError::Refused`]); the source is then finished.
+    /// A broker that is away is not an error but [`SourceEvent::Degraded`].
+    fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError>;
+
+    /// Finds the position at which a lane is to be read for the first time: what the consumer
+    /// group had committed, else the earliest or latest position, as an absolute number.
+    /// Delivers nothing. Blocks for at most [`RESOLVE_WAIT`].
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`]: ask again later.
+    fn resolve(&mut self, lane: &LaneName, first: FirstPosition) -> Result<Resolved, SourceError>;
+
+    /// Starts, or restarts elsewhere, the delivery of a lane: the next event has the lowest
+    /// position that is `from` or above. Events in flight from before are dropped. The lane's
+    /// credit is kept; it is open at first.
+    ///
+    /// `incarnation` is what the engine stored when it first resolved the lane. When the lane is
+    /// another one by now, it does not start and [`SourceEvent::Diverged`] follows. `None` means
+    /// the incarnation that was reported last.
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`]: ask again later. [`SourceError::Refused`]: unknown lane.
+    fn start_lane(
+        &mut self,
+        lane: &LaneName,
+        from: u64,
+        incarnation: Option<&str>,
+    ) -> Result<(), SourceError>;
+
+    /// Opens or closes the credit of a lane. Once closed, no later `poll` delivers events of it;
+    /// what was prefetched is kept or read again. Asking twice changes nothing.
+    fn credit(&mut self, lane: &LaneName, open: bool);
+
+    /// Tells the broker, as a hint for its lag tools, that `position` is the next one to read.
+    /// Never blocks; failures are counted by the source and otherwise ignored.
+    fn ack(&mut self, lane: &LaneName, position: u64);
+
+    /// Something any thread may call to make a blocked `poll` (or the next one) return at once.
+    fn waker(&self) -> Waker;
+
+    /// Stops listening and lets go of every connection, within [`CLOSE_WAIT`]. Nothing is
+    /// delivered afterwards.
+    fn close(&mut self);
+}
+
+/// The longest that [`Source::resolve`] may block.
+pub const RESOLVE_WAIT: Duration = Duration::from_secs(5);
+
+/// The longest that [`Source::close`] may block.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// What a source has to tell.
+#[derive(Debug, Clone)]
+pub enum SourceEvent {
+    /// A lane exists. Said once per incarnation; the engine answers with `start_lane`.
+    Lane(LaneFound),
+    /// Events of one started lane, in lane order, never empty.
+    Batch {
+        /// The lane they belong to.
+        lane: LaneName,
+        /// The events.
+        batch: EventBatch,
+    },
+    /// All that the lane holds at this moment below `end` was delivered. Said again after later
+    /// events, and for a lane that is empty. `end` may lie above the last event's position
+    /// (transaction markers, compaction): reading on from `end` loses nothing.
+    CaughtUp {
+        /// The lane.
+        lane: LaneName,
+        /// The next position to read.
+        end: u64,
+    },
+    /// How much lies between what was delivered and the end of the lane, for views.
+    Lag {
+        /// The lane.
+        lane: LaneName,
+        /// Positions (not necessarily events) that are still to be read.
+        behind: u64,
+    },
+    /// Positions `from..to` are gone (retention outran us). The lane stands still: the engine
+    /// records the gap and, if its policy says so, calls `start_lane(lane, to)`.
+    Gap {
+        /// The lane.
+        lane: LaneName,
+        /// The position that was asked for.
+        from: u64,
+        /// The lowest position that can still be read.
+        to: u64,
+        /// One sentence for people.
+        reason: String,
+    },
+    /// The lane is no longer the one whose positions we hold: re-created, truncated, or shorter
+    /// than what was read. It stands still; reading on would mix two histories.
+    Diverged {
+        /// The lane.
+        lane: LaneName,
+        /// One sentence for people.
+        reason: String,
+    },
+    /// The outside world is away or refuses us. The source goes on trying by itself. Said once
+    /// per reason.
+    Degraded {
+        /// What is wrong and what would mend it; holds no secrets.
+        reason: String,
+    },
+    /// All is well again after `Degraded`.
+    Recovered,
+}
+
+/// A lane that a source found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneFound {
+    /// Its name, unique within the source and the same for ever, such as `orders/3`.
+    pub name: LaneName,
+    /// What tells it from another lane of the same name: part of every activation's identity (C1).
+    pub incarnation: String,
+    /// It appeared while we were listening, so that all of its events are new to us: its first
+    /// position is the earliest one, whatever the DAG says about a first start.
+    pub appeared: bool,
+}
+
+/// The name of a lane; cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneName(Arc<str>);
+
+impl LaneName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for LaneName {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for LaneName {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for LaneName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a lane of which we hold no position begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstPosition {
+    /// The group's committed position, else the first event there is.
+    CommittedOrEarliest,
+    /// The group's committed position, else the next event that comes.
+    CommittedOrLatest,
+    /// The first event there is, whatever the group has committed.
+    Earliest,
+    /// The next event that comes, whatever the group has committed.
+    Latest,
+}
+
+/// A first position, as an absolute number, and where it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolved {
+    /// The next position to read.
+    pub position: u64,
+    /// What decided it.
+    pub origin: Origin,
+}
+
+/// What decided a first position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The consumer group had committed it.
+    Committed,
+    /// The first event there is.
+    Earliest,
+    /// The end of the lane at that moment.
+    Latest,
+}
+
+/// Why a source could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// The outside world did not answer, or not yet. Trying again later is right.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What was asked cannot work as it stands: a setting, a name, a connection. Names the
+    /// setting and the cure; holds no secrets.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Makes a blocked [`Source::poll`] return; see [`Source::waker`].
+#[derive(Clone)]
+pub struct Waker(Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// A waker that calls `wake`, which must neither block nor panic.
+    #[must_use]
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// Wakes the source.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// Where a source's own diagnostics go; a source never prints.
+pub type DiagnosticSink = Arc<dyn Fn(Severity, &str) + Send + Sync>;
+
+/// How much a diagnostic line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Of interest to whoever looks for a fault.
+    Debug,
+    /// An ordinary change.
+    Info,
+    /// Something that may need attention.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// How much a source may hold, given by the engine from its credit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceBudget {
+    /// Events in one [`EventBatch`], at most.
+    pub batch_events: usize,
+    /// Bytes in one [`EventBatch`], at most; one larger event still travels alone.
+    pub batch_bytes: usize,
+    /// Bytes fetched ahead of `poll`, over all lanes. A target: one fetch may overshoot it.
+    pub prefetch_bytes: usize,
+}

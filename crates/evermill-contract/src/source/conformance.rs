@@ -1,0 +1,1 @@
+//! Checks that every source passes, whatever it listens to.
