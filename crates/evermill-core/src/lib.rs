@@ -2,4 +2,8 @@
 //! once they are committed. Nothing here waits, reads a clock, touches a file, logs or draws a
 //! random number; time is an argument and every collection has a fixed order.
 
+pub mod command;
+pub mod dag;
+pub mod limits;
 pub mod row;
+pub mod rule;

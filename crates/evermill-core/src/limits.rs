@@ -1,0 +1,62 @@
+//! Every bound of the core, with their relations asserted at compile time.
+
+/// Sources and tasks of one DAG.
+pub const NODES_PER_DAG_MAX: usize = 10_000;
+
+/// Members of one wave, and of one dispatch.
+pub const WAVE_MEMBERS_MAX: usize = 1_000;
+
+/// Unsettled waves of one lane; more events than these hold wait in the lane's buffer.
+pub const WAVES_PER_LANE_MAX: usize = 4;
+
+/// Events buffered or in flight in one lane at which its source is told to stop.
+pub const LANE_EVENTS_HIGH: usize = 8_000;
+/// Events below which it is told to go on.
+pub const LANE_EVENTS_LOW: usize = 4_000;
+
+/// Payload bytes buffered or in flight in one lane at which its source is told to stop.
+pub const LANE_BYTES_HIGH: usize = 8 * 1024 * 1024;
+/// Bytes below which it is told to go on.
+pub const LANE_BYTES_LOW: usize = 4 * 1024 * 1024;
+
+/// Materialised activations of one run, parked ones not counted; beyond it credit stops (W2).
+pub const MATERIALISED_MAX: usize = 1_000_000;
+
+/// Parked activations of one run; beyond it credit stops.
+pub const PARKED_MAX: usize = 1_000_000;
+
+/// Activations of one key held behind a waiting one; beyond it the lane pauses (W12).
+pub const HELD_PER_KEY_MAX: usize = 1_000;
+
+/// Activations open for a missing source; beyond it the sources that fired pause (W6).
+pub const OPEN_JOINS_MAX: usize = 10_000;
+
+/// Settled ranges above `low` kept in a lane's cursor (C2).
+pub const CURSOR_RANGES_MAX: usize = 256;
+
+/// Longest backoff that stays inside a wave, milliseconds; longer ones materialise (W2).
+pub const WAVE_BACKOFF_MS_MAX: u64 = 1_000;
+
+/// Longest wait between two tries, milliseconds: a day.
+pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
+/// Instances of one mapped task in one activation (W9).
+pub const MAP_LENGTH_MAX: u32 = 10_000;
+
+/// Unclean stops an event may be in flight at before it is parked as `suspect_crash` (C6).
+pub const SUSPECT_STOPS_MAX: u32 = 3;
+
+/// `ctx.state` of one scope, bytes of names and values (W5).
+pub const STATE_BYTES_PER_SCOPE_MAX: usize = 1024 * 1024;
+
+/// Longest pause of a failing loop, milliseconds (W15).
+pub const LOOP_PAUSE_MS_MAX: u64 = 60_000;
+
+/// Error text kept with a parked activation, bytes.
+pub const ERROR_BYTES_MAX: usize = 16 * 1024;
+
+const _: () = assert!(LANE_EVENTS_LOW < LANE_EVENTS_HIGH);
+const _: () = assert!(LANE_BYTES_LOW < LANE_BYTES_HIGH);
+const _: () = assert!(WAVE_MEMBERS_MAX * WAVES_PER_LANE_MAX <= LANE_EVENTS_LOW);
+const _: () = assert!(WAVE_BACKOFF_MS_MAX < BACKOFF_MS_MAX);
+const _: () = assert!(HELD_PER_KEY_MAX < MATERIALISED_MAX);
