@@ -1,0 +1,124 @@
+//! `DIR/lock`: one engine per data directory (S5).
+//!
+//! The lock is the operating system's advisory lock on the open file, so it ends with the process
+//! however that ends. The file itself stays; the process id in it is only there for the message.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::LockError;
+
+/// How long a loser waits for the winner to write its process id.
+const HOLDER_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct DirLock {
+    dir: PathBuf,
+    file: File,
+}
+
+impl DirLock {
+    /// Takes the directory, making it if needed (mode 0700).
+    ///
+    /// # Errors
+    /// [`LockError::Held`] at once when somebody else has it, [`LockError::Io`] when the file
+    /// system refuses.
+    pub fn take(dir: &Path) -> Result<Self, LockError> {
+        let refused = |path: &Path, cause: &std::io::Error| LockError::Io {
+            path: path.to_owned(),
+            cause: Arc::from(cause.to_string()),
+        };
+        make_dir(dir).map_err(|cause| refused(dir, &cause))?;
+        let path = dir.join("lock");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|cause| refused(&path, &cause))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held {
+                    path: dir.to_owned(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(TryLockError::Error(cause)) => return Err(refused(&path, &cause)),
+        }
+        write_pid(&mut file).map_err(|cause| refused(&path, &cause))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            file,
+        })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // An empty file says that nobody holds it; the lock itself goes when the file closes.
+        drop(self.file.set_len(0));
+    }
+}
+
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+fn write_pid(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// The process id in the file, waiting a moment for a winner that has not written it yet. A number
+/// whose process is gone was left by a crash before this winner.
+fn holder(file: &mut File) -> Option<u32> {
+    let deadline = Instant::now() + HOLDER_PATIENCE;
+    loop {
+        let mut text = String::new();
+        let read = file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_string(&mut text));
+        let pid = read
+            .ok()
+            .and_then(|_| text.trim().parse::<u32>().ok())
+            .filter(|pid| lives(*pid));
+        if pid.is_some() || Instant::now() >= deadline {
+            return pid;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(unix)]
+fn lives(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| {
+        // "Not permitted" means that it lives and belongs to somebody else.
+        rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
+    })
+}
+
+#[cfg(not(unix))]
+fn lives(_pid: u32) -> bool {
+    true
+}
