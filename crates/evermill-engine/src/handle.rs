@@ -1,0 +1,274 @@
+//! The handle: how the CLI, the API and tests speak to a running engine.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+use evermill_contract::manifest::Manifest;
+pub use evermill_core::command::{ActivationKey, Selection};
+
+use crate::board::Board;
+use crate::input::{Input, Request, Steer};
+use crate::prepare::Preparation;
+use crate::view::{EngineView, ParkedView};
+
+/// A DAG to switch on.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// What the front end loaded.
+    pub manifest: Arc<Manifest>,
+    /// Which of its DAGs.
+    pub dag: String,
+    /// Content of every file in `manifest.files`, by the same path.
+    pub files: BTreeMap<String, Bytes>,
+    /// The environment's own name for the folder the bundle came from, for error messages.
+    pub folder: std::path::PathBuf,
+    /// Do not inherit positions of an earlier, stopped run (`--fresh`).
+    pub fresh: bool,
+}
+
+/// A run that was switched on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Run id.
+    pub run: String,
+    /// Version: 64 lower-case hexadecimal digits.
+    pub version: String,
+    /// It was open already and goes on from its committed positions.
+    pub resumed: bool,
+}
+
+/// How a wait for idleness ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Idle {
+    /// Every source was ready and nothing was in flight, retrying or unread for that long.
+    Reached,
+    /// Every run ended by itself before.
+    Ended,
+    /// Somebody else drained the engine meanwhile.
+    Closed,
+    /// The timeout given to the wait has passed.
+    TimedOut,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything that was read has settled.
+    Settled,
+    /// Grace ran out: what was in flight runs again at the next start.
+    CutOff,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// The manifest has no such DAG.
+    #[error("there is no DAG '{0}' in this file")]
+    UnknownDag(String),
+    /// No run has this id, and no DAG of this id has a run.
+    #[error("there is no run '{0}'; `evermill ps` lists them")]
+    UnknownRun(String),
+    /// The DAG cannot run; every fault.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Faults(Vec<evermill_contract::manifest::Fault>),
+    /// A file of the bundle is missing or is not what the manifest says.
+    #[error("{path}: {what}; load the DAG again")]
+    Bundle {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A source could not be made.
+    #[error("{dag}: source '{source_id}': {cause}")]
+    Source {
+        /// DAG id.
+        dag: String,
+        /// Source id.
+        source_id: String,
+        /// With the cure.
+        cause: String,
+    },
+    /// The machine does not do this to a run in its present state.
+    #[error("{0}")]
+    Refused(String),
+    /// The engine has been drained or has stopped by itself.
+    #[error("the engine has stopped")]
+    Closed,
+}
+
+/// A running engine. Clone it freely; the engine goes on until [`Handle::drain`] or
+/// [`Handle::halt`], or until the last handle is dropped.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of an engine share.
+pub(crate) struct Shared {
+    pub(crate) input: Sender<Input>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) prepare: Preparation,
+    pub(crate) shard: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Switches a DAG on: checks it, keeps its manifest and bundle (W16), resumes its open run or
+    /// begins a new one, and starts its sources. Returns once that is committed; sources find
+    /// their lanes afterwards ([`crate::view::SourceView::ready`]).
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownDag`], [`EngineError::Faults`], [`EngineError::Bundle`],
+    /// [`EngineError::Source`], [`EngineError::Refused`] when the DAG runs already in another
+    /// version, [`EngineError::Closed`].
+    pub fn start(&self, request: &StartRequest) -> Result<Started, EngineError> {
+        let prepared = self.shared.prepare.prepare(request)?;
+        self.ask(|reply| Request::Start { prepared, reply })?
+    }
+
+    /// Gives a DAG without sources one activation, with this payload (JSON) if any.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when the DAG has sources.
+    pub fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<(), EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Trigger { run, conf, reply })?
+    }
+
+    /// Takes no new work; attempts under way end normally.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
+    pub fn pause(&self, run: &str) -> Result<(), EngineError> {
+        self.steer(run, Steer::Pause)
+    }
+
+    /// Goes on after [`Handle::pause`].
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn resume(&self, run: &str) -> Result<(), EngineError> {
+        self.steer(run, Steer::Resume)
+    }
+
+    /// Reads nothing more, settles what was read, then rests; the engine stays open. The run goes
+    /// on at its next [`Handle::start`].
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn drain_run(&self, run: &str) -> Result<(), EngineError> {
+        self.steer(run, Steer::Drain)
+    }
+
+    /// Ends a run for good; the next run of the DAG inherits its positions.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn stop(&self, run: &str) -> Result<(), EngineError> {
+        self.steer(run, Steer::Stop)
+    }
+
+    /// Runs parked activations again (W10).
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn redrive(&self, run: &str, which: Selection) -> Result<(), EngineError> {
+        self.steer(run, Steer::Redrive(which))
+    }
+
+    /// Gives parked activations up: they count as dropped.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn discard(&self, run: &str, which: Selection) -> Result<(), EngineError> {
+        self.steer(run, Steer::Discard(which))
+    }
+
+    /// The parked activations of a run, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Handle::pause`].
+    pub fn parked(&self, run: &str, limit: usize) -> Result<Vec<ParkedView>, EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Parked { run, limit, reply })?
+    }
+
+    /// The latest published view, at most about 100 ms old while work is done and exact when
+    /// nothing happens. Never waits. Still answers after a drain.
+    #[must_use]
+    pub fn view(&self) -> Arc<EngineView> {
+        self.shared.board.view()
+    }
+
+    /// A view that includes every commit so far.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`]; [`Handle::view`] then holds the last one.
+    pub fn fresh_view(&self) -> Result<Arc<EngineView>, EngineError> {
+        self.ask(|reply| Request::View { reply })
+    }
+
+    /// Waits until every source is ready (positions resolved, first poll answered, caught up) and
+    /// nothing is in flight, retrying or unread for `quiet` without a break (`--until-idle`).
+    /// Parked activations do not count. `timeout` bounds the whole wait.
+    #[must_use]
+    pub fn wait_idle(&self, quiet: Duration, timeout: Option<Duration>) -> Idle {
+        self.shared.board.wait_idle(quiet, timeout)
+    }
+
+    /// Ends the engine: sources stop reading, what was read settles within `grace`, workers end
+    /// (TERM when `grace` is over, then KILL), everything is committed and the store is closed
+    /// cleanly. Every run goes on at its next start. A second call waits for the first.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`] when the engine had stopped by itself.
+    pub fn drain(&self, grace: Duration) -> Result<Drained, EngineError> {
+        let drained = self.ask(|reply| Request::Drain { grace, reply });
+        self.join();
+        drained
+    }
+
+    /// Ends the engine at once, as a crash would, except that workers are killed and the store's
+    /// files are let go of: nothing more is committed, and the next opening counts an unclean stop.
+    pub fn halt(&self) {
+        // A closed channel means that the engine has ended already.
+        drop(self.shared.input.send(Input::Request(Request::Halt)));
+        self.join();
+    }
+
+    /// Makes the engine look at its clock now; for tests that moved a manual clock.
+    pub fn poke(&self) {
+        // As above.
+        drop(self.shared.input.send(Input::Request(Request::Poke)));
+    }
+
+    fn steer(&self, run: &str, steer: Steer) -> Result<(), EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Steer { run, steer, reply })?
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, EngineError> {
+        let (reply, answer) = bounded(1);
+        let request = Input::Request(request(reply));
+        self.shared.input.send(request).map_err(|_| EngineError::Closed)?;
+        answer.recv().map_err(|_| EngineError::Closed)
+    }
+
+    fn join(&self) {
+        let thread = self.shared.shard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A panic was reported by the panic hook; the board says "closed" either way.
+            drop(thread.join());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What an engine needs from whoever opens it, and what it tells in return.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evermill_contract::manifest::SourceManifest;
+use evermill_contract::source::{DiagnosticSink, FirstPosition, Source, SourceBudget};
+use evermill_contract::worker::{Events, Executor, LogOrigin};
+use evermill_store::{Store, StoreError};
+
+use crate::clock::Clock;
+
+/// Everything [`crate::Engine::open`] needs.
+pub struct OpenOptions {
+    /// The data directory; bundles are unpacked into `bundles/` in it.
+    pub data_dir: PathBuf,
+    /// Opens the store; called again when a commit's outcome is unknown. The store it opened
+    /// before is dropped by then. Whoever opens the engine holds the directory's lock.
+    pub store: StoreFactory,
+    /// Makes the executor; called once.
+    pub executor: ExecutorFactory,
+    /// Makes sources; called when a run starts.
+    pub sources: SourceFactory,
+    /// Variables and connections for tasks that ask for them.
+    pub settings: Arc<dyn Settings>,
+    /// The clock.
+    pub clock: Clock,
+    /// Where output of tasks goes. Called on a thread of its own; when it falls behind for more
+    /// than [`crate::limits::LOG_LINES_QUEUED`] lines, lines are dropped and counted.
+    pub log: LogSink,
+    /// Where what the engine itself has to say goes.
+    pub notices: DiagnosticSink,
+}
+
+/// Opens the store.
+pub type StoreFactory = Box<dyn FnMut() -> Result<Box<dyn Store>, StoreError> + Send>;
+
+/// Makes the executor around the channel for its events; an error is a sentence with the cure.
+pub type ExecutorFactory = Box<dyn FnOnce(Events) -> Result<Box<dyn Executor>, String> + Send>;
+
+/// Makes a source; an error names the setting and the cure.
+pub type SourceFactory =
+    Arc<dyn Fn(SourceRequest<'_>) -> Result<Box<dyn Source>, String> + Send + Sync>;
+
+/// Which source is wanted.
+pub struct SourceRequest<'a> {
+    /// DAG id.
+    pub dag: &'a str,
+    /// The source, as declared.
+    pub source: &'a SourceManifest,
+    /// How much it may hold.
+    pub budget: SourceBudget,
+    /// Where its diagnostics go.
+    pub diagnostics: DiagnosticSink,
+}
+
+/// Where a lane of this source begins when we hold no position of it (C7).
+#[must_use]
+pub const fn first_position(source: &SourceManifest) -> FirstPosition {
+    use evermill_contract::manifest::{OffsetReset, SourceConfig};
+    match &source.config {
+        SourceConfig::Kafka(kafka) => match kafka.auto_offset_reset {
+            OffsetReset::Earliest => FirstPosition::CommittedOrEarliest,
+            OffsetReset::Latest => FirstPosition::CommittedOrLatest,
+        },
+    }
+}
+
+/// What tasks may look up by name. Called on the engine's own thread: answer from memory.
+pub trait Settings: Send + Sync {
+    /// A variable, as JSON; `None` when there is none.
+    fn variable(&self, name: &str) -> Option<Bytes>;
+    /// A connection, as JSON of the shape in `docs/spec/frames.md`; `None` when there is none.
+    fn connection(&self, id: &str) -> Option<Bytes>;
+}
+
+/// Settings without any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSettings;
+
+impl Settings for NoSettings {
+    fn variable(&self, _name: &str) -> Option<Bytes> {
+        None
+    }
+    fn connection(&self, _id: &str) -> Option<Bytes> {
+        None
+    }
+}
+
+/// Where output of tasks goes.
+pub type LogSink = Box<dyn FnMut(LogLine) + Send>;
+
+/// A piece of output of user code, with what it belongs to (W20).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// DAG id; `None` for output of a worker outside any dispatch.
+    pub dag: Option<Arc<str>>,
+    /// Run id.
+    pub run: Option<Arc<str>>,
+    /// Task id.
+    pub task: Option<Arc<str>>,
+    /// Position of the member's event, for output tagged with a member.
+    pub position: Option<u64>,
+    /// Its lane's name.
+    pub lane: Option<Arc<str>>,
+    /// 1 for the first try; 0 when unknown.
+    pub try_number: u32,
+    /// Where it came from.
+    pub origin: LogOrigin,
+    /// The text, as written.
+    pub text: Bytes,
+}
+
+/// Why an engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The first commit (boot epoch, fence) failed.
+    #[error("the store cannot be written: {0}")]
+    Commit(#[from] evermill_store::CommitError),
+    /// What the store holds does not fit together.
+    #[error("the stored state cannot be resumed: {0}")]
+    Resume(String),
+    /// No executor could be made.
+    #[error("no workers: {0}")]
+    Executor(String),
+    /// The operating system refused a thread or a directory.
+    #[error("{doing}: {cause}")]
+    System {
+        /// What was being done.
+        doing: String,
+        /// The refusal.
+        cause: std::io::Error,
+    },
+}
