@@ -8,6 +8,12 @@
     reason = "a command line tool speaks to the terminal"
 )]
 
+mod kafka;
+mod kafka_broker;
+mod programs;
+mod python_env;
+mod steps;
+mod test;
 mod tidy;
 mod workspace;
 
@@ -29,13 +35,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Install what the tests need, start a real broker, run everything, stop the broker.
+    Test(test::Args),
     /// Check the house rules that no compiler checks.
     Tidy,
+    /// Run the tests' broker in the foreground and print its address.
+    Kafka(kafka::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Test(args) => test::run(&args),
         Verb::Tidy => tidy::run(),
+        Verb::Kafka(args) => kafka::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,355 @@
+//! A real Apache Kafka for tests, benches and campaigns: installed once from Maven's artifacts,
+//! started as one combined broker and controller on loopback, thrown away with its data.
+//!
+//! The broker never outlives us. A guard process holds the reading end of a pipe; when we end
+//! without having stopped the broker, whatever the reason, the pipe closes and the guard kills it.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::programs;
+use crate::workspace::{self, Fault};
+
+const KAFKA_VERSION: &str = "4.3.1";
+const LOG4J_VERSION: &str = "2.25.4";
+/// Base64 of sixteen bytes, as Kafka wants it; every test cluster may bear the same one.
+const CLUSTER_ID: &str = "ZXZlcm1pbGwtdGVzdHMtMQ";
+const HEAP_MB_MAX: u32 = 512;
+const START_SECONDS_MAX: u64 = 120;
+const PROBE_MS: u64 = 100;
+/// Free ports are found by binding and letting go, so another process may take one in between.
+const START_ATTEMPTS_MAX: u32 = 3;
+const DOWNLOAD_ATTEMPTS_MAX: u32 = 3;
+
+/// The jars on this machine.
+pub(crate) struct Installed {
+    java: PathBuf,
+    jars: PathBuf,
+}
+
+/// Downloads the broker unless the cache has it.
+pub(crate) fn install() -> Result<Installed, Fault> {
+    let java = programs::require(&programs::JAVA)?;
+    let folder = workspace::cache().join("kafka").join(KAFKA_VERSION);
+    let jars = folder.join("jars");
+    if !jars.is_dir() {
+        download(&folder, &jars)?;
+    }
+    Ok(Installed { java, jars })
+}
+
+/// Downloads into a folder of our own and renames it at the end, so that `jars` is whole or
+/// absent, also when two of us download at once.
+fn download(folder: &Path, jars: &Path) -> Result<(), Fault> {
+    let maven = programs::require(&programs::MAVEN)?;
+    let part = folder.join(format!("part-{}", process::id()));
+    create(&part)?;
+    let pom = part.join("pom.xml");
+    write(&pom, &pom_text())?;
+    let mut result = Ok(());
+    for _ in 0..DOWNLOAD_ATTEMPTS_MAX {
+        let mut command = Command::new(&maven);
+        command
+            .args(["--batch-mode", "--quiet", "--update-snapshots", "--file"])
+            .arg(&pom);
+        command.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        command.arg(format!("-DoutputDirectory={}", part.join("jars").display()));
+        result = workspace::output(&mut command).map(drop);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+        .map_err(|fault| format!("Apache Kafka {KAFKA_VERSION} cannot be downloaded: {fault}"))?;
+    let renamed = fs::rename(part.join("jars"), jars);
+    remove(&part);
+    match renamed {
+        Err(_) if jars.is_dir() => Ok(()),
+        other => other.map_err(|error| format!("{}: {error}", jars.display())),
+    }
+}
+
+/// The broker's own pom leaves the log binding to the distribution, so it is named here.
+fn pom_text() -> String {
+    format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>evermill</groupId>
+  <artifactId>test-broker</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>{LOG4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"
+    )
+}
+
+/// A running broker. Dropping it stops it and removes its data.
+pub(crate) struct Broker {
+    jvm: Child,
+    guard: Child,
+    guard_pipe: Option<ChildStdin>,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Broker {
+    /// Starts a broker with empty storage and returns once it answers as a registered broker.
+    /// Without a port, a free one is taken.
+    pub(crate) fn start(installed: &Installed, port: Option<u16>) -> Result<Self, Fault> {
+        let mut fault = Fault::new();
+        for _ in 0..START_ATTEMPTS_MAX {
+            match Self::start_once(installed, port) {
+                Ok(broker) => return Ok(broker),
+                Err(why) => fault = why,
+            }
+        }
+        Err(fault)
+    }
+
+    fn start_once(installed: &Installed, port: Option<u16>) -> Result<Self, Fault> {
+        let [free, controller] = free_ports()?;
+        let port = port.unwrap_or(free);
+        let folder = env::temp_dir().join(format!("evermill-kafka-{}-{port}", process::id()));
+        create(&folder)?;
+        let spawned = write(
+            &folder.join("server.properties"),
+            &server_properties(&folder, port, controller),
+        )
+        .and_then(|()| write(&folder.join("log4j2.properties"), LOG_PROPERTIES))
+        .and_then(|()| format_storage(installed, &folder))
+        .and_then(|()| spawn(installed, &folder));
+        let (jvm, mut guard) = spawned.inspect_err(|_| remove(&folder))?;
+        let guard_pipe = guard.stdin.take();
+        let mut broker = Self {
+            jvm,
+            guard,
+            guard_pipe,
+            folder,
+            port,
+        };
+        broker.wait_until_it_answers()?;
+        Ok(broker)
+    }
+
+    /// `127.0.0.1:PORT`, fit for `bootstrap.servers`.
+    pub(crate) fn address(&self) -> String {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string()
+    }
+
+    /// What the broker wrote to its log: warnings and errors.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("broker.log")).unwrap_or_default()
+    }
+
+    /// Waits until the broker ends by itself.
+    pub(crate) fn wait(&mut self) -> Result<(), Fault> {
+        let status = self
+            .jvm
+            .wait()
+            .map_err(|error| format!("broker: {error}"))?;
+        Err(format!("the broker ended with {status}\n{}", self.log()))
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<(), Fault> {
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
+        while !is_registered(self.port) {
+            if let Ok(Some(status)) = self.jvm.try_wait() {
+                return Err(format!("the broker ended with {status}\n{}", self.log()));
+            }
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "no answer from the broker in {START_SECONDS_MAX} s\n{}",
+                    self.log()
+                ));
+            }
+            thread::sleep(Duration::from_millis(PROBE_MS));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    /// The storage goes with the broker, so nothing is gained by an orderly shutdown.
+    fn drop(&mut self) {
+        drop(self.jvm.kill());
+        drop(self.jvm.wait());
+        if let Some(mut pipe) = self.guard_pipe.take() {
+            drop(pipe.write_all(b"stopped\n"));
+        }
+        drop(self.guard.wait());
+        remove(&self.folder);
+    }
+}
+
+fn spawn(installed: &Installed, folder: &Path) -> Result<(Child, Child), Fault> {
+    let fault = |error| format!("the broker cannot be started: {error}");
+    let log = File::create(folder.join("broker.log")).map_err(fault)?;
+    let mut jvm = java(installed, folder)
+        .args([
+            &format!("-Xmx{HEAP_MB_MAX}m"),
+            "-XX:+ExitOnOutOfMemoryError",
+            "kafka.Kafka",
+        ])
+        .arg(folder.join("server.properties"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(fault)?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .map_err(fault)?;
+    match spawn_guard(&jvm, folder) {
+        Ok(guard) => Ok((jvm, guard)),
+        Err(error) => {
+            drop(jvm.kill());
+            drop(jvm.wait());
+            Err(fault(error))
+        }
+    }
+}
+
+/// Reading a word means that we stopped the broker ourselves; the end of the pipe means that we
+/// are gone.
+fn spawn_guard(jvm: &Child, folder: &Path) -> std::io::Result<Child> {
+    const SCRIPT: &str = r#"read -r word && exit 0; kill -9 "$1"; sleep 1; rm -rf "$2""#;
+    Command::new("sh")
+        .args(["-c", SCRIPT, "evermill-kafka-guard", &jvm.id().to_string()])
+        .arg(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
+fn format_storage(installed: &Installed, folder: &Path) -> Result<(), Fault> {
+    let mut command = java(installed, folder);
+    command.args([
+        "-Xmx128m",
+        "-XX:TieredStopAtLevel=1",
+        "kafka.tools.StorageTool",
+        "format",
+    ]);
+    command.args(["--standalone", "--cluster-id", CLUSTER_ID, "--config"]);
+    workspace::output(command.arg(folder.join("server.properties"))).map(drop)
+}
+
+fn java(installed: &Installed, folder: &Path) -> Command {
+    let mut command = Command::new(&installed.java);
+    let logging = folder.join("log4j2.properties");
+    command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+    command.arg("-cp").arg(installed.jars.join("*"));
+    command
+}
+
+/// One node in both roles. Internal topics are small and unreplicated; retention and cleaning run
+/// every second, so that tests of gaps and compaction need not wait; nothing is created by chance.
+fn server_properties(folder: &Path, port: u16, controller: u16) -> String {
+    let data = folder.join("data");
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+num.partitions=1
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.initial.task.delay.ms=1000
+log.retention.check.interval.ms=1000
+log.segment.delete.delay.ms=1000
+log.cleaner.backoff.ms=1000
+log.cleaner.dedupe.buffer.size=16777216
+",
+        data = data.display()
+    )
+}
+
+const LOG_PROPERTIES: &str = "status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m (%c{1})%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+";
+
+fn free_ports() -> Result<[u16; 2], Fault> {
+    let fault = |error| format!("no free port on loopback: {error}");
+    let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
+    let two = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
+    Ok([
+        one.local_addr().map_err(fault)?.port(),
+        two.local_addr().map_err(fault)?.port(),
+    ])
+}
+
+/// Asks for the cluster's metadata; true once the broker lists itself, which it does only when
+/// the controller lets it serve.
+fn is_registered(port: u16) -> bool {
+    brokers_listed(port).is_ok_and(|brokers| brokers > 0)
+}
+
+/// One Metadata request, version 1, for no topic. Shapes: the Kafka protocol guide, "Metadata API".
+fn brokers_listed(port: u16) -> std::io::Result<i32> {
+    const REQUEST: [u8; 18] = [
+        0, 0, 0, 14, // length of what follows
+        0, 3, // API key: Metadata
+        0, 1, // version
+        0, 0, 0, 1, // correlation id
+        0xFF, 0xFF, // no client id
+        0, 0, 0, 0, // no topics
+    ];
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(&REQUEST)?;
+    // Length and correlation id, then the array of brokers begins with its count.
+    let mut answer = [0_u8; 12];
+    stream.read_exact(&mut answer)?;
+    Ok(i32::from_be_bytes([
+        answer[8], answer[9], answer[10], answer[11],
+    ]))
+}
+
+fn create(folder: &Path) -> Result<(), Fault> {
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Fault> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What is left in a temporary folder harms nobody, so a failure here is not worth a fault.
+fn remove(folder: &Path) {
+    drop(fs::remove_dir_all(folder));
+}

