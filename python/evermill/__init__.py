@@ -1,0 +1,22 @@
+"""evermill: DAGs that run continuously.
+
+    import evermill
+
+    @evermill.task(retries=3, timeout=30)
+    def load(event, ctx):
+        ctx.state.incr("seen")
+        write(event.json(), key=ctx.effect_key())
+
+    @evermill.dag(tags=["orders"])
+    def orders():
+        load(evermill.kafka("orders", group_id="billing", auto_offset_reset="earliest"))
+
+`evermill run FILE` runs it. This package only declares: importing it starts nothing.
+"""
+
+from ._fault import DagError
+from ._source import kafka
+from ._task import dag, task
+from .context import Context, Fail, Skip, State
+
+__all__ = ["Context", "DagError", "Fail", "Skip", "State", "dag", "kafka", "task"]

@@ -1,0 +1,221 @@
+"""DAGs while they are declared: nodes, edges, and who is being built."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+
+from ._fault import DagError, declared_at, declaring_module
+
+_ID = re.compile(r"[\w.-]{1,250}")
+
+#: What was declared in this process, in order: DAGs, and functions that build one.
+declared: List[Any] = []
+
+_building: List["Dag"] = []
+
+
+def building() -> Optional["Dag"]:
+    """The DAG whose body is being executed, if any."""
+    return _building[-1] if _building else None
+
+
+class Dag:
+    """One DAG: its nodes by id, in order of declaration, and its fields of the manifest."""
+
+    def __init__(
+        self, id: str, fields: Dict[str, Any], defaults: Dict[str, Any], at: Optional[Tuple[str, int]] = None
+    ) -> None:
+        self.file, self.line = at or declared_at()
+        check_id("a DAG", id, (self.file, self.line))
+        self.id = id
+        self.module = declaring_module()
+        self.fields = fields
+        #: Fields of the manifest that hold for every task which does not set them itself.
+        self.defaults = defaults
+        self.nodes: Dict[str, Node] = {}
+        #: Airflow's `params`: constants the context shows.
+        self.params: Dict[str, Any] = {}
+
+    def free_id(self, wanted: str, pattern: str = "{}_{}", first: int = 2) -> str:
+        """`wanted`, or numbered when a node has it."""
+        number, id = first, wanted
+        while id in self.nodes:
+            id = pattern.format(wanted, number)
+            number += 1
+        return id
+
+    @contextmanager
+    def build(self) -> Iterator["Dag"]:
+        """Nodes made within belong to this DAG."""
+        _building.append(self)
+        try:
+            yield self
+        finally:
+            _building.remove(self)
+
+    def tasks(self) -> List["Task"]:
+        return [node for node in self.nodes.values() if isinstance(node, Task) and not node.is_source]
+
+    def sources(self) -> List["Node"]:
+        return [node for node in self.nodes.values() if node.is_source]
+
+    def __repr__(self) -> str:
+        return f"<DAG {self.id}>"
+
+
+class Node:
+    """A source or a task. `a >> b` and `b << a` say that b comes after a."""
+
+    #: A sensor that is promoted (W7) becomes one, too.
+    is_source = False
+
+    def __init__(self, id: str, dag: Optional[Dag]) -> None:
+        dag = dag or building()
+        if dag is None:
+            raise DagError(
+                "no_dag", f"{id!r} is declared outside of a DAG", "declare it in a function under @evermill.dag"
+            )
+        self.file, self.line = declared_at(dag.file)
+        check_id("a node", id, (self.file, self.line))
+        other = dag.nodes.get(id)
+        if other is not None:
+            raise DagError(
+                "duplicate_id",
+                f"DAG {dag.id!r} has two nodes {id!r}: the other one is at line {other.line}",
+                "give one of them another id",
+            )
+        self.id = id
+        self.dag = dag
+        #: Nodes right before this one; a dict for its order.
+        self.upstream: Dict[Node, None] = {}
+        dag.nodes[id] = self
+
+    def after(self, other: "Node") -> None:
+        if other.dag is not self.dag:
+            raise DagError(
+                "unknown_upstream",
+                f"{self.id!r} of DAG {self.dag.id!r} cannot come after {other.id!r} of DAG {other.dag.id!r}",
+                "an edge joins two nodes of the same DAG",
+            )
+        self.upstream[other] = None
+
+    def ancestors(self) -> Dict["Node", None]:
+        """All nodes before this one, nearest first."""
+        found: Dict[Node, None] = {}
+        waiting = list(self.upstream)
+        while waiting:
+            node = waiting.pop(0)
+            if node not in found:
+                found[node] = None
+                waiting.extend(node.upstream)
+        return found
+
+    def __rshift__(self, others: Any) -> Any:
+        for node in nodes(others):
+            node.after(self)
+        return others
+
+    def __lshift__(self, others: Any) -> Any:
+        for node in nodes(others):
+            self.after(node)
+        return others
+
+    def __rrshift__(self, others: Any) -> "Node":
+        self << others
+        return self
+
+    def __rlshift__(self, others: Any) -> "Node":
+        self >> others
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.dag.id}.{self.id}>"
+
+
+class Source(Node):
+    """A root that listens for ever; pass it to a task to hand over its events."""
+
+    is_source = True
+
+    def __init__(self, kind: str, config: Dict[str, Any], name: Optional[str], order: str, fields: Dict[str, Any]) -> None:
+        dag = building()
+        super().__init__(name or (dag.free_id(kind) if dag else kind), dag)
+        self.config = {"kind": kind, **config}
+        self.order = order
+        self.fields = fields
+
+    def after(self, other: Node) -> None:
+        raise DagError("bad_edge", f"source {self.id!r} cannot come after {other.id!r}", "a source is a root")
+
+    def batch(self, *, max_events: int, linger: Any = 0) -> "Source":
+        """Makes each activation a list of events: at most `max_events`, none waiting longer than `linger`."""
+        from ._option import convert, milliseconds, whole
+
+        known = {"max_events": ("max_events", whole(1)), "linger": ("linger_ms", milliseconds)}
+        fields = convert(f"batch of source {self.id!r}", known, {"max_events": max_events, "linger": linger})
+        self.fields["batch"] = {name: value for name, value in fields.items() if value or name == "max_events"}
+        return self
+
+
+class Task(Node):
+    """A task of a DAG. It also stands for its result: pass it to a task to hand that over."""
+
+    #: For a sensor that can listen: the `config` of the source it may become (W7).
+    listens: Optional[Dict[str, Any]] = None
+
+    def __init__(
+        self,
+        id: str,
+        kind: str,
+        fn: Optional[Callable[..., Any]] = None,
+        args: Tuple[Any, ...] = (),
+        kwargs: Optional[Dict[str, Any]] = None,
+        fields: Optional[Dict[str, Any]] = None,
+        dag: Optional[Dag] = None,
+    ) -> None:
+        super().__init__(id, dag)
+        self.kind = kind
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs or {}
+        self.fields = fields or {}
+        #: Parameter -> list (or node whose result is one) to run once per item of (W9).
+        self.mapped: Dict[str, Any] = {}
+        for node in nodes_within((args, self.kwargs)):
+            self.after(node)
+
+    def map_over(self, lists: Dict[str, Any]) -> None:
+        self.mapped = lists
+        for node in nodes_within(lists):
+            self.after(node)
+
+
+def nodes(value: Any) -> List[Node]:
+    """The nodes an edge operator was given: one, or a list of them."""
+    found = list(value) if isinstance(value, (list, tuple)) else [value]
+    for node in found:
+        if not isinstance(node, Node):
+            name = getattr(node, "__name__", None)
+            cure = f"call it: {name}()" if name else "an edge joins tasks and sources"
+            raise DagError("bad_edge", f"{node!r} is no task or source of this DAG", cure)
+    return found
+
+
+def nodes_within(value: Any) -> Iterable[Node]:
+    """The nodes in an argument, also inside lists, tuples and dicts."""
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from nodes_within(item)
+    elif isinstance(value, dict):
+        yield from nodes_within(list(value.values()))
+
+
+def check_id(what: str, id: Any, at: Tuple[str, int]) -> None:
+    if not isinstance(id, str) or not _ID.fullmatch(id):
+        raise DagError(
+            "bad_value", f"{id!r} cannot be the id of {what}", "use letters, digits, '_', '-' and '.', at most 250", at
+        )

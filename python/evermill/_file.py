@@ -1,0 +1,71 @@
+"""Loading a DAG file: its module, and the DAGs it declares."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from typing import Any, Dict, List, Optional
+
+from . import _dag
+from ._dag import Dag
+from ._fault import DagError
+from ._task import DagFunction
+
+_COMPAT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compat")
+
+
+def import_file(path: str, folder: Optional[str] = None) -> Any:
+    """Executes a DAG file as a module of its own name, with its folder on `sys.path`.
+
+    The compatibility layer comes last: an author's own modules, or a real Airflow, win over it.
+    """
+    path = os.path.abspath(path)
+    folder = os.path.abspath(folder) if folder else os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    if _COMPAT not in sys.path:
+        sys.path.append(_COMPAT)
+    name = "evermill_dag_" + re.sub(r"\W", "_", os.path.splitext(os.path.relpath(path, folder))[0])
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise DagError("not_python", f"{path} is no Python file", "its name must end in .py", (path, 0))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def declared_in(module: Any) -> List[Any]:
+    """What the file declares: DAGs made while its top level ran, and those it has names for."""
+    path = os.path.abspath(module.__file__)
+    named = {id(value) for value in vars(module).values()}
+    return [made for made in _dag.declared if os.path.abspath(dag_of(made).module) == path or id(made) in named]
+
+
+def dag_of(made: Any) -> Dag:
+    """The DAG behind what was declared."""
+    return made.dag if isinstance(made, DagFunction) else made
+
+
+def build(made: Any) -> Dag:
+    """Calls the function that declares a DAG, unless its author did, and settles what only the whole decides."""
+    if isinstance(made, DagFunction):
+        made()
+    dag = dag_of(made)
+    promote(dag)
+    return dag
+
+
+def promote(dag: Dag) -> None:
+    """A listening sensor with nothing but no-ops before it becomes a source (W7)."""
+    for node in dag.nodes.values():
+        if isinstance(node, _dag.Task) and node.listens and not node.is_source:
+            if all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
+                node.is_source = True
+
+
+def dags(module: Any) -> Dict[str, Dag]:
+    """The file's DAGs by id."""
+    return {dag.id: dag for dag in map(build, declared_in(module))}

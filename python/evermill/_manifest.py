@@ -1,0 +1,205 @@
+"""From declared DAGs to the manifest, and every fault on the way.
+
+The shape is the engine's; `docs/spec/manifest.md` describes it. A field that holds its default is
+left out.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterable, List, Set
+
+from ._bind import at, bind, check_state
+from ._dag import Dag, Node, Source, Task, nodes_within
+from ._fault import DagError
+
+FORMAT = 1
+
+_DAG_DEFAULTS = {"tags": [], "order": "none", "on_failure": "park", "history": "sampled", "schedule": "none", "catchup": False}
+_TASK_DEFAULTS = {
+    "retries": 0, "retry_exponential_backoff": False, "on_interrupt": "rerun", "priority": 0,
+    "trigger_rule": "all_success", "env": {},
+}  # fmt: skip
+
+
+def order_of(dag: Dag) -> str:
+    """What the DAG keeps in order: its own word, else that of its sources (W4)."""
+    said = {source.order for source in dag.sources() if isinstance(source, Source)} - {"none"}
+    if "order" in dag.fields:
+        said.add(dag.fields["order"])
+    if len(said) > 1:
+        raise DagError(
+            "bad_value",
+            f"DAG {dag.id!r} is told to keep different orders: {', '.join(sorted(said))}",
+            "order holds for a whole DAG: say it once",
+            (dag.file, dag.line),
+        )
+    return said.pop() if said else "none"
+
+
+def faults(dag: Dag) -> List[DagError]:
+    """All that is wrong with a DAG whose nodes could be made."""
+    found: List[DagError] = []
+    checks = [lambda: order_of(dag), lambda: _check_cycle(dag), lambda: _check_schedule(dag), lambda: _check_reach(dag)]
+    checks += [lambda task=task: _check_task(task) for task in dag.tasks()]  # type: ignore[misc]
+    for check in checks:
+        try:
+            check()
+        except DagError as fault:
+            found.append(fault)
+    return found
+
+
+def _check_task(task: Task) -> None:
+    if task.kind == "sensor":
+        if task.listens:
+            what = f"sensor {task.id!r} comes after a task that does work"
+            cure = "put it at the root, where it listens for ever"
+        else:
+            what, cure = f"sensor {task.id!r} is polled", "use a source"
+        raise DagError("not_built", f"{what}, and waiting inside an activation is not built yet", cure, at(task))
+    bind(task)
+    check_state(task, order_of(task.dag))
+
+
+def _check_schedule(dag: Dag) -> None:
+    schedule = dag.fields.get("schedule", "none")
+    where = (dag.file, dag.line)
+    if schedule == "continuous" and not dag.sources():
+        raise DagError(
+            "not_built",
+            f"DAG {dag.id!r} has schedule='@continuous' and no source, and loops are not built yet",
+            "give it a source, or schedule=None to run it by hand",
+            where,
+        )
+    if schedule == "once" and dag.sources():
+        raise DagError("bad_value", f"DAG {dag.id!r} has sources and schedule='@once'", "use schedule=None", where)
+
+
+def _check_cycle(dag: Dag) -> None:
+    """Depth first; the path that comes back to where it is becomes the message."""
+    done: Set[Node] = set()
+    for root in dag.nodes.values():
+        path: Dict[Node, None] = {}
+        stack = [(root, iter(root.upstream))] if root not in done else []
+        path.update(dict.fromkeys([root] if stack else []))
+        while stack:
+            node, rest = stack[-1]
+            before = next(rest, None)
+            if before is None:
+                stack.pop()
+                path.pop(node)
+                done.add(node)
+            elif before in path:
+                ids = [step.id for step in path]
+                ids = ids[ids.index(before.id) :][::-1]
+                raise DagError("cycle", "tasks wait for each other: " + " >> ".join([*ids, ids[0]]), "remove one of the edges", at(node))
+            elif before not in done:
+                path[before] = None
+                stack.append((before, iter(before.upstream)))
+
+
+def _check_reach(dag: Dag) -> None:
+    tasks, sources = dag.tasks(), dag.sources()
+    if not tasks:
+        cure = "pass the source to a task" if sources else "call a function under @evermill.task in its body"
+        raise DagError("no_task", f"DAG {dag.id!r} has no task, so nothing would run", cure, (dag.file, dag.line))
+    for source in sources:
+        if not any(source in task.upstream for task in tasks):
+            raise DagError("no_task", f"no task comes after source {source.id!r}", "pass it to a task, or remove it", at(source))
+    reached = _connected(dag, sources)
+    for task in tasks:
+        if sources and task not in reached:
+            raise DagError(
+                "unreachable_task",
+                f"task {task.id!r} is connected to no source of DAG {dag.id!r}, so nothing would ever run it",
+                "put it before or after a task that is, or in a DAG of its own",
+                at(task),
+            )
+
+
+def _connected(dag: Dag, start: Iterable[Node]) -> Set[Node]:
+    """The nodes that edges of either direction lead to."""
+    beside: Dict[Node, Set[Node]] = {node: set(node.upstream) for node in dag.nodes.values()}
+    for node in dag.nodes.values():
+        for before in node.upstream:
+            beside[before].add(node)
+    found: Set[Node] = set()
+    waiting = list(start)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(beside[node])
+    return found
+
+
+def dag_manifest(dag: Dag, folder: str, entry: str) -> Dict[str, Any]:
+    """One DAG without faults, as the manifest has it."""
+    fields = {name: value for name, value in dag.fields.items() if name not in ("freshness_ms", "order")}
+    fields["order"] = order_of(dag)
+    return {
+        "id": dag.id,
+        "file": relative(dag.file, folder) or entry,
+        "line": dag.line,
+        **_without(fields, _DAG_DEFAULTS),
+        "sources": [_source(node) for node in dag.sources()],
+        "tasks": [_task(task) for task in dag.tasks()],
+    }
+
+
+def relative(file: str, folder: str) -> str:
+    """The path from the DAG folder, with `/`; empty when the file is elsewhere."""
+    path = os.path.relpath(os.path.realpath(file), os.path.realpath(folder))
+    return "" if path.startswith(os.pardir + os.sep) else path.replace(os.sep, "/")
+
+
+def _source(node: Node) -> Dict[str, Any]:
+    made: Dict[str, Any] = {"id": node.id, "line": _line(node)}
+    if isinstance(node, Task):
+        made["config"] = node.listens
+        made["promoted_from_task"] = node.id
+        made["after"] = [before.id for before in node.upstream]
+    elif isinstance(node, Source):
+        made["config"] = node.config
+        made.update(node.fields)
+    if "freshness_ms" in node.dag.fields:
+        made.setdefault("freshness_ms", node.dag.fields["freshness_ms"])
+    return _without(made, {"after": []})
+
+
+def _task(task: Task) -> Dict[str, Any]:
+    fields = {**task.dag.defaults, **task.fields}
+    if "env" in fields:
+        fields["env"] = {**task.dag.defaults.get("env", {}), **fields["env"]}
+    made = {
+        "id": task.id,
+        "kind": task.kind,
+        "line": _line(task),
+        "upstream": [_edge(task, node) for node in task.upstream],
+        **_without(fields, _TASK_DEFAULTS),
+        "wants": bind(task).wants,
+        "mapped": {"over": [_map_over(name, items) for name, items in task.mapped.items()]} if task.mapped else {},
+    }
+    return _without(made, {"upstream": [], "wants": {}, "mapped": {}})
+
+
+def _edge(task: Task, node: Node) -> Dict[str, Any]:
+    edge = {"node": node.id, "kind": "source" if node.is_source else "task"}
+    read = [before for argument in bind(task).arguments if argument.how == "given" for before in nodes_within(argument.what)]
+    read += nodes_within(task.mapped)
+    # `event` by name reads from the source as passing it does.
+    by_name = node.is_source and any(argument.how == "event" for argument in bind(task).arguments)
+    return {**edge, "reads_result": True} if node in read or by_name else edge
+
+
+def _map_over(param: str, items: Any) -> Dict[str, Any]:
+    return {"param": param, "list": {"task": items.id} if isinstance(items, Node) else {"literal": len(items)}}
+
+
+def _line(node: Node) -> int:
+    return node.line if node.file == node.dag.file else node.dag.line
+
+
+def _without(fields: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in defaults or defaults[name] != value}

@@ -1,0 +1,205 @@
+"""The seam to the worker: a task of a DAG file as something that runs.
+
+Everything that can be decided is decided when a program is loaded: its `run` is one function whose
+source text was made for the task's parameters, so that a call costs what the call itself costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from typing import Any, Callable, Dict, List, Optional
+
+from . import _airflow_context, context
+from ._bind import Argument, bind
+from ._dag import Dag, Node, Task, nodes_within
+from ._fault import DagError, nearest
+from ._file import dags, import_file
+from ._manifest import order_of
+from .context import Context
+
+make_context = Context
+
+
+class Program:
+    """One task, ready to run."""
+
+    __slots__ = ("id", "kind", "run", "run_batch", "wants_event", "wants_ctx")
+
+    def __init__(self, task: Task) -> None:
+        binding = bind(task)
+        self.id = task.id
+        #: `call`, `branch`, `short_circuit` or `noop`.
+        self.kind = task.kind
+        #: Whether `run` looks at its first argument, and at its second one.
+        self.wants_event: bool = binding.wants.get("event", False)
+        self.wants_ctx: bool = binding.wants.get("ctx", False)
+        #: `run(event, ctx)` runs one member. A batch of a source is a list of events.
+        self.run: Callable[[Any, Any], Any]
+        #: `run_batch(events, ctxs)` runs many members in one call; None unless the task has `batch=`.
+        self.run_batch: Optional[Callable[[List[Any], List[Any]], List[Any]]] = None
+        call = _compile(task, binding.arguments)
+        if "batch" in task.fields:
+            self.run_batch = _checked_batch(task.id, call)
+            self.run = _single(self.run_batch)
+        elif task.kind == "branch":
+            self.run = _checked_branch(task, call)
+        elif task.kind == "short_circuit":
+            self.run = lambda event, ctx: bool(call(event, ctx))
+        else:
+            self.run = call
+
+
+_loaded: Dict[str, Dict[str, Dag]] = {}
+
+
+def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = None) -> Program:
+    """Loads a task of the DAG file `entry`; the file itself is executed once per process."""
+    path = os.path.abspath(entry)
+    if path not in _loaded:
+        _loaded[path] = dags(import_file(path, folder))
+    dag = _named("DAG", dag_id, _loaded[path], path)
+    context.orders[dag_id] = order_of(dag)
+    _airflow_context.params[dag_id] = dag.params
+    task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
+    return Program(task)
+
+
+def _named(what: str, id: str, known: Dict[str, Any], path: str) -> Any:
+    if id not in known:
+        raise DagError("unknown_node", f"{path} declares no {what} {id!r}", nearest(id, known), (path, 0))
+    return known[id]
+
+
+# A call as source text.
+
+
+def _compile(task: Task, arguments: List[Argument]) -> Callable[[Any, Any], Any]:
+    """`run(event, ctx)`, or `run_batch(events, ctxs)` for a task with `batch=`."""
+    fn = task.fn or (lambda: None)
+    if inspect.iscoroutinefunction(fn):
+        fn = _awaited(fn)
+    if _takes_both(arguments) and "batch" not in task.fields:
+        return fn
+    names: Dict[str, Any] = {"fn": fn, "view": _airflow_context.view, "result": _result, "item": _item, "rest": _rest}
+    names["lists"] = lists = list(task.mapped.values())
+    texts = [_text(argument.how, argument.what, names, lists) for argument in arguments]
+    params = "event, ctx"
+    if "batch" in task.fields:
+        texts, params = [_each(text) for text in texts], "events, ctxs"
+    parts = ", ".join(_part(argument.name, text) for argument, text in zip(arguments, texts))
+    source = f"lambda {params}: fn({parts})"
+    return eval(compile(source, f"<call of {task.id}>", "eval"), names)
+
+
+def _takes_both(arguments: List[Argument]) -> bool:
+    return [(argument.name, argument.how) for argument in arguments] == [(None, "event"), (None, "ctx")]
+
+
+def _part(name: Optional[str], text: str) -> str:
+    return text if name is None else f"**{text}" if name == "**" else f"{name}={text}"
+
+
+def _each(text: str) -> str:
+    """The same for all members of a vectorised call."""
+    if text in ("event", "ctx"):
+        return text + "s"
+    each = "ctx" in text or "event" in text
+    return f"[{text} for event, ctx in zip(events, ctxs)]" if each else text
+
+
+def _text(how: str, what: Any, names: Dict[str, Any], lists: List[Any]) -> str:
+    if how in ("event", "ctx"):
+        return how
+    if how == "key":
+        return f"view(ctx)[{what!r}]"
+    if how == "item":
+        return f"item(ctx, lists, {what})"
+    if how == "rest":
+        return f"rest(ctx, {_constant(what, names)})"
+    return _given(what, names)
+
+
+def _given(value: Any, names: Dict[str, Any]) -> str:
+    if isinstance(value, Node):
+        return "event" if value.is_source else f"result(ctx, {value.id!r})"
+    if isinstance(value, (list, tuple)) and _has_nodes(value):
+        inner = "".join(_given(item, names) + ", " for item in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, dict) and _has_nodes(value):
+        return "{" + ", ".join(f"{_constant(key, names)}: {_given(item, names)}" for key, item in value.items()) + "}"
+    return _constant(value, names)
+
+
+def _has_nodes(value: Any) -> bool:
+    return next(iter(nodes_within(value)), None) is not None
+
+
+def _constant(value: Any, names: Dict[str, Any]) -> str:
+    name = f"c{len(names)}"
+    names[name] = value
+    return name
+
+
+# What the text calls.
+
+
+def _result(ctx: Context, task_id: str) -> Any:
+    return ctx._handle.result_of(task_id)
+
+
+def _rest(ctx: Context, taken: frozenset) -> Dict[str, Any]:
+    return {name: value for name, value in _airflow_context.view(ctx).items() if name not in taken}
+
+
+def _item(ctx: Context, lists: List[Any], which: int) -> Any:
+    """The item of list number `which` for this map index: the last list turns fastest (W9)."""
+    index = ctx.map_index
+    for number in range(len(lists) - 1, -1, -1):
+        value = lists[number]
+        items = _result(ctx, value.id) if isinstance(value, Node) else value
+        items = list(items.items()) if isinstance(items, dict) else items
+        index, place = divmod(index, len(items))
+        if number == which:
+            return items[place]
+    raise IndexError(which)
+
+
+# What surrounds the call where its result means something.
+
+
+def _awaited(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A coroutine function as a plain one, on one event loop per process."""
+    loop = asyncio.new_event_loop()
+    return lambda *args, **kwargs: loop.run_until_complete(fn(*args, **kwargs))
+
+
+def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    after = frozenset(node.id for node in task.dag.tasks() if task in node.upstream)
+
+    def run(event: Any, ctx: Any) -> Any:
+        chosen = call(event, ctx)
+        ids = [] if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
+        for id in ids:
+            if id not in after:
+                raise ValueError(f"branch {task.id!r} chose {id!r}, which does not come right after it; {nearest(str(id), after)}")
+        return ids
+
+    return run
+
+
+def _checked_batch(task_id: str, call: Callable[[Any, Any], Any]) -> Callable[[List[Any], List[Any]], List[Any]]:
+    def run_batch(events: List[Any], ctxs: List[Any]) -> List[Any]:
+        values = call(events, ctxs)
+        if values is None:
+            return [None] * len(events)
+        if not isinstance(values, (list, tuple)) or len(values) != len(events):
+            raise ValueError(f"task {task_id!r} has batch=: return None, or a list with one value for each of the {len(events)} events")
+        return list(values)
+
+    return run_batch
+
+
+def _single(run_batch: Callable[[List[Any], List[Any]], List[Any]]) -> Callable[[Any, Any], Any]:
+    return lambda event, ctx: run_batch([event], [ctx])[0]

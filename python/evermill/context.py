@@ -1,0 +1,141 @@
+"""What a task is told about itself, and what it can ask the engine: `ctx`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
+
+if TYPE_CHECKING:
+    from .event import Event
+
+_LOG = logging.getLogger("evermill.task")
+
+#: DAG id -> its order, set when a DAG is loaded; decides whether state may be read (W5).
+orders: Dict[str, str] = {}
+
+
+class Skip(Exception):
+    """Raised by a task that has nothing to do for this event: it ends as skipped, not as failed."""
+
+
+class Fail(Exception):
+    """Raised by a task that knows that no retry can help: it fails at once."""
+
+
+class State:
+    """The run's own key-value state, scoped by the DAG's order and committed with this attempt (W5).
+
+    Adding up is always possible. Reading, and writing what was read, needs events in order.
+    """
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def incr(self, name: str, by: float = 1) -> None:
+        """Adds a number; an absent value counts as 0."""
+        self._handle.state_op("incr", name, by)
+
+    def max(self, name: str, value: float) -> None:
+        """Keeps the greater number."""
+        self._handle.state_op("max", name, value)
+
+    def set_add(self, name: str, *values: Any) -> None:
+        """Adds elements to a set."""
+        self._handle.state_op("set_add", name, list(values))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The committed value with this attempt's own changes; `default` when there is none."""
+        self._needs_order("get", name)
+        value = self._handle.state_op("get", name, None)
+        return default if value is None else value
+
+    def set(self, name: str, value: Any) -> None:
+        """Replaces the value; it must be JSON."""
+        self._needs_order("set", name)
+        self._handle.state_op("put", name, value)
+
+    def delete(self, name: str) -> None:
+        """Removes the value."""
+        self._needs_order("delete", name)
+        self._handle.state_op("delete", name, None)
+
+    def _needs_order(self, op: str, name: str) -> None:
+        dag_id = self._handle.dag_id
+        if orders.get(dag_id, "none") == "none":
+            raise RuntimeError(
+                f"ctx.state.{op}({name!r}) needs events in order, and DAG {dag_id!r} has order='none': "
+                "set order='key', 'partition' or 'serial' on the DAG or its source, "
+                "or use incr, max or set_add, which need none"
+            )
+
+
+class Context:
+    """`ctx` of a task: made anew for each attempt of each activation."""
+
+    __slots__ = ("_handle", "_calls", "_view")
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._calls = 0
+        self._view: Optional[Dict[str, Any]] = None
+
+    @property
+    def event(self) -> "Optional[Event]":
+        """The event of this activation (a list under `.batch()`); None when triggered by hand."""
+        return self._handle.event
+
+    @property
+    def events(self) -> "List[Event]":
+        """The events of this activation as a list, however many."""
+        event = self._handle.event
+        return event if isinstance(event, list) else [] if event is None else [event]
+
+    @property
+    def dag_id(self) -> str:
+        return self._handle.dag_id
+
+    @property
+    def run_id(self) -> str:
+        return self._handle.run_id
+
+    @property
+    def task_id(self) -> str:
+        return self._handle.task_id
+
+    @property
+    def try_number(self) -> int:
+        """1 in the first attempt."""
+        return self._handle.try_number
+
+    @property
+    def map_index(self) -> int:
+        """Which item of a mapped task; -1 otherwise."""
+        return self._handle.map_index
+
+    @property
+    def state(self) -> State:
+        return State(self._handle)
+
+    @property
+    def log(self) -> logging.Logger:
+        return _LOG
+
+    def effect_key(self) -> str:
+        """A key for one effect outside, for sinks that recognise repeats.
+
+        Each call gives another key. The n-th call gives the same one in every attempt, so make the
+        calls in the same order each time.
+        """
+        key = self._handle.effect_key(self._calls)
+        self._calls += 1
+        return key
+
+    def should_stop(self) -> bool:
+        """Whether the engine would like this task to end soon; ask now and then in long loops."""
+        return self._handle.should_stop()
+
+    def progress(self, value: Any) -> None:
+        """Shows how far a long task is."""
+        self._handle.progress(value)
