@@ -123,8 +123,9 @@ pub enum SourceEvent {
         /// One sentence for people.
         reason: String,
     },
-    /// The lane is no longer the one whose positions we hold: re-created, truncated, or shorter
-    /// than what was read. It stands still; reading on would mix two histories.
+    /// The lane is no longer the one whose positions we hold: re-created, truncated, shorter than
+    /// what was read, or damaged where we read. It stands still; reading on would mix two
+    /// histories or skip events unseen.
     Diverged {
         /// The lane.
         lane: LaneName,
@@ -149,7 +150,8 @@ pub struct LaneFound {
     /// What tells it from another lane of the same name: part of every activation's identity (C1).
     pub incarnation: String,
     /// It appeared while we were listening, so that all of its events are new to us: its first
-    /// position is the earliest one, whatever the DAG says about a first start.
+    /// position is the earliest one, whatever the DAG says about a first start. The same holds
+    /// for a lane found at the start when the store knows other lanes of this source.
     pub appeared: bool,
 }
 
@@ -272,8 +274,20 @@ pub enum Severity {
 pub struct SourceBudget {
     /// Events in one [`EventBatch`], at most.
     pub batch_events: usize,
-    /// Bytes in one [`EventBatch`], at most; one larger event still travels alone.
+    /// An [`EventBatch`] is closed once it holds this many bytes, so that only its last event
+    /// passes the bound. `poll` hands out at most two such batches at a time.
     pub batch_bytes: usize,
     /// Bytes fetched ahead of `poll`, over all lanes. A target: one fetch may overshoot it.
     pub prefetch_bytes: usize,
+}
+
+impl Default for SourceBudget {
+    /// Enough to keep a worker busy, a small part of what the engine may use in memory.
+    fn default() -> Self {
+        Self {
+            batch_events: 4096,
+            batch_bytes: 1 << 20,
+            prefetch_bytes: 4 << 20,
+        }
+    }
 }
