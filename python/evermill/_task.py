@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import _option
 from ._dag import Dag, Source, Task, building, declared, nodes_within
@@ -52,10 +52,15 @@ class TaskFunction:
         task.map_over(lists)
         return task
 
-    def _declare(self, dag: Dag, args: tuple, kwargs: Dict[str, Any]) -> Task:
+    def settle(self, dag: Optional[Dag]) -> Tuple[Optional[str], Dict[str, Any]]:
+        """The name and the fields of the manifest that the options say; without a DAG, as a check."""
         options = dict(self.options)
-        id = options.pop("name", None) or dag.free_id(self.__name__, *self.numbering)
-        fields = _option.convert(f"task {id!r}", _option.TASK, options)
+        name = options.pop("name", None)
+        return name, _option.convert(f"task {name or self.__name__!r}", _option.TASK, options)
+
+    def _declare(self, dag: Dag, args: tuple, kwargs: Dict[str, Any]) -> Task:
+        name, fields = self.settle(dag)
+        id = name or dag.free_id(self.__name__, *self.numbering)
         return Task(id, self.kind, self.fn, args, kwargs, fields, dag)
 
 
@@ -72,8 +77,7 @@ class TaskDecorator:
         if not callable(fn):
             raise DagError("bad_value", f"{fn!r} is no function", "write @task or @task(option=value)")
         made = self._makes(fn, self._kind, options, {})
-        known = {**_option.TASK, "name": ("name", _option.text)}
-        _option.convert(f"task {made.__name__!r}", known, made.options)  # a wrong option shows where it stands
+        made.settle(None)  # a wrong option shows where it stands
         return made
 
 

@@ -1,0 +1,44 @@
+"""`@dag` and `@task` as Airflow has them: a DAG exists once its function was called."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from evermill._dag import Dag
+from evermill._task import TaskFunction, Tasks
+
+from airflow._option import task_fields
+from airflow.models.dag import DAG
+
+__all__ = ["dag", "task"]
+
+
+class _AirflowTask(TaskFunction):
+    numbering = ("{}__{}", 1)
+
+    def settle(self, dag: Optional[Dag]) -> Tuple[Optional[str], Dict[str, Any]]:
+        options = dict(self.options)
+        id = options.pop("task_id", None)
+        return id, task_fields(f"task {id or self.__name__!r}", options, dag.defaults if dag else {})
+
+
+task = Tasks(_AirflowTask)
+
+
+def dag(dag_id: Any = None, **options: Any) -> Any:
+    """Makes a DAG each time the function is called; its id is the function's name unless given."""
+
+    def decorate(fn: Callable[..., Any]) -> Callable[..., DAG]:
+        @functools.wraps(fn)
+        def make(*args: Any, **kwargs: Any) -> DAG:
+            with DAG(dag_id or fn.__name__, **options) as made:
+                fn(*args, **kwargs)
+            return made
+
+        return make
+
+    if callable(dag_id):
+        fn, dag_id = dag_id, None
+        return decorate(fn)
+    return decorate

@@ -1,0 +1,43 @@
+"""What all operators share."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from evermill._dag import Dag, Task, building
+from evermill._fault import DagError
+
+from airflow._option import task_fields
+
+
+class BaseOperator(Task):
+    """A task as Airflow writes it: every argument by keyword, `task_id` among them."""
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        dag: Optional[Dag] = None,
+        kind: str = "noop",
+        fn: Optional[Callable[..., Any]] = None,
+        args: Tuple[Any, ...] = (),
+        kwargs: Optional[Dict[str, Any]] = None,
+        **options: Any,
+    ) -> None:
+        dag = dag or building()
+        if dag is None:
+            raise DagError("no_dag", f"task {task_id!r} is in no DAG", "declare it within `with DAG(...)`, or give it dag=")
+        fields = task_fields(f"task {task_id!r}", options, dag.defaults)
+        super().__init__(task_id, kind, fn, args, kwargs, fields, dag)
+        self.task_id = task_id
+
+    @property
+    def output(self) -> Task:
+        """Stands for the result, as an argument of another task."""
+        return self
+
+    def set_upstream(self, others: Any) -> None:
+        self << others
+
+    def set_downstream(self, others: Any) -> None:
+        self >> others

@@ -1,0 +1,102 @@
+"""`DAG`."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from typing import Any, Dict, Optional
+
+from evermill import _option
+from evermill._dag import Dag, declared
+from evermill._fault import DagError, nearest
+
+from airflow._option import default_fields, refuse
+
+_SCHEDULES = {None: "none", "@continuous": "continuous", "@once": "once"}
+
+_INERT = {
+    "description", "doc_md", "default_view", "orientation", "is_paused_upon_creation", "access_control", "owner_links",
+    "dag_display_name", "auto_register", "render_template_as_native_obj", "template_searchpath",
+    "jinja_environment_kwargs", "user_defined_macros", "user_defined_filters",
+}  # fmt: skip
+
+_REFUSED = {
+    "timetable": (None,),
+    "end_date": (None,),
+    "dagrun_timeout": (None,),
+    "max_active_tasks": (None,),
+    "concurrency": (None,),
+    "on_failure_callback": (None,),
+    "on_success_callback": (None,),
+    "sla_miss_callback": (None,),
+    "max_consecutive_failed_dag_runs": (None, 0),
+    "fail_stop": (None, False),
+    "fail_fast": (None, False),
+    "template_undefined": (None,),
+}
+
+
+class DAG(Dag):
+    """Airflow's DAG. Operators made within `with DAG(...)` belong to it."""
+
+    def __init__(
+        self,
+        dag_id: str,
+        description: Optional[str] = None,
+        schedule: Any = None,
+        start_date: Optional[datetime] = None,
+        catchup: bool = False,
+        tags: Any = None,
+        default_args: Optional[Dict[str, Any]] = None,
+        params: Optional[Dict[str, Any]] = None,
+        schedule_interval: Any = None,
+        max_active_runs: Optional[int] = None,
+        **others: Any,
+    ) -> None:
+        owner = f"DAG {dag_id!r}"
+        named = ("schedule", "start_date", "catchup", "tags", "default_args", "params", "schedule_interval", "max_active_runs")
+        for name in others:
+            if name not in _INERT and name not in _REFUSED:
+                raise DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, [*named, *_INERT, *_REFUSED]))
+        refuse(owner, others, _REFUSED)
+        default_args = dict(default_args or {})
+        fields = _option.convert(owner, _option.DAG, {"tags": tags})
+        fields["schedule"] = _schedule(owner, schedule if schedule is not None else schedule_interval)
+        fields["catchup"] = bool(catchup)
+        start = _instant(owner, start_date or default_args.get("start_date"))
+        if start is not None:
+            fields["start_date"] = start
+        if max_active_runs == 1:
+            fields["order"] = "serial"
+        elif max_active_runs is not None:
+            cure = "1 keeps activations in line; leave it out otherwise"
+            raise DagError("not_built", f"{owner}: max_active_runs={max_active_runs!r} is not built yet", cure)
+        super().__init__(dag_id, fields, default_fields(owner, default_args))
+        self.dag_id = dag_id
+        self.params = {name: getattr(value, "value", value) for name, value in (params or {}).items()}
+        declared.append(self)
+
+    def __enter__(self) -> "DAG":
+        self._built = self.build()
+        self._built.__enter__()
+        return self
+
+    def __exit__(self, *_raised: Any) -> None:
+        self._built.__exit__(None, None, None)
+
+
+def _schedule(owner: str, value: Any) -> str:
+    try:
+        return _SCHEDULES[value]
+    except (KeyError, TypeError):
+        cure = "use schedule=None, '@continuous' or '@once'"
+        raise DagError("not_built", f"{owner}: schedule={value!r}: clocks are not built yet", cure) from None
+
+
+def _instant(owner: str, value: Any) -> Optional[str]:
+    if value is None:
+        return None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, timedelta) or not isinstance(value, datetime):
+        raise DagError("bad_value", f"{owner}: start_date={value!r} is no date", "write datetime(2025, 1, 30)")
+    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).isoformat()

@@ -1,0 +1,8 @@
+"""The authoring names of Airflow 3."""
+
+from airflow.decorators import dag, task
+from airflow.models.baseoperator import BaseOperator
+from airflow.models.dag import DAG
+from airflow.utils.trigger_rule import TriggerRule
+
+__all__ = ["DAG", "BaseOperator", "TriggerRule", "dag", "task"]
