@@ -18,5 +18,6 @@ from ._fault import DagError
 from ._source import kafka
 from ._task import dag, task
 from .context import Context, Fail, Skip, State
+from .event import Event
 
-__all__ = ["Context", "DagError", "Fail", "Skip", "State", "dag", "kafka", "task"]
+__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "dag", "kafka", "task"]

@@ -69,3 +69,26 @@ def promote(dag: Dag) -> None:
 def dags(module: Any) -> Dict[str, Dag]:
     """The file's DAGs by id."""
     return {dag.id: dag for dag in map(build, declared_in(module))}
+
+
+def stand_ins() -> List[str]:
+    """The modules of the compatibility layer that define something."""
+    found = []
+    for folder, _, names in os.walk(_COMPAT):
+        parts = os.path.relpath(folder, _COMPAT).split(os.sep)
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(".py") and not name.startswith("_option") and "import " in _text_of(path):
+                found.append(".".join(parts if name == "__init__.py" else [*parts, name[:-3]]))
+    return sorted(found)
+
+
+def is_stand_in(name: str) -> bool:
+    """Whether a module is looked for in the compatibility layer, found there or not."""
+    root = sys.modules.get(name.partition(".")[0])
+    return str(getattr(root, "__file__", "")).startswith(_COMPAT + os.sep)
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from ._bundle import bundle
 from ._dag import Dag
 from ._fault import DagError
-from ._file import build, dag_of, declared_in, import_file
+from ._file import build, dag_of, declared_in, import_file, is_stand_in, stand_ins
 from ._manifest import FORMAT, dag_manifest, faults, relative
 
 EXIT_FAULTS = 3
@@ -81,9 +81,14 @@ def _explained(why: BaseException, path: str, folder: str) -> Dict[str, Any]:
         if relative(name, folder) and os.path.isfile(name):
             file, line = name, at
     if isinstance(why, ImportError):
-        cure = "install it for the interpreter that runs the DAG" if isinstance(why, ModuleNotFoundError) else ""
-        return _fault(file, line, "import_error", str(why), getattr(why, "cure", cure))
+        return _fault(file, line, "import_error", why.msg, _import_cure(why))
     return _fault(file, line, "raised", f"{type(why).__name__}: {why}")
+
+
+def _import_cure(why: ImportError) -> str:
+    if is_stand_in(why.name or ""):
+        return "evermill stands in for " + ", ".join(stand_ins())
+    return "install it for the interpreter that runs the DAG" if isinstance(why, ModuleNotFoundError) else ""
 
 
 def _of(fault: DagError, path: str) -> Dict[str, Any]:

@@ -15,7 +15,7 @@ from ._fault import DagError
 
 FORMAT = 1
 
-_DAG_DEFAULTS = {"tags": [], "order": "none", "on_failure": "park", "history": "sampled", "schedule": "none", "catchup": False}
+_DAG_DEFAULTS = {"tags": [], "order": "none", "on_failure": "park", "history": "sampled", "schedule": "none", "catchup": False, "sources": []}
 _TASK_DEFAULTS = {
     "retries": 0, "retry_exponential_backoff": False, "on_interrupt": "rerun", "priority": 0,
     "trigger_rule": "all_success", "env": {},
@@ -138,14 +138,15 @@ def dag_manifest(dag: Dag, folder: str, entry: str) -> Dict[str, Any]:
     """One DAG without faults, as the manifest has it."""
     fields = {name: value for name, value in dag.fields.items() if name not in ("freshness_ms", "order")}
     fields["order"] = order_of(dag)
-    return {
+    made = {
         "id": dag.id,
         "file": relative(dag.file, folder) or entry,
         "line": dag.line,
-        **_without(fields, _DAG_DEFAULTS),
+        **fields,
         "sources": [_source(node) for node in dag.sources()],
         "tasks": [_task(task) for task in dag.tasks()],
     }
+    return _without(made, _DAG_DEFAULTS)
 
 
 def relative(file: str, folder: str) -> str:

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod fault;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use fault::{Fault, ManifestError};
