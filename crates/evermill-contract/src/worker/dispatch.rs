@@ -45,6 +45,8 @@ pub struct Dispatch {
 pub struct TaskRef {
     /// Path of the DAG file inside the version's stored bundle (W16); distinct per version.
     pub entry: String,
+    /// Folder that its imports are looked up in; None for the file's own.
+    pub folder: Option<String>,
     /// DAG id.
     pub dag: String,
     /// Run id, for the task's context.

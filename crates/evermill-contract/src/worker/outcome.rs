@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct OutcomeRun {
     /// First member.
     pub first: u32,
-    /// How many; 1 unless the outcome is a plain success.
+    /// How many; 1 unless the outcome is a plain success, held, or an error that all share.
     pub count: u32,
     /// When the first of them started, on the machine's monotonic clock, in nanoseconds.
     pub started_ns: u64,
