@@ -21,7 +21,7 @@ class Argument(NamedTuple):
 
     #: The keyword; None for a positional argument, `*` and `**` for what is unpacked.
     name: Optional[str]
-    #: `event`, `ctx`, `given` (a value, maybe with nodes in it), `item` (of a mapped list),
+    #: `event` (of a source, if it was passed), `ctx`, `given` (a value, maybe with nodes in it), `item` (of a mapped list),
     #: `key` (of Airflow's context), `rest` (all of it but some names).
     how: str
     what: Any = None
@@ -86,6 +86,8 @@ def _arguments(task: Task, signature: inspect.Signature, given: Dict[str, Any]) 
 def _argument(task: Task, keyword: Optional[str], name: str, value: Any) -> Argument:
     if name in task.mapped:
         return Argument(keyword, "item", list(task.mapped).index(name))
+    if isinstance(value, Node) and value.is_source:
+        return Argument(keyword, "event", value)
     return Argument(keyword, "given", value)
 
 
@@ -145,7 +147,7 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def check_state(task: Task, order: str) -> None:
+def check_state(task: Task, order: Optional[str]) -> None:
     """Refuses what W5 refuses, where the bytecode is certain: reading state without an order."""
     used = uses(task.fn, "ctx") if task.fn and order == "none" else None
     for name, op in sorted(used or (), key=str):

@@ -7,7 +7,7 @@ left out.
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, List, Set
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from ._bind import at, bind, check_state
 from ._dag import Dag, Node, Source, Task, nodes_within
@@ -40,17 +40,22 @@ def order_of(dag: Dag) -> str:
 def faults(dag: Dag) -> List[DagError]:
     """All that is wrong with a DAG whose nodes could be made."""
     found: List[DagError] = []
-    checks = [lambda: order_of(dag), lambda: _check_cycle(dag), lambda: _check_schedule(dag), lambda: _check_reach(dag)]
-    checks += [lambda task=task: _check_task(task) for task in dag.tasks()]  # type: ignore[misc]
-    for check in checks:
+
+    def check(rule: Callable[..., Any], *args: Any) -> Any:
         try:
-            check()
+            return rule(*args)
         except DagError as fault:
             found.append(fault)
+
+    order = check(order_of, dag)
+    for rule in (_check_cycle, _check_schedule, _check_reach):
+        check(rule, dag)
+    for task in dag.tasks():
+        check(_check_task, task, order)
     return found
 
 
-def _check_task(task: Task) -> None:
+def _check_task(task: Task, order: Optional[str]) -> None:
     if task.kind == "sensor":
         if task.listens:
             what = f"sensor {task.id!r} comes after a task that does work"
@@ -59,7 +64,7 @@ def _check_task(task: Task) -> None:
             what, cure = f"sensor {task.id!r} is polled", "use a source"
         raise DagError("not_built", f"{what}, and waiting inside an activation is not built yet", cure, at(task))
     bind(task)
-    check_state(task, order_of(task.dag))
+    check_state(task, order)
 
 
 def _check_schedule(dag: Dag) -> None:
@@ -80,9 +85,8 @@ def _check_cycle(dag: Dag) -> None:
     """Depth first; the path that comes back to where it is becomes the message."""
     done: Set[Node] = set()
     for root in dag.nodes.values():
-        path: Dict[Node, None] = {}
+        path = {root: None}
         stack = [(root, iter(root.upstream))] if root not in done else []
-        path.update(dict.fromkeys([root] if stack else []))
         while stack:
             node, rest = stack[-1]
             before = next(rest, None)
@@ -91,9 +95,9 @@ def _check_cycle(dag: Dag) -> None:
                 path.pop(node)
                 done.add(node)
             elif before in path:
-                ids = [step.id for step in path]
-                ids = ids[ids.index(before.id) :][::-1]
-                raise DagError("cycle", "tasks wait for each other: " + " >> ".join([*ids, ids[0]]), "remove one of the edges", at(node))
+                around = list(path)[list(path).index(before) :]
+                ids = " >> ".join(step.id for step in [before, *reversed(around)])
+                raise DagError("cycle", f"tasks wait for each other: {ids}", "remove one of the edges", at(before))
             elif before not in done:
                 path[before] = None
                 stack.append((before, iter(before.upstream)))
@@ -187,10 +191,10 @@ def _task(task: Task) -> Dict[str, Any]:
 
 def _edge(task: Task, node: Node) -> Dict[str, Any]:
     edge = {"node": node.id, "kind": "source" if node.is_source else "task"}
-    read = [before for argument in bind(task).arguments if argument.how == "given" for before in nodes_within(argument.what)]
-    read += nodes_within(task.mapped)
-    # `event` by name reads from the source as passing it does.
-    by_name = node.is_source and any(argument.how == "event" for argument in bind(task).arguments)
+    arguments = bind(task).arguments
+    read = list(nodes_within([task.mapped, *(argument.what for argument in arguments)]))
+    # `event` by name reads from the source as passing the source does.
+    by_name = node.is_source and any(argument.how == "event" and argument.what is None for argument in arguments)
     return {**edge, "reads_result": True} if node in read or by_name else edge
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from . import _option
 from ._dag import Source
@@ -16,6 +16,7 @@ _KAFKA = {
     "from_group": ("from_group", _option.text),
     "poke_interval": ("poke_interval_ms", _option.milliseconds),
 }
+_OWN = {"name": ("name", _option.text), "order": _option.DAG["order"], "freshness": _option.DAG["freshness"]}
 _KAFKA_DEFAULTS = {"auto_offset_reset": "latest", "connection": "kafka_default", "membership": False}
 
 
@@ -36,6 +37,7 @@ def kafka(
     from_group: Optional[str] = None,
     name: Optional[str] = None,
     freshness: Any = None,
+    **unknown: NoReturn,
 ) -> Source:
     """Every message of a Kafka topic, each an activation of its own, from the moment it arrives.
 
@@ -45,6 +47,8 @@ def kafka(
     gives an address to. The source's id is `name`, else `kafka`.
     """
     owner = f"kafka({topic!r})"
+    known = {**_OWN, **_KAFKA}
+    fields = _option.convert(owner, known, {"order": order, "freshness": freshness, **unknown})
     config = kafka_config(
         owner,
         topic=topic,
@@ -54,6 +58,4 @@ def kafka(
         membership=membership,
         from_group=from_group,
     )
-    known = {"order": _option.DAG["order"], "freshness": _option.DAG["freshness"]}
-    fields = _option.convert(owner, known, {"order": order, "freshness": freshness})
     return Source("kafka", config, name, fields.pop("order", "none"), fields)

@@ -48,7 +48,7 @@ def load(tmp_path):
 
     def run(text: str, **others: str) -> Loaded:
         for name, content in others.items():
-            path = tmp_path / (name.replace("__", "/") + ".py")
+            path = tmp_path / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         (tmp_path / "flow.py").write_text(text)

@@ -56,12 +56,15 @@ _REFUSED_TASK: Dict[str, Tuple[Any, ...]] = {
 _RETRY_DELAY_MS = 300_000
 
 
-def task_fields(owner: str, given: Dict[str, Any], defaults: Dict[str, Any]) -> Dict[str, Any]:
-    """Fields of the manifest for an operator's arguments, under a DAG's defaults."""
+def task_fields(owner: str, given: Dict[str, Any], defaults: Dict[str, Any], also: Iterable[str] = ()) -> Dict[str, Any]:
+    """Fields of the manifest for an operator's arguments, under a DAG's defaults.
+
+    `also` are arguments of the operator itself, to be named when one is mistyped.
+    """
     known = [*TASK_NAMES, *_INERT_TASK, *_REFUSED_TASK]
     for name in given:
         if name not in known:
-            raise DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, known))
+            raise DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, [*known, *also]))
     refuse(owner, given, _REFUSED_TASK)
     ours = {TASK_NAMES[name]: value for name, value in given.items() if name in TASK_NAMES}
     fields = _option.convert(owner, _option.TASK, ours)

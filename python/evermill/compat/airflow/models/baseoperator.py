@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from evermill._dag import Dag, Task, building
@@ -27,7 +28,8 @@ class BaseOperator(Task):
         dag = dag or building()
         if dag is None:
             raise DagError("no_dag", f"task {task_id!r} is in no DAG", "declare it within `with DAG(...)`, or give it dag=")
-        fields = task_fields(f"task {task_id!r}", options, dag.defaults)
+        own = inspect.signature(type(self).__init__).parameters
+        fields = task_fields(f"task {task_id!r}", options, dag.defaults, also=own)
         super().__init__(task_id, kind, fn, args, kwargs, fields, dag)
         self.task_id = task_id
 
