@@ -20,4 +20,6 @@ from ._task import dag, task
 from .context import Context, Fail, Skip, State
 from .event import Event
 
+__version__ = "0.0.0"
+
 __all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "dag", "kafka", "task"]

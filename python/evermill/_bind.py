@@ -147,14 +147,14 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def check_state(task: Task, order: Optional[str]) -> None:
+def check_state(task: Task) -> None:
     """Refuses what W5 refuses, where the bytecode is certain: reading state without an order."""
-    used = uses(task.fn, "ctx") if task.fn and order == "none" else None
+    used = uses(task.fn, "ctx") if task.fn else None
     for name, op in sorted(used or (), key=str):
         if name == "state" and op in ("get", "set", "delete"):
             raise DagError(
                 "state_needs_order",
-                f"task {task.id!r} calls ctx.state.{op}(), and DAG {task.dag.id!r} has order='none'",
+                f"task {task.id!r} calls ctx.state.{op}(), and events of DAG {task.dag.id!r} are in no order",
                 "set order='key', 'partition' or 'serial', or use incr, max or set_add",
                 at(task),
             )

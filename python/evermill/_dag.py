@@ -139,11 +139,10 @@ class Source(Node):
 
     is_source = True
 
-    def __init__(self, kind: str, config: Dict[str, Any], name: Optional[str], order: str, fields: Dict[str, Any]) -> None:
+    def __init__(self, kind: str, config: Dict[str, Any], name: Optional[str], fields: Dict[str, Any]) -> None:
         dag = building()
         super().__init__(name or (dag.free_id(kind) if dag else kind), dag)
         self.config = {"kind": kind, **config}
-        self.order = order
         self.fields = fields
 
     def after(self, other: Node) -> None:

@@ -7,7 +7,7 @@ left out.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Set
 
 from ._bind import at, bind, check_state
 from ._dag import Dag, Node, Source, Task, nodes_within
@@ -22,19 +22,11 @@ _TASK_DEFAULTS = {
 }  # fmt: skip
 
 
-def order_of(dag: Dag) -> str:
-    """What the DAG keeps in order: its own word, else that of its sources (W4)."""
-    said = {source.order for source in dag.sources() if isinstance(source, Source)} - {"none"}
-    if "order" in dag.fields:
-        said.add(dag.fields["order"])
-    if len(said) > 1:
-        raise DagError(
-            "bad_value",
-            f"DAG {dag.id!r} is told to keep different orders: {', '.join(sorted(said))}",
-            "order holds for a whole DAG: say it once",
-            (dag.file, dag.line),
-        )
-    return said.pop() if said else "none"
+def is_ordered(dag: Dag) -> bool:
+    """Whether all of its activations are in some order (W4): a source's word goes before the DAG's."""
+    own = dag.fields.get("order", "none")
+    orders = [node.fields.get("order", own) if isinstance(node, Source) else own for node in dag.sources()]
+    return "none" not in (orders or [own])
 
 
 def faults(dag: Dag) -> List[DagError]:
@@ -47,15 +39,14 @@ def faults(dag: Dag) -> List[DagError]:
         except DagError as fault:
             found.append(fault)
 
-    order = check(order_of, dag)
     for rule in (_check_cycle, _check_schedule, _check_reach):
         check(rule, dag)
     for task in dag.tasks():
-        check(_check_task, task, order)
+        check(_check_task, task, is_ordered(dag))
     return found
 
 
-def _check_task(task: Task, order: Optional[str]) -> None:
+def _check_task(task: Task, ordered: bool) -> None:
     if task.kind == "sensor":
         if task.listens:
             what = f"sensor {task.id!r} comes after a task that does work"
@@ -64,7 +55,15 @@ def _check_task(task: Task, order: Optional[str]) -> None:
             what, cure = f"sensor {task.id!r} is polled", "use a source"
         raise DagError("not_built", f"{what}, and waiting inside an activation is not built yet", cure, at(task))
     bind(task)
-    check_state(task, order)
+    if not ordered:
+        check_state(task)
+        if task.fields.get("on_failure", task.dag.fields.get("on_failure")) == "block":
+            raise DagError(
+                "block_needs_order",
+                f"task {task.id!r} has on_failure='block' and order='none', so nothing could wait for it",
+                "set order='key', 'partition' or 'serial', or use on_failure='park'",
+                at(task),
+            )
 
 
 def _check_schedule(dag: Dag) -> None:
@@ -111,37 +110,42 @@ def _check_reach(dag: Dag) -> None:
     for source in sources:
         if not any(source in task.upstream for task in tasks):
             raise DagError("no_task", f"no task comes after source {source.id!r}", "pass it to a task, or remove it", at(source))
-    reached = _connected(dag, sources)
+    reached = _plans(dag)
     for task in tasks:
         if sources and task not in reached:
             raise DagError(
-                "unreachable_task",
-                f"task {task.id!r} is connected to no source of DAG {dag.id!r}, so nothing would ever run it",
-                "put it before or after a task that is, or in a DAG of its own",
+                "never_runs",
+                f"no source of DAG {dag.id!r} leads to task {task.id!r}, nor to what comes after it, so nothing would ever run it",
+                "connect it to what a source leads to, or put it in a DAG of its own",
                 at(task),
             )
 
 
-def _connected(dag: Dag, start: Iterable[Node]) -> Set[Node]:
-    """The nodes that edges of either direction lead to."""
-    beside: Dict[Node, Set[Node]] = {node: set(node.upstream) for node in dag.nodes.values()}
-    for node in dag.nodes.values():
-        for before in node.upstream:
-            beside[before].add(node)
+def _plans(dag: Dag) -> Set[Node]:
+    """What runs for events of some source (W7): what comes after sources, what comes before that, and
+    what comes after this in turn."""
+    before = {node: set(node.upstream) for node in dag.nodes.values()}
+    after: Dict[Node, Set[Node]] = {node: set() for node in before}
+    for node, upstream in before.items():
+        for other in upstream:
+            after[other].add(node)
+    return _closure(_closure(_closure(dag.sources(), after), before), after)
+
+
+def _closure(start: Iterable[Node], edges: Dict[Node, Set[Node]]) -> Set[Node]:
     found: Set[Node] = set()
     waiting = list(start)
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
-            waiting.extend(beside[node])
+            waiting.extend(edges[node])
     return found
 
 
 def dag_manifest(dag: Dag, folder: str, entry: str) -> Dict[str, Any]:
     """One DAG without faults, as the manifest has it."""
-    fields = {name: value for name, value in dag.fields.items() if name not in ("freshness_ms", "order")}
-    fields["order"] = order_of(dag)
+    fields = {name: value for name, value in dag.fields.items() if name != "freshness_ms"}
     made = {
         "id": dag.id,
         "file": relative(dag.file, folder) or entry,

@@ -16,7 +16,7 @@ from ._bind import Argument, bind
 from ._dag import Dag, Node, Task, nodes_within
 from ._fault import DagError, nearest
 from ._file import dags, import_file
-from ._manifest import order_of
+from ._manifest import is_ordered
 from .context import Context
 
 make_context = Context
@@ -45,8 +45,6 @@ class Program:
             self.run = _single(self.run_batch)
         elif task.kind == "branch":
             self.run = _checked_branch(task, call)
-        elif task.kind == "short_circuit":
-            self.run = lambda event, ctx: bool(call(event, ctx))
         else:
             self.run = call
 
@@ -60,7 +58,7 @@ def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = 
     if path not in _loaded:
         _loaded[path] = dags(import_file(path, folder))
     dag = _named("DAG", dag_id, _loaded[path], path)
-    context.orders[dag_id] = order_of(dag)
+    (context.ordered.add if is_ordered(dag) else context.ordered.discard)(dag_id)
     _airflow_context.params[dag_id] = dag.params
     task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
     return Program(task)
@@ -184,7 +182,7 @@ def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[An
         for id in ids:
             if id not in after:
                 raise ValueError(f"branch {task.id!r} chose {id!r}, which does not come right after it; {nearest(str(id), after)}")
-        return ids
+        return chosen
 
     return run
 

@@ -58,4 +58,6 @@ def kafka(
         membership=membership,
         from_group=from_group,
     )
-    return Source("kafka", config, name, fields.pop("order", "none"), fields)
+    if fields["order"] == "none":  # the DAG's word holds
+        del fields["order"]
+    return Source("kafka", config, name, fields)

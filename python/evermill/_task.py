@@ -77,7 +77,12 @@ class TaskDecorator:
         if not callable(fn):
             raise DagError("bad_value", f"{fn!r} is no function", "write @task or @task(option=value)")
         made = self._makes(fn, self._kind, options, {})
-        made.settle(None)  # a wrong option shows where it stands
+        try:
+            made.settle(None)  # a wrong option shows where it stands
+        except DagError as fault:
+            code = getattr(fn, "__code__", None)  # Python 3.9 takes a decorator's call to the next line
+            fault.line = code.co_firstlineno if code else fault.line
+            raise
         return made
 
 

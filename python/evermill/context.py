@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
 if TYPE_CHECKING:
     from .event import Event
 
 _LOG = logging.getLogger("evermill.task")
 
-#: DAG id -> its order, set when a DAG is loaded; decides whether state may be read (W5).
-orders: Dict[str, str] = {}
+#: Ids of loaded DAGs whose events are in order: there state may be read (W5).
+ordered: Set[str] = set()
 
 
 class Skip(Exception):
@@ -63,9 +63,9 @@ class State:
 
     def _needs_order(self, op: str, name: str) -> None:
         dag_id = self._handle.dag_id
-        if orders.get(dag_id, "none") == "none":
+        if dag_id not in ordered:
             raise RuntimeError(
-                f"ctx.state.{op}({name!r}) needs events in order, and DAG {dag_id!r} has order='none': "
+                f"ctx.state.{op}({name!r}) needs events in order, and those of DAG {dag_id!r} are in none: "
                 "set order='key', 'partition' or 'serial' on the DAG or its source, "
                 "or use incr, max or set_add, which need none"
             )

@@ -40,7 +40,7 @@ def test_output_of_the_file_cannot_reach_the_manifest(load):
         (TASK + "@dag\ndef flow():\n    k = kafka('t')\n    x = a(k)\n    y = a(k)\n    x >> y >> x\n", "cycle", 8, "a >> a_2 >> a"),
         (TASK + "@dag\ndef flow():\n    kafka('t')\n", "no_task", 5, "has no task"),
         (TASK + "@dag\ndef flow():\n    a(kafka('t'))\n    kafka('u')\n", "no_task", 8, "'kafka_2'"),
-        (TASK + "@dag\ndef flow():\n    a(kafka('t'))\n    a()\n", "unreachable_task", 8, "'a_2'"),
+        (TASK + "@dag\ndef flow():\n    a(kafka('t'))\n    a()\n", "never_runs", 8, "'a_2'"),
         (TASK + "@dag\ndef flow():\n    kafka('t') >> a\n", "bad_edge", 7, "is no task"),
         (TASK + "kafka('t')\n", "no_dag", 5, "outside of a DAG"),
         (TASK + "@dag\ndef flow():\n    kafka('t', name='a') >> a() >> a.override(name='a')()\n", "duplicate_id", 7, "line 7"),
@@ -53,7 +53,7 @@ def test_output_of_the_file_cannot_reach_the_manifest(load):
             7,
             "ctx.state.get()",
         ),
-        (TASK + "@dag(order='serial')\ndef flow():\n    a(kafka('t', order='key'))\n", "bad_value", 5, "different orders"),
+        (TASK + "@dag(on_failure='block')\ndef flow():\n    a(kafka('t'))\n", "block_needs_order", 7, "on_failure='block'"),
         (TASK + "@dag\ndef f():\n    global x\n    x = a(kafka('t'))\n@dag\ndef g(): a(x)\nf()\n", "unknown_upstream", 10, "'f'"),
         (TASK + "@dag(name='no spaces')\ndef flow(): a(kafka('t'))\n", "bad_value", 5, "no spaces"),
     ],
@@ -86,6 +86,20 @@ def test_all_faults_of_a_file_come_at_once(load):
         "@dag\ndef f():\n    a() >> b() << kafka('t')\n@dag\ndef g(): pass\n"
     )
     assert [fault["code"] for fault in loaded.faults] == ["unbound_parameter", "state_needs_order", "no_task"]
+
+
+def test_roots_beside_a_source_belong_to_it_and_what_only_they_lead_to(load):
+    text = HEAD + "@task\ndef a(): pass\n@dag\ndef flow():\n    config = a()\n    a() << [kafka('t'), config]\n    config >> a()\n"
+    assert load(text).code == 0
+    fault = only_fault(load(text + "    list(evermill._dag.building().nodes.values())[-1] << a()\n"))
+    assert (fault["code"], "'a_4'" in fault["message"]) == ("never_runs", True)
+
+
+def test_a_sources_order_goes_before_that_of_its_dag(load):
+    read = HEAD + "@task\ndef a(ctx): ctx.state.get('n')\n@dag(ORDER)\ndef flow():\n    a() << [kafka('t', order='key'), kafka('u')]\n"
+    assert only_fault(load(read.replace("ORDER", "")))["code"] == "state_needs_order"
+    (dag,) = load(read.replace("ORDER", "order='serial'")).manifest["dags"]
+    assert (dag["order"], [source.get("order") for source in dag["sources"]]) == ("serial", ["key", None])
 
 
 def test_two_dags_of_one_id_are_refused(load):

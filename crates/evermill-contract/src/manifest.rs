@@ -60,7 +60,7 @@ pub struct DagManifest {
     /// Labels for people; no meaning to the engine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// What is kept in order (W4).
+    /// What is kept in order (W4), where a source does not say otherwise.
     #[serde(default, skip_serializing_if = "is_default")]
     pub order: Order,
     /// When activations begin, beside what the sources emit.
@@ -109,6 +109,9 @@ pub struct SourceManifest {
     /// that they belong to this source's component.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
+    /// What this source's activations keep in order, where it is not what the DAG says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
     /// When present the activation is a list of events (W8).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<SourceBatch>,
