@@ -1,0 +1,16 @@
+//! Apache Kafka: a topic is a source, each of its partitions a lane, an offset a position.
+//!
+//! Partitions are assigned by us, never by the group; positions come from the engine, never from
+//! the broker. `README.md` in this folder says what is detected, and what cannot be.
+
+mod client;
+mod config;
+mod health;
+mod lane;
+mod mock;
+mod source;
+mod statistics;
+
+pub use config::Connection;
+pub use mock::{DevKafka, DevKafkaError};
+pub use source::KafkaSource;

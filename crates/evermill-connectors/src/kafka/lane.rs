@@ -1,0 +1,247 @@
+//! One partition: taking messages off librdkafka's queue into a batch, and what is known of it.
+//!
+//! Each partition keeps a queue of its own. Closing a lane's credit then means leaving its queue
+//! alone: librdkafka stops fetching once the queue is full, and what was fetched waits there.
+//! (librdkafka's `pause` would throw it away and fetch it again.)
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use evermill_contract::source::{BatchBuilder, EventBatch, LaneName, NO_TIMESTAMP, SourceBudget};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
+
+use super::client::{SideTalk, Signal};
+
+/// A partition and how far it was delivered.
+pub(super) struct Lane {
+    pub(super) name: LaneName,
+    pub(super) partition: i32,
+    pub(super) state: LaneState,
+    /// Whether the engine wants events of it.
+    pub(super) open: bool,
+    /// The next position to deliver.
+    pub(super) next: u64,
+    /// Everything up to `next` was delivered and nothing more was there.
+    pub(super) at_end: bool,
+    /// What the engine was last told to lie behind.
+    pub(super) lag: u64,
+    /// Why its last fetch failed, until one succeeds.
+    pub(super) trouble: Option<String>,
+    /// Acknowledged and not yet told to the broker.
+    pub(super) ack: Option<u64>,
+    queue: Option<PartitionQueue<SideTalk>>,
+    ready: Arc<AtomicBool>,
+}
+
+/// What a lane does.
+///
+/// | from | on | to |
+/// |---|---|---|
+/// | Standing | `start_lane` | Delivering |
+/// | Delivering | position out of range | Doubted |
+/// | Doubted | the brokers tell the range | Standing, after a gap or divergence |
+/// | Delivering, Doubted | topic re-created, log truncated, record unreadable | Standing |
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LaneState {
+    /// Not assigned: found, or stopped until it is started again.
+    Standing,
+    /// Assigned; events flow as credit allows.
+    Delivering,
+    /// Its position is out of range; the brokers are asked for the range from `ask_at` on.
+    Doubted {
+        /// When to ask.
+        ask_at: Instant,
+    },
+}
+
+/// How taking messages ended.
+pub(super) enum TakenUntil {
+    /// A bound was reached; more may be waiting.
+    Full,
+    /// The queue is empty.
+    Empty,
+    /// The end of the partition, as of now.
+    End,
+    /// librdkafka reported an error about this partition.
+    Failed(KafkaError),
+}
+
+impl Lane {
+    pub(super) fn new(topic: &str, partition: i32) -> Self {
+        Self {
+            name: LaneName::from(format!("{topic}/{partition}")),
+            partition,
+            state: LaneState::Standing,
+            open: true,
+            next: 0,
+            at_end: false,
+            lag: 0,
+            trouble: None,
+            ack: None,
+            queue: None,
+            ready: Arc::default(),
+        }
+    }
+
+    /// Takes `queue` as its own; `signal` is raised when messages arrive on it.
+    pub(super) fn listen(&mut self, mut queue: PartitionQueue<SideTalk>, signal: &Arc<Signal>) {
+        let ready = Arc::clone(&self.ready);
+        let signal = Arc::clone(signal);
+        queue.set_nonempty_callback(move || {
+            ready.store(true, Ordering::Release);
+            signal.something_waits();
+        });
+        self.queue = Some(queue);
+    }
+
+    /// Whether it has a queue of its own.
+    pub(super) fn listens(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// Lets go of the queue, and with it of the client.
+    pub(super) fn deafen(&mut self) {
+        self.queue = None;
+    }
+
+    /// Throws away what waits on the queue.
+    pub(super) fn discard(&mut self, talk: &SideTalk) {
+        if let Some(queue) = &self.queue {
+            while !matches!(next(queue, talk), Next::Nothing) {}
+        }
+    }
+
+    /// Begins at `position`.
+    pub(super) fn begin(&mut self, position: u64) {
+        self.state = LaneState::Delivering;
+        self.next = position;
+        self.at_end = false;
+        self.lag = 0;
+        self.trouble = None;
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether something may be waiting that the engine wants.
+    pub(super) fn wants_a_turn(&self) -> bool {
+        self.open && self.state == LaneState::Delivering && self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether something may be waiting on the queue, wanted or not.
+    pub(super) fn may_hold_more(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Takes what waits, up to the bounds of one batch.
+    pub(super) fn take(
+        &mut self,
+        talk: &SideTalk,
+        budget: &SourceBudget,
+    ) -> (Option<Batch>, TakenUntil) {
+        let Some(queue) = &self.queue else {
+            return (None, TakenUntil::Empty);
+        };
+        // Lowered before the queue is read: what arrives meanwhile raises it again.
+        self.ready.store(false, Ordering::Release);
+        let mut taken: Vec<BorrowedMessage<'_>> = Vec::new();
+        let mut bytes = 0;
+        let until = loop {
+            if taken.len() >= budget.batch_events || bytes >= budget.batch_bytes {
+                break TakenUntil::Full;
+            }
+            match next(queue, talk) {
+                Next::Message(message) => {
+                    bytes += message.key_len() + message.payload_len();
+                    taken.push(message);
+                }
+                Next::Nothing => break TakenUntil::Empty,
+                Next::Error(KafkaError::PartitionEOF(_)) => break TakenUntil::End,
+                Next::Error(error) => break TakenUntil::Failed(error),
+            }
+        };
+        if !matches!(until, TakenUntil::Empty) {
+            self.ready.store(true, Ordering::Release);
+        }
+        let batch = (!taken.is_empty()).then(|| gather(&taken));
+        if let Some(last) = batch.as_ref().and_then(|batch| batch.events.events.last()) {
+            self.next = last.position + 1;
+            self.at_end = false;
+            self.trouble = None;
+        }
+        (batch, until)
+    }
+}
+
+/// A batch, and how many headers of it could not be read.
+pub(super) struct Batch {
+    pub(super) events: EventBatch,
+    pub(super) unreadable_headers: usize,
+}
+
+enum Next<'a> {
+    Message(BorrowedMessage<'a>),
+    Error(KafkaError),
+    Nothing,
+}
+
+fn next<'a>(queue: &'a PartitionQueue<SideTalk>, talk: &SideTalk) -> Next<'a> {
+    loop {
+        let before = talk.calls();
+        match queue.poll(Duration::ZERO) {
+            Some(Ok(message)) => return Next::Message(message),
+            Some(Err(error)) => return Next::Error(error),
+            None if talk.calls() == before => return Next::Nothing,
+            None => {}
+        }
+    }
+}
+
+/// Copies messages into one buffer of exactly the right size.
+fn gather(messages: &[BorrowedMessage<'_>]) -> Batch {
+    let mut unreadable_headers = 0;
+    let size = messages
+        .iter()
+        .map(|message| message.key_len() + message.payload_len() + headers_size(message))
+        .sum();
+    let mut builder = BatchBuilder::with_capacity(messages.len(), size);
+    for message in messages {
+        builder.push(
+            u64::try_from(message.offset()).unwrap_or_default(),
+            message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
+            message.key(),
+            readable_headers(message, &mut unreadable_headers),
+            message.payload(),
+        );
+    }
+    Batch {
+        events: builder.finish(),
+        unreadable_headers,
+    }
+}
+
+fn headers_size(message: &BorrowedMessage<'_>) -> usize {
+    let lengths = 2 * size_of::<u32>();
+    readable_headers(message, &mut 0)
+        .map(|(name, value)| lengths + name.len() + value.map_or(0, <[u8]>::len))
+        .sum()
+}
+
+fn readable_headers<'a>(
+    message: &'a BorrowedMessage<'_>,
+    unreadable: &mut usize,
+) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    let headers = message.headers();
+    let count = headers.map_or(0, BorrowedHeaders::count);
+    (0..count).filter_map(move |index| {
+        // The wrapper panics at a header name that is not UTF-8, and any producer can send one.
+        let read = || headers.and_then(|headers| headers.try_get(index));
+        let header = catch_unwind(AssertUnwindSafe(read)).ok().flatten();
+        if header.is_none() {
+            *unreadable += 1;
+        }
+        header.map(|header| (header.key.as_bytes(), header.value))
+    })
+}

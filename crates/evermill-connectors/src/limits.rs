@@ -1,0 +1,71 @@
+//! Every bound of the connectors in one place, with the relations between them.
+
+use std::time::Duration;
+
+/// Largest `batch_bytes` a source takes: spans inside a batch count in 32 bits, and the last event
+/// may pass the bound.
+pub const BATCH_BYTES_MAX: usize = 1 << 30;
+
+/// One Kafka lane's share of the prefetch budget is kept within these, in bytes.
+pub const KAFKA_LANE_PREFETCH_MIN: usize = 128 << 10;
+/// See [`KAFKA_LANE_PREFETCH_MIN`].
+pub const KAFKA_LANE_PREFETCH_MAX: usize = 32 << 20;
+
+/// Largest part of a lane's share that one fetch asks for, in bytes.
+pub const KAFKA_FETCH_MAX: usize = 1 << 20;
+
+/// librdkafka spends a few hundred bytes on each queued message; counting at least this much for
+/// each keeps lanes of tiny messages within the budget.
+pub const KAFKA_QUEUED_MESSAGE_BYTES: usize = 256;
+
+/// How long a broker may hold a fetch that finds nothing. New messages end the wait at once; this
+/// bounds how long a newly started lane waits for the fetch in flight, and how soon an idle lane
+/// is reported as caught up.
+pub const KAFKA_FETCH_WAIT: Duration = Duration::from_millis(200);
+
+/// How soon a full prefetch queue is looked at again; librdkafka's own second would leave the
+/// engine without events.
+pub const KAFKA_QUEUE_BACKOFF: Duration = Duration::from_millis(10);
+
+/// How often the topic's description is read again: bounds how late added partitions are found.
+pub const KAFKA_DISCOVERY: Duration = Duration::from_secs(10);
+
+/// How often librdkafka reports its state: bounds how late trouble and lag are seen.
+pub const KAFKA_STATISTICS: Duration = Duration::from_secs(1);
+
+/// How often acknowledged positions are told to the broker.
+pub const KAFKA_ACK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One question to the brokers blocks for at most this long. Short, since every lane of the
+/// source waits meanwhile.
+pub const KAFKA_ASK: Duration = Duration::from_secs(2);
+
+/// The same while the topic is not found yet: then nothing else can be done, but whoever wants to
+/// stop must not wait for long.
+pub const KAFKA_DISCOVERY_ASK: Duration = Duration::from_millis(500);
+
+/// How long after an unanswered question it is asked again.
+pub const KAFKA_ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a closing source waits for its last acknowledgement, and then for librdkafka.
+pub const KAFKA_LAST_ACK: Duration = Duration::from_secs(1);
+/// See [`KAFKA_LAST_ACK`].
+pub const KAFKA_SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Partitions a topic may have.
+pub const KAFKA_LANES_MAX: usize = 10_000;
+
+/// Partitions of one topic of the development broker.
+pub const DEV_KAFKA_PARTITIONS_MAX: u32 = 1000;
+
+const _: () = {
+    use evermill_contract::source::{CLOSE_WAIT, RESOLVE_WAIT};
+    assert!(BATCH_BYTES_MAX <= u32::MAX as usize / 2);
+    assert!(KAFKA_LANE_PREFETCH_MIN <= KAFKA_LANE_PREFETCH_MAX);
+    assert!(
+        KAFKA_LANE_PREFETCH_MAX < 2_097_151 << 10,
+        "librdkafka's own bound"
+    );
+    assert!(2 * KAFKA_ASK.as_millis() <= RESOLVE_WAIT.as_millis());
+    assert!(KAFKA_LAST_ACK.as_millis() + KAFKA_SHUTDOWN.as_millis() <= CLOSE_WAIT.as_millis());
+};
