@@ -111,11 +111,13 @@ def main() -> int:
         line, code = "EVERMILL-MANIFEST " + json.dumps(manifest(args.file, args.folder)), 0
     except Faults as why:
         line, code = "EVERMILL-FAULTS " + json.dumps(why.found), EXIT_FAULTS
-    sys.stdout.flush()
     with os.fdopen(out, "w", encoding="utf-8") as stdout:
         stdout.write(line + "\n")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads that the file left behind must not hold us up
