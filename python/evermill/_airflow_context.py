@@ -33,7 +33,12 @@ class TaskInstance:
         self._ctx._handle.xcom_push(key, value)
 
     def xcom_pull(
-        self, task_ids: Any = None, key: str = "return_value", default: Any = None, map_indexes: Optional[int] = None, **_inert: Any
+        self,
+        task_ids: Any = None,
+        key: str = "return_value",
+        default: Any = None,
+        map_indexes: Optional[int] = None,
+        **_inert: Any,
     ) -> Any:
         """What a task of this activation returned or pushed; a list when asked for several tasks."""
         if isinstance(task_ids, (list, tuple, set)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from types import FrameType
 from typing import Iterable, Optional, Tuple
 
 #: Frames below this directory are ours: the author's line is the nearest one outside.
@@ -25,7 +26,7 @@ class DagError(Exception):
 def declared_at(file: Optional[str] = None) -> Tuple[str, int]:
     """File and line of the author's innermost frame; of the innermost one in `file` if there is any."""
     nearest = None
-    frame = sys._getframe(1)
+    frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith((_SDK, "<frozen")):
@@ -38,7 +39,7 @@ def declared_at(file: Optional[str] = None) -> Tuple[str, int]:
 
 def declaring_module() -> str:
     """The file whose top level is being executed: the one that can be said to declare what is made now."""
-    frame = sys._getframe(1)
+    frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "<module>" and not code.co_filename.startswith((_SDK, "<frozen")):

@@ -15,7 +15,15 @@ from ._fault import DagError
 
 FORMAT = 1
 
-_DAG_DEFAULTS = {"tags": [], "order": "none", "on_failure": "park", "history": "sampled", "schedule": "none", "catchup": False, "sources": []}
+_DAG_DEFAULTS = {
+    "tags": [],
+    "order": "none",
+    "on_failure": "park",
+    "history": "sampled",
+    "schedule": "none",
+    "catchup": False,
+    "sources": [],
+}
 _TASK_DEFAULTS = {
     "retries": 0, "retry_exponential_backoff": False, "on_interrupt": "rerun", "priority": 0,
     "trigger_rule": "all_success", "env": {},
@@ -109,7 +117,9 @@ def _check_reach(dag: Dag) -> None:
         raise DagError("no_task", f"DAG {dag.id!r} has no task, so nothing would run", cure, (dag.file, dag.line))
     for source in sources:
         if not any(source in task.upstream for task in tasks):
-            raise DagError("no_task", f"no task comes after source {source.id!r}", "pass it to a task, or remove it", at(source))
+            raise DagError(
+                "no_task", f"no task comes after source {source.id!r}", "pass it to a task, or remove it", at(source)
+            )
     reached = _plans(dag)
     for task in tasks:
         if sources and task not in reached:

@@ -75,7 +75,7 @@ def _named(what: str, id: str, known: Dict[str, Any], path: str) -> Any:
 
 def _compile(task: Task, arguments: List[Argument]) -> Callable[[Any, Any], Any]:
     """`run(event, ctx)`, or `run_batch(events, ctxs)` for a task with `batch=`."""
-    fn = task.fn or (lambda: None)
+    fn: Callable[..., Any] = task.fn or (lambda: None)
     if inspect.iscoroutinefunction(fn):
         fn = _awaited(fn)
     if _takes_both(arguments) and "batch" not in task.fields:
@@ -181,7 +181,9 @@ def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[An
         ids = [] if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
         for id in ids:
             if id not in after:
-                raise ValueError(f"branch {task.id!r} chose {id!r}, which does not come right after it; {nearest(str(id), after)}")
+                raise ValueError(
+                    f"branch {task.id!r} chose {id!r}, which does not come right after it; {nearest(str(id), after)}"
+                )
         return chosen
 
     return run
@@ -193,7 +195,9 @@ def _checked_batch(task_id: str, call: Callable[[Any, Any], Any]) -> Callable[[L
         if values is None:
             return [None] * len(events)
         if not isinstance(values, (list, tuple)) or len(values) != len(events):
-            raise ValueError(f"task {task_id!r} has batch=: return None, or a list with one value for each of the {len(events)} events")
+            raise ValueError(
+                f"task {task_id!r} has batch=: return None, or a list with one value for each of the {len(events)} events"
+            )
         return list(values)
 
     return run_batch

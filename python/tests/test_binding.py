@@ -71,7 +71,9 @@ def test_a_context_key_follows_the_event(program):
     from datetime import datetime, timezone
 
     event = Event.of(b"1", timestamp=datetime(2025, 1, 30, 6, 30, tzinfo=timezone.utc))
-    made = program(HEAD + "@task\ndef a(ds, ts, ts_nodash, logical_date): return ds, ts, ts_nodash" + FLOW + "a() << k", "a")
+    made = program(
+        HEAD + "@task\ndef a(ds, ts, ts_nodash, logical_date): return ds, ts, ts_nodash" + FLOW + "a() << k", "a"
+    )
     assert run(made, event)[0] == ("2025-01-30", "2025-01-30T06:30:00+00:00", "20250130T063000")
 
 
@@ -88,7 +90,12 @@ def test_ti_pulls_and_pushes_through_the_handle(program):
 
 
 def test_a_branch_may_choose_only_what_comes_right_after_it(program):
-    text = HEAD + "@task.branch\ndef a(event): return event\n@task\ndef b(): pass\n@task\ndef c(): pass" + FLOW + "a(k) >> b() >> c()"
+    text = (
+        HEAD
+        + "@task.branch\ndef a(event): return event\n@task\ndef b(): pass\n@task\ndef c(): pass"
+        + FLOW
+        + "a(k) >> b() >> c()"
+    )
     made = program(text, "a")
     assert made.kind == "branch"
     assert [made.run(chosen, None) for chosen in ("b", ["b"], None)] == ["b", ["b"], None]
@@ -103,7 +110,12 @@ def test_a_short_circuit_keeps_what_it_returned_as_its_result(program):
 
 
 def test_a_vectorised_task_gets_lists_and_gives_one_value_each(program):
-    text = HEAD + "@task\ndef b(event): pass\n@task(batch=10)\ndef a(events, b, ctxs, x=1): return [*zip(events, b)][:CUT]" + FLOW + "a(k) << b(k)"
+    text = (
+        HEAD
+        + "@task\ndef b(event): pass\n@task(batch=10)\ndef a(events, b, ctxs, x=1): return [*zip(events, b)][:CUT]"
+        + FLOW
+        + "a(k) << b(k)"
+    )
     ctxs = [_runtime.make_context(Handle(n, {"b": n * 10})) for n in (1, 2)]
     made = program(text.replace("CUT", "9"), "a")
     assert made.run_batch([1, 2], ctxs) == [(1, 10), (2, 20)]
@@ -113,7 +125,12 @@ def test_a_vectorised_task_gets_lists_and_gives_one_value_each(program):
 
 
 def test_a_mapped_task_gets_its_item_the_last_list_turning_fastest(program):
-    text = HEAD + "@task\ndef b(event): pass\n@task\ndef a(x, y, z): return x, y, z" + FLOW + "a.partial(z=9).expand(x=b(k), y=[1, 2])"
+    text = (
+        HEAD
+        + "@task\ndef b(event): pass\n@task\ndef a(x, y, z): return x, y, z"
+        + FLOW
+        + "a.partial(z=9).expand(x=b(k), y=[1, 2])"
+    )
     made = program(text, "a")
     found = []
     for index in range(4):
@@ -124,12 +141,20 @@ def test_a_mapped_task_gets_its_item_the_last_list_turning_fastest(program):
 
 
 def test_a_batch_of_a_source_is_a_list(program):
-    made = program(HEAD + "@task\ndef a(events): return len(events)\n@dag\ndef flow(): a(kafka('t').batch(max_events=5))", "a")
+    made = program(
+        HEAD + "@task\ndef a(events): return len(events)\n@dag\ndef flow(): a(kafka('t').batch(max_events=5))", "a"
+    )
     assert made.wants_event and made.run([1, 2, 3], None) == 3
 
 
 def test_a_coroutine_function_is_awaited(program):
-    made = program(HEAD + "import asyncio\n@task\nasync def a(event):\n    await asyncio.sleep(0)\n    return event" + FLOW + "a(k)", "a")
+    made = program(
+        HEAD
+        + "import asyncio\n@task\nasync def a(event):\n    await asyncio.sleep(0)\n    return event"
+        + FLOW
+        + "a(k)",
+        "a",
+    )
     assert made.run(4, None) == 4
 
 
@@ -151,7 +176,12 @@ def test_an_unknown_task_is_named_with_the_nearest_one(program):
 
 def test_the_file_is_executed_once_for_all_its_tasks(tmp_path):
     path = tmp_path / "once.py"
-    path.write_text(HEAD + "import builtins\nbuiltins.loads = getattr(builtins, 'loads', 0) + 1\n@task\ndef a(): return loads\n@task\ndef b(): return loads" + FLOW + "a() >> b() << k")
+    path.write_text(
+        HEAD
+        + "import builtins\nbuiltins.loads = getattr(builtins, 'loads', 0) + 1\n@task\ndef a(): return loads\n@task\ndef b(): return loads"
+        + FLOW
+        + "a() >> b() << k"
+    )
     assert [_runtime.load_program(str(path), "flow", id).run(None, None) for id in "ab"] == [1, 1]
 
 
@@ -164,7 +194,10 @@ def test_each_call_gives_another_effect_key_the_same_in_every_attempt():
 
 
 def test_state_is_read_only_where_events_are_in_order(program):
-    text = HEAD + "@task\ndef a(ctx): return helper(ctx)\ndef helper(ctx):\n    ctx.state.incr('n')\n    return ctx.state.get('n', 5)"
+    text = (
+        HEAD
+        + "@task\ndef a(ctx): return helper(ctx)\ndef helper(ctx):\n    ctx.state.incr('n')\n    return ctx.state.get('n', 5)"
+    )
     unordered = program(text + FLOW + "a() << k", "a")
     with pytest.raises(RuntimeError, match=r"ctx.state.get\('n'\) needs events in order"):
         run(unordered)

@@ -20,8 +20,16 @@ def test_the_first_pipeline_loads_as_it_is_written():
     (source,), (task,) = dag["sources"], dag["tasks"]
     assert (dag["id"], dag["tags"]) == ("continuous_kafka_pipeline", ["continuous", "kafka"])
     assert source["id"] == source["promoted_from_task"] == "wait_for_new_message"
-    assert source["config"] == {"kind": "kafka", "topic": "my-topic", "group_id": "my-group", "poke_interval_ms": 10_000}
-    assert (task["id"], task["upstream"]) == ("process_message_data", [{"node": "wait_for_new_message", "kind": "source"}])
+    assert source["config"] == {
+        "kind": "kafka",
+        "topic": "my-topic",
+        "group_id": "my-group",
+        "poke_interval_ms": 10_000,
+    }
+    assert (task["id"], task["upstream"]) == (
+        "process_message_data",
+        [{"node": "wait_for_new_message", "kind": "source"}],
+    )
 
 
 def test_the_first_pipelines_callable_runs(capsys):
@@ -48,7 +56,8 @@ def test_the_old_paths_and_the_new_ones_give_the_same_things(load):
 
 def test_operators_carry_over_their_arguments(load):
     loaded = load(
-        HEAD + "with DAG('flow', schedule='@continuous', start_date=datetime(2025, 1, 30), catchup=True, max_active_runs=1,\n"
+        HEAD
+        + "with DAG('flow', schedule='@continuous', start_date=datetime(2025, 1, 30), catchup=True, max_active_runs=1,\n"
         "         default_args={'owner': 'x', 'retries': 2, 'unheard_of': 1, 'email_on_failure': False}):\n"
         "    k = KafkaSensor(task_id='k', topic='t', kafka_conn_id='other', auto_offset_reset='earliest', timeout=60, mode='reschedule')\n"
         "    a = PythonOperator(task_id='a', python_callable=lambda: 1, execution_timeout=timedelta(minutes=1), doc_md='x')\n"
@@ -57,8 +66,18 @@ def test_operators_carry_over_their_arguments(load):
         "    k >> a >> b >> [c, ShortCircuitOperator(task_id='d', python_callable=bool, op_args=[a.output])]\n"
     )
     (dag,) = loaded.manifest["dags"]
-    assert (dag["schedule"], dag["start_date"], dag["order"], dag["catchup"]) == ("continuous", "2025-01-30T00:00:00+00:00", "serial", True)
-    assert dag["sources"][0]["config"] == {"kind": "kafka", "topic": "t", "connection": "other", "auto_offset_reset": "earliest"}
+    assert (dag["schedule"], dag["start_date"], dag["order"], dag["catchup"]) == (
+        "continuous",
+        "2025-01-30T00:00:00+00:00",
+        "serial",
+        True,
+    )
+    assert dag["sources"][0]["config"] == {
+        "kind": "kafka",
+        "topic": "t",
+        "connection": "other",
+        "auto_offset_reset": "earliest",
+    }
     a, b, c, d = dag["tasks"]
     assert (a["retries"], a["retry_delay_ms"], a["timeout_ms"]) == (2, 300_000, 60_000)
     assert (b["kind"], b["trigger_rule"]) == ("branch", "all_done") and "retries" not in b
@@ -108,13 +127,33 @@ def test_taskflow_declares_when_it_is_called(load):
         ("with DAG('flow', schedule='@continuous'):\n    EmptyOperator(task_id='a')", "not_built", "loops"),
         ("with DAG('flow', scheduel=None): pass", "unknown_option", "did you mean 'schedule'?"),
         ("with DAG('flow'):\n    EmptyOperator(task_id='a', retry=3)", "unknown_option", "did you mean 'retries'?"),
-        ("with DAG('flow'):\n    KafkaSensor(task_id='a', topic='t', group='g')", "unknown_option", "did you mean 'group_id'?"),
-        ("with DAG('flow'):\n    EmptyOperator(task_id='a', on_failure_callback=print)", "not_built", "on_failure_callback"),
+        (
+            "with DAG('flow'):\n    KafkaSensor(task_id='a', topic='t', group='g')",
+            "unknown_option",
+            "did you mean 'group_id'?",
+        ),
+        (
+            "with DAG('flow'):\n    EmptyOperator(task_id='a', on_failure_callback=print)",
+            "not_built",
+            "on_failure_callback",
+        ),
         ("with DAG('flow', default_args={'depends_on_past': True}): pass", "not_built", "depends_on_past"),
         ("with DAG('flow', max_active_runs=3): pass", "not_built", "max_active_runs=3"),
-        ("with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=print, op_args=['{{ ds }}'])", "not_built", "{{ ds }}"),
-        ("with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=lambda: 1) >> KafkaSensor(task_id='k', topic='t')", "not_built", "'k'"),
-        ("with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=lambda unheard_of: 1)", "unbound_parameter", "'unheard_of'"),
+        (
+            "with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=print, op_args=['{{ ds }}'])",
+            "not_built",
+            "{{ ds }}",
+        ),
+        (
+            "with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=lambda: 1) >> KafkaSensor(task_id='k', topic='t')",
+            "not_built",
+            "'k'",
+        ),
+        (
+            "with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=lambda unheard_of: 1)",
+            "unbound_parameter",
+            "'unheard_of'",
+        ),
         ("with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=3)", "bad_value", "python_callable=3"),
         ("EmptyOperator(task_id='a')", "no_dag", "in no DAG"),
     ],
@@ -124,5 +163,3 @@ def test_what_is_not_there_is_refused_by_name(load, body, code, words):
     assert loaded.code == 3
     fault = loaded.faults[0]
     assert fault["code"] == code and words in fault["message"] + fault.get("cure", ""), fault
-
-

@@ -40,7 +40,9 @@ def test_the_versions_follow_from_what_the_specification_says():
         manifest = json.loads(path.read_text())
         for dag in manifest["dags"]:
             dag.pop("start_date", None)
-            text = "".join(json.dumps(file["path"], ensure_ascii=False) + f" {file['sha256']}\n" for file in manifest["files"])
+            text = "".join(
+                json.dumps(file["path"], ensure_ascii=False) + f" {file['sha256']}\n" for file in manifest["files"]
+            )
             text += json.dumps(dag, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
             versions[dag["id"]] = hashlib.sha256(b"evermill dag version 1\n" + text.encode()).hexdigest()
     golden = GOLDEN / "versions.json"

@@ -37,15 +37,35 @@ def test_output_of_the_file_cannot_reach_the_manifest(load):
         (HEAD + "@task(timeout='3 fortnights')\ndef a(): pass\n", "bad_value", 3, "3 fortnights"),
         (HEAD + "@task(order='key')\ndef a(): pass\n", "unknown_option", 3, "'order'"),
         (TASK + "@dag\ndef flow():\n    a(kafka('t', auto_offset_reset='newest'))\n", "bad_value", 7, "newest"),
-        (TASK + "@dag\ndef flow():\n    k = kafka('t')\n    x = a(k)\n    y = a(k)\n    x >> y >> x\n", "cycle", 8, "a >> a_2 >> a"),
+        (
+            TASK + "@dag\ndef flow():\n    k = kafka('t')\n    x = a(k)\n    y = a(k)\n    x >> y >> x\n",
+            "cycle",
+            8,
+            "a >> a_2 >> a",
+        ),
         (TASK + "@dag\ndef flow():\n    kafka('t')\n", "no_task", 5, "has no task"),
         (TASK + "@dag\ndef flow():\n    a(kafka('t'))\n    kafka('u')\n", "no_task", 8, "'kafka_2'"),
         (TASK + "@dag\ndef flow():\n    a(kafka('t'))\n    a()\n", "never_runs", 8, "'a_2'"),
         (TASK + "@dag\ndef flow():\n    kafka('t') >> a\n", "bad_edge", 7, "is no task"),
         (TASK + "kafka('t')\n", "no_dag", 5, "outside of a DAG"),
-        (TASK + "@dag\ndef flow():\n    kafka('t', name='a') >> a() >> a.override(name='a')()\n", "duplicate_id", 7, "line 7"),
-        (HEAD + "@task\ndef a(evnt): pass\n@dag\ndef flow():\n    a() << kafka('t')\n", "unbound_parameter", 7, "'evnt'"),
-        (HEAD + "@task\ndef a(events): pass\n@dag\ndef flow():\n    a() << kafka('t')\n", "unbound_parameter", 7, "'events'"),
+        (
+            TASK + "@dag\ndef flow():\n    kafka('t', name='a') >> a() >> a.override(name='a')()\n",
+            "duplicate_id",
+            7,
+            "line 7",
+        ),
+        (
+            HEAD + "@task\ndef a(evnt): pass\n@dag\ndef flow():\n    a() << kafka('t')\n",
+            "unbound_parameter",
+            7,
+            "'evnt'",
+        ),
+        (
+            HEAD + "@task\ndef a(events): pass\n@dag\ndef flow():\n    a() << kafka('t')\n",
+            "unbound_parameter",
+            7,
+            "'events'",
+        ),
         (TASK + "@dag\ndef flow():\n    a(1, 2, 3) << kafka('t')\n", "bad_call", 7, "too many"),
         (
             HEAD + "@task\ndef a(ctx): ctx.state.get('n')\n@dag\ndef flow():\n    a() << kafka('t')\n",
@@ -53,8 +73,18 @@ def test_output_of_the_file_cannot_reach_the_manifest(load):
             7,
             "ctx.state.get()",
         ),
-        (TASK + "@dag(on_failure='block')\ndef flow():\n    a(kafka('t'))\n", "block_needs_order", 7, "on_failure='block'"),
-        (TASK + "@dag\ndef f():\n    global x\n    x = a(kafka('t'))\n@dag\ndef g(): a(x)\nf()\n", "unknown_upstream", 10, "'f'"),
+        (
+            TASK + "@dag(on_failure='block')\ndef flow():\n    a(kafka('t'))\n",
+            "block_needs_order",
+            7,
+            "on_failure='block'",
+        ),
+        (
+            TASK + "@dag\ndef f():\n    global x\n    x = a(kafka('t'))\n@dag\ndef g(): a(x)\nf()\n",
+            "unknown_upstream",
+            10,
+            "'f'",
+        ),
         (TASK + "@dag(name='no spaces')\ndef flow(): a(kafka('t'))\n", "bad_value", 5, "no spaces"),
     ],
 )
@@ -89,14 +119,20 @@ def test_all_faults_of_a_file_come_at_once(load):
 
 
 def test_roots_beside_a_source_belong_to_it_and_what_only_they_lead_to(load):
-    text = HEAD + "@task\ndef a(): pass\n@dag\ndef flow():\n    config = a()\n    a() << [kafka('t'), config]\n    config >> a()\n"
+    text = (
+        HEAD
+        + "@task\ndef a(): pass\n@dag\ndef flow():\n    config = a()\n    a() << [kafka('t'), config]\n    config >> a()\n"
+    )
     assert load(text).code == 0
     fault = only_fault(load(text + "    list(evermill._dag.building().nodes.values())[-1] << a()\n"))
     assert (fault["code"], "'a_4'" in fault["message"]) == ("never_runs", True)
 
 
 def test_a_sources_order_goes_before_that_of_its_dag(load):
-    read = HEAD + "@task\ndef a(ctx): ctx.state.get('n')\n@dag(ORDER)\ndef flow():\n    a() << [kafka('t', order='key'), kafka('u')]\n"
+    read = (
+        HEAD
+        + "@task\ndef a(ctx): ctx.state.get('n')\n@dag(ORDER)\ndef flow():\n    a() << [kafka('t', order='key'), kafka('u')]\n"
+    )
     assert only_fault(load(read.replace("ORDER", "")))["code"] == "state_needs_order"
     (dag,) = load(read.replace("ORDER", "order='serial'")).manifest["dags"]
     assert (dag["order"], [source.get("order") for source in dag["sources"]]) == ("serial", ["key", None])
@@ -114,8 +150,14 @@ def test_a_fault_in_an_imported_file_names_that_file(load):
 
 def test_the_bundle_holds_what_the_file_imports_now_or_later(load):
     loaded = load(
-        TASK + "import lib\n@task\ndef late():\n    from lib.late import x\n@dag\ndef flow(): a(kafka('t')) >> late()\n",
-        **{"lib/__init__": "from . import now\n", "lib/now": "import json\n", "lib/late": "x = 1\n", "unused": "x = 1\n"},
+        TASK
+        + "import lib\n@task\ndef late():\n    from lib.late import x\n@dag\ndef flow(): a(kafka('t')) >> late()\n",
+        **{
+            "lib/__init__": "from . import now\n",
+            "lib/now": "import json\n",
+            "lib/late": "x = 1\n",
+            "unused": "x = 1\n",
+        },
     )
     paths = [file["path"] for file in loaded.manifest["files"]]
     assert paths == ["flow.py", "lib/__init__.py", "lib/late.py", "lib/now.py"]
@@ -132,7 +174,10 @@ def test_dags_of_imported_modules_start_with_their_own_file_only(load):
 def test_a_dag_that_a_function_elsewhere_makes_belongs_to_the_caller(load):
     factory = TASK + "def make(id):\n    @dag(name=id)\n    def made(): a(kafka('t'))\n    return made\n"
     loaded = load("from factory import make\nfor id in 'xy': make(id)\n", factory=factory)
-    assert [(dag["id"], dag["file"], dag["line"]) for dag in loaded.manifest["dags"]] == [("x", "factory.py", 6), ("y", "factory.py", 6)]
+    assert [(dag["id"], dag["file"], dag["line"]) for dag in loaded.manifest["dags"]] == [
+        ("x", "factory.py", 6),
+        ("y", "factory.py", 6),
+    ]
 
 
 def test_calling_a_dag_as_well_is_harmless(load):
@@ -141,7 +186,10 @@ def test_calling_a_dag_as_well_is_harmless(load):
 
 
 def test_an_authors_own_module_wins_over_the_compatibility_layer(load):
-    loaded = load("from custom_operators import KafkaSensor\nassert KafkaSensor == 'mine'\n", custom_operators="KafkaSensor = 'mine'\n")
+    loaded = load(
+        "from custom_operators import KafkaSensor\nassert KafkaSensor == 'mine'\n",
+        custom_operators="KafkaSensor = 'mine'\n",
+    )
     assert only_fault(loaded)["code"] == "no_dag"
 
 

@@ -56,7 +56,9 @@ _REFUSED_TASK: Dict[str, Tuple[Any, ...]] = {
 _RETRY_DELAY_MS = 300_000
 
 
-def task_fields(owner: str, given: Dict[str, Any], defaults: Dict[str, Any], also: Iterable[str] = ()) -> Dict[str, Any]:
+def task_fields(
+    owner: str, given: Dict[str, Any], defaults: Dict[str, Any], also: Iterable[str] = ()
+) -> Dict[str, Any]:
     """Fields of the manifest for an operator's arguments, under a DAG's defaults.
 
     `also` are arguments of the operator itself, to be named when one is mistyped.

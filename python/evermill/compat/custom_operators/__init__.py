@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from evermill._source import kafka_config
-
 from airflow.models.baseoperator import BaseOperator
+
+from evermill._source import kafka_config
 
 __all__ = ["KafkaSensor"]
 

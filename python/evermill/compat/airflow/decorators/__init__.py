@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from evermill._dag import Dag
-from evermill._task import TaskFunction, Tasks
-
 from airflow._option import task_fields
 from airflow.models.dag import DAG
+from evermill._dag import Dag
+from evermill._task import TaskFunction, Tasks
 
 __all__ = ["dag", "task"]
 

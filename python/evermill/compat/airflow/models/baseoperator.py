@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any, Callable, Dict, Optional, Tuple
 
+from airflow._option import task_fields
 from evermill._dag import Dag, Task, building
 from evermill._fault import DagError
-
-from airflow._option import task_fields
 
 
 class BaseOperator(Task):
@@ -27,7 +26,9 @@ class BaseOperator(Task):
     ) -> None:
         dag = dag or building()
         if dag is None:
-            raise DagError("no_dag", f"task {task_id!r} is in no DAG", "declare it within `with DAG(...)`, or give it dag=")
+            raise DagError(
+                "no_dag", f"task {task_id!r} is in no DAG", "declare it within `with DAG(...)`, or give it dag="
+            )
         own = inspect.signature(type(self).__init__).parameters
         fields = task_fields(f"task {task_id!r}", options, dag.defaults, also=own)
         super().__init__(task_id, kind, fn, args, kwargs, fields, dag)

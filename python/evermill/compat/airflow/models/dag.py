@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Dict, Optional
 
+from airflow._option import default_fields, refuse
 from evermill import _option
 from evermill._dag import Dag, declared
 from evermill._fault import DagError, nearest
-
-from airflow._option import default_fields, refuse
 
 _SCHEDULES = {None: "none", "@continuous": "continuous", "@once": "once"}
 
@@ -53,10 +52,21 @@ class DAG(Dag):
         **others: Any,
     ) -> None:
         owner = f"DAG {dag_id!r}"
-        named = ("schedule", "start_date", "catchup", "tags", "default_args", "params", "schedule_interval", "max_active_runs")
+        named = (
+            "schedule",
+            "start_date",
+            "catchup",
+            "tags",
+            "default_args",
+            "params",
+            "schedule_interval",
+            "max_active_runs",
+        )
         for name in others:
             if name not in _INERT and name not in _REFUSED:
-                raise DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, [*named, *_INERT, *_REFUSED]))
+                raise DagError(
+                    "unknown_option", f"{owner} has no option {name!r}", nearest(name, [*named, *_INERT, *_REFUSED])
+                )
         refuse(owner, others, _REFUSED)
         default_args = dict(default_args or {})
         fields = _option.convert(owner, _option.DAG, {"tags": tags})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional, Sequence
 
-from evermill._fault import DagError
-
 from airflow._option import refuse_templates
 from airflow.models.baseoperator import BaseOperator
+from evermill._fault import DagError
 
 
 class PythonOperator(BaseOperator):
@@ -26,7 +25,9 @@ class PythonOperator(BaseOperator):
     ) -> None:
         owner = f"task {task_id!r}"
         if not callable(python_callable):
-            raise DagError("bad_value", f"{owner}: python_callable={python_callable!r} cannot be called", "pass a function")
+            raise DagError(
+                "bad_value", f"{owner}: python_callable={python_callable!r} cannot be called", "pass a function"
+            )
         args, kwargs = tuple(op_args or ()), dict(op_kwargs or {})
         refuse_templates(owner, [*args, *kwargs.values()])
         super().__init__(task_id=task_id, kind=self._kind, fn=python_callable, args=args, kwargs=kwargs, **options)
