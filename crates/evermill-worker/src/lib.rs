@@ -1,1 +1,28 @@
-//! evermill-worker
+//! **Runs.** User code in Python processes of its own: one fork server per interpreter, one
+//! worker process per slot, frames over socket pairs (docs/spec/frames.md).
+//!
+//! Threads on our side, all blocking:
+//!
+//! | thread | owns |
+//! |---|---|
+//! | supervisor | the fork server: starts it, asks it for workers, hears how they end |
+//! | reader, one per worker | a worker's life, from its hello to its death |
+//! | writer, one per worker | what goes to it; apart from the reader, so that two full socket buffers never lock each other |
+//! | watch | what needs a clock: timeouts, kills, output at descriptor level |
+//!
+//! Nothing that a worker does can block the engine's thread, and nothing it sends is believed
+//! before it is checked: a frame that does not fit what was dispatched ends the worker.
+
+mod config;
+mod connection;
+pub mod load;
+mod output;
+mod page;
+mod pool;
+mod server;
+mod slot;
+mod supervisor;
+mod watch;
+
+pub use config::{PoolConfig, Preload};
+pub use pool::PythonPool;

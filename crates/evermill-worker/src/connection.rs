@@ -1,0 +1,497 @@
+//! A worker's life, from its hello to its death: the reader and the writer thread.
+
+use std::io::{self, BufReader, IoSlice, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_channel::{Receiver, bounded};
+use evermill_contract::worker::frame::{self, Frame, Kind};
+use evermill_contract::worker::wire::{
+    self, Ask, EncodedDispatch, Finished, Hello, Progress, decode_log, decode_outcomes,
+    encode_dispatch, small,
+};
+use evermill_contract::worker::{
+    Death, Dispatch, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind, WorkerEvent,
+};
+use rustix::process::{Pid, Signal};
+
+use crate::page::{Page, Running, monotonic_ns};
+use crate::pool::{Shared, returned};
+use crate::server::{signal_group, spawn};
+use crate::slot::{Connection, InFlight, Lost, Outgoing};
+use crate::supervisor::Message;
+
+/// Frames that may wait for the writer: two dispatches, their recalls, stop, retire, answers.
+const OUTGOING_MAX: usize = 64;
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Parts of one `writev`, as many as every system takes.
+const PARTS_MAX: usize = 1024;
+
+/// A worker that was forked.
+pub(crate) struct Worker {
+    pub(crate) slot: SlotId,
+    pub(crate) number: u32,
+    pub(crate) pid: Pid,
+    pub(crate) page: Page,
+    pub(crate) socket: UnixStream,
+    /// Tells once how it ended; disconnects when nobody will know.
+    pub(crate) ended: Receiver<Death>,
+}
+
+/// Starts the reader, which starts the writer.
+pub(crate) fn start(shared: Arc<Shared>, worker: Worker) -> Result<(), String> {
+    let name = format!("evermill-slot-{}", worker.slot.0);
+    spawn(&name, move || {
+        Reader {
+            shared,
+            slot: worker.slot,
+        }
+        .live(worker)
+    })
+}
+
+struct Reader {
+    shared: Arc<Shared>,
+    slot: SlotId,
+}
+
+impl Reader {
+    fn live(self, worker: Worker) {
+        let Worker {
+            number,
+            pid,
+            page,
+            socket,
+            ended,
+            ..
+        } = worker;
+        let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, &socket);
+        let greeted = self.greet(&mut stream, &socket, pid, page);
+        let failed = greeted.as_ref().err().cloned();
+        let result = greeted.and_then(|()| self.read_all(&mut stream));
+        // It closed its socket, or makes no sense: either way it is of no use.
+        let death = ended.try_recv().or_else(|_| {
+            signal_group(pid, Signal::KILL);
+            ended.recv()
+        });
+        let death = match (death, result) {
+            // Killed because of what it sent, so that is the cause.
+            (_, Err(reason)) => Death::Protocol(reason),
+            (Ok(death), Ok(())) => death,
+            (Err(_), Ok(())) => Death::ServerLost,
+        };
+        self.drain_output(number);
+        let failed = failed.map(|reason| self.explain(&reason, &death));
+        self.bury(death, failed.is_some());
+        // The supervisor outlives readers unless the pool is dropped.
+        if self
+            .shared
+            .inbox
+            .send(Message::Need {
+                slot: self.slot,
+                failed,
+            })
+            .is_err()
+        {}
+    }
+
+    fn explain(&self, reason: &str, death: &Death) -> String {
+        match death {
+            Death::Protocol(_) => reason.to_owned(),
+            death => format!("{reason} ({death:?})"),
+        }
+    }
+
+    fn greet(
+        &self,
+        stream: &mut BufReader<&UnixStream>,
+        socket: &UnixStream,
+        pid: Pid,
+        page: Page,
+    ) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        socket
+            .set_read_timeout(Some(self.shared.config.start_timeout))
+            .map_err(text)?;
+        let frame = match frame::read(stream) {
+            Ok(Some(frame)) if frame.kind == Kind::Hello => frame,
+            Ok(Some(frame)) => return Err(format!("{:?} instead of a hello", frame.kind)),
+            Ok(None) => return Err("it hung up before its hello".into()),
+            Err(error) => return Err(error.to_string()),
+        };
+        socket.set_read_timeout(None).map_err(text)?;
+        let hello: Hello = wire::control(&frame).map_err(|error| error.to_string())?;
+        let welcome = hello.welcome()?;
+        let (writer, outgoing) = bounded(OUTGOING_MAX);
+        let to = socket.try_clone().map_err(text)?;
+        let shared = Arc::clone(&self.shared);
+        let slot_id = self.slot;
+        spawn(&format!("evermill-to-{}", slot_id.0), move || {
+            write_all(&shared, slot_id, to, &outgoing)
+        })?;
+
+        let mut slot = self.shared.slot(self.slot);
+        if slot.closed {
+            return Err("the pool is closing".into());
+        }
+        slot.connection = Some(Connection { pid, page, writer });
+        slot.send(small(0, Kind::Welcome, &welcome));
+        let announce = !std::mem::replace(&mut slot.announced, true);
+        drop(slot);
+        if announce {
+            self.shared.emit(WorkerEvent::Ready {
+                slot: self.slot,
+                pid: hello.pid,
+            });
+        }
+        self.shared.slot(self.slot).send_held();
+        Ok(())
+    }
+
+    /// Reads to the end of the stream. An error is a breach of the protocol.
+    fn read_all(&self, stream: &mut BufReader<&UnixStream>) -> Result<(), String> {
+        loop {
+            match frame::read(stream) {
+                Ok(Some(frame)) => self.hear(&frame)?,
+                Ok(None) => return Ok(()),
+                // A process that is killed while it writes leaves half a frame, or a reset.
+                Err(frame::FrameError::Truncated | frame::FrameError::Io(_)) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn hear(&self, frame: &Frame) -> Result<(), String> {
+        let events = self.events_of(frame).map_err(|error| match error {
+            Heard::Frame(error) => error.to_string(),
+            Heard::Breach(reason) => reason,
+        })?;
+        for event in events {
+            self.shared.emit(event);
+        }
+        if frame.kind == Kind::Finished {
+            self.after_dispatch();
+        }
+        Ok(())
+    }
+
+    fn events_of(&self, frame: &Frame) -> Result<Vec<WorkerEvent>, Heard> {
+        let slot = self.slot;
+        let call = frame.call;
+        Ok(match frame.kind {
+            Kind::Outcomes => {
+                let runs = decode_outcomes(frame)?;
+                let token = self.shared.slot(slot).report(call, &runs)?;
+                vec![WorkerEvent::Outcomes { slot, token, runs }]
+            }
+            Kind::Finished => {
+                let Finished { tail } = wire::control(frame)?;
+                let token = self.shared.slot(slot).finish(call, tail)?;
+                vec![WorkerEvent::Finished { slot, token, tail }]
+            }
+            Kind::Ask => {
+                let Ask {
+                    dispatch,
+                    member,
+                    question,
+                } = wire::control(frame)?;
+                let mut state = self.shared.slot(slot);
+                let token = state.front(dispatch)?.token;
+                let call = state.ask(call);
+                vec![WorkerEvent::Ask {
+                    slot,
+                    call,
+                    token,
+                    member,
+                    question,
+                }]
+            }
+            Kind::Log => {
+                let token = self
+                    .shared
+                    .slot(slot)
+                    .front(call)
+                    .ok()
+                    .map(|front| front.token);
+                let log = |(member, origin, text)| WorkerEvent::Log {
+                    slot,
+                    token,
+                    member,
+                    origin,
+                    text,
+                };
+                decode_log(frame)?.into_iter().map(log).collect()
+            }
+            Kind::Progress => {
+                let Progress { member } = wire::control(frame)?;
+                let token = self.shared.slot(slot).front(call)?.token;
+                vec![WorkerEvent::Progress {
+                    slot,
+                    token,
+                    member,
+                    value: frame.raw.clone(),
+                }]
+            }
+            kind => return Err(Heard::Breach(format!("a worker does not send {kind:?}"))),
+        })
+    }
+
+    /// Replaces a worker that has grown old or fat.
+    fn after_dispatch(&self) {
+        let config = &self.shared.config;
+        let mut slot = self.shared.slot(self.slot);
+        let Some(connection) = &slot.connection else {
+            return;
+        };
+        // Reading the size costs some microseconds; by then a dispatch has cost much more.
+        if slot.members_run >= config.members_per_worker_max
+            || resident_bytes(connection.pid)
+                .is_some_and(|bytes| bytes > config.worker_rss_bytes_max)
+        {
+            slot.replace = true;
+        }
+        slot.dismiss_if_idle();
+    }
+
+    /// What the worker wrote to its descriptors at the end comes before its death.
+    fn drain_output(&self, worker: u32) {
+        let token = self
+            .shared
+            .slot(self.slot)
+            .in_flight
+            .front()
+            .map(|front| front.token);
+        let mut events = Vec::new();
+        let mut outputs = self
+            .shared
+            .outputs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = outputs.iter().position(|output| output.worker == worker) else {
+            return;
+        };
+        let mut output = outputs.swap_remove(index);
+        drop(outputs);
+        while output.read(token, &mut events) {
+            for event in events.drain(..) {
+                self.shared.emit(event);
+            }
+        }
+        output.turn_to(None, &mut events);
+        for event in events {
+            self.shared.emit(event);
+        }
+    }
+
+    /// Tells what became of the worker and of what it had.
+    fn bury(&self, death: Death, never_ready: bool) {
+        let mut slot = self.shared.slot(self.slot);
+        let closed = slot.closed;
+        let announced = slot.announced;
+        let lost = slot.lose();
+        let quiet =
+            lost.leaving && lost.in_flight.is_empty() && death == Death::Exited(0) && !closed;
+        if !quiet {
+            slot.announced = false;
+        }
+        drop(slot);
+        if quiet || never_ready && !announced {
+            return;
+        }
+        for event in last_events(self.slot, lost, death) {
+            self.shared.emit(event);
+        }
+    }
+}
+
+/// The events of a death, in order.
+fn last_events(slot: SlotId, lost: Lost, death: Death) -> Vec<WorkerEvent> {
+    let Lost {
+        kill,
+        mut in_flight,
+        connection,
+        ..
+    } = lost;
+    let running = connection.and_then(|connection| connection.page.read().ok());
+    let front = in_flight.pop_front();
+    let mut events = Vec::new();
+    let started = front.as_ref().and_then(|front| started(front, running));
+    let late = kill.as_ref().and_then(|kill| kill.member);
+    if let (Some(front), Some(member)) = (&front, late)
+        && member >= front.reported
+    {
+        events.push(timed_out(slot, front, member, running));
+    }
+    events.push(WorkerEvent::Died {
+        slot,
+        cause: kill.map_or(death, |kill| kill.cause),
+        token: front.as_ref().map(|front| front.token),
+        started,
+        reported: front.as_ref().map_or(0, |front| front.reported),
+    });
+    events.extend(
+        in_flight
+            .iter()
+            .map(|behind| returned(slot, behind.token, behind.members as usize)),
+    );
+    events
+}
+
+/// The highest member that had started.
+fn started(front: &InFlight, running: Option<Running>) -> Option<u32> {
+    let running = running.filter(|running| running.call == front.call)?;
+    // The page is the worker's to scribble on; members that do not exist are not believed.
+    Some(running.member.clamp(
+        front.reported.saturating_sub(1),
+        front.members.saturating_sub(1),
+    ))
+}
+
+fn timed_out(slot: SlotId, front: &InFlight, member: u32, running: Option<Running>) -> WorkerEvent {
+    let ended_ns = monotonic_ns();
+    let started_ns = running
+        .and_then(|running| running.started_ns)
+        .unwrap_or(ended_ns);
+    let seconds = front.timeout_ns.unwrap_or(0) as f64 / 1e9;
+    let error = TaskError {
+        kind: TaskErrorKind::Timeout,
+        class: "TimeoutError".into(),
+        message: format!(
+            "ran longer than its timeout of {seconds} s and was ended with its process"
+        ),
+        traceback: String::new(),
+        retryable: true,
+    };
+    let outcome = Outcome::Failed(Box::new(error));
+    let run = OutcomeRun {
+        first: member,
+        count: 1,
+        started_ns,
+        ended_ns,
+        outcome,
+    };
+    WorkerEvent::Outcomes {
+        slot,
+        token: front.token,
+        runs: vec![run],
+    }
+}
+
+/// Why a frame was not accepted.
+enum Heard {
+    Frame(frame::FrameError),
+    Breach(String),
+}
+
+impl From<frame::FrameError> for Heard {
+    fn from(error: frame::FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl From<String> for Heard {
+    fn from(reason: String) -> Self {
+        Self::Breach(reason)
+    }
+}
+
+fn resident_bytes(pid: Pid) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_nonzero())).ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+// The writer.
+
+fn write_all(shared: &Shared, slot: SlotId, mut socket: UnixStream, outgoing: &Receiver<Outgoing>) {
+    for outgoing in outgoing {
+        let written = match outgoing {
+            Outgoing::Frame(frame) => socket.write_all(&frame),
+            Outgoing::Dispatch { call, dispatch } => {
+                write_dispatch(shared, slot, &mut socket, call, *dispatch)
+            }
+        };
+        if written.is_err() {
+            // The reader meets the same end and tells it.
+            return;
+        }
+    }
+}
+
+fn write_dispatch(
+    shared: &Shared,
+    slot: SlotId,
+    socket: &mut UnixStream,
+    call: u32,
+    dispatch: Dispatch,
+) -> io::Result<()> {
+    match encode_dispatch(call, &dispatch) {
+        Ok(EncodedDispatch { head, payload }) => {
+            let parts: Vec<&[u8]> = std::iter::once(&head[..])
+                .chain(payload.iter().map(|part| &part[..]))
+                .collect();
+            write_parts(socket, &parts)
+        }
+        Err(error) => {
+            refuse(shared, slot, call, &dispatch, &error);
+            Ok(())
+        }
+    }
+}
+
+/// A dispatch that does not fit a frame fails as a whole: sending it again would not help.
+fn refuse(
+    shared: &Shared,
+    slot: SlotId,
+    call: u32,
+    dispatch: &Dispatch,
+    error: &frame::FrameError,
+) {
+    let mut state = shared.slot(slot);
+    let Some(index) = state.in_flight.iter().position(|sent| sent.call == call) else {
+        return;
+    };
+    let refused = state.in_flight.remove(index);
+    drop(state);
+    let now = monotonic_ns();
+    let error = TaskError {
+        kind: TaskErrorKind::Load,
+        class: "evermill.FrameError".into(),
+        message: format!("the members cannot be handed to a worker: {error}"),
+        traceback: String::new(),
+        retryable: false,
+    };
+    let run = OutcomeRun {
+        first: 0,
+        count: refused.map_or(0, |refused| refused.members),
+        started_ns: now,
+        ended_ns: now,
+        outcome: Outcome::Failed(Box::new(error)),
+    };
+    shared.emit(WorkerEvent::Outcomes {
+        slot,
+        token: dispatch.token,
+        runs: vec![run],
+    });
+    shared.emit(WorkerEvent::Finished {
+        slot,
+        token: dispatch.token,
+        tail: 0,
+    });
+}
+
+fn write_parts(socket: &mut UnixStream, parts: &[&[u8]]) -> io::Result<()> {
+    for chunk in parts.chunks(PARTS_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = chunk.iter().map(|part| IoSlice::new(part)).collect();
+        let mut slices = &mut slices[..];
+        while slices.iter().any(|slice| !slice.is_empty()) {
+            match socket.write_vectored(slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut slices, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}

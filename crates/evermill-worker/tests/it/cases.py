@@ -1,0 +1,270 @@
+"""One task per case; the value of an event is the member's index."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import evermill
+from evermill import task
+
+
+@task
+def silent():
+    pass
+
+
+@task
+def echo(event):
+    return event.json()
+
+
+@task
+def describe(event):
+    return [event.text(), event.key, event.position, event.source, event.lane, event.timestamp, event.headers]
+
+
+@task
+def effect(event, ctx):
+    return [ctx.effect_key(), ctx.effect_key(), ctx.run_id, ctx.task_id, ctx.try_number, ctx.map_index]
+
+
+@task
+def third_raises(event):
+    if event.value == b"2":
+        raise ValueError("three is too many")
+
+
+@task
+def third_of_each_raises(event):
+    if event.json() % 3 == 2:
+        raise ValueError("no")
+
+
+@task
+def third_skips(event):
+    if event.value == b"2":
+        raise evermill.Skip
+
+
+@task
+def third_fails_for_good(event):
+    if event.value == b"2":
+        raise evermill.Fail("never again")
+
+
+class Rude(BaseException):
+    def __str__(self):
+        raise RuntimeError("no text for you")
+
+
+@task
+def rude(event):
+    raise Rude
+
+
+def deeper(level):
+    return deeper(level + 1)
+
+
+@task
+def bottomless(event):
+    sys.setrecursionlimit(20_000)
+    return deeper(0)
+
+
+@task
+def third_exits(event):
+    if event.value == b"2":
+        sys.exit(3)
+
+
+@task
+def third_leaves(event):
+    if event.value == b"2":
+        os._exit(7)
+
+
+@task
+def third_crashes(event):
+    if event.value == b"2":
+        ctypes.string_at(0)
+
+
+@task
+def third_hangs(event):
+    if event.value == b"2":
+        time.sleep(1000)
+
+
+@task
+def third_spins_deaf(event):
+    if event.value == b"2":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        while True:
+            pass
+
+
+@task
+def slow_second(event):
+    if event.value == b"1":
+        time.sleep(1000)
+
+
+@task
+def forks(event):
+    if os.fork() == 0:
+        return  # The classic mistake: the child comes back into the caller's loop.
+    os.wait()
+
+
+@task
+def leaves_children(event):
+    child = subprocess.Popen(["sleep", "1000"])
+    print(child.pid)
+    if event.value == b"1":
+        os._exit(1)
+
+
+@task
+def unserialisable(event):
+    which = event.json()
+    if which == 0:
+        return {"rows": [1, (x for x in range(3))]}
+    if which == 1:
+        return lambda: None
+    if which == 2:
+        cycle = []
+        cycle.append({"self": cycle})
+        return cycle
+    if which == 3:
+        return {(1, 2): 3}
+    return {"bytes": b"\x00\xff", "nan": float("nan"), "own": {"$bytes": 1}, "set": {2, 1}}
+
+
+@task
+def huge(event):
+    return "x" * 100_000_000
+
+
+@task
+def prints(event):
+    print("hello from", event.json())
+    print("and again", file=sys.stderr)
+    logging.getLogger("mine").warning("careful %d", event.json())
+    os.system("echo from a child")
+
+
+@task
+def floods_print(event):
+    line = "x" * 999_999
+    for _ in range(200):
+        print(line)
+
+
+@task
+def floods_descriptor(event):
+    block = b"y" * 1_000_000
+    for _ in range(200):
+        os.write(1, block)
+
+
+@task
+def scribbles(event):
+    """Writes garbage to every descriptor it can find."""
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"garbage garbage garbage garbage")
+        except OSError:
+            pass
+    time.sleep(1000)
+
+
+@task
+def asks(event, ctx):
+    return ctx._handle.ask("variable", name="colour")
+
+
+@task
+def counts(event, ctx):
+    ctx.state.incr("seen")
+    ctx.state.set_add("names", "a", "b")
+
+
+@task
+def pushes(event, ctx):
+    ctx._handle.xcom_push("other", {"n": 1})
+    return [1, 2, 3]
+
+
+@task
+def waits_for_stop(event, ctx):
+    print("waiting")
+    while not ctx.should_stop():
+        time.sleep(0.01)
+
+
+@task
+def progresses(event, ctx):
+    ctx.progress({"done": 0.5})
+
+
+@task
+async def is_async(event):
+    import asyncio
+
+    await asyncio.sleep(0)
+    return "async"
+
+
+@task(batch=10)
+def together(events):
+    return [event.json() * 2 for event in events]
+
+
+@task(batch=10)
+def together_raises(events):
+    raise ValueError("all of us")
+
+
+@evermill.dag
+def cases():
+    source = evermill.kafka("t")
+    for each in (
+        echo,
+        describe,
+        effect,
+        third_raises,
+        third_of_each_raises,
+        third_skips,
+        third_fails_for_good,
+        rude,
+        bottomless,
+        third_exits,
+        third_leaves,
+        third_crashes,
+        third_hangs,
+        third_spins_deaf,
+        slow_second,
+        forks,
+        leaves_children,
+        unserialisable,
+        huge,
+        prints,
+        floods_print,
+        floods_descriptor,
+        scribbles,
+        asks,
+        counts,
+        pushes,
+        waits_for_stop,
+        progresses,
+        is_async,
+        together,
+        together_raises,
+    ):
+        each(source)
+    source >> silent()
