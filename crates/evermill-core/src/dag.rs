@@ -305,6 +305,10 @@ pub struct Step {
     pub guards: Vec<u16>,
     /// Its end counts for how the activation ended.
     pub leaf: bool,
+    /// Its upstreams are sources and no-ops only: its input can be replayed (C3).
+    pub replayable: bool,
+    /// Sources above it, as places in the plan, ascending.
+    pub sources_above: Vec<u16>,
 }
 
 /// The nodes an activation of one source group passes through.
@@ -316,14 +320,9 @@ pub struct Plan {
     pub sources: usize,
     /// Place of each task of the DAG in this plan, if it is part of it.
     pub place: Vec<Option<u16>>,
-}
-
-impl Plan {
-    /// Whether activations wait for several sources (W6).
-    #[must_use]
-    pub const fn is_join(&self) -> bool {
-        self.sources > 1
-    }
+    /// Activations wait for every source (W6): some task that is not `one_success` descends from
+    /// two of them. Else the sources that did not fire are skipped.
+    pub is_join: bool,
 }
 
 /// A checked DAG, laid out for waves. Immutable.
@@ -353,14 +352,25 @@ impl Dag {
         }
         let groups = source_groups(&spec, &order);
         let mut plan_of_source = vec![0; spec.sources.len().max(1)];
-        let mut plans = Vec::with_capacity(groups.len());
+        let mut plans: Vec<Plan> = Vec::with_capacity(groups.len());
         for group in groups {
             for &source in &group {
                 plan_of_source[usize::from(source)] = plans.len() as u16;
             }
             plans.push(lay_out(&spec, &order, &group));
         }
-        Ok(Self { spec, plans, plan_of_source })
+        let mut faults = Faults { dag: &spec.id, list: Vec::new() };
+        for (index, task) in spec.tasks.iter().enumerate() {
+            if plans.iter().all(|plan| plan.place[index].is_none()) {
+                let message = format!("task '{}' is connected to no source and never runs", task.id);
+                faults.add(Some(&task.id), "never_runs", message, "put it below a source");
+            }
+        }
+        if faults.list.is_empty() {
+            Ok(Self { spec, plans, plan_of_source })
+        } else {
+            Err(faults.list)
+        }
     }
 
     /// The task a plan node stands for.
@@ -546,32 +556,43 @@ fn source_groups(spec: &DagSpec, order: &[u16]) -> Vec<Vec<u16>> {
     members.into_values().collect()
 }
 
-/// Which tasks an activation of these sources passes through: descendants, and other roots that
-/// feed them (W7).
+/// Which tasks an activation of these sources passes through (W7): what is below them, what feeds
+/// that, and what hangs below those feeders without any source above it.
 fn tasks_of_group(spec: &DagSpec, order: &[u16], group: &[u16]) -> BTreeSet<u16> {
     if spec.sources.is_empty() {
         return order.iter().copied().collect();
     }
-    let mut tasks = BTreeSet::new();
+    let (mut below_any, mut tasks) = (BTreeSet::new(), BTreeSet::new());
     for &task in order {
-        let below_group = spec.tasks[usize::from(task)].upstream.iter().any(|node| match node {
-            Node::Source(source) => group.contains(source),
-            Node::Task(up) => tasks.contains(up),
-        });
-        if below_group {
-            tasks.insert(task);
-        }
-    }
-    for &task in order.iter().rev() {
-        if tasks.contains(&task) {
-            for &node in &spec.tasks[usize::from(task)].upstream {
-                if let Node::Task(up) = node {
-                    tasks.insert(up);
-                }
+        for node in &spec.tasks[usize::from(task)].upstream {
+            let (any, ours) = match node {
+                Node::Source(source) => (true, group.contains(source)),
+                Node::Task(up) => (below_any.contains(up), tasks.contains(up)),
+            };
+            if any {
+                below_any.insert(task);
+            }
+            if ours {
+                tasks.insert(task);
             }
         }
     }
-    tasks
+    loop {
+        let before = tasks.len();
+        for &task in order.iter().chain(order.iter().rev()) {
+            for node in &spec.tasks[usize::from(task)].upstream {
+                let Node::Task(up) = node else { continue };
+                if tasks.contains(&task) {
+                    tasks.insert(*up);
+                } else if tasks.contains(up) && !below_any.contains(&task) {
+                    tasks.insert(task);
+                }
+            }
+        }
+        if tasks.len() == before {
+            return tasks;
+        }
+    }
 }
 
 fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
@@ -604,7 +625,15 @@ fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
         steps.push(step);
     }
     link(spec, &mut steps);
-    Plan { sources: sources.len(), steps, place }
+    let waits = |step: &Step| match step.node {
+        PlanNode::Source(_) => false,
+        PlanNode::Task(task) => {
+            spec.tasks[usize::from(task)].rule != TriggerRule::OneSuccess
+                && step.sources_above.len() > 1
+        }
+    };
+    let is_join = steps.iter().any(waits);
+    Plan { sources: sources.len(), steps, place, is_join }
 }
 
 const fn blank_step(node: PlanNode) -> Step {
@@ -616,12 +645,22 @@ const fn blank_step(node: PlanNode) -> Step {
         below: Vec::new(),
         guards: Vec::new(),
         leaf: false,
+        replayable: false,
+        sources_above: Vec::new(),
     }
 }
 
 /// Fills what follows from the upstream lists: downstreams, descendants, guards, leaves.
 fn link(spec: &DagSpec, steps: &mut [Step]) {
     for at in 0..steps.len() {
+        let mut above = BTreeSet::new();
+        for &up in &steps[at].up {
+            match steps[usize::from(up)].node {
+                PlanNode::Source(_) => drop(above.insert(up)),
+                PlanNode::Task(_) => above.extend(&steps[usize::from(up)].sources_above),
+            }
+        }
+        steps[at].sources_above = above.into_iter().collect();
         for up in steps[at].up.clone() {
             steps[usize::from(up)].down.push(at as u16);
         }
@@ -646,14 +685,27 @@ fn link(spec: &DagSpec, steps: &mut [Step]) {
             steps[usize::from(below)].guards.push(at as u16);
         }
     }
+    let untils: Vec<u16> =
+        spec.sources.iter().filter_map(|s| s.looped.as_ref().and_then(|l| l.until)).collect();
     let teardown = |step: &Step| match step.node {
-        PlanNode::Task(task) => spec.tasks[usize::from(task)].teardown,
+        PlanNode::Task(task) => {
+            spec.tasks[usize::from(task)].teardown || untils.contains(&task)
+        }
         PlanNode::Source(_) => false,
     };
     let teardowns: Vec<bool> = steps.iter().map(teardown).collect();
     for at in 0..steps.len() {
         let is_task = matches!(steps[at].node, PlanNode::Task(_));
         let nothing_below = steps[at].down.iter().all(|&d| teardowns[usize::from(d)]);
-        steps[at].leaf = is_task && !teardowns[at] && nothing_below;
+        let is_until = matches!(steps[at].node, PlanNode::Task(task) if untils.contains(&task));
+        steps[at].leaf = is_task && (is_until || !teardowns[at]) && nothing_below;
+        let plain = |up: &u16| match steps[usize::from(*up)].node {
+            PlanNode::Source(_) => true,
+            PlanNode::Task(task) => {
+                spec.tasks[usize::from(task)].kind == TaskKind::Noop
+                    && steps[usize::from(*up)].replayable
+            }
+        };
+        steps[at].replayable = steps[at].up.iter().all(plain);
     }
 }

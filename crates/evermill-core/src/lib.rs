@@ -2,8 +2,33 @@
 //! once they are committed. Nothing here waits, reads a clock, touches a file, logs or draws a
 //! random number; time is an argument and every collection has a fixed order.
 
+mod activation;
+mod bits;
+mod codec;
 pub mod command;
 pub mod dag;
+mod dispatch;
+mod flow;
+mod intake;
+mod lane;
 pub mod limits;
+mod machine;
+mod map;
+mod outcome;
+mod resume;
 pub mod row;
 pub mod rule;
+mod run;
+mod schedule;
+mod scope;
+mod special;
+mod state;
+mod wave;
+
+pub use activation::ParkReason;
+pub use codec::DecodeError;
+pub use dispatch::{DispatchView, MemberView};
+pub use machine::{LaneView, Machine, ParkedView, RunView};
+pub use resume::ResumeError;
+pub use run::StateScope;
+pub use scope::ScopeKey;

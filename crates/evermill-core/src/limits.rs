@@ -6,8 +6,8 @@ pub const NODES_PER_DAG_MAX: usize = 10_000;
 /// Members of one wave, and of one dispatch.
 pub const WAVE_MEMBERS_MAX: usize = 1_000;
 
-/// Unsettled waves of one lane; more events than these hold wait in the lane's buffer.
-pub const WAVES_PER_LANE_MAX: usize = 4;
+/// Waves a lane forms ahead of what workers ask for; further ones form when a slot is idle.
+pub const WAVES_PER_LANE_EAGER: usize = 2;
 
 /// Events buffered or in flight in one lane at which its source is told to stop.
 pub const LANE_EVENTS_HIGH: usize = 8_000;
@@ -31,9 +31,6 @@ pub const HELD_PER_KEY_MAX: usize = 1_000;
 /// Activations open for a missing source; beyond it the sources that fired pause (W6).
 pub const OPEN_JOINS_MAX: usize = 10_000;
 
-/// Settled ranges above `low` kept in a lane's cursor (C2).
-pub const CURSOR_RANGES_MAX: usize = 256;
-
 /// Longest backoff that stays inside a wave, milliseconds; longer ones materialise (W2).
 pub const WAVE_BACKOFF_MS_MAX: u64 = 1_000;
 
@@ -43,8 +40,15 @@ pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Instances of one mapped task in one activation (W9).
 pub const MAP_LENGTH_MAX: u32 = 10_000;
 
+/// Waves looked at to judge how much of a task is ready.
+pub const QUEUE_LOOK_AHEAD: usize = 16;
+
 /// Unclean stops an event may be in flight at before it is parked as `suspect_crash` (C6).
 pub const SUSPECT_STOPS_MAX: u32 = 3;
+
+/// Events of a lane taken with commit before dispatch after an unclean stop: what may have been in
+/// flight (C6).
+pub const PROBATION_EVENTS: usize = LANE_EVENTS_HIGH;
 
 /// `ctx.state` of one scope, bytes of names and values (W5).
 pub const STATE_BYTES_PER_SCOPE_MAX: usize = 1024 * 1024;
@@ -57,6 +61,6 @@ pub const ERROR_BYTES_MAX: usize = 16 * 1024;
 
 const _: () = assert!(LANE_EVENTS_LOW < LANE_EVENTS_HIGH);
 const _: () = assert!(LANE_BYTES_LOW < LANE_BYTES_HIGH);
-const _: () = assert!(WAVE_MEMBERS_MAX * WAVES_PER_LANE_MAX <= LANE_EVENTS_LOW);
+const _: () = assert!(WAVE_MEMBERS_MAX * WAVES_PER_LANE_EAGER <= LANE_EVENTS_LOW);
 const _: () = assert!(WAVE_BACKOFF_MS_MAX < BACKOFF_MS_MAX);
 const _: () = assert!(HELD_PER_KEY_MAX < MATERIALISED_MAX);

@@ -1,0 +1,306 @@
+//! Activations outside waves: snapshots, as rows and as state to start from again.
+//!
+//! A snapshot holds only what cannot be derived: how attempts ended. Verdicts follow from them, so
+//! putting a snapshot back into a wave is: apply the entries, sweep.
+
+use bytes::Bytes;
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::command::{ActivationKey, Event, LaneId, Ms};
+use crate::row::Key;
+
+/// Format number of activation rows.
+const ACTIVATION_FORMAT: u8 = 1;
+/// Format number of outcome rows.
+const OUTCOME_FORMAT: u8 = 1;
+
+/// How one (task, instance) of an activation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Index into `DagSpec::tasks` of the activation's version.
+    pub(crate) task: u16,
+    /// Map index; 0 for tasks that are not mapped.
+    pub(crate) instance: u32,
+    pub(crate) standing: Standing,
+}
+
+/// See `Entry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Succeeded, with what it brought; `forced` are the tasks it skipped, as task indexes.
+    Success { result: Option<Bytes>, map_length: Option<u32>, forced: Vec<u16> },
+    /// Skipped itself.
+    Skipped,
+    /// Failed for good.
+    Failed { failures: u32, error: Bytes },
+    /// Waits for its next try or for an event, until `due` if there is one.
+    Hold { failures: u32, due: Option<Ms>, error: Option<Bytes> },
+    /// Started under `on_interrupt = "fail"`; found at resume it means: interrupted (C4).
+    Started { failures: u32 },
+    /// Not ended, but failed before: the tries count.
+    Tried { failures: u32, interruptions: u32, error: Option<Bytes> },
+}
+
+/// Why an activation is parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ParkReason {
+    /// A leaf failed.
+    Failed = 1,
+    /// In flight at too many unclean stops (C6).
+    SuspectCrash = 2,
+    /// A join stayed open too long (W6).
+    JoinTimeout = 3,
+    /// A task with `on_failure = "block"` failed; its scope waits.
+    Blocked = 4,
+    /// Its run ended before it settled.
+    RunStopped = 5,
+}
+
+/// Why an activation has a row of its own (W2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Waits for a time or an event.
+    Waiting,
+    /// Held behind an earlier activation of its scope.
+    Behind,
+    /// Open join: waits for events of other sources, until then if there is a limit.
+    Open { until: Option<Ms> },
+    /// Gave up; kept.
+    Parked(ParkReason),
+}
+
+/// An activation outside a wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) key: ActivationKey,
+    pub(crate) last: u64,
+    pub(crate) version: u16,
+    pub(crate) round: u32,
+    /// It still has its place in its scope.
+    pub(crate) ordered: bool,
+    /// Its missed deadline was counted.
+    pub(crate) late: bool,
+    /// Its join timed out: sources that did not fire are skipped (W6).
+    pub(crate) silenced: bool,
+    pub(crate) events: Vec<Event>,
+    /// Source index, lane and event of further sources (W6).
+    pub(crate) bound: Vec<(u16, LaneId, Event)>,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl Snapshot {
+    /// When the earliest hold ends.
+    pub(crate) fn due(&self) -> Option<Ms> {
+        let due = |entry: &Entry| match entry.standing {
+            Standing::Hold { due, .. } => due,
+            _ => None,
+        };
+        self.entries.iter().filter_map(due).min()
+    }
+
+    /// Events it counts for.
+    pub(crate) fn weight(&self) -> u64 {
+        (self.events.len() + self.bound.len()) as u64
+    }
+
+    pub(crate) fn encode(&self, held: Held) -> Bytes {
+        let mut out = Writer::new(ACTIVATION_FORMAT);
+        match held {
+            Held::Waiting => out.byte(1),
+            Held::Behind => out.byte(2),
+            Held::Open { until } => out.byte(3).option(until),
+            Held::Parked(reason) => out.byte(4).byte(reason as u8),
+        };
+        out.int(self.last).int(u64::from(self.version)).int(u64::from(self.round));
+        out.flag(self.ordered).flag(self.late).flag(self.silenced).int(self.events.len() as u64);
+        for event in &self.events {
+            encode_event(&mut out, event);
+        }
+        out.int(self.bound.len() as u64);
+        for (source, lane, event) in &self.bound {
+            out.int(u64::from(*source)).int(u64::from(lane.lane));
+            encode_event(&mut out, event);
+        }
+        encode_entries(&mut out, &self.entries);
+        out.finish()
+    }
+
+    pub(crate) fn decode(key: ActivationKey, body: Bytes) -> Result<(Self, Held), DecodeError> {
+        let mut body = Reader::new("activation", body, ACTIVATION_FORMAT)?;
+        let held = match body.byte()? {
+            1 => Held::Waiting,
+            2 => Held::Behind,
+            3 => Held::Open { until: body.option()? },
+            4 => Held::Parked(decode_reason(&mut body)?),
+            _ => return Err(body.error("unknown kind of hold")),
+        };
+        let (last, version, round) = (body.int()?, body.small()?, body.small()?);
+        let (ordered, late, silenced) = (body.flag()?, body.flag()?, body.flag()?);
+        let events =
+            (0..body.length()?).map(|_| decode_event(&mut body)).collect::<Result<_, _>>()?;
+        let mut bound = Vec::new();
+        for _ in 0..body.length()? {
+            let source = body.small()?;
+            let lane = LaneId { run: key.lane.run, lane: body.small()? };
+            bound.push((source, lane, decode_event(&mut body)?));
+        }
+        let entries = decode_entries(&mut body)?;
+        body.end()?;
+        Ok((Self { key, last, version, round, ordered, late, silenced, events, bound, entries }, held))
+    }
+}
+
+/// The address of an activation's row.
+pub(crate) fn row_key(key: ActivationKey) -> Key {
+    Key::numbered(key.lane.run, key.lane.lane, &[key.position, u64::from(key.child)])
+}
+
+/// The activation a row address names.
+pub(crate) fn parse_row_key(key: &Key) -> Option<ActivationKey> {
+    let position = u64::from_be_bytes(key.id.get(..8)?.try_into().ok()?);
+    let child = u64::from_be_bytes(key.id.get(8..16)?.try_into().ok()?);
+    let lane = LaneId { run: key.run, lane: key.lane };
+    Some(ActivationKey { lane, position, child: u32::try_from(child).ok()? })
+}
+
+fn decode_reason(body: &mut Reader) -> Result<ParkReason, DecodeError> {
+    Ok(match body.byte()? {
+        1 => ParkReason::Failed,
+        2 => ParkReason::SuspectCrash,
+        3 => ParkReason::JoinTimeout,
+        4 => ParkReason::Blocked,
+        5 => ParkReason::RunStopped,
+        _ => return Err(body.error("unknown park reason")),
+    })
+}
+
+fn encode_event(out: &mut Writer, event: &Event) {
+    out.int(event.position).wide(event.key).int(event.arrived_ms).bytes(&event.body);
+}
+
+fn decode_event(body: &mut Reader) -> Result<Event, DecodeError> {
+    Ok(Event {
+        position: body.int()?,
+        key: body.wide()?,
+        arrived_ms: body.int()?,
+        body: body.bytes()?,
+    })
+}
+
+fn encode_entries(out: &mut Writer, entries: &[Entry]) {
+    out.int(entries.len() as u64);
+    for entry in entries {
+        out.int(u64::from(entry.task)).int(u64::from(entry.instance));
+        match &entry.standing {
+            Standing::Success { result: None, map_length: None, forced } if forced.is_empty() => {
+                out.byte(1);
+            }
+            Standing::Success { result, map_length, forced } => {
+                out.byte(2).option_bytes(result.as_ref()).option(map_length.map(u64::from));
+                out.int(forced.len() as u64);
+                for task in forced {
+                    out.int(u64::from(*task));
+                }
+            }
+            Standing::Skipped => drop(out.byte(3)),
+            Standing::Failed { failures, error } => {
+                out.byte(4).int(u64::from(*failures)).bytes(error);
+            }
+            Standing::Hold { failures, due, error } => {
+                out.byte(5).int(u64::from(*failures)).option(*due).option_bytes(error.as_ref());
+            }
+            Standing::Started { failures } => drop(out.byte(6).int(u64::from(*failures))),
+            Standing::Tried { failures, interruptions, error } => {
+                out.byte(7).int(u64::from(*failures)).int(u64::from(*interruptions));
+                out.option_bytes(error.as_ref());
+            }
+        }
+    }
+}
+
+fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
+    let mut entries = Vec::new();
+    for _ in 0..body.length()? {
+        let (task, instance) = (body.small()?, body.small()?);
+        let standing = match body.byte()? {
+            1 => Standing::Success { result: None, map_length: None, forced: Vec::new() },
+            2 => {
+                let result = body.option_bytes()?;
+                let map_length = match body.option()? {
+                    None => None,
+                    Some(length) => Some(
+                        u32::try_from(length).map_err(|_| body.error("map length too large"))?,
+                    ),
+                };
+                let forced =
+                    (0..body.length()?).map(|_| body.small()).collect::<Result<_, _>>()?;
+                Standing::Success { result, map_length, forced }
+            }
+            3 => Standing::Skipped,
+            4 => Standing::Failed { failures: body.small()?, error: body.bytes()? },
+            5 => Standing::Hold {
+                failures: body.small()?,
+                due: body.option()?,
+                error: body.option_bytes()?,
+            },
+            6 => Standing::Started { failures: body.small()? },
+            7 => Standing::Tried {
+                failures: body.small()?,
+                interruptions: body.small()?,
+                error: body.option_bytes()?,
+            },
+            _ => return Err(body.error("unknown standing")),
+        };
+        entries.push(Entry { task, instance, standing });
+    }
+    Ok(entries)
+}
+
+/// Body of an outcome row (S1): what one report said about members that go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutcomeRow {
+    pub(crate) version: u16,
+    pub(crate) members: Vec<OutcomeMember>,
+}
+
+/// One member of an outcome row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutcomeMember {
+    /// The lane's number: waves of released activations have members of several lanes.
+    pub(crate) lane: u32,
+    pub(crate) position: u64,
+    pub(crate) child: u32,
+    pub(crate) round: u32,
+    pub(crate) entries: Vec<Entry>,
+}
+
+impl OutcomeRow {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(OUTCOME_FORMAT);
+        out.int(u64::from(self.version)).int(self.members.len() as u64);
+        let mut previous = 0;
+        for member in &self.members {
+            out.signed(member.position.wrapping_sub(previous).cast_signed());
+            out.int(u64::from(member.lane)).int(u64::from(member.child));
+            out.int(u64::from(member.round));
+            previous = member.position;
+            encode_entries(&mut out, &member.entries);
+        }
+        out.finish()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let mut body = Reader::new("outcome", body, OUTCOME_FORMAT)?;
+        let version = body.small()?;
+        let (mut members, mut position) = (Vec::new(), 0u64);
+        for _ in 0..body.length()? {
+            position = position.wrapping_add(body.signed()?.cast_unsigned());
+            let (lane, child, round) = (body.small()?, body.small()?, body.small()?);
+            let entries = decode_entries(&mut body)?;
+            members.push(OutcomeMember { lane, position, child, round, entries });
+        }
+        body.end()?;
+        Ok(Self { version, members })
+    }
+}

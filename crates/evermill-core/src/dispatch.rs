@@ -1,0 +1,227 @@
+//! Dispatches: what is out at a worker, and how the driver reads it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::bits;
+use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, RunIx};
+use crate::dag::Dag;
+use crate::machine::Machine;
+use crate::run::{Run, StateScope};
+use crate::scope::ScopeKey;
+use crate::wave::Wave;
+
+/// One member of a dispatch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) wave: u32,
+    pub(crate) node: u16,
+    /// Member, or instance of a mapped node.
+    pub(crate) at: u32,
+    pub(crate) alone: bool,
+}
+
+/// A lease on members of one task.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) id: DispatchId,
+    pub(crate) run: RunIx,
+    pub(crate) dag: Arc<Dag>,
+    pub(crate) version: u16,
+    pub(crate) task: u16,
+    pub(crate) order: DispatchOrder,
+    pub(crate) slots: Vec<Slot>,
+    /// Members not reported yet.
+    pub(crate) outstanding: Vec<u64>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(
+        id: DispatchId,
+        run: RunIx,
+        dag: Arc<Dag>,
+        (version, task): (u16, u16),
+        order: DispatchOrder,
+        slots: Vec<Slot>,
+    ) -> Self {
+        let outstanding = bits::full(slots.len());
+        Self { id, run, dag, version, task, order, slots, outstanding }
+    }
+}
+
+/// A dispatch as the driver sends it.
+#[derive(Debug, Clone, Copy)]
+pub struct DispatchView<'a> {
+    machine: &'a Machine,
+    dispatch: &'a Dispatch,
+}
+
+/// A member of a dispatch as the driver sends it.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberView<'a> {
+    run: &'a Run,
+    wave: &'a Wave,
+    dispatch: &'a Dispatch,
+    slot: Slot,
+    member: u32,
+}
+
+impl<'a> DispatchView<'a> {
+    pub(crate) fn of(machine: &'a Machine, id: DispatchId) -> Option<Self> {
+        Some(Self { machine, dispatch: machine.dispatches.get(&id)? })
+    }
+
+    /// The run.
+    #[must_use]
+    pub const fn run(&self) -> RunIx {
+        self.dispatch.run
+    }
+
+    /// The DAG, in the version the members are pinned to.
+    #[must_use]
+    pub const fn dag(&self) -> &'a Arc<Dag> {
+        &self.dispatch.dag
+    }
+
+    /// Index into `DagSpec::tasks`.
+    #[must_use]
+    pub const fn task(&self) -> u16 {
+        self.dispatch.task
+    }
+
+    /// What the worker does after a failure.
+    #[must_use]
+    pub const fn order(&self) -> DispatchOrder {
+        self.dispatch.order
+    }
+
+    /// How many members it has.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.dispatch.slots.len()
+    }
+
+    /// Never true: a dispatch has at least one member.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.dispatch.slots.is_empty()
+    }
+
+    /// The members, in the order they are to start.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView<'a>> + use<'a> {
+        let (machine, dispatch) = (self.machine, self.dispatch);
+        dispatch.slots.iter().map(move |&slot| {
+            let wave = machine.wave(slot.wave);
+            let run = &machine.runs[&dispatch.run];
+            MemberView { run, wave, dispatch, slot, member: wave.member_of(slot.node, slot.at) }
+        })
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, index: u32) -> Option<MemberView<'a>> {
+        self.members().nth(index as usize)
+    }
+}
+
+impl<'a> MemberView<'a> {
+    /// Which activation.
+    #[must_use]
+    pub fn activation(&self) -> ActivationKey {
+        self.wave.members[self.member as usize].key
+    }
+
+    /// The source's name for the activation's lane.
+    #[must_use]
+    pub fn lane_name(&self) -> &'a str {
+        &self.run.lanes[&self.activation().lane.lane].cursor.name
+    }
+
+    /// The lane's incarnation (C1); a replay has that of the lane it reads again.
+    #[must_use]
+    pub fn incarnation(&self) -> &'a str {
+        &self.run.lanes[&self.activation().lane.lane].cursor.incarnation
+    }
+
+    /// The lane's generation (W18).
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.run.lanes[&self.activation().lane.lane].cursor.generation
+    }
+
+    /// Index into `DagSpec::sources` of the (first) event's source.
+    #[must_use]
+    pub fn source(&self) -> u16 {
+        self.run.lanes[&self.activation().lane.lane].cursor.source
+    }
+
+    /// Its events: one, or those of a source batch.
+    #[must_use]
+    pub fn events(&self) -> &'a [Event] {
+        self.wave.member_events(self.member)
+    }
+
+    /// Events of further sources of a join, by source index.
+    pub fn bound(&self) -> impl Iterator<Item = (u16, &'a Event)> + use<'a> {
+        self.wave.members[self.member as usize].bound.iter().map(|(source, _, e)| (*source, e))
+    }
+
+    /// 1 for the first try.
+    #[must_use]
+    pub fn try_number(&self) -> u32 {
+        1 + self.wave.trials.get(&(self.slot.node, self.slot.at)).map_or(0, |t| t.failures)
+    }
+
+    /// How often the activation was redriven.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.wave.members[self.member as usize].round
+    }
+
+    /// The instance of a mapped task, else -1.
+    #[must_use]
+    pub fn map_index(&self) -> i32 {
+        self.wave
+            .maps
+            .get(&self.slot.node)
+            .map_or(-1, |space| space.locate(self.slot.at).1.cast_signed())
+    }
+
+    /// The accepted result of another task of this activation, by index into `DagSpec::tasks`.
+    #[must_use]
+    pub fn result(&self, task: u16) -> Option<&'a Bytes> {
+        let node = self.wave.plan().place[usize::from(task)]?;
+        self.wave.result(node, self.member)
+    }
+
+    /// The accepted results of a mapped task of this activation, by map index.
+    #[must_use]
+    pub fn results(&self, task: u16) -> Vec<Option<&'a Bytes>> {
+        let node = self.wave.plan().place[usize::from(task)];
+        let space = node.and_then(|node| self.wave.maps.get(&node));
+        let Some(space) = space else { return Vec::new() };
+        let Some((first, length)) = space.segment(self.member) else { return Vec::new() };
+        (first..first + length).map(|instance| space.results.get(&instance)).collect()
+    }
+
+    /// The message of the signal a task of this activation waited for (W14).
+    #[must_use]
+    pub fn signal(&self, task: u16) -> Option<&'a Bytes> {
+        self.result(task)
+    }
+
+    /// The scope its order is kept in; `None` when nothing is ordered.
+    #[must_use]
+    pub fn scope(&self) -> Option<ScopeKey> {
+        self.wave.members[self.member as usize].scope.map(|(scope, _)| scope)
+    }
+
+    /// The scope its state lives in (W5).
+    #[must_use]
+    pub fn state_scope(&self) -> StateScope {
+        let key = self.events().first().map_or(0, |event| event.key);
+        let lane = self.activation().lane.lane;
+        Run::state_scope(&self.dispatch.dag, self.dispatch.task, lane, key)
+    }
+}

@@ -1,0 +1,731 @@
+//! Flow: after something ended in a wave, give verdicts, pass turns on, settle, shed, retire.
+
+use bytes::Bytes;
+
+use crate::activation::{self, Entry, Held, ParkReason, Snapshot, Standing};
+use crate::bits;
+use crate::command::{Decision, LaneId, Ms, RunState};
+use crate::dag::{OnFailure, Order, TaskKind};
+use crate::limits;
+use crate::machine::{Machine, Timer};
+use crate::row::{HistoryRow, Key, Table, Write};
+use crate::scope::{Place, ScopeKey};
+use crate::wave::{Row, Wave};
+
+/// How the members of one sweep settled.
+#[derive(Debug, Default, Clone, Copy)]
+struct Settled {
+    done: u64,
+    skipped: u64,
+    parked: u64,
+    dropped: u64,
+}
+
+impl Machine {
+    /// Gives verdicts below the dirty nodes and queues what became runnable.
+    pub(crate) fn sweep(&mut self, ix: u32, mask: &[u64], mut dirty: Vec<u64>) {
+        let now = self.now;
+        let mut runnable = Vec::new();
+        let wave = self.wave_mut(ix);
+        let ordered = wave.dag.spec.order != Order::None;
+        wave.sweep(mask, &mut dirty, now, ordered, &mut runnable);
+        for node in runnable {
+            let wave = self.wave(ix);
+            if let Some(TaskKind::Delay { ms }) = wave.task(node).map(|task| &task.kind) {
+                self.timers.insert((now + ms, Timer::Wave(ix, wave.id)));
+            } else {
+                self.enqueue(ix, node);
+            }
+        }
+    }
+
+    /// Everything that follows from a change to the masked members of a wave.
+    pub(crate) fn progress(
+        &mut self,
+        ix: u32,
+        mask: &[u64],
+        dirty: Vec<u64>,
+        out: &mut Decision,
+    ) {
+        self.sweep(ix, mask, dirty);
+        if self.wave(ix).dag.spec.order != Order::None {
+            self.pass_turns(ix, mask);
+        }
+        self.settle(ix, mask, out);
+        self.await_signals(ix, out);
+        self.shed(ix, mask, out);
+        self.retire(ix, out);
+    }
+
+    /// W4: members that are done somewhere let the next of their scope start there.
+    fn pass_turns(&mut self, ix: u32, mask: &[u64]) {
+        let members: Vec<u32> = bits::ones(mask).collect();
+        for member in members {
+            let wave = self.wave(ix);
+            let Some((scope, seq)) = wave.members[member as usize].scope else { continue };
+            let nodes = wave.plan().sources as u16..wave.plan().steps.len() as u16;
+            for node in nodes.clone() {
+                let wave = self.wave(ix);
+                if wave.is(node, Row::Done, member)
+                    && !wave.is(node, Row::Noted, member)
+                    && !self.withheld(ix, node, member)
+                {
+                    self.wave_mut(ix).put(node, Row::Noted, member);
+                    self.note_done(ix, node, scope, seq);
+                }
+            }
+            for node in nodes {
+                self.try_start(ix, node, member);
+            }
+        }
+    }
+
+    /// W4: a task that failed for good under `block` or `stop`, and what is below it, does not
+    /// count as done before the activation settles.
+    fn withheld(&self, ix: u32, node: u16, member: u32) -> bool {
+        let wave = self.wave(ix);
+        let steps = &wave.plan().steps;
+        (wave.plan().sources as u16..steps.len() as u16).any(|other| {
+            let holds_back = wave.task(other).is_some_and(|t| t.on_failure >= OnFailure::Block);
+            holds_back
+                && wave.is(other, Row::Failed, member)
+                && (other == node
+                    || steps[usize::from(other)].below.binary_search(&node).is_ok())
+        })
+    }
+
+    fn note_done(&mut self, ix: u32, node: u16, scope: ScopeKey, seq: u64) {
+        let wave = self.wave(ix);
+        let (run, version) = (wave.run, wave.version);
+        let Some(task) = wave.task_index(node) else { return };
+        let run = self.runs.get_mut(&run).expect("waves have runs");
+        let Some(queue) = run.scopes.get_mut(&scope) else { return };
+        if let Some(next) = queue.done_at(seq, version, task) {
+            let place = queue.place(next);
+            self.give_turn(place, version, Some(task));
+        }
+    }
+
+    /// It may be this activation's turn: at one task, or at any.
+    fn give_turn(&mut self, place: Option<Place>, version: u16, task: Option<u16>) {
+        match place {
+            Some(Place::Wave(ix, member)) => {
+                let wave = self.wave(ix);
+                let nodes: Vec<u16> = match task {
+                    Some(task) if wave.version == version => {
+                        wave.plan().place[usize::from(task)].into_iter().collect()
+                    }
+                    _ => (wave.plan().sources as u16..wave.plan().steps.len() as u16).collect(),
+                };
+                for node in nodes {
+                    self.try_start(ix, node, member);
+                }
+            }
+            Some(Place::Held(key)) => {
+                let run = &self.runs[&key.lane.run];
+                if run.materialised.get(&key).is_some_and(|m| m.held == Held::Behind) {
+                    self.releases.push(key);
+                }
+            }
+            Some(Place::Gone) | None => {}
+        }
+    }
+
+    /// Makes a waiting member ready if it is its turn.
+    pub(crate) fn try_start(&mut self, ix: u32, node: u16, member: u32) {
+        let wave = self.wave(ix);
+        if !wave.is(node, Row::Waits, member) {
+            return;
+        }
+        let task = wave.task_index(node).expect("only tasks wait");
+        if let Some((scope, seq)) = wave.members[member as usize].scope {
+            let serial = wave.dag.spec.order == Order::Serial;
+            let queue = &self.runs[&wave.run].scopes[&scope];
+            if !queue.may_start(seq, wave.version, task, serial) {
+                return;
+            }
+        }
+        let mapped = wave.task(node).is_some_and(|task| task.mapped.is_some());
+        let wave = self.wave_mut(ix);
+        wave.take(node, Row::Waits, member);
+        if mapped {
+            wave.expand_member(node, member);
+        } else {
+            wave.put(node, Row::Ready, member);
+        }
+        self.enqueue(ix, node);
+        if mapped && self.wave(ix).is(node, Row::Done, member) {
+            // Length 0: skipped, which may decide what is below.
+            let mask = bits::single(self.wave(ix).words, member);
+            let dirty = self.wave(ix).dirty_below(node);
+            self.sweep(ix, &mask, dirty);
+            self.pass_turns(ix, &mask);
+            self.revisit.push((ix, self.wave(ix).id, member));
+        }
+    }
+
+    /// Ends activations whose every task is final.
+    fn settle(&mut self, ix: u32, mask: &[u64], out: &mut Decision) {
+        let settled = self.wave(ix).settled(mask);
+        if bits::is_empty(&settled) {
+            return;
+        }
+        let (failed, skipped) = self.wave(ix).verdicts(&settled);
+        let mut sum = Settled::default();
+        let (mut first, mut last) = (u64::MAX, 0);
+        let members: Vec<u32> = bits::ones(&settled).collect();
+        let plain = bits::is_empty(&failed) && self.wave(ix).is_plain();
+        for member in members {
+            let wave = self.wave(ix);
+            let m = &wave.members[member as usize];
+            (first, last) = (first.min(m.key.position), last.max(m.last));
+            let weight = u64::from(m.events) + m.bound.len() as u64;
+            if bits::get(&failed, member) {
+                match self.fail(ix, member, out) {
+                    OnFailure::Drop => sum.dropped += weight,
+                    _ => sum.parked += weight,
+                }
+            } else if bits::get(&skipped, member) {
+                sum.skipped += weight;
+            } else {
+                sum.done += weight;
+            }
+            if !plain {
+                self.leave(ix, member, bits::get(&failed, member), out);
+            }
+        }
+        self.account(ix, &settled, sum, (first, last), out);
+    }
+
+    /// Applies the failure policy to a member; which policy it was.
+    fn fail(&mut self, ix: u32, member: u32, out: &mut Decision) -> OnFailure {
+        let wave = self.wave(ix);
+        let policy = (wave.plan().sources as u16..wave.plan().steps.len() as u16)
+            .filter(|&node| wave.is(node, Row::Failed, member))
+            .filter_map(|node| wave.task(node).map(|task| task.on_failure))
+            .max()
+            .unwrap_or(OnFailure::Park);
+        if policy == OnFailure::Drop {
+            return policy;
+        }
+        let scope = wave.members[member as usize].scope;
+        let blocks = policy == OnFailure::Block && scope.is_some();
+        let (run, reason) =
+            (wave.run, if blocks { ParkReason::Blocked } else { ParkReason::Failed });
+        let mut snapshot = self.snapshot(ix, member);
+        snapshot.ordered = blocks;
+        self.materialise(snapshot, Held::Parked(reason), scope.filter(|_| blocks), out);
+        if blocks {
+            let (scope, seq) = scope.expect("only ordered members block");
+            let run = self.runs.get_mut(&run).expect("waves have runs");
+            if let Some(queue) = run.scopes.get_mut(&scope) {
+                queue.blocked.insert(seq);
+            }
+        }
+        if policy == OnFailure::Stop {
+            self.stop(run, RunState::Failed, out);
+        }
+        policy
+    }
+
+    /// A settled member leaves its scope, its row, its join, its loop.
+    fn leave(&mut self, ix: u32, member: u32, failed: bool, out: &mut Decision) {
+        let wave = self.wave(ix);
+        let m = wave.members[member as usize].clone();
+        let run_ix = wave.run;
+        let run = self.runs.get_mut(&run_ix).expect("waves have runs");
+        run.joins.remove(&m.key);
+        let kept = run.materialised.get(&m.key);
+        let blocked = kept.is_some_and(|k| k.held == Held::Parked(ParkReason::Blocked));
+        if m.row && kept.is_none() {
+            let key = activation::row_key(m.key);
+            out.writes.push(Write::Delete(Table::Activation, key));
+        }
+        if let Some((scope, seq)) = m.scope
+            && !blocked
+        {
+            self.leave_scope(run_ix, scope, seq);
+        }
+        self.after_iteration(ix, member, failed, out);
+    }
+
+    /// The front of a scope may have moved: whoever is there now may start.
+    pub(crate) fn leave_scope(&mut self, run: u32, scope: ScopeKey, seq: u64) {
+        let run = self.runs.get_mut(&run).expect("scopes have runs");
+        let Some(queue) = run.scopes.get_mut(&scope) else { return };
+        let moved = queue.settle(seq);
+        if queue.is_empty() {
+            run.scopes.remove(&scope);
+            return;
+        }
+        if moved {
+            let ix = run.ix;
+            self.give_turns_after(scope, ix, seq);
+        }
+    }
+
+    /// Every activation of a scope from this one on may have its turn somewhere.
+    pub(crate) fn give_turns_after(&mut self, scope: ScopeKey, run: u32, seq: u64) {
+        let Some(queue) = self.runs[&run].scopes.get(&scope) else { return };
+        let places: Vec<Place> = queue.places_from(seq).map(|(_, place)| place).collect();
+        for place in places {
+            self.give_turn(Some(place), u16::MAX, None);
+        }
+    }
+
+    /// Counters, cursor bookkeeping and history of settled members.
+    fn account(
+        &mut self,
+        ix: u32,
+        settled: &[u64],
+        sum: Settled,
+        (first, last): (u64, u64),
+        out: &mut Decision,
+    ) {
+        let now = self.now;
+        let wave = self.waves[ix as usize].as_mut().expect("settling waves are live");
+        for (left, settled) in wave.left.iter_mut().zip(settled) {
+            *left |= settled;
+        }
+        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
+        let counters = &mut run.row.counters;
+        counters.done += sum.done;
+        counters.skipped += sum.skipped;
+        counters.parked += sum.parked;
+        counters.dropped += sum.dropped;
+        self.dirty_runs.insert(wave.run);
+        let lane = home(wave);
+        if let Some(id) = wave.lane {
+            let gone: usize = bits::ones(settled).map(|m| wave.members[m as usize].events as usize).sum();
+            let bytes: usize =
+                bits::ones(settled).flat_map(|m| wave.member_events(m)).map(|e| e.body.len()).sum();
+            let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
+            lane.events -= gone;
+            lane.bytes -= bytes;
+            self.dirty_lanes.insert(id);
+        }
+        out.writes.push(Write::History(HistoryRow {
+            run: lane.run,
+            lane: lane.lane,
+            settled_ms: now.cast_signed(),
+            first,
+            last,
+            done: sum.done as u32,
+            skipped: sum.skipped as u32,
+            parked: sum.parked as u32,
+            dropped: sum.dropped as u32,
+            body: Bytes::new(),
+        }));
+    }
+
+    /// W2: members that only wait, and for long, get a row of their own and leave the wave.
+    fn shed(&mut self, ix: u32, mask: &[u64], out: &mut Decision) {
+        let wave = self.wave(ix);
+        let ordered = wave.dag.spec.order != Order::None;
+        if wave.trials.is_empty() && !ordered && !wave.plan().is_join && wave.is_plain() {
+            return;
+        }
+        let members: Vec<u32> = bits::ones(mask).collect();
+        for member in members {
+            let wave = self.wave(ix);
+            if bits::get(&wave.left, member) || wave.is_busy(member) {
+                continue;
+            }
+            if let Some(held) = self.why_held(ix, member) {
+                self.extract(ix, member, held, out);
+            }
+        }
+    }
+
+    /// Why an idle, unsettled member should leave its wave, if it should.
+    fn why_held(&self, ix: u32, member: u32) -> Option<Held> {
+        let wave = self.wave(ix);
+        let run = &self.runs[&wave.run];
+        let mut waits_for_scope = false;
+        for node in wave.plan().sources as u16..wave.plan().steps.len() as u16 {
+            let (held, due) = wave.held_until(node, member);
+            if held {
+                let long = due.is_none_or(|due| due > self.now + limits::WAVE_BACKOFF_MS_MAX);
+                return long.then_some(Held::Waiting);
+            }
+            waits_for_scope |= wave.is(node, Row::Waits, member);
+        }
+        let m = &wave.members[member as usize];
+        if waits_for_scope {
+            let (scope, _) = m.scope?;
+            let queue = run.scopes.get(&scope)?;
+            let room = (queue.held as usize) < limits::HELD_PER_KEY_MAX;
+            let key_order = wave.dag.spec.order == Order::Key;
+            return (queue.held > 0 && key_order && room).then_some(Held::Behind);
+        }
+        let open = wave.plan().is_join
+            && (0..wave.plan().sources as u16).any(|s| !wave.is(s, Row::Done, member));
+        open.then(|| Held::Open { until: self.join_deadline(ix, member) })
+    }
+
+    /// Moves a member out of its wave into a row of its own.
+    fn extract(&mut self, ix: u32, member: u32, held: Held, out: &mut Decision) {
+        let snapshot = self.snapshot(ix, member);
+        let wave = self.wave_mut(ix);
+        let scope = wave.members[member as usize].scope;
+        bits::set(&mut wave.left, member);
+        let events = wave.member_events(member);
+        let (count, bytes) = (events.len(), events.iter().map(|e| e.body.len()).sum::<usize>());
+        let (lane, run_ix) = (wave.lane, wave.run);
+        if let Some(id) = lane {
+            let run = self.runs.get_mut(&run_ix).expect("waves have runs");
+            let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
+            lane.events -= count;
+            lane.bytes -= bytes;
+            self.dirty_lanes.insert(id);
+        }
+        let waiting = held == Held::Waiting;
+        self.materialise(snapshot, held, scope, out);
+        if waiting && let Some((scope, seq)) = scope {
+            self.shed_followers(run_ix, scope, seq, out);
+        }
+    }
+
+    /// Key order: those behind a waiting activation would hold their lanes; they leave too (W2).
+    fn shed_followers(&mut self, run: u32, scope: ScopeKey, seq: u64, out: &mut Decision) {
+        let Some(queue) = self.runs[&run].scopes.get(&scope) else { return };
+        let places: Vec<Place> = queue.places_from(seq + 1).map(|(_, place)| place).collect();
+        for place in places {
+            let Place::Wave(ix, member) = place else { continue };
+            if bits::get(&self.wave(ix).left, member) || self.wave(ix).is_busy(member) {
+                continue;
+            }
+            if self.why_held(ix, member) == Some(Held::Behind) {
+                self.extract(ix, member, Held::Behind, out);
+                let wave = self.wave(ix);
+                self.revisit.push((ix, wave.id, member));
+            }
+        }
+    }
+
+    /// Members touched while another wave was being worked on: settle, shed and retire theirs.
+    pub(crate) fn revisit(&mut self, out: &mut Decision) -> bool {
+        let list = std::mem::take(&mut self.revisit);
+        let any = !list.is_empty();
+        for (ix, id, member) in list {
+            if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == id) {
+                let mask = bits::single(self.wave(ix).words, member);
+                let nothing = vec![0; bits::words(self.wave(ix).plan().steps.len())];
+                self.progress(ix, &mask, nothing, out);
+            }
+        }
+        any
+    }
+
+    /// Frees a wave that has no member left.
+    fn retire(&mut self, ix: u32, out: &mut Decision) {
+        if !self.wave(ix).is_over() {
+            return;
+        }
+        let wave = self.waves[ix as usize].take().expect("just looked at");
+        self.free_waves.push(ix);
+        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
+        run.waves -= 1;
+        for node in bits::ones(&wave.queued) {
+            if let Some(task) = wave.task_index(node as u16)
+                && let Some(queue) = run.queues.get_mut(&(wave.version, task))
+            {
+                queue.retain(|&queued| queued != ix);
+            }
+        }
+        let lane = home(&wave);
+        if wave.rows_written > 0 {
+            let key = Key::numbered(wave.run, lane.lane, &[wave.id]);
+            out.writes.push(Write::DeletePrefix(Table::Outcome, key));
+        }
+        if let Some((lane, at)) = wave.suspect {
+            let key = Key::numbered(lane.run, lane.lane, &[at]);
+            out.writes.push(Write::Delete(Table::Suspect, key));
+        }
+        if let Some(id) = wave.lane {
+            let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
+            for segment in &mut lane.segments {
+                if segment.wave == Some(ix) {
+                    segment.wave = None;
+                }
+            }
+            if wave.is_batch() {
+                let key = Key::numbered(id.run, id.lane, &[wave.members[0].key.position]);
+                out.writes.push(Write::Delete(Table::Batch, key));
+            }
+            self.dirty_lanes.insert(id);
+        }
+        self.dirty_runs.insert(wave.run);
+    }
+
+    /// What has come to an end or a turn by the passing of time.
+    pub(crate) fn timer(&mut self, out: &mut Decision) {
+        while let Some(&(due, timer)) = self.timers.first() {
+            if due > self.now {
+                return;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Wave(ix, id) => {
+                    if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == id) {
+                        self.wake_wave(ix, out);
+                    }
+                }
+                Timer::Held(key) => self.wake_held(key, out),
+                Timer::Linger(lane) => self.stop_lingering(lane),
+                Timer::Loop(lane) => self.emit_iteration(lane),
+                Timer::Rate(run) => self.reopen_rates(run),
+                Timer::Signal(run) => self.expire_signals(run, out),
+            }
+        }
+    }
+
+    fn wake_wave(&mut self, ix: u32, out: &mut Decision) {
+        let now = self.now;
+        let wave = self.wave(ix);
+        let ordered = wave.dag.spec.order != Order::None;
+        let is_due = |due: Option<Ms>| due.is_some_and(|due| due <= now);
+        let due: Vec<(u16, u32)> =
+            wave.trials.iter().filter(|(_, t)| is_due(t.due)).map(|(&at, _)| at).collect();
+        let (mut mask, mut dirty) =
+            (vec![0; wave.words], vec![0; bits::words(wave.plan().steps.len())]);
+        for (node, at) in due {
+            let wave = self.wave_mut(ix);
+            wave.trial(node, at).due = None;
+            let member = wave.member_of(node, at);
+            if bits::get(&wave.left, member) {
+                continue;
+            }
+            bits::set(&mut mask, member);
+            if matches!(wave.task(node).map(|t| &t.kind), Some(TaskKind::Delay { .. })) {
+                wave.end(node, Row::Success, &bits::single(wave.words, at));
+                for (word, below) in dirty.iter_mut().zip(wave.dirty_below(node)) {
+                    *word |= below;
+                }
+            } else {
+                wave.unhold(node, at, ordered);
+                self.enqueue(ix, node);
+                self.try_start(ix, node, member);
+            }
+        }
+        self.rearm(ix);
+        self.count_deadlines(ix, out);
+        self.progress(ix, &mask, dirty, out);
+    }
+
+    /// Registers the timer of a wave's holds.
+    pub(crate) fn rearm(&mut self, ix: u32) {
+        let wave = self.wave(ix);
+        if let Some(due) = wave.trials.values().filter_map(|trial| trial.due).min() {
+            self.timers.insert((due, Timer::Wave(ix, wave.id)));
+        }
+    }
+
+    /// A member as it stands, for a row of its own.
+    pub(crate) fn snapshot(&self, ix: u32, member: u32) -> Snapshot {
+        let wave = self.wave(ix);
+        let m = &wave.members[member as usize];
+        let mut entries = Vec::new();
+        for node in wave.plan().sources as u16..wave.plan().steps.len() as u16 {
+            wave.standings(node, member, &mut entries);
+        }
+        Snapshot {
+            key: m.key,
+            last: m.last,
+            version: wave.version,
+            round: m.round,
+            ordered: m.scope.is_some(),
+            late: m.late,
+            silenced: m.silenced,
+            events: wave.member_events(member).to_vec(),
+            bound: m.bound.iter().map(|(s, l, e)| (*s, *l, e.clone())).collect(),
+            entries,
+        }
+    }
+}
+
+impl Wave {
+    /// How settled members ended: those with a failed leaf, and those with every leaf skipped.
+    fn verdicts(&self, settled: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let (mut failed, mut skipped) = (vec![0; self.words], settled.to_vec());
+        let leaves = self.plan().steps.iter().enumerate().filter(|(_, step)| step.leaf);
+        let mut any_leaf = false;
+        for (node, _) in leaves {
+            let node = node as u16;
+            any_leaf = true;
+            for word in 0..self.words {
+                let bad = self.row(node, Row::Failed)[word] | self.row(node, Row::UpstreamFailed)[word];
+                let other = bad | self.row(node, Row::Success)[word];
+                failed[word] |= bad & settled[word];
+                skipped[word] &= self.row(node, Row::Skipped)[word] & !other;
+            }
+        }
+        if !any_leaf {
+            skipped.fill(0);
+        }
+        (failed, skipped)
+    }
+
+    /// Nothing but counting is to be done when its members settle.
+    fn is_plain(&self) -> bool {
+        let looped = self.dag.spec.sources.iter().any(|source| source.looped.is_some());
+        self.lane.is_some() && self.dag.spec.order == Order::None && !self.plan().is_join && !looped
+    }
+
+    /// Its only member is a source batch (W8).
+    pub(crate) fn is_batch(&self) -> bool {
+        self.lane.is_some() && self.events.len() > self.members.len()
+            || self.lane.is_some()
+                && self.dag.spec.sources.iter().any(|source| source.batch.is_some())
+                && self.members.len() == 1
+    }
+
+    /// The nodes whose verdict may change when this one ends.
+    pub(crate) fn dirty_below(&self, node: u16) -> Vec<u64> {
+        let plan = self.plan();
+        let step = &plan.steps[usize::from(node)];
+        let mut dirty = vec![0; bits::words(plan.steps.len())];
+        let guarded = matches!(
+            self.task(node).map(|task| &task.kind),
+            Some(TaskKind::ShortCircuit { all_downstream: true })
+        );
+        for &below in if guarded { &step.below } else { &step.down } {
+            bits::set(&mut dirty, u32::from(below));
+        }
+        dirty
+    }
+
+    /// The member an entry of `trials` is about: itself, or that of an instance.
+    pub(crate) fn member_of(&self, node: u16, at: u32) -> u32 {
+        self.maps.get(&node).map_or(at, |space| space.locate(at).0)
+    }
+
+    /// Starts a hold of a member, or of an instance of a mapped node.
+    pub(crate) fn hold(&mut self, node: u16, at: u32) {
+        if let Some(space) = self.maps.get_mut(&node) {
+            bits::clear(&mut space.run, at);
+            bits::clear(&mut space.ready, at);
+            bits::set(&mut space.hold, at);
+        } else {
+            self.take(node, Row::Run, at);
+            self.put(node, Row::Judged, at);
+            self.put(node, Row::Hold, at);
+        }
+    }
+
+    /// Ends a hold: ready, or waiting for its turn.
+    pub(crate) fn unhold(&mut self, node: u16, at: u32, ordered: bool) {
+        if let Some(space) = self.maps.get_mut(&node) {
+            bits::clear(&mut space.hold, at);
+            bits::set(&mut space.ready, at);
+        } else {
+            self.take(node, Row::Hold, at);
+            self.put(node, if ordered { Row::Waits } else { Row::Ready }, at);
+        }
+    }
+
+    /// Whether this member is held at this node, and until when.
+    fn held_until(&self, node: u16, member: u32) -> (bool, Option<Ms>) {
+        let due = |at: u32| self.trials.get(&(node, at)).and_then(|trial| trial.due);
+        let Some(space) = self.maps.get(&node) else {
+            return (self.is(node, Row::Hold, member), due(member));
+        };
+        let Some((first, length)) = space.segment(member) else { return (false, None) };
+        let held: Vec<u32> =
+            (first..first + length).filter(|&instance| bits::get(&space.hold, instance)).collect();
+        (!held.is_empty(), held.iter().filter_map(|&instance| due(instance)).min())
+    }
+
+    /// Places in the plan of these tasks.
+    pub(crate) fn places(&self, tasks: &[u16]) -> Vec<u16> {
+        tasks.iter().filter_map(|&task| self.plan().place[usize::from(task)]).collect()
+    }
+
+    /// Keeps a result of a member, or of an instance of a mapped node.
+    pub(crate) fn keep(&mut self, node: u16, at: u32, result: Bytes) {
+        if let Some(space) = self.maps.get_mut(&node) {
+            space.results.insert(at, result);
+        } else {
+            self.keep_result(node, at, result);
+        }
+    }
+
+    /// Adds how a member stands at a node, unless that follows from the rest.
+    pub(crate) fn standings(&self, node: u16, member: u32, entries: &mut Vec<Entry>) {
+        let Some(task) = self.task_index(node) else { return };
+        if let Some(space) = self.maps.get(&node) {
+            let Some((first, length)) = space.segment(member) else { return };
+            for index in 0..length {
+                let at = first + index;
+                let state = [
+                    (&space.success, Row::Success),
+                    (&space.failed, Row::Failed),
+                    (&space.skipped, Row::Skipped),
+                    (&space.hold, Row::Hold),
+                ]
+                .into_iter()
+                .find(|(row, _)| bits::get(row, at))
+                .map(|(_, state)| state);
+                let result = space.results.get(&at).cloned();
+                entries.extend(self.standing(node, member, at, state, result).map(|standing| {
+                    Entry { task, instance: index, standing }
+                }));
+            }
+            return;
+        }
+        if matches!(self.task(node).map(|t| &t.kind), Some(TaskKind::Noop)) {
+            return;
+        }
+        let rows = [Row::Success, Row::Failed, Row::Skipped, Row::Hold];
+        let state = rows.into_iter().find(|&row| self.is(node, row, member));
+        let mapped = self.task(node).is_some_and(|t| t.mapped.is_some());
+        if mapped || (state == Some(Row::Skipped) && !self.is_own_skip(node, member)) {
+            return;
+        }
+        let result = self.result(node, member).cloned();
+        entries.extend(
+            self.standing(node, member, member, state, result)
+                .map(|standing| Entry { task, instance: 0, standing }),
+        );
+    }
+
+    /// A skip that follows from a verdict needs no entry; one the task asked for does.
+    fn is_own_skip(&self, node: u16, member: u32) -> bool {
+        self.trials.get(&(node, member)).is_some_and(|trial| trial.skipped_itself)
+    }
+
+    fn standing(
+        &self,
+        node: u16,
+        member: u32,
+        at: u32,
+        state: Option<Row>,
+        result: Option<Bytes>,
+    ) -> Option<Standing> {
+        let trial = self.trials.get(&(node, at));
+        let failures = trial.map_or(0, |trial| trial.failures);
+        let error = trial.and_then(|trial| trial.error.clone());
+        Some(match state {
+            Some(Row::Success) => {
+                let skipped = self.choices.get(&(node, member)).cloned().unwrap_or_default();
+                let forced = skipped.iter().filter_map(|&n| self.task_index(n)).collect();
+                let map_length = self.map_lengths.get(&(node, member)).copied();
+                Standing::Success { result, map_length, forced }
+            }
+            Some(Row::Failed) => Standing::Failed { failures, error: error.unwrap_or_default() },
+            Some(Row::Skipped) => Standing::Skipped,
+            Some(Row::Hold) => {
+                Standing::Hold { failures, due: trial.and_then(|trial| trial.due), error }
+            }
+            _ => {
+                let trial = trial.filter(|t| t.failures > 0 || t.interruptions > 0)?;
+                Standing::Tried { failures, interruptions: trial.interruptions, error }
+            }
+        })
+    }
+}
+
+/// The address of the lane a wave's rows are kept under.
+pub(crate) fn home(wave: &Wave) -> LaneId {
+    wave.lane.unwrap_or(wave.members[0].key.lane)
+}

@@ -1,0 +1,304 @@
+//! Lanes: how far a stream was read, what of it is in flight, and the cursor that says so (C2).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::activation::Entry;
+use crate::bits;
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::command::{ActivationKey, Event, LaneId};
+use crate::limits;
+use crate::wave::Wave;
+
+/// Format number of lane rows.
+const LANE_FORMAT: u8 = 1;
+/// Format number of suspect rows.
+const SUSPECT_FORMAT: u8 = 1;
+
+/// The durable part of a lane: its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) source: u16,
+    pub(crate) name: String,
+    pub(crate) incarnation: String,
+    /// 0 for the live lane; replays count up (W18).
+    pub(crate) generation: u32,
+    /// The lane a replay reads again, and the first position it no longer reads.
+    pub(crate) replay: Option<(u32, u64)>,
+    /// Next position to read such that everything read before is settled or materialised.
+    pub(crate) low: u64,
+    /// Settled or materialised ranges above `low`, first and last position, by read order.
+    pub(crate) ranges: Vec<(u64, u64)>,
+    /// From this position on, new activations are of this version (W16); ascending.
+    pub(crate) switches: Vec<(u64, u16)>,
+    /// The source is done with it: a replay read to its end.
+    pub(crate) closed: bool,
+}
+
+impl Cursor {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(LANE_FORMAT);
+        out.int(u64::from(self.source)).text(&self.name).text(&self.incarnation);
+        out.int(u64::from(self.generation)).flag(self.replay.is_some());
+        if let Some((lane, until)) = self.replay {
+            out.int(u64::from(lane)).int(until);
+        }
+        out.int(self.low).int(self.ranges.len() as u64);
+        let mut at = self.low;
+        for (first, last) in &self.ranges {
+            out.int(first - at).int(last - first);
+            at = *last;
+        }
+        out.int(self.switches.len() as u64);
+        for (position, version) in &self.switches {
+            out.int(*position).int(u64::from(*version));
+        }
+        out.flag(self.closed);
+        out.finish()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let mut body = Reader::new("lane", body, LANE_FORMAT)?;
+        let (source, name, incarnation) = (body.small()?, body.text()?, body.text()?);
+        let generation = body.small()?;
+        let replay = if body.flag()? { Some((body.small()?, body.int()?)) } else { None };
+        let low = body.int()?;
+        let (mut ranges, mut at) = (Vec::new(), low);
+        for _ in 0..body.length()? {
+            let first = at + body.int()?;
+            at = first + body.int()?;
+            ranges.push((first, at));
+        }
+        let mut switches = Vec::new();
+        for _ in 0..body.length()? {
+            switches.push((body.int()?, body.small()?));
+        }
+        let closed = body.flag()?;
+        body.end()?;
+        Ok(Self {
+            source,
+            name,
+            incarnation,
+            generation,
+            replay,
+            low,
+            ranges,
+            switches,
+            closed,
+        })
+    }
+
+    /// The version a position belongs to.
+    pub(crate) fn version_at(&self, position: u64) -> u16 {
+        let after = self.switches.partition_point(|&(from, _)| from <= position);
+        after.checked_sub(1).map_or(0, |index| self.switches[index].1)
+    }
+
+    /// Whether a position above `low` is known to be settled or materialised.
+    pub(crate) fn covers(&self, position: u64) -> bool {
+        let after = self.ranges.partition_point(|&(first, _)| first <= position);
+        after.checked_sub(1).is_some_and(|index| position <= self.ranges[index].1)
+    }
+}
+
+/// A wave's stretch of a lane, in read order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Segment {
+    /// Slot of the wave; `None` once it is over.
+    pub(crate) wave: Option<u32>,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+/// Events that were in flight at unclean stops (C6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    pub(crate) last: u64,
+    pub(crate) count: u32,
+    /// Unclean stops at which they were in flight.
+    pub(crate) stops: u32,
+    /// They are in flight now.
+    pub(crate) in_flight: bool,
+}
+
+impl Suspect {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(SUSPECT_FORMAT);
+        out.int(self.last).int(u64::from(self.count)).int(u64::from(self.stops));
+        out.flag(self.in_flight);
+        out.finish()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let mut body = Reader::new("suspect", body, SUSPECT_FORMAT)?;
+        let suspect = Self {
+            last: body.int()?,
+            count: body.small()?,
+            stops: body.small()?,
+            in_flight: body.flag()?,
+        };
+        body.end()?;
+        Ok(suspect)
+    }
+}
+
+/// An activation whose attempts partly ended before a crash, waiting to be read again.
+#[derive(Debug, Clone)]
+pub(crate) struct Recovered {
+    pub(crate) version: u16,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// A lane in memory.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: LaneId,
+    /// As last sealed.
+    pub(crate) cursor: Cursor,
+    /// Everything below was read in this boot; the source reads on from here.
+    pub(crate) read: u64,
+    /// Ranges above `low` as an earlier boot left them.
+    pub(crate) earlier: Vec<(u64, u64)>,
+    pub(crate) pending: VecDeque<Event>,
+    pub(crate) segments: VecDeque<Segment>,
+    /// Events pending or in waves of this lane.
+    pub(crate) events: usize,
+    /// Their payload bytes.
+    pub(crate) bytes: usize,
+    pub(crate) credit: bool,
+    /// The source has nothing unread.
+    pub(crate) caught_up: bool,
+    /// An open lane is being read by its source.
+    pub(crate) open: bool,
+    /// By position and child number.
+    pub(crate) recovered: BTreeMap<(u64, u32), Recovered>,
+    /// Outcome rows of earlier boots: last position they speak of, and their wave.
+    pub(crate) stale_rows: Vec<(u64, u64)>,
+    /// Committed source batches not yet read again: first position, number of events (W8).
+    pub(crate) batches: BTreeMap<u64, u32>,
+    pub(crate) suspects: BTreeMap<u64, Suspect>,
+    /// Events still to be taken with commit before dispatch (C6).
+    pub(crate) probation: usize,
+    /// Ordered activations materialised before a stop, with their version, that take their place
+    /// in their scope once the lane is read again past them.
+    pub(crate) deferred: BTreeMap<ActivationKey, u16>,
+    /// Of `deferred`, those whose wait was over before they had their place.
+    pub(crate) overdue: BTreeSet<ActivationKey>,
+    /// Its row must be written whatever `advance` finds.
+    pub(crate) changed: bool,
+    /// When the oldest pending event of a batching source stops lingering.
+    pub(crate) linger: Option<u64>,
+}
+
+impl Lane {
+    pub(crate) fn new(id: LaneId, cursor: Cursor) -> Self {
+        Self {
+            id,
+            read: cursor.low,
+            earlier: cursor.ranges.clone(),
+            cursor,
+            pending: VecDeque::new(),
+            segments: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            credit: true,
+            caught_up: false,
+            open: false,
+            recovered: BTreeMap::new(),
+            stale_rows: Vec::new(),
+            batches: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            probation: 0,
+            deferred: BTreeMap::new(),
+            overdue: BTreeSet::new(),
+            changed: false,
+            linger: None,
+        }
+    }
+
+    /// Whether there is room for more events, given whether there was until now.
+    pub(crate) fn has_room(&self) -> bool {
+        if self.credit {
+            self.events < limits::LANE_EVENTS_HIGH && self.bytes < limits::LANE_BYTES_HIGH
+        } else {
+            self.events < limits::LANE_EVENTS_LOW && self.bytes < limits::LANE_BYTES_LOW
+        }
+    }
+
+    /// Recomputes `low` and the ranges above it from what has left the waves; `true` on change.
+    pub(crate) fn advance(&mut self, waves: &[Option<Wave>]) -> bool {
+        while let Some(front) = self.segments.front() {
+            let wave = front.wave.and_then(|ix| waves[ix as usize].as_ref());
+            if wave.is_some_and(|wave| !wave.is_over()) {
+                break;
+            }
+            self.segments.pop_front();
+        }
+        let mut walk = RangeWalk { low: None, open: None, ranges: Vec::new() };
+        for segment in &self.segments {
+            match segment.wave.and_then(|ix| waves[ix as usize].as_ref()) {
+                None => walk.settled(segment.first, segment.last),
+                Some(wave) => walk.wave(wave),
+            }
+        }
+        walk.unsettled(self.pending.front().map_or(self.read, |event| event.position));
+        let low = walk.low.unwrap_or(self.read);
+        let ranges = merge(walk.ranges, &self.earlier, low);
+        debug_assert!(low >= self.cursor.low, "a cursor never goes back");
+        let moved = low != self.cursor.low || ranges != self.cursor.ranges;
+        let changed = std::mem::take(&mut self.changed) || moved;
+        self.cursor.low = low;
+        self.cursor.ranges = ranges;
+        while self.cursor.switches.len() > 1 && self.cursor.switches[1].0 <= low {
+            self.cursor.switches.remove(0);
+        }
+        changed
+    }
+}
+
+/// Ranges of this boot and of earlier ones, ascending, none inside another, all above `low`.
+fn merge(ours: Vec<(u64, u64)>, earlier: &[(u64, u64)], low: u64) -> Vec<(u64, u64)> {
+    let inside = |r: &(u64, u64)| ours.iter().any(|o| o.0 <= r.0 && r.1 <= o.1);
+    let kept: Vec<_> =
+        earlier.iter().filter(|r| r.1 > low && !inside(r)).copied().collect();
+    if kept.is_empty() {
+        return ours;
+    }
+    let mut all = [ours, kept].concat();
+    all.sort_unstable();
+    all
+}
+
+/// Builds ranges by adjacency in read order.
+struct RangeWalk {
+    low: Option<u64>,
+    open: Option<(u64, u64)>,
+    ranges: Vec<(u64, u64)>,
+}
+
+impl RangeWalk {
+    fn settled(&mut self, first: u64, last: u64) {
+        if self.low.is_some() {
+            self.open = Some((self.open.map_or(first, |(start, _)| start), last));
+        }
+    }
+
+    fn unsettled(&mut self, position: u64) {
+        self.low.get_or_insert(position);
+        self.ranges.extend(self.open.take());
+    }
+
+    fn wave(&mut self, wave: &Wave) {
+        if bits::is_empty(&wave.left) {
+            return self.unsettled(wave.members[0].key.position);
+        }
+        for (index, member) in wave.members.iter().enumerate() {
+            if bits::get(&wave.left, index as u32) {
+                self.settled(member.key.position, member.last);
+            } else {
+                self.unsettled(member.key.position);
+            }
+        }
+    }
+}

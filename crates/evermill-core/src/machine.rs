@@ -1,0 +1,469 @@
+//! The machine: the only place where a command meets the state of a shard.
+//!
+//! `apply` changes memory and adds to a decision; nothing is durable until the driver has committed
+//! the sealed decision, and memory runs ahead of the store (C8). A failed commit drops the machine;
+//! `resume` builds it again from committed rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::activation::{Held, ParkReason};
+use crate::command::{
+    ActivationKey, Command, Counters, Decision, DispatchId, Effect, Fence, LaneId, Ms, RunIx,
+    RunState, ScopeState,
+};
+use crate::dag::Dag;
+use crate::dispatch::{Dispatch, DispatchView};
+use crate::limits;
+use crate::row::{Key, Row as StoreRow, Table, Write};
+use crate::run::{Run, RunRow, StateScope};
+use crate::wave::Wave;
+
+/// What a timer is for. Timers are hints: whoever is woken looks at its own state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// Holds and deadlines of the wave with this id in this slot.
+    Wave(u32, u64),
+    /// A materialised activation.
+    Held(ActivationKey),
+    /// A batching lane stops lingering.
+    Linger(LaneId),
+    /// A loop emits its next iteration.
+    Loop(LaneId),
+    /// A rate limit opens again.
+    Rate(RunIx),
+    /// A signal expires.
+    Signal(RunIx),
+}
+
+/// Slots of a pool (W19).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pool {
+    pub(crate) slots: u32,
+    pub(crate) used: u32,
+}
+
+/// The state of a shard and its only transition function.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) fence: Fence,
+    pub(crate) now: Ms,
+    pub(crate) runs: BTreeMap<RunIx, Run>,
+    pub(crate) waves: Vec<Option<Wave>>,
+    pub(crate) free_waves: Vec<u32>,
+    pub(crate) next_wave: u64,
+    pub(crate) dispatches: BTreeMap<DispatchId, Dispatch>,
+    pub(crate) next_dispatch: u64,
+    pub(crate) slots: u32,
+    pub(crate) used: u32,
+    pub(crate) timers: BTreeSet<(Ms, Timer)>,
+    pub(crate) pools: BTreeMap<u16, Pool>,
+    /// Runs with ready members, least served first.
+    pub(crate) ready_runs: BTreeSet<(u64, RunIx)>,
+    pub(crate) dirty_runs: BTreeSet<RunIx>,
+    pub(crate) dirty_lanes: BTreeSet<LaneId>,
+    /// Lanes with pending events.
+    pub(crate) hungry: BTreeSet<LaneId>,
+    /// Materialised activations to put back into waves at the end of this command.
+    pub(crate) releases: Vec<ActivationKey>,
+    /// Members touched while another wave was worked on: slot, wave id, member.
+    pub(crate) revisit: Vec<(u32, u64, u32)>,
+    /// Outcomes refused because of their fence, or because their member had ended (C5).
+    pub(crate) refused: u64,
+}
+
+/// What a face may know of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunView {
+    /// Number of the run.
+    pub run: RunIx,
+    /// Stable name.
+    pub name: String,
+    /// DAG id.
+    pub dag: String,
+    /// Hash of the version new activations use.
+    pub version: String,
+    /// Life.
+    pub state: RunState,
+    /// Counters, in events.
+    pub counters: Counters,
+    /// Materialised activations that wait: backoff, sensor, held, open join.
+    pub waiting: usize,
+    /// Activations that missed their deadline.
+    pub deadlines_missed: u64,
+}
+
+/// A parked activation, as a face lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedView {
+    /// Which.
+    pub activation: ActivationKey,
+    /// Why.
+    pub reason: ParkReason,
+    /// Events it stands for.
+    pub events: u64,
+    /// Failed tasks (index into `DagSpec::tasks`) with their last error.
+    pub errors: Vec<(u16, bytes::Bytes)>,
+}
+
+/// A lane, as a face lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneView {
+    /// Which.
+    pub lane: LaneId,
+    /// Index into `DagSpec::sources`.
+    pub source: u16,
+    /// The source's name for it.
+    pub name: String,
+    /// Its incarnation (C1).
+    pub incarnation: String,
+    /// Its generation (W18).
+    pub generation: u32,
+    /// Next position such that everything read before is settled or materialised, as last sealed.
+    pub low: u64,
+    /// Next position to read.
+    pub read: u64,
+    /// Events pending or in waves.
+    pub in_flight: usize,
+    /// The source has nothing unread.
+    pub caught_up: bool,
+}
+
+impl Machine {
+    /// An empty shard under this fence.
+    #[must_use]
+    pub fn new(fence: Fence) -> Self {
+        Self {
+            fence,
+            now: 0,
+            runs: BTreeMap::new(),
+            waves: Vec::new(),
+            free_waves: Vec::new(),
+            next_wave: (fence.epoch << 32) | (u64::from(fence.incarnation & 0xfff) << 20),
+            dispatches: BTreeMap::new(),
+            next_dispatch: 1,
+            slots: 0,
+            used: 0,
+            timers: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            ready_runs: BTreeSet::new(),
+            dirty_runs: BTreeSet::new(),
+            dirty_lanes: BTreeSet::new(),
+            hungry: BTreeSet::new(),
+            releases: Vec::new(),
+            revisit: Vec::new(),
+            refused: 0,
+        }
+    }
+
+    /// Applies one command. `now` never goes back; an earlier time counts as the latest one seen.
+    pub fn apply(&mut self, now: Ms, command: Command, out: &mut Decision) {
+        self.now = self.now.max(now);
+        match command {
+            Command::Start { run, name, dag } => self.start(run, name, &dag, out),
+            Command::OpenLane { run, source, name, incarnation, first } => {
+                self.open_lane(run, source, name, incarnation, first, out);
+            }
+            Command::Ingest { lane, events } => self.ingest(lane, events, out),
+            Command::CaughtUp { lane } => self.caught_up(lane),
+            Command::Gap { lane, from, to } => self.gap(lane, from, to),
+            Command::Capacity { slots } => self.slots = slots,
+            Command::Outcomes { dispatch, fence, runs } => {
+                self.outcomes(dispatch, fence, runs, out);
+            }
+            Command::Finished { dispatch, fence } => self.finished(dispatch, fence),
+            Command::Died { dispatch, fence, started, error } => {
+                self.died(dispatch, fence, started, &error, out);
+            }
+            Command::Timer => self.timer(out),
+            Command::Pause { run } => self.set_state(run, RunState::Paused, out),
+            Command::Resume { run } => self.set_state(run, RunState::Running, out),
+            Command::Drain { run } => self.drain(run, out),
+            Command::Stop { run } => self.stop(run, RunState::Stopped, out),
+            Command::Redrive { run, selection } => self.redrive(run, &selection, out),
+            Command::Discard { run, selection } => self.discard(run, &selection, out),
+            Command::Signal { run, id, name, key, body, all, expires_ms } => {
+                let signal =
+                    crate::run::Signal { name, key, body, expires: expires_ms, consumed: false };
+                self.signal(run, id, signal, all, out);
+            }
+            Command::Swap { run, dag } => self.swap(run, &dag),
+            Command::Replay { lane, from, to } => self.replay(lane, from, to, out),
+            Command::Pool { pool, slots } => self.pools.entry(pool).or_default().slots = slots,
+            Command::RateLimit { run, task, members, interval_ms } => {
+                self.rate_limit(run, task, members, interval_ms);
+            }
+        }
+        self.pump(out);
+    }
+
+    /// Completes a decision: cursors, counters, hints and credit. Once per commit.
+    pub fn seal(&mut self, out: &mut Decision) {
+        for id in std::mem::take(&mut self.dirty_lanes) {
+            let Some(run) = self.runs.get_mut(&id.run) else { continue };
+            let full = run.waiting >= limits::MATERIALISED_MAX
+                || run.row.counters.parked >= limits::PARKED_MAX as u64
+                || !run.accepts();
+            let Some(lane) = run.lanes.get_mut(&id.lane) else { continue };
+            if lane.advance(&self.waves) {
+                let low = lane.cursor.low;
+                lane.stale_rows.retain(|&(last, wave)| {
+                    if last < low {
+                        let key = Key::numbered(id.run, id.lane, &[wave]);
+                        out.writes.push(Write::DeletePrefix(Table::Outcome, key));
+                    }
+                    last >= low
+                });
+                put(out, Table::Lane, Key::numbered(id.run, id.lane, &[]), lane.cursor.encode());
+                out.effects.push(Effect::Ack { lane: id, position: low });
+            }
+            let room = lane.has_room() && !full;
+            if lane.open && room != lane.credit {
+                lane.credit = room;
+                out.effects.push(Effect::Credit { lane: id, open: room });
+            }
+        }
+        for ix in std::mem::take(&mut self.dirty_runs) {
+            self.rest_if_done(ix, out);
+            let Some(run) = self.runs.get(&ix) else { continue };
+            put(out, Table::Run, Key::numbered(ix, 0, &[]), run.row.encode());
+        }
+    }
+
+    /// When the driver must send `Command::Timer` at the latest.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Ms> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// The fence outcomes must carry.
+    #[must_use]
+    pub const fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// A dispatch that is not over.
+    #[must_use]
+    pub fn dispatch(&self, id: DispatchId) -> Option<DispatchView<'_>> {
+        DispatchView::of(self, id)
+    }
+
+    /// Every run, by number.
+    pub fn runs(&self) -> impl Iterator<Item = RunView> + '_ {
+        self.runs.values().map(view)
+    }
+
+    /// One run.
+    #[must_use]
+    pub fn run(&self, run: RunIx) -> Option<RunView> {
+        self.runs.get(&run).map(view)
+    }
+
+    /// The lanes of a run.
+    pub fn lanes(&self, run: RunIx) -> impl Iterator<Item = LaneView> + '_ {
+        self.runs.get(&run).into_iter().flat_map(|run| {
+            run.lanes.values().map(|lane| LaneView {
+                lane: lane.id,
+                source: lane.cursor.source,
+                name: lane.cursor.name.clone(),
+                incarnation: lane.cursor.incarnation.clone(),
+                generation: lane.cursor.generation,
+                low: lane.cursor.low,
+                read: lane.read,
+                in_flight: lane.events,
+                caught_up: lane.caught_up,
+            })
+        })
+    }
+
+    /// The parked activations of a run, by address.
+    pub fn parked(&self, run: RunIx) -> impl Iterator<Item = ParkedView> + '_ {
+        let materialised = self.runs.get(&run).into_iter().flat_map(|run| &run.materialised);
+        materialised.filter_map(|(key, activation)| {
+            let Held::Parked(reason) = activation.held else { return None };
+            let errors = crate::activation::Snapshot::decode(*key, activation.body.clone())
+                .map(|(snapshot, _)| snapshot.errors())
+                .unwrap_or_default();
+            Some(ParkedView { activation: *key, reason, events: activation.weight, errors })
+        })
+    }
+
+    /// The state of one scope.
+    #[must_use]
+    pub fn scope_state(&self, run: RunIx, scope: &StateScope) -> Option<&ScopeState> {
+        self.runs.get(&run)?.state.get(scope)
+    }
+
+    /// Every scope's state of a run.
+    pub fn states(&self, run: RunIx) -> impl Iterator<Item = (&StateScope, &ScopeState)> + '_ {
+        self.runs.get(&run).into_iter().flat_map(|run| &run.state)
+    }
+
+    /// Nothing pending, in a wave or waiting; parked activations do not count.
+    #[must_use]
+    pub fn is_idle(&self, run: RunIx) -> bool {
+        self.runs.get(&run).is_none_or(|run| {
+            run.waves == 0
+                && run.waiting == 0
+                && run.lanes.values().all(|lane| lane.pending.is_empty())
+        })
+    }
+
+    /// Outcomes refused so far in this boot (C5).
+    #[must_use]
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    pub(crate) fn wave(&self, ix: u32) -> &Wave {
+        self.waves[ix as usize].as_ref().expect("a referenced wave is live")
+    }
+
+    pub(crate) fn wave_mut(&mut self, ix: u32) -> &mut Wave {
+        self.waves[ix as usize].as_mut().expect("a referenced wave is live")
+    }
+
+    fn start(&mut self, ix: RunIx, name: String, dag: &Arc<Dag>, out: &mut Decision) {
+        let open = self.runs.values().find(|r| r.row.dag == dag.spec.id && !r.is_over());
+        if let Some(ix) = open.map(|run| run.ix) {
+            if self.runs[&ix].dag().spec.version != dag.spec.version {
+                self.swap(ix, dag);
+            }
+            return self.set_state(ix, RunState::Running, out);
+        }
+        let row = RunRow {
+            name,
+            dag: dag.spec.id.clone(),
+            state: RunState::Running,
+            versions: vec![dag.spec.version.clone()],
+            current: 0,
+            counters: Counters::default(),
+            deadlines_missed: 0,
+            failures_in_a_row: 0,
+        };
+        let mut run = Run::new(ix, row, vec![Arc::clone(dag)]);
+        self.inherit(&mut run, out);
+        self.runs.insert(ix, run);
+        self.dirty_runs.insert(ix);
+        out.effects.push(Effect::RunState { run: ix, state: RunState::Running });
+    }
+
+    /// A new run of a DAG goes on where its last one ended: positions and state.
+    fn inherit(&mut self, run: &mut Run, out: &mut Decision) {
+        let last = self.runs.values().rev().find(|r| r.row.dag == run.row.dag && r.is_over());
+        let Some(last) = last else { return };
+        for lane in last.lanes.values().filter(|lane| lane.cursor.replay.is_none()) {
+            let mut cursor = lane.cursor.clone();
+            cursor.switches = vec![(0, 0)];
+            let id = LaneId { run: run.ix, lane: lane.id.lane };
+            put(out, Table::Lane, Key::numbered(id.run, id.lane, &[]), cursor.encode());
+            run.lanes.insert(id.lane, crate::lane::Lane::new(id, cursor));
+        }
+        run.state.clone_from(&last.state);
+        for (scope, names) in &run.state {
+            for (name, value) in names {
+                out.writes.push(crate::state::write(run.ix, scope, name, value));
+            }
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, ix: RunIx, state: RunState, out: &mut Decision) {
+        let Some(run) = self.runs.get_mut(&ix) else { return };
+        if run.is_over() || run.row.state == state {
+            return;
+        }
+        run.row.state = state;
+        let lanes: Vec<LaneId> = run.lanes.values().map(|lane| lane.id).collect();
+        self.dirty_lanes.extend(lanes);
+        self.dirty_runs.insert(ix);
+        out.effects.push(Effect::RunState { run: ix, state });
+    }
+
+    /// Forgets what was read and not begun; the rest settles.
+    fn drain(&mut self, ix: RunIx, out: &mut Decision) {
+        self.set_state(ix, RunState::Draining, out);
+        self.forget_pending(ix);
+    }
+
+    /// Ends a run: attempts out there are recalled, their outcomes no longer matter.
+    pub(crate) fn stop(&mut self, ix: RunIx, state: RunState, out: &mut Decision) {
+        self.set_state(ix, state, out);
+        self.forget_pending(ix);
+        self.park_unsettled(ix, out);
+        let recalled = self.dispatches.values().filter(|d| d.run == ix).map(|d| d.id);
+        out.effects.extend(recalled.map(Effect::Recall));
+    }
+
+    fn forget_pending(&mut self, ix: RunIx) {
+        let Some(run) = self.runs.get_mut(&ix) else { return };
+        for lane in run.lanes.values_mut() {
+            if let Some(first) = lane.pending.front() {
+                lane.read = first.position;
+            }
+            let forgotten = lane.pending.len();
+            lane.events -= forgotten;
+            lane.bytes -= lane.pending.iter().map(|e| e.body.len()).sum::<usize>();
+            run.row.counters.seen -= forgotten as u64;
+            lane.pending.clear();
+            lane.open = false;
+            self.hungry.remove(&lane.id);
+            self.dirty_lanes.insert(lane.id);
+        }
+        self.dirty_runs.insert(ix);
+    }
+
+    /// A draining run with nothing in a wave rests; a triggered DAG with nothing left is finished.
+    fn rest_if_done(&mut self, ix: RunIx, out: &mut Decision) {
+        let Some(run) = self.runs.get(&ix) else { return };
+        let triggered = run.dag().spec.sources.is_empty();
+        let all_read = !run.lanes.is_empty() && run.lanes.values().all(|lane| lane.caught_up);
+        let next = match run.row.state {
+            RunState::Draining if run.waves == 0 => RunState::Drained,
+            RunState::Running if triggered && all_read && self.is_idle(ix) => RunState::Finished,
+            _ => return,
+        };
+        self.set_state(ix, next, out);
+        self.dirty_runs.remove(&ix);
+    }
+
+    fn rate_limit(&mut self, run: RunIx, task: u16, members: u32, interval: Ms) {
+        let now = self.now;
+        if let Some(run) = self.runs.get_mut(&run) {
+            let rate = crate::run::Rate { members, interval, window_start: now, used: 0 };
+            run.rates.insert(task, rate);
+        }
+    }
+
+    /// The last step of every command: put released activations into waves, form waves while
+    /// workers could use them, hand out work.
+    pub(crate) fn pump(&mut self, out: &mut Decision) {
+        loop {
+            while self.revisit(out) || !self.releases.is_empty() {
+                self.rehydrate(out);
+            }
+            self.schedule(out);
+            let formed = self.form_waves(out);
+            if !formed && self.releases.is_empty() && self.revisit.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// A row to insert or replace.
+pub(crate) fn put(out: &mut Decision, table: Table, key: Key, body: bytes::Bytes) {
+    out.writes.push(Write::Put(StoreRow { table, key, body }));
+}
+
+fn view(run: &Run) -> RunView {
+    RunView {
+        run: run.ix,
+        name: run.row.name.clone(),
+        dag: run.row.dag.clone(),
+        version: run.row.versions[usize::from(run.row.current)].clone(),
+        state: run.row.state,
+        counters: run.row.counters,
+        waiting: run.waiting,
+        deadlines_missed: run.row.deadlines_missed,
+    }
+}

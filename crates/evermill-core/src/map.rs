@@ -1,0 +1,151 @@
+//! Mapped tasks (W9): the flattened instances of one node over the members of a wave.
+//!
+//! Instances are numbered in the order their members expand; a member's instances are one segment.
+//! Downstream rules see the segment reduced to "some succeeded", "some failed", "all done".
+
+use bytes::Bytes;
+
+use crate::bits;
+use crate::wave::{Row, Wave};
+
+/// Instance space of one mapped node.
+#[derive(Debug, Default)]
+pub(crate) struct MapSpace {
+    /// First instance and length per expanded member.
+    segments: std::collections::BTreeMap<u32, (u32, u32)>,
+    /// Member of each instance.
+    member_of: Vec<u32>,
+    pub(crate) waits: Vec<u64>,
+    pub(crate) ready: Vec<u64>,
+    pub(crate) run: Vec<u64>,
+    pub(crate) hold: Vec<u64>,
+    pub(crate) success: Vec<u64>,
+    pub(crate) failed: Vec<u64>,
+    pub(crate) skipped: Vec<u64>,
+    pub(crate) results: std::collections::BTreeMap<u32, Bytes>,
+}
+
+impl MapSpace {
+    /// Adds a member's instances, all ready.
+    pub(crate) fn expand(&mut self, member: u32, length: u32) {
+        let first = self.member_of.len() as u32;
+        self.segments.insert(member, (first, length));
+        self.member_of.extend(std::iter::repeat_n(member, length as usize));
+        let words = bits::words(self.member_of.len());
+        for row in self.rows_mut() {
+            row.resize(words, 0);
+        }
+        for instance in first..first + length {
+            bits::set(&mut self.ready, instance);
+        }
+    }
+
+    fn rows_mut(&mut self) -> [&mut Vec<u64>; 7] {
+        [
+            &mut self.waits,
+            &mut self.ready,
+            &mut self.run,
+            &mut self.hold,
+            &mut self.success,
+            &mut self.failed,
+            &mut self.skipped,
+        ]
+    }
+
+    /// The member and map index of an instance.
+    pub(crate) fn locate(&self, instance: u32) -> (u32, u32) {
+        let member = self.member_of[instance as usize];
+        (member, instance - self.segments[&member].0)
+    }
+
+    /// First instance and length of a member, once expanded.
+    pub(crate) fn segment(&self, member: u32) -> Option<(u32, u32)> {
+        self.segments.get(&member).copied()
+    }
+
+    /// Whether an instance of this member is out or could go out now.
+    pub(crate) fn is_busy(&self, member: u32) -> bool {
+        self.any(member, &self.ready) || self.any(member, &self.run)
+    }
+
+    fn any(&self, member: u32, row: &[u64]) -> bool {
+        self.segment(member).is_some_and(|(first, len)| {
+            (first..first + len).any(|instance| bits::get(row, instance))
+        })
+    }
+
+    fn all_done(&self, member: u32) -> bool {
+        self.segment(member).is_some_and(|(first, len)| {
+            (first..first + len).all(|instance| {
+                [&self.success, &self.failed, &self.skipped].iter().any(|r| bits::get(r, instance))
+            })
+        })
+    }
+
+    /// Ends an instance; the states of its member to raise, if it was the member's last one.
+    pub(crate) fn end(&mut self, instance: u32, state: Row) -> Option<Vec<Row>> {
+        for row in [&mut self.waits, &mut self.ready, &mut self.run, &mut self.hold] {
+            bits::clear(row, instance);
+        }
+        let row = match state {
+            Row::Success => &mut self.success,
+            Row::Skipped => &mut self.skipped,
+            _ => &mut self.failed,
+        };
+        bits::set(row, instance);
+        let (member, _) = self.locate(instance);
+        self.all_done(member).then(|| {
+            let rows = [
+                (&self.success, Row::Success),
+                (&self.failed, Row::Failed),
+                (&self.skipped, Row::Skipped),
+            ];
+            rows.iter().filter(|(row, _)| self.any(member, row)).map(|(_, state)| *state).collect()
+        })
+    }
+}
+
+impl Wave {
+    /// Expands the members of one word that are to run; `true` if some ended (length 0: skipped).
+    pub(crate) fn expand_word(&mut self, node: u16, word: usize, run: u64) -> bool {
+        let mut ended = false;
+        for bit in bits::ones(&[run]) {
+            ended |= self.expand_member(node, word as u32 * 64 + bit);
+        }
+        ended
+    }
+
+    /// Expands one member; `true` if it ended at once.
+    pub(crate) fn expand_member(&mut self, node: u16, member: u32) -> bool {
+        let length = self.map_length(node, member);
+        if length == 0 {
+            let mask = bits::single(self.words, member);
+            self.end(node, Row::Skipped, &mask);
+        } else {
+            self.maps.entry(node).or_default().expand(member, length);
+        }
+        length == 0
+    }
+
+    fn map_length(&self, node: u16, member: u32) -> u32 {
+        match self.task(node).and_then(|task| task.mapped) {
+            Some(crate::dag::Mapped::Length(length)) => length,
+            Some(crate::dag::Mapped::Over(task)) => self.plan().place[usize::from(task)]
+                .and_then(|above| self.map_lengths.get(&(above, member)).copied())
+                .unwrap_or(0),
+            None => 1,
+        }
+    }
+
+    /// Ends one instance of a mapped node; the member, if that was its last instance.
+    pub(crate) fn end_instance(&mut self, node: u16, instance: u32, state: Row) -> Option<u32> {
+        let space = self.maps.get_mut(&node)?;
+        let (member, _) = space.locate(instance);
+        let raised = space.end(instance, state)?;
+        let mask = bits::single(self.words, member);
+        for state in raised {
+            self.end(node, state, &mask);
+        }
+        Some(member)
+    }
+}

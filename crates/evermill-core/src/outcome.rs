@@ -1,0 +1,460 @@
+//! Outcomes: what workers report, accepted once and only under the current fence (C5).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::activation::{Entry, Held, OutcomeMember, OutcomeRow, Snapshot, Standing};
+use crate::bits;
+use crate::command::{
+    ActivationKey, Decision, DispatchId, Event, Fence, Ms, Outcome, OutcomeRun, StateOp, Success,
+};
+use crate::dag::{OnInterrupt, TaskKind};
+use crate::dispatch::{Dispatch, Slot};
+use crate::flow::home;
+use crate::limits;
+use crate::machine::{Machine, Timer, put};
+use crate::row::{Key, Table, Write};
+use crate::run::Run;
+use crate::wave::{Row, Wave};
+
+/// What one report changed in one wave.
+struct Touched {
+    id: u64,
+    node: u16,
+    mask: Vec<u64>,
+    /// Something below may be judged now.
+    ended: bool,
+}
+
+type Changes = BTreeMap<(u32, u16), Touched>;
+
+impl Machine {
+    pub(crate) fn outcomes(
+        &mut self,
+        id: DispatchId,
+        fence: Fence,
+        runs: Vec<OutcomeRun>,
+        out: &mut Decision,
+    ) {
+        let members: u64 = runs.iter().map(|run| u64::from(run.count)).sum();
+        if fence != self.fence {
+            self.refused += members;
+            return;
+        }
+        let Some(mut dispatch) = self.dispatches.remove(&id) else {
+            self.refused += members;
+            return;
+        };
+        let mut changes = Changes::new();
+        for run in runs {
+            let last = run.first.saturating_add(run.count).min(dispatch.slots.len() as u32);
+            self.refused += u64::from(run.first.saturating_add(run.count) - last);
+            for index in run.first..last {
+                if !bits::get(&dispatch.outstanding, index) {
+                    self.refused += 1;
+                    continue;
+                }
+                bits::clear(&mut dispatch.outstanding, index);
+                let slot = dispatch.slots[index as usize];
+                self.accept(&dispatch, slot, &run.outcome, &mut changes, out);
+            }
+        }
+        self.dispatches.insert(id, dispatch);
+        self.follow(changes, out);
+    }
+
+    /// Takes one member's outcome over into its wave.
+    fn accept(
+        &mut self,
+        dispatch: &Dispatch,
+        slot: Slot,
+        outcome: &Outcome,
+        changes: &mut Changes,
+        out: &mut Decision,
+    ) {
+        let ended = match outcome {
+            Outcome::Success => {
+                self.succeed_plainly(slot);
+                true
+            }
+            Outcome::SuccessWith(success) => self.succeed(dispatch, slot, success, out),
+            Outcome::Skipped => {
+                let wave = self.wave_mut(slot.wave);
+                wave.trial(slot.node, slot.at).skipped_itself = true;
+                wave.finish(slot, Row::Skipped);
+                true
+            }
+            Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
+        };
+        self.touch(slot, ended, changes);
+    }
+
+    fn touch(&self, slot: Slot, ended: bool, changes: &mut Changes) {
+        let wave = self.wave(slot.wave);
+        let touched = changes.entry((slot.wave, slot.node)).or_insert_with(|| Touched {
+            id: wave.id,
+            node: slot.node,
+            mask: vec![0; wave.words],
+            ended: false,
+        });
+        bits::set(&mut touched.mask, wave.member_of(slot.node, slot.at));
+        touched.ended |= ended;
+    }
+
+    fn succeed_plainly(&mut self, slot: Slot) {
+        let wave = self.wave_mut(slot.wave);
+        if matches!(wave.task(slot.node).map(|task| &task.kind), Some(TaskKind::Branch)) {
+            let member = wave.member_of(slot.node, slot.at);
+            wave.force_unchosen(slot.node, member, &[]);
+        }
+        wave.finish(slot, Row::Success);
+    }
+
+    fn succeed(
+        &mut self,
+        dispatch: &Dispatch,
+        slot: Slot,
+        success: &Success,
+        out: &mut Decision,
+    ) -> bool {
+        if !success.failed_items.is_empty() && !self.split(dispatch, slot, success, out) {
+            return self.fail_try(slot, true, &Bytes::from_static(b"every item of the batch failed"));
+        }
+        self.write_state(dispatch, slot, &success.state, out);
+        let wave = self.wave_mut(slot.wave);
+        let member = wave.member_of(slot.node, slot.at);
+        let kind = wave.task(slot.node).expect("slots are of tasks").kind.clone();
+        match kind {
+            TaskKind::Branch => {
+                let chosen = success.chosen.as_deref().unwrap_or_default();
+                wave.force_unchosen(slot.node, member, chosen);
+            }
+            TaskKind::ShortCircuit { all_downstream } if success.proceed == Some(false) => {
+                wave.force_below(slot.node, member, all_downstream);
+            }
+            _ => {}
+        }
+        if let Some(length) = success.map_length {
+            wave.map_lengths.insert((slot.node, member), length);
+        }
+        if let Some(result) = &success.result {
+            wave.keep(slot.node, slot.at, result.clone());
+        }
+        if wave.is_until(slot.node) && success.proceed == Some(true) {
+            wave.until_reached = true;
+        }
+        wave.finish(slot, Row::Success);
+        true
+    }
+
+    /// W5: state commits with the outcome of the attempt that changed it; replays only read.
+    fn write_state(&mut self, dispatch: &Dispatch, slot: Slot, ops: &[StateOp], out: &mut Decision) {
+        if ops.is_empty() {
+            return;
+        }
+        let wave = self.waves[slot.wave as usize].as_ref().expect("slots are of live waves");
+        let member = &wave.members[wave.member_of(slot.node, slot.at) as usize];
+        let lane = member.key.lane.lane;
+        let run = self.runs.get_mut(&dispatch.run).expect("dispatches have runs");
+        if run.lanes[&lane].cursor.replay.is_some() {
+            return;
+        }
+        let key = wave.events[member.first_event as usize].key;
+        let scope = Run::state_scope(&dispatch.dag, dispatch.task, lane, key);
+        let state = run.state.entry(scope.clone()).or_default();
+        for op in ops {
+            let name = crate::state::apply(state, op);
+            out.writes.push(match state.get(&name) {
+                Some(value) => crate::state::write(run.ix, &scope, &name, value),
+                None => {
+                    let key = crate::state::row_key(run.ix, &scope, &name);
+                    Write::Delete(Table::State, key)
+                }
+            });
+        }
+    }
+
+    /// A failed try: held for the next one, or final. `true` if it ended.
+    fn fail_try(&mut self, slot: Slot, retryable: bool, error: &Bytes) -> bool {
+        let now = self.now;
+        let wave = self.wave_mut(slot.wave);
+        let task = wave.task(slot.node).expect("slots are of tasks");
+        let (retries, backoff) = (task.retries, task.backoff);
+        let trial = wave.trial(slot.node, slot.at);
+        trial.failures += 1;
+        trial.alone = false;
+        trial.error = Some(error.slice(..error.len().min(limits::ERROR_BYTES_MAX)));
+        if retryable && trial.failures <= retries {
+            let due = now + backoff.after(trial.failures);
+            trial.due = Some(due);
+            wave.hold(slot.node, slot.at);
+            let id = wave.id;
+            self.timers.insert((due, Timer::Wave(slot.wave, id)));
+            return false;
+        }
+        wave.finish(slot, Row::Failed);
+        true
+    }
+
+    /// What follows from a report: verdicts, settling, and rows for those that go on.
+    fn follow(&mut self, changes: Changes, out: &mut Decision) {
+        for (&(ix, _), touched) in &changes {
+            let Some(wave) = self.waves[ix as usize].as_ref().filter(|w| w.id == touched.id) else {
+                continue;
+            };
+            let mut dirty = vec![0; bits::words(wave.plan().steps.len())];
+            if touched.ended {
+                dirty = wave.dirty_below(touched.node);
+            }
+            self.progress(ix, &touched.mask, dirty, out);
+        }
+        for ((ix, _), touched) in changes {
+            if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == touched.id) {
+                self.record(ix, touched.node, &touched.mask, out);
+            }
+        }
+    }
+
+    /// S1: one row about the members of this report that have not settled.
+    fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
+        let wave = self.wave_mut(ix);
+        let mut members = Vec::new();
+        for member in bits::ones(mask) {
+            if bits::get(&wave.left, member) {
+                continue;
+            }
+            let mut entries = Vec::new();
+            wave.standings(node, member, &mut entries);
+            let m = &wave.members[member as usize];
+            members.push(OutcomeMember {
+                lane: m.key.lane.lane,
+                position: m.key.position,
+                child: m.key.child,
+                round: m.round,
+                entries,
+            });
+        }
+        wave.write_row(members, out);
+    }
+
+    /// C4: attempts that may run only once are on record as started before they are sent.
+    pub(crate) fn record_starts(&mut self, dispatch: &Dispatch, out: &mut Decision) {
+        let mut waves: BTreeMap<u32, Vec<OutcomeMember>> = BTreeMap::new();
+        for slot in &dispatch.slots {
+            let wave = self.wave(slot.wave);
+            let m = &wave.members[wave.member_of(slot.node, slot.at) as usize];
+            let instance = wave.maps.get(&slot.node).map_or(0, |space| space.locate(slot.at).1);
+            let failures = wave.trials.get(&(slot.node, slot.at)).map_or(0, |t| t.failures);
+            let standing = Standing::Started { failures };
+            waves.entry(slot.wave).or_default().push(OutcomeMember {
+                lane: m.key.lane.lane,
+                position: m.key.position,
+                child: m.key.child,
+                round: m.round,
+                entries: vec![Entry { task: dispatch.task, instance, standing }],
+            });
+        }
+        for (ix, members) in waves {
+            self.wave_mut(ix).write_row(members, out);
+        }
+    }
+
+    pub(crate) fn finished(&mut self, id: DispatchId, fence: Fence) {
+        if fence != self.fence {
+            return;
+        }
+        if let Some(dispatch) = self.end_dispatch(id) {
+            self.give_back(&dispatch, None);
+        }
+    }
+
+    /// A worker died under its dispatch: the member that was running is a suspect (W3).
+    pub(crate) fn died(
+        &mut self,
+        id: DispatchId,
+        fence: Fence,
+        started: Option<u32>,
+        error: &Bytes,
+        out: &mut Decision,
+    ) {
+        if fence != self.fence {
+            return;
+        }
+        let Some(dispatch) = self.end_dispatch(id) else { return };
+        let suspect = started.filter(|&index| {
+            (index as usize) < dispatch.slots.len() && bits::get(&dispatch.outstanding, index)
+        });
+        self.give_back(&dispatch, suspect);
+        let Some(index) = suspect else { return };
+        let slot = dispatch.slots[index as usize];
+        let wave = self.wave_mut(slot.wave);
+        let only_once = wave
+            .task(slot.node)
+            .is_some_and(|task| task.on_interrupt == OnInterrupt::Fail);
+        let trial = wave.trial(slot.node, slot.at);
+        trial.interruptions += 1;
+        let mut changes = Changes::new();
+        let ended = if only_once {
+            self.fail_try(slot, false, &Bytes::from_static(b"interrupted"))
+        } else if dispatch.slots.len() == 1 {
+            self.fail_try(slot, true, error)
+        } else {
+            trial.alone = true;
+            self.make_runnable(slot);
+            false
+        };
+        self.touch(slot, ended, &mut changes);
+        self.follow(changes, out);
+    }
+
+    fn end_dispatch(&mut self, id: DispatchId) -> Option<Dispatch> {
+        let dispatch = self.dispatches.remove(&id)?;
+        self.used -= 1;
+        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
+        if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {
+            pool.used -= 1;
+        }
+        let run = self.runs.get_mut(&dispatch.run).expect("dispatches have runs");
+        let count = run.out.entry((dispatch.version, dispatch.task)).or_default();
+        *count -= 1;
+        if *count == 0 {
+            run.out.remove(&(dispatch.version, dispatch.task));
+        }
+        Some(dispatch)
+    }
+
+    /// Unreported members go back uncounted, except the suspect.
+    fn give_back(&mut self, dispatch: &Dispatch, suspect: Option<u32>) {
+        for index in bits::ones(&dispatch.outstanding) {
+            if Some(index) != suspect {
+                self.make_runnable(dispatch.slots[index as usize]);
+            }
+        }
+    }
+
+    /// Running -> ready, or waiting for its turn.
+    fn make_runnable(&mut self, slot: Slot) {
+        let wave = self.wave_mut(slot.wave);
+        let ordered = wave.dag.spec.order != crate::dag::Order::None;
+        wave.give_back(slot, ordered);
+        self.enqueue(slot.wave, slot.node);
+        let member = self.wave(slot.wave).member_of(slot.node, slot.at);
+        self.try_start(slot.wave, slot.node, member);
+    }
+
+    /// W8: failed items of a source batch become a child activation, which has failed this try.
+    /// `false` if every item failed: that is a failed try of the whole.
+    fn split(
+        &mut self,
+        dispatch: &Dispatch,
+        slot: Slot,
+        success: &Success,
+        out: &mut Decision,
+    ) -> bool {
+        let wave = self.wave(slot.wave);
+        let member = wave.member_of(slot.node, slot.at);
+        let m = wave.members[member as usize].clone();
+        let fails = |index: usize| success.failed_items.contains(&(index as u32));
+        let (mut failed, mut good): (Vec<Event>, Vec<Event>) = (Vec::new(), Vec::new());
+        for (index, event) in wave.member_events(member).iter().enumerate() {
+            if fails(index) { &mut failed } else { &mut good }.push(event.clone());
+        }
+        if good.is_empty() {
+            return false;
+        }
+        let mut child = self.snapshot(slot.wave, member);
+        child.events = failed;
+        child.entries.retain(|entry| entry.task != dispatch.task);
+        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
+        let error = Bytes::from_static(b"item failed");
+        let standing = if spec.retries > 0 {
+            let due = Some(self.now + spec.backoff.after(1));
+            Standing::Hold { failures: 1, due, error: Some(error) }
+        } else {
+            Standing::Failed { failures: 1, error }
+        };
+        child.entries.push(Entry { task: dispatch.task, instance: 0, standing });
+        child.key = ActivationKey {
+            position: child.events[0].position,
+            child: (((m.key.child >> 16) + 1) << 16) | (u32::from(dispatch.task) + 1),
+            ..m.key
+        };
+        child.last = child.events[child.events.len() - 1].position;
+        child.ordered = false;
+        self.shrink(slot.wave, member, good);
+        let key = child.key;
+        self.materialise(child, Held::Waiting, None, out);
+        self.release_if_due(key);
+        true
+    }
+
+    /// The parent of a split goes on with the rest.
+    fn shrink(&mut self, ix: u32, member: u32, good: Vec<Event>) {
+        let wave = self.wave_mut(ix);
+        let old: Vec<Event> = wave.member_events(member).to_vec();
+        let (lane, run) = (wave.lane, wave.run);
+        let gone = old.len() - good.len();
+        let bytes = |events: &[Event]| events.iter().map(|e| e.body.len()).sum::<usize>();
+        let gone_bytes = bytes(&old) - bytes(&good);
+        let m = &mut wave.members[member as usize];
+        m.first_event = wave.events.len() as u32;
+        m.events = good.len() as u32;
+        wave.events.extend(good);
+        if let Some(id) = lane
+            && let Some(lane) = self.runs.get_mut(&run).and_then(|run| run.lane(id))
+        {
+            lane.events -= gone;
+            lane.bytes -= gone_bytes;
+        }
+    }
+
+    pub(crate) fn release_if_due(&mut self, key: ActivationKey) {
+        let now = self.now;
+        let held = &self.runs[&key.lane.run].materialised[&key];
+        let due = Snapshot::decode(key, held.body.clone()).ok().and_then(|(s, _)| s.due());
+        if due.is_none_or(|due: Ms| due <= now) {
+            self.releases.push(key);
+        }
+    }
+}
+
+impl Wave {
+    /// Ends a member, or an instance of a mapped node.
+    fn finish(&mut self, slot: Slot, state: Row) {
+        if self.maps.contains_key(&slot.node) {
+            self.end_instance(slot.node, slot.at, state);
+        } else {
+            let (word, bit) = (slot.at as usize / 64, 1 << (slot.at % 64));
+            self.end_word(slot.node, state, word, bit);
+        }
+    }
+
+    fn give_back(&mut self, slot: Slot, ordered: bool) {
+        if let Some(space) = self.maps.get_mut(&slot.node) {
+            bits::clear(&mut space.run, slot.at);
+            bits::set(&mut space.ready, slot.at);
+        } else {
+            self.take(slot.node, Row::Run, slot.at);
+            self.put(slot.node, if ordered { Row::Waits } else { Row::Ready }, slot.at);
+        }
+    }
+
+    fn is_until(&self, node: u16) -> bool {
+        self.task_index(node).is_some_and(|task| {
+            let untils = self.dag.spec.sources.iter().filter_map(|s| s.looped.as_ref()?.until);
+            untils.into_iter().any(|until| until == task)
+        })
+    }
+
+    fn write_row(&mut self, members: Vec<OutcomeMember>, out: &mut Decision) {
+        if members.is_empty() {
+            return;
+        }
+        let lane = home(self);
+        let key = Key::numbered(self.run, lane.lane, &[self.id, self.rows_written]);
+        self.rows_written += 1;
+        let row = OutcomeRow { version: self.version, members };
+        put(out, Table::Outcome, key, row.encode());
+    }
+}

@@ -1,0 +1,367 @@
+//! Resume: the machine again, from committed rows.
+//!
+//! Everything above a lane's `low` is read again by its source; what outcome rows say about those
+//! events waits in the lane until they come. Materialised activations come from their own rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::activation::{self, Entry, Held, OutcomeMember, OutcomeRow, Snapshot, Standing};
+use crate::codec::{DecodeError, Reader};
+use crate::command::{ActivationKey, Decision, Fence, LaneId, Ms};
+use crate::dag::{Dag, Order};
+use crate::lane::{Cursor, Lane, Recovered, Suspect};
+use crate::limits;
+use crate::machine::{Machine, Timer, put};
+use crate::row::{Row, Table, Write};
+use crate::run::{Run, RunRow, Signal};
+
+/// Why rows cannot become a machine again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResumeError {
+    /// A row's body or address is damaged.
+    #[error("table {table}: {error}")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// A row speaks of a run, lane or version that is not there.
+    #[error("table {table}: run {run}, lane {lane}: {what} is missing")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// The run it belongs to.
+        run: u32,
+        /// The lane it belongs to.
+        lane: u32,
+        /// What is missing.
+        what: String,
+    },
+}
+
+impl Machine {
+    /// Builds the machine from every row of the truth tables. `unclean`: the last stop was no
+    /// clean close, so lanes start in probation (C6). The decision holds what the next commit must
+    /// say about that; lanes are opened again by `Command::OpenLane`.
+    ///
+    /// # Errors
+    /// A row that does not decode, or that refers to what is not there.
+    pub fn resume(
+        fence: Fence,
+        now: Ms,
+        unclean: bool,
+        rows: Vec<Row>,
+        versions: &BTreeMap<String, Arc<Dag>>,
+    ) -> Result<(Self, Decision), ResumeError> {
+        let mut machine = Self::new(fence);
+        machine.now = now;
+        let mut out = Decision::default();
+        let mut tables: BTreeMap<Table, Vec<Row>> = BTreeMap::new();
+        for row in rows {
+            tables.entry(row.table).or_default().push(row);
+        }
+        let mut take = |table: Table| tables.remove(&table).unwrap_or_default();
+        for row in take(Table::Run) {
+            machine.resume_run(row, versions)?;
+        }
+        for row in take(Table::Lane) {
+            machine.resume_lane(row, unclean)?;
+        }
+        for row in take(Table::State) {
+            machine.resume_state(&row)?;
+        }
+        for row in take(Table::Batch) {
+            machine.resume_batch(&row)?;
+        }
+        for row in take(Table::Suspect) {
+            machine.resume_suspect(&row, unclean, &mut out)?;
+        }
+        for row in take(Table::Signal) {
+            machine.resume_signal(&row)?;
+        }
+        let mut activations = BTreeMap::new();
+        for row in take(Table::Activation) {
+            let bad = || missing(&row, "a whole address");
+            let key = activation::parse_row_key(&row.key).ok_or_else(bad)?;
+            let decoded = Snapshot::decode(key, row.body.clone()).map_err(damaged(&row))?;
+            machine.lane_of(&row)?;
+            activations.insert(key, decoded);
+        }
+        let mut outcomes = take(Table::Outcome);
+        // By wave, then by row: the order in which they were written.
+        outcomes.sort_by(|a, b| a.key.id.cmp(&b.key.id));
+        for row in outcomes {
+            machine.resume_outcome(row, &mut activations)?;
+        }
+        machine.resume_activations(activations);
+        machine.register_below_low();
+        machine.pump(&mut out);
+        Ok((machine, out))
+    }
+
+    fn resume_run(
+        &mut self,
+        row: Row,
+        versions: &BTreeMap<String, Arc<Dag>>,
+    ) -> Result<(), ResumeError> {
+        let ix = row.key.run;
+        let decoded = RunRow::decode(row.body.clone()).map_err(damaged(&row))?;
+        let dag = |version: &String| {
+            versions.get(version).cloned().ok_or_else(|| missing(&row, &format!("version {version}")))
+        };
+        let dags = decoded.versions.iter().map(dag).collect::<Result<Vec<_>, _>>()?;
+        self.runs.insert(ix, Run::new(ix, decoded, dags));
+        self.dirty_runs.insert(ix);
+        Ok(())
+    }
+
+    fn run_of(&mut self, row: &Row) -> Result<&mut Run, ResumeError> {
+        self.runs.get_mut(&row.key.run).ok_or_else(|| missing(row, "its run"))
+    }
+
+    fn lane_of(&mut self, row: &Row) -> Result<&mut Lane, ResumeError> {
+        let lane = row.key.lane;
+        self.run_of(row)?.lanes.get_mut(&lane).ok_or_else(|| missing(row, "its lane"))
+    }
+
+    fn resume_lane(&mut self, row: Row, unclean: bool) -> Result<(), ResumeError> {
+        let cursor = Cursor::decode(row.body.clone()).map_err(damaged(&row))?;
+        let id = LaneId { run: row.key.run, lane: row.key.lane };
+        let run = self.run_of(&row)?;
+        let mut lane = Lane::new(id, cursor);
+        if unclean {
+            lane.probation = limits::PROBATION_EVENTS;
+        }
+        run.lanes.insert(id.lane, lane);
+        Ok(())
+    }
+
+    fn resume_state(&mut self, row: &Row) -> Result<(), ResumeError> {
+        let (scope, name, value) =
+            crate::state::decode(&row.key, row.body.clone()).map_err(damaged(row))?;
+        self.run_of(row)?.state.entry(scope).or_default().insert(name, value);
+        Ok(())
+    }
+
+    fn resume_batch(&mut self, row: &Row) -> Result<(), ResumeError> {
+        let mut body = Reader::new("batch", row.body.clone(), 1).map_err(damaged(row))?;
+        let count = body.small().map_err(damaged(row))?;
+        let first = position(row)?;
+        self.lane_of(row)?.batches.insert(first, count);
+        Ok(())
+    }
+
+    /// What was in flight at an unclean stop has one stop more on its record.
+    fn resume_suspect(
+        &mut self,
+        row: &Row,
+        unclean: bool,
+        out: &mut Decision,
+    ) -> Result<(), ResumeError> {
+        let mut suspect = Suspect::decode(row.body.clone()).map_err(damaged(row))?;
+        let first = position(row)?;
+        let lane = self.lane_of(row)?;
+        if suspect.last < lane.cursor.low {
+            out.writes.push(Write::Delete(Table::Suspect, row.key.clone()));
+            return Ok(());
+        }
+        if unclean && suspect.in_flight {
+            suspect.stops += 1;
+            suspect.in_flight = false;
+            put(out, Table::Suspect, row.key.clone(), suspect.encode());
+        }
+        lane.probation = limits::PROBATION_EVENTS;
+        lane.suspects.insert(first, suspect);
+        Ok(())
+    }
+
+    fn resume_signal(&mut self, row: &Row) -> Result<(), ResumeError> {
+        let bad = damaged(row);
+        let mut body = Reader::new("signal", row.body.clone(), 1).map_err(&bad)?;
+        let mut read = || -> Result<Signal, DecodeError> {
+            Ok(Signal {
+                name: body.text()?,
+                key: body.wide()?,
+                body: body.bytes()?,
+                expires: body.int()?,
+                consumed: body.flag()?,
+            })
+        };
+        let signal = read().map_err(&bad)?;
+        let id = String::from_utf8_lossy(&row.key.id).into_owned();
+        self.timers.insert((signal.expires, Timer::Signal(row.key.run)));
+        self.run_of(row)?.signals.insert(id, signal);
+        Ok(())
+    }
+
+    /// Gives what an outcome row says to those it is about.
+    fn resume_outcome(
+        &mut self,
+        row: Row,
+        activations: &mut BTreeMap<ActivationKey, (Snapshot, Held)>,
+    ) -> Result<(), ResumeError> {
+        let decoded = OutcomeRow::decode(row.body.clone()).map_err(damaged(&row))?;
+        let wave = position(&row)?;
+        let home = row.key.lane;
+        let mut last = 0;
+        for member in decoded.members {
+            if member.lane == home {
+                last = last.max(member.position);
+            }
+            let lane = LaneId { run: row.key.run, lane: member.lane };
+            let key = ActivationKey { lane, position: member.position, child: member.child };
+            if let Some((snapshot, _)) = activations.get_mut(&key) {
+                if snapshot.round == member.round {
+                    merge(&mut snapshot.entries, member.entries);
+                }
+                continue;
+            }
+            self.recover(&row, decoded.version, member)?;
+        }
+        let lane = self.lane_of(&row)?;
+        if !lane.stale_rows.iter().any(|&(at, w)| w == wave && at >= last) {
+            lane.stale_rows.retain(|&(_, w)| w != wave);
+            lane.stale_rows.push((last, wave));
+        }
+        Ok(())
+    }
+
+    fn recover(
+        &mut self,
+        row: &Row,
+        version: u16,
+        member: OutcomeMember,
+    ) -> Result<(), ResumeError> {
+        let run = self.run_of(row)?;
+        let Some(lane) = run.lanes.get_mut(&member.lane) else { return Ok(()) };
+        let gone = member.position < lane.cursor.low || lane.was_settled(member.position);
+        if gone || member.round > 0 {
+            return Ok(());
+        }
+        let recovered = lane
+            .recovered
+            .entry((member.position, member.child))
+            .or_insert_with(|| Recovered { version, entries: Vec::new() });
+        merge(&mut recovered.entries, member.entries);
+        Ok(())
+    }
+
+    /// Materialised activations go on: parked ones rest, waiting ones wait, others are released.
+    fn resume_activations(&mut self, activations: BTreeMap<ActivationKey, (Snapshot, Held)>) {
+        for (key, (snapshot, held)) in activations {
+            let body = snapshot.encode(held);
+            let weight = snapshot.weight();
+            let event = snapshot.events.first();
+            let (event_key, since) = event.map_or((0, 0), |e| (e.key, e.arrived_ms));
+            let run = self.runs.get_mut(&key.lane.run).expect("checked with its lane");
+            let dag = Arc::clone(&run.dags[usize::from(snapshot.version)]);
+            let parked = matches!(held, Held::Parked(_));
+            let deferred = snapshot.ordered && dag.spec.order != Order::None;
+            if deferred {
+                let lane = run.lanes.get_mut(&key.lane.lane).expect("checked before");
+                lane.deferred.insert(key, snapshot.version);
+            }
+            let scope = None;
+            let materialised =
+                crate::run::Materialised { held, body, weight, scope, key: event_key, since };
+            run.hold(key, materialised);
+            if !parked {
+                run.row.counters.seen += weight;
+                self.reopen_join(key, &snapshot, &dag);
+                match snapshot.due().filter(|&due| due > self.now) {
+                    Some(due) => drop(self.timers.insert((due, Timer::Held(key)))),
+                    None if !deferred => self.releases.push(key),
+                    None => {
+                        let lane = self.runs.get_mut(&key.lane.run).and_then(|r| r.lane(key.lane));
+                        lane.expect("checked before").overdue.insert(key);
+                    }
+                }
+            }
+            if let Held::Open { until: Some(until) } = held {
+                self.timers.insert((until, Timer::Held(key)));
+            }
+        }
+    }
+
+    /// Everything below a lane's `low` is settled or materialised: its order is known already.
+    fn register_below_low(&mut self) {
+        let releases = &mut self.releases;
+        for run in self.runs.values_mut() {
+            let lanes: Vec<LaneId> = run.lanes.values().map(|lane| lane.id).collect();
+            for id in lanes {
+                run.register_deferred(id, u64::MAX, releases);
+            }
+        }
+    }
+
+    /// An activation that still lacks sources is open again (W6).
+    fn reopen_join(&mut self, key: ActivationKey, snapshot: &Snapshot, dag: &Dag) {
+        let run = self.runs.get_mut(&key.lane.run).expect("checked with its lane");
+        let source = run.lanes[&key.lane.lane].cursor.source;
+        let plan_ix = dag.plan_of_source[usize::from(source)];
+        let plan = &dag.plans[usize::from(plan_ix)];
+        let Some(event) = snapshot.events.first() else { return };
+        if !plan.is_join || snapshot.silenced {
+            return;
+        }
+        for step in &plan.steps[..plan.sources] {
+            let crate::dag::PlanNode::Source(other) = step.node else { continue };
+            let bound = other == source || snapshot.bound.iter().any(|(s, ..)| *s == other);
+            if !bound {
+                let open = run.open.entry((plan_ix, other)).or_default();
+                open.insert((event.arrived_ms, key));
+                run.open_keys.insert(key, event.key);
+            }
+        }
+        run.joins.insert(key, (u32::MAX, 0));
+    }
+}
+
+/// Later standings replace earlier ones, but nothing replaces an end.
+fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
+    for entry in later {
+        let same = |e: &&mut Entry| e.task == entry.task && e.instance == entry.instance;
+        match entries.iter_mut().find(same) {
+            Some(old) if is_final(&old.standing) => {}
+            Some(old) if rank(&old.standing) > rank(&entry.standing) => {}
+            Some(old) => *old = entry,
+            None => entries.push(entry),
+        }
+    }
+}
+
+const fn is_final(standing: &Standing) -> bool {
+    matches!(standing, Standing::Success { .. } | Standing::Skipped | Standing::Failed { .. })
+}
+
+/// The later of two standings that are no ends: more failures, then started after held.
+const fn rank(standing: &Standing) -> (u32, bool) {
+    match standing {
+        Standing::Hold { failures, .. } | Standing::Tried { failures, .. } => (*failures, false),
+        Standing::Started { failures } => (*failures, true),
+        _ => (u32::MAX, true),
+    }
+}
+
+fn damaged(row: &Row) -> impl Fn(DecodeError) -> ResumeError + use<> {
+    let table = row.table.name();
+    move |error| ResumeError::Damaged { table, error }
+}
+
+fn missing(row: &Row, what: &str) -> ResumeError {
+    ResumeError::Missing {
+        table: row.table.name(),
+        run: row.key.run,
+        lane: row.key.lane,
+        what: what.to_owned(),
+    }
+}
+
+/// The first number of a row's address.
+fn position(row: &Row) -> Result<u64, ResumeError> {
+    let bytes = row.key.id.get(..8).and_then(|b| b.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(|| missing(row, "a whole address"))
+}
+

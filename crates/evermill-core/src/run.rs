@@ -1,0 +1,252 @@
+//! Runs: a DAG switched on, with its versions, lanes, materialised activations and counters.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::activation::Held;
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::command::{ActivationKey, Counters, LaneId, Ms, RunIx, RunState, ScopeState};
+use crate::dag::{Dag, Order};
+use crate::lane::Lane;
+use crate::scope::{Scope, ScopeKey};
+
+/// Format number of run rows.
+const RUN_FORMAT: u8 = 1;
+
+/// The durable part of a run: its row. `seen` is not kept: it follows from the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunRow {
+    pub(crate) name: String,
+    pub(crate) dag: String,
+    pub(crate) state: RunState,
+    /// Version hashes; activations refer to them by index.
+    pub(crate) versions: Vec<String>,
+    /// Index of the version new activations use.
+    pub(crate) current: u16,
+    pub(crate) counters: Counters,
+    pub(crate) deadlines_missed: u64,
+    /// Failed loop iterations in a row (W15).
+    pub(crate) failures_in_a_row: u32,
+}
+
+const STATES: [RunState; 7] = [
+    RunState::Running,
+    RunState::Paused,
+    RunState::Draining,
+    RunState::Drained,
+    RunState::Stopped,
+    RunState::Finished,
+    RunState::Failed,
+];
+
+impl RunRow {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Writer::new(RUN_FORMAT);
+        let state = STATES.iter().position(|s| *s == self.state).unwrap_or_default();
+        out.text(&self.name).text(&self.dag).byte(state as u8);
+        out.int(self.versions.len() as u64);
+        for version in &self.versions {
+            out.text(version);
+        }
+        let c = &self.counters;
+        out.int(u64::from(self.current));
+        out.int(c.done).int(c.skipped).int(c.parked).int(c.dropped);
+        out.int(self.deadlines_missed).int(u64::from(self.failures_in_a_row));
+        out.finish()
+    }
+
+    pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
+        let mut body = Reader::new("run", body, RUN_FORMAT)?;
+        let (name, dag) = (body.text()?, body.text()?);
+        let state = usize::from(body.byte()?);
+        let state = *STATES.get(state).ok_or_else(|| body.error("unknown run state"))?;
+        let versions = (0..body.length()?).map(|_| body.text()).collect::<Result<_, _>>()?;
+        let current = body.small()?;
+        let mut counters = Counters {
+            seen: 0,
+            done: body.int()?,
+            skipped: body.int()?,
+            parked: body.int()?,
+            dropped: body.int()?,
+        };
+        counters.seen = counters.done + counters.skipped + counters.parked + counters.dropped;
+        let (deadlines_missed, failures_in_a_row) = (body.int()?, body.small()?);
+        body.end()?;
+        Ok(Self {
+            name,
+            dag,
+            state,
+            versions,
+            current,
+            counters,
+            deadlines_missed,
+            failures_in_a_row,
+        })
+    }
+}
+
+/// A materialised activation in memory: its row body, and what must be known without decoding it.
+#[derive(Debug, Clone)]
+pub(crate) struct Materialised {
+    pub(crate) held: Held,
+    pub(crate) body: Bytes,
+    pub(crate) weight: u64,
+    /// Place in its scope.
+    pub(crate) scope: Option<(ScopeKey, u64)>,
+    /// The first event's ordering and join key.
+    pub(crate) key: u128,
+    /// Arrival of its first event: what "oldest" means.
+    pub(crate) since: Ms,
+}
+
+/// Where state lives (W5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateScope {
+    /// The ordering scope; all zero under `order = "none"`.
+    pub scope: ScopeKey,
+    /// The task its names are private to under FIFO; empty when they are shared.
+    pub task: String,
+}
+
+/// A signal that was sent (W14).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signal {
+    pub(crate) name: String,
+    pub(crate) key: u128,
+    pub(crate) body: Bytes,
+    pub(crate) expires: Ms,
+    /// Kept only so that its id is known.
+    pub(crate) consumed: bool,
+}
+
+/// At most `members` starts per `interval` (W19).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    pub(crate) members: u32,
+    pub(crate) interval: Ms,
+    pub(crate) window_start: Ms,
+    pub(crate) used: u32,
+}
+
+/// Order in which a run's ready tasks are served: priority, then the most downstream first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Turn {
+    pub(crate) unimportance: i64,
+    pub(crate) shallowness: u16,
+    pub(crate) version: u16,
+    pub(crate) task: u16,
+}
+
+/// A run in memory.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) ix: RunIx,
+    pub(crate) row: RunRow,
+    pub(crate) dags: Vec<Arc<Dag>>,
+    pub(crate) lanes: BTreeMap<u32, Lane>,
+    pub(crate) materialised: BTreeMap<ActivationKey, Materialised>,
+    /// Of `materialised`, those not parked.
+    pub(crate) waiting: usize,
+    pub(crate) scopes: BTreeMap<ScopeKey, Scope>,
+    /// By scope and by the task its names are private to (W5); `u16::MAX` when they are shared.
+    pub(crate) state: BTreeMap<StateScope, ScopeState>,
+    /// Wave slots with ready members, by (version, task).
+    pub(crate) queues: BTreeMap<(u16, u16), VecDeque<u32>>,
+    pub(crate) ready: BTreeSet<Turn>,
+    /// Dispatches out, by (version, task).
+    pub(crate) out: BTreeMap<(u16, u16), u32>,
+    pub(crate) rates: BTreeMap<u16, Rate>,
+    /// Live waves.
+    pub(crate) waves: usize,
+    /// Open joins lacking a source: (plan, source) -> (opened, activation).
+    pub(crate) open: BTreeMap<(u16, u16), BTreeSet<(Ms, ActivationKey)>>,
+    /// Join keys of open activations.
+    pub(crate) open_keys: BTreeMap<ActivationKey, u128>,
+    /// Where open joins are: a wave slot and member; absent while materialised.
+    pub(crate) joins: BTreeMap<ActivationKey, (u32, u32)>,
+    /// Who waits for a signal: name -> (since, activation, task).
+    pub(crate) waiters: BTreeMap<String, BTreeSet<(Ms, ActivationKey, u16)>>,
+    pub(crate) signals: BTreeMap<String, Signal>,
+    /// Dispatches of this run so far: fairness between runs.
+    pub(crate) served: u64,
+}
+
+impl Run {
+    pub(crate) fn new(ix: RunIx, row: RunRow, dags: Vec<Arc<Dag>>) -> Self {
+        Self {
+            ix,
+            row,
+            dags,
+            lanes: BTreeMap::new(),
+            materialised: BTreeMap::new(),
+            waiting: 0,
+            scopes: BTreeMap::new(),
+            state: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            out: BTreeMap::new(),
+            rates: BTreeMap::new(),
+            waves: 0,
+            open: BTreeMap::new(),
+            open_keys: BTreeMap::new(),
+            joins: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            signals: BTreeMap::new(),
+            served: 0,
+        }
+    }
+
+    pub(crate) fn dag(&self) -> &Arc<Dag> {
+        &self.dags[usize::from(self.row.current)]
+    }
+
+    pub(crate) fn lane(&mut self, lane: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(&lane.lane)
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.row.state == RunState::Running
+    }
+
+    pub(crate) fn works(&self) -> bool {
+        matches!(self.row.state, RunState::Running | RunState::Draining)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.row.state, RunState::Stopped | RunState::Finished | RunState::Failed)
+    }
+
+    /// The scope an activation is ordered in (W4); `None` when nothing is ordered.
+    pub(crate) fn order_scope(order: Order, lane: u32, key: u128) -> Option<ScopeKey> {
+        match order {
+            Order::None => None,
+            Order::Key => Some(ScopeKey { lane, key }),
+            Order::Partition | Order::Serial => Some(ScopeKey { lane, key: 0 }),
+        }
+    }
+
+    /// The scope its state lives in (W5).
+    pub(crate) fn state_scope(dag: &Dag, task: u16, lane: u32, key: u128) -> StateScope {
+        let order = dag.spec.order;
+        let scope = Self::order_scope(order, lane, key).unwrap_or(ScopeKey { lane: 0, key: 0 });
+        let private = matches!(order, Order::Key | Order::Partition);
+        let task = &dag.spec.tasks[usize::from(task)].id;
+        StateScope { scope, task: if private { task.clone() } else { String::new() } }
+    }
+
+    pub(crate) fn hold(&mut self, key: ActivationKey, materialised: Materialised) {
+        let parked = matches!(materialised.held, Held::Parked(_));
+        self.waiting += usize::from(!parked);
+        if let Some(old) = self.materialised.insert(key, materialised) {
+            self.waiting -= usize::from(!matches!(old.held, Held::Parked(_)));
+        }
+    }
+
+    pub(crate) fn unhold(&mut self, key: ActivationKey) -> Option<Materialised> {
+        let old = self.materialised.remove(&key)?;
+        self.waiting -= usize::from(!matches!(old.held, Held::Parked(_)));
+        Some(old)
+    }
+}
