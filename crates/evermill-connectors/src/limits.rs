@@ -30,6 +30,10 @@ pub const KAFKA_QUEUE_BACKOFF: Duration = Duration::from_millis(10);
 /// How often the topic's description is read again: bounds how late added partitions are found.
 pub const KAFKA_DISCOVERY: Duration = Duration::from_secs(10);
 
+/// How long a topic may be missing before librdkafka believes that it is gone. Brokers tell each
+/// other of a new topic within this time.
+pub const KAFKA_PROPAGATION: Duration = Duration::from_secs(3);
+
 /// How often librdkafka reports its state: bounds how late trouble and lag are seen.
 pub const KAFKA_STATISTICS: Duration = Duration::from_secs(1);
 
@@ -43,6 +47,10 @@ pub const KAFKA_ASK: Duration = Duration::from_secs(2);
 /// The same while the topic is not found yet: then nothing else can be done, but whoever wants to
 /// stop must not wait for long.
 pub const KAFKA_DISCOVERY_ASK: Duration = Duration::from_millis(500);
+
+/// So many of these questions may go unanswered before that is called trouble: a first connection
+/// takes its time.
+pub const KAFKA_DISCOVERY_PATIENCE: u32 = 6;
 
 /// How long after an unanswered question it is asked again.
 pub const KAFKA_ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -111,6 +111,10 @@ impl Connection {
                 "fetch.queue.backoff.ms",
                 millis(limits::KAFKA_QUEUE_BACKOFF),
             )
+            .set(
+                "topic.metadata.propagation.max.ms",
+                millis(limits::KAFKA_PROPAGATION),
+            )
             .set("statistics.interval.ms", millis(limits::KAFKA_STATISTICS));
         set_default(
             &mut config,

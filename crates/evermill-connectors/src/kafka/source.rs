@@ -46,6 +46,8 @@ pub struct KafkaSource {
     /// Whether the lanes have to be looked up (again), and when.
     discover_at: Option<Instant>,
     discovered_once: bool,
+    /// Questions after the topic that got no answer.
+    unanswered: u32,
     health: Health,
     /// Said by something else than `poll`.
     pending: Vec<SourceEvent>,
@@ -89,6 +91,7 @@ impl KafkaSource {
             topic_id: None,
             discover_at: Some(Instant::now()),
             discovered_once: false,
+            unanswered: 0,
             health: Health::default(),
             pending: Vec::new(),
             turn: 0,
@@ -175,6 +178,10 @@ impl KafkaSource {
                 self.consumer(count)?;
                 self.found(count, out);
             }
+            Err(code) if self.not_yet(code) => {
+                self.unanswered += 1;
+                self.discover_at = Some(Instant::now());
+            }
             Err(code) => {
                 self.health.set(Some(self.explain(code)));
                 self.discover_at = Some(Instant::now() + limits::KAFKA_ASK_AGAIN);
@@ -182,6 +189,14 @@ impl KafkaSource {
         }
         self.health.tell(out);
         Ok(())
+    }
+
+    /// Whether an unanswered question is still no trouble: a first connection takes its time.
+    fn not_yet(&self, code: RDKafkaErrorCode) -> bool {
+        use RDKafkaErrorCode as Code;
+        matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure)
+            && self.unanswered < limits::KAFKA_DISCOVERY_PATIENCE
+            && self.health.last_error().is_none()
     }
 
     fn explain(&self, code: RDKafkaErrorCode) -> Trouble {

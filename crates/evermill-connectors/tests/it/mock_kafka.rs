@@ -20,11 +20,11 @@ fn topic(name: &str, lanes: u32) -> Topic {
 }
 
 fn degraded(driver: &Driver) -> Vec<&str> {
-    let reason = |event| match event {
-        &SourceEvent::Degraded { ref reason } => Some(reason.as_str()),
+    let reasons = driver.said.iter().filter_map(|event| match event {
+        SourceEvent::Degraded { reason } => Some(reason.as_str()),
         _ => None,
-    };
-    driver.said.iter().filter_map(reason).collect()
+    });
+    reasons.collect()
 }
 
 fn recovered(driver: &Driver) -> bool {
