@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -268,16 +269,14 @@ impl Queue {
         waiting.closed
     }
 
-    /// Closes and empties the queue; nobody is answered under the lock.
-    fn close_and_take(&self) -> Vec<Ticket> {
+    /// Closes the queue and answers what is still in it; nobody is answered under the lock.
+    fn close_and_stop(&self) {
         self.close();
         let jobs = std::mem::take(&mut self.lock().jobs);
-        jobs.into_iter()
-            .filter_map(|job| match job {
-                Job::Commit { ticket, .. } => Some(ticket),
-                Job::Between(_) => None,
-            })
-            .collect()
+        tell_all(jobs.into_iter().filter_map(|job| match job {
+            Job::Commit { ticket, .. } => Some((ticket, Err(CommitError::Stopped))),
+            Job::Between(_) => None,
+        }));
     }
 }
 
@@ -344,9 +343,7 @@ impl Worker {
                 Next::Closed => return self.store,
             };
             if let Err(error) = done {
-                for ticket in self.queue.close_and_take() {
-                    ticket(Err(CommitError::Stopped));
-                }
+                self.queue.close_and_stop();
                 (self.events)(Event::Stopped(error));
                 return self.store;
             }
@@ -362,9 +359,11 @@ impl Worker {
                 Ok(())
             }
             Err(error) => {
-                tickets
-                    .into_iter()
-                    .for_each(|ticket| ticket(Err(error.clone())));
+                tell_all(
+                    tickets
+                        .into_iter()
+                        .map(|ticket| (ticket, Err(error.clone()))),
+                );
                 Err(error)
             }
         }
@@ -412,18 +411,29 @@ struct AnswerRest(Arc<Queue>);
 
 impl Drop for AnswerRest {
     fn drop(&mut self) {
-        for ticket in self.0.close_and_take() {
-            ticket(Err(CommitError::Stopped));
-        }
+        self.0.close_and_stop();
     }
 }
 
 fn answer(committed: &Committed, tickets: Vec<Ticket>) {
     let mut refused = committed.refused.iter().peekable();
-    for (index, ticket) in tickets.into_iter().enumerate() {
+    tell_all(tickets.into_iter().enumerate().map(|(index, ticket)| {
         match refused.next_if(|refused| refused.index == index) {
-            Some(refused) => ticket(Err(refused.to_error())),
-            None => ticket(Ok(committed.id)),
+            Some(refused) => (ticket, Err(refused.to_error())),
+            None => (ticket, Ok(committed.id)),
         }
+    }));
+}
+
+/// Answers everybody, even when a ticket panics; the panic goes on afterwards.
+fn tell_all(answers: impl Iterator<Item = (Ticket, Result<CommitId, CommitError>)>) {
+    let mut panicked = None;
+    for (ticket, answer) in answers {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ticket(answer))) {
+            panicked = Some(panic);
+        }
+    }
+    if let Some(panic) = panicked {
+        resume_unwind(panic);
     }
 }

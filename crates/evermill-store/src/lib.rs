@@ -18,6 +18,7 @@ mod history;
 pub mod limits;
 mod lock;
 mod memory;
+mod sqlite;
 
 mod step;
 mod store;
@@ -29,6 +30,9 @@ pub use faulty::{Fault, Faults, FaultyStore};
 pub use history::{HistoryEntry, HistoryPage, HistoryQuery};
 pub use lock::DirLock;
 pub use memory::{MemoryDisk, MemoryStore};
+#[cfg(feature = "sabotage")]
+pub use sqlite::Sabotage;
+pub use sqlite::{Options, SqliteStore};
 
 pub use step::{Step, StepHook};
 pub use store::{

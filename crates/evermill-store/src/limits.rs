@@ -21,8 +21,9 @@ pub const PAGE_RESERVED_BYTES: usize = 8;
 pub const CACHE_PAGES: usize = 1_024;
 /// Log frames after which a checkpoint runs as soon as nobody waits.
 pub const CHECKPOINT_FRAMES_IDLE: u64 = 500;
-/// Log frames after which a checkpoint runs between groups even under load.
-pub const CHECKPOINT_FRAMES_MAX: u64 = 4_000;
+/// Log frames after which a checkpoint runs between groups even under load. The log's index grows
+/// a second page at 4,062 frames, and on a full disk it could not.
+pub const CHECKPOINT_FRAMES_MAX: u64 = 3_000;
 /// Size the log file is cut back to when it starts over, bytes.
 pub const LOG_BYTES_KEPT: usize = 64 << 20;
 
@@ -42,6 +43,10 @@ const _: () = assert!(
     "a full queue holds at least one full group"
 );
 const _: () = assert!(CHECKPOINT_FRAMES_IDLE < CHECKPOINT_FRAMES_MAX);
+const _: () = assert!(
+    CHECKPOINT_FRAMES_MAX + (GROUP_BYTES / PAGE_BYTES) as u64 <= 4_062,
+    "a full group after the last frame that is waited for still fits the log's index"
+);
 const _: () = assert!(HISTORY_PAGE_ROWS <= HISTORY_PAGE_ROWS_MAX);
 const _: () = assert!(
     HISTORY_BYTES >= 4 * SEGMENT_BYTES,

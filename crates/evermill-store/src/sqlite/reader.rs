@@ -1,0 +1,115 @@
+//! Reading history beside the writer, on a read-only connection of this process.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::history::Segment;
+use super::load::decode_history;
+use super::open::{read_header, read_segments, sqlite_error};
+use super::schema;
+use crate::error::StoreError;
+use crate::history::{HistoryEntry, HistoryPage, HistoryQuery};
+use crate::limits;
+use crate::store::Reader;
+use crate::sum::Sums;
+
+/// Pages a reader keeps in memory.
+const CACHE_PAGES: usize = 128;
+
+#[derive(Debug)]
+pub(super) struct SqliteReader {
+    connection: Connection,
+    path: PathBuf,
+    sums: Sums,
+}
+
+impl SqliteReader {
+    pub(super) fn open(path: &Path, sums: Sums) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags)?;
+            // Only the writer checkpoints, also when a reader is the last to go.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.execute_batch(&format!(
+                "PRAGMA query_only=ON; PRAGMA cache_size={CACHE_PAGES}"
+            ))?;
+            Ok(connection)
+        };
+        let connection =
+            open().map_err(|error| sqlite_error(path, "opening for reading", &error))?;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            sums,
+        })
+    }
+
+    /// Looks through one segment; true when the page is full or the budget used up.
+    fn look(
+        &self,
+        number: u64,
+        query: &HistoryQuery,
+        page: &mut HistoryPage,
+    ) -> Result<bool, StoreError> {
+        let failed = |error| sqlite_error(&self.path, "reading history", &error);
+        let damaged = |what: String| StoreError::Damaged {
+            path: self.path.clone(),
+            what,
+        };
+        let problems = if query.problems {
+            " AND (parked > 0 OR dropped > 0)"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "{} WHERE id < ?1{problems} ORDER BY id DESC",
+            schema::select_history(number)
+        );
+        let before = query.before.map_or(i64::MAX, u64::cast_signed);
+        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        let mut rows = statement.query([before]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let (id, row, sum) = decode_history(row)
+                .ok_or_else(|| damaged(format!("h_{number} has wrong types")))?;
+            if page.entries.len() == query.page_rows() || page.examined == limits::HISTORY_SCAN_ROWS
+            {
+                page.more = Some(id + 1);
+                return Ok(true);
+            }
+            page.examined += 1;
+            if query.matches(&row) {
+                if self.sums.history(id, &row) != sum {
+                    return Err(damaged(format!("h_{number}: row {id} fails its checksum")));
+                }
+                page.entries.push(HistoryEntry { id, row });
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Reader for SqliteReader {
+    fn history(&mut self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
+        // One snapshot for header, segments and rows; it ends when `_snapshot` is dropped.
+        let _snapshot = self
+            .connection
+            .unchecked_transaction()
+            .map_err(|error| sqlite_error(&self.path, "reading history", &error))?;
+        let header = read_header(&self.connection, &self.path)?;
+        let closed = read_segments(&self.connection, &self.path, &header, self.sums)?;
+        let mut page = HistoryPage::default();
+        if self.look(header.history.open, query, &mut page)? {
+            return Ok(page);
+        }
+        let newer =
+            |segment: &&Segment| query.before.is_none_or(|before| segment.first_id < before);
+        for segment in closed.iter().rev().filter(newer) {
+            if segment.may_match(query) && self.look(segment.number, query, &mut page)? {
+                break;
+            }
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,16 @@
+//! The store's tests, one binary.
+
+#![allow(
+    unreachable_pub,
+    reason = "support modules are shared with the examples"
+)]
+
+mod child;
+mod committing;
+mod conformance;
+mod crashing;
+mod locking;
+mod power;
+mod tampering;
+#[path = "../support/workload.rs"]
+mod workload;
