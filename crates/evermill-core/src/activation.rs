@@ -28,17 +28,29 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// Succeeded, with what it brought; `forced` are the tasks it skipped, as task indexes.
-    Success { result: Option<Bytes>, map_length: Option<u32>, forced: Vec<u16> },
+    Success {
+        result: Option<Bytes>,
+        map_length: Option<u32>,
+        forced: Vec<u16>,
+    },
     /// Skipped itself.
     Skipped,
     /// Failed for good.
     Failed { failures: u32, error: Bytes },
     /// Waits for its next try or for an event, until `due` if there is one.
-    Hold { failures: u32, due: Option<Ms>, error: Option<Bytes> },
+    Hold {
+        failures: u32,
+        due: Option<Ms>,
+        error: Option<Bytes>,
+    },
     /// Started under `on_interrupt = "fail"`; found at resume it means: interrupted (C4).
     Started { failures: u32 },
     /// Not ended, but failed before: the tries count.
-    Tried { failures: u32, interruptions: u32, error: Option<Bytes> },
+    Tried {
+        failures: u32,
+        interruptions: u32,
+        error: Option<Bytes>,
+    },
 }
 
 /// Why an activation is parked.
@@ -112,8 +124,13 @@ impl Snapshot {
             Held::Open { until } => out.byte(3).option(until),
             Held::Parked(reason) => out.byte(4).byte(reason as u8),
         };
-        out.int(self.last).int(u64::from(self.version)).int(u64::from(self.round));
-        out.flag(self.ordered).flag(self.late).flag(self.silenced).int(self.events.len() as u64);
+        out.int(self.last)
+            .int(u64::from(self.version))
+            .int(u64::from(self.round));
+        out.flag(self.ordered)
+            .flag(self.late)
+            .flag(self.silenced)
+            .int(self.events.len() as u64);
         for event in &self.events {
             encode_event(&mut out, event);
         }
@@ -131,37 +148,68 @@ impl Snapshot {
         let held = match body.byte()? {
             1 => Held::Waiting,
             2 => Held::Behind,
-            3 => Held::Open { until: body.option()? },
+            3 => Held::Open {
+                until: body.option()?,
+            },
             4 => Held::Parked(decode_reason(&mut body)?),
             _ => return Err(body.error("unknown kind of hold")),
         };
         let (last, version, round) = (body.int()?, body.small()?, body.small()?);
         let (ordered, late, silenced) = (body.flag()?, body.flag()?, body.flag()?);
-        let events =
-            (0..body.length()?).map(|_| decode_event(&mut body)).collect::<Result<_, _>>()?;
+        let events = (0..body.length()?)
+            .map(|_| decode_event(&mut body))
+            .collect::<Result<_, _>>()?;
         let mut bound = Vec::new();
         for _ in 0..body.length()? {
             let source = body.small()?;
-            let lane = LaneId { run: key.lane.run, lane: body.small()? };
+            let lane = LaneId {
+                run: key.lane.run,
+                lane: body.small()?,
+            };
             bound.push((source, lane, decode_event(&mut body)?));
         }
         let entries = decode_entries(&mut body)?;
         body.end()?;
-        Ok((Self { key, last, version, round, ordered, late, silenced, events, bound, entries }, held))
+        Ok((
+            Self {
+                key,
+                last,
+                version,
+                round,
+                ordered,
+                late,
+                silenced,
+                events,
+                bound,
+                entries,
+            },
+            held,
+        ))
     }
 }
 
 /// The address of an activation's row.
 pub(crate) fn row_key(key: ActivationKey) -> Key {
-    Key::numbered(key.lane.run, key.lane.lane, &[key.position, u64::from(key.child)])
+    Key::numbered(
+        key.lane.run,
+        key.lane.lane,
+        &[key.position, u64::from(key.child)],
+    )
 }
 
 /// The activation a row address names.
 pub(crate) fn parse_row_key(key: &Key) -> Option<ActivationKey> {
     let position = u64::from_be_bytes(key.id.get(..8)?.try_into().ok()?);
     let child = u64::from_be_bytes(key.id.get(8..16)?.try_into().ok()?);
-    let lane = LaneId { run: key.run, lane: key.lane };
-    Some(ActivationKey { lane, position, child: u32::try_from(child).ok()? })
+    let lane = LaneId {
+        run: key.run,
+        lane: key.lane,
+    };
+    Some(ActivationKey {
+        lane,
+        position,
+        child: u32::try_from(child).ok()?,
+    })
 }
 
 fn decode_reason(body: &mut Reader) -> Result<ParkReason, DecodeError> {
@@ -176,7 +224,10 @@ fn decode_reason(body: &mut Reader) -> Result<ParkReason, DecodeError> {
 }
 
 fn encode_event(out: &mut Writer, event: &Event) {
-    out.int(event.position).wide(event.key).int(event.arrived_ms).bytes(&event.body);
+    out.int(event.position)
+        .wide(event.key)
+        .int(event.arrived_ms)
+        .bytes(&event.body);
 }
 
 fn decode_event(body: &mut Reader) -> Result<Event, DecodeError> {
@@ -191,13 +242,24 @@ fn decode_event(body: &mut Reader) -> Result<Event, DecodeError> {
 fn encode_entries(out: &mut Writer, entries: &[Entry]) {
     out.int(entries.len() as u64);
     for entry in entries {
-        out.int(u64::from(entry.task)).int(u64::from(entry.instance));
+        out.int(u64::from(entry.task))
+            .int(u64::from(entry.instance));
         match &entry.standing {
-            Standing::Success { result: None, map_length: None, forced } if forced.is_empty() => {
+            Standing::Success {
+                result: None,
+                map_length: None,
+                forced,
+            } if forced.is_empty() => {
                 out.byte(1);
             }
-            Standing::Success { result, map_length, forced } => {
-                out.byte(2).option_bytes(result.as_ref()).option(map_length.map(u64::from));
+            Standing::Success {
+                result,
+                map_length,
+                forced,
+            } => {
+                out.byte(2)
+                    .option_bytes(result.as_ref())
+                    .option(map_length.map(u64::from));
                 out.int(forced.len() as u64);
                 for task in forced {
                     out.int(u64::from(*task));
@@ -207,12 +269,25 @@ fn encode_entries(out: &mut Writer, entries: &[Entry]) {
             Standing::Failed { failures, error } => {
                 out.byte(4).int(u64::from(*failures)).bytes(error);
             }
-            Standing::Hold { failures, due, error } => {
-                out.byte(5).int(u64::from(*failures)).option(*due).option_bytes(error.as_ref());
+            Standing::Hold {
+                failures,
+                due,
+                error,
+            } => {
+                out.byte(5)
+                    .int(u64::from(*failures))
+                    .option(*due)
+                    .option_bytes(error.as_ref());
             }
             Standing::Started { failures } => drop(out.byte(6).int(u64::from(*failures))),
-            Standing::Tried { failures, interruptions, error } => {
-                out.byte(7).int(u64::from(*failures)).int(u64::from(*interruptions));
+            Standing::Tried {
+                failures,
+                interruptions,
+                error,
+            } => {
+                out.byte(7)
+                    .int(u64::from(*failures))
+                    .int(u64::from(*interruptions));
                 out.option_bytes(error.as_ref());
             }
         }
@@ -224,7 +299,11 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
     for _ in 0..body.length()? {
         let (task, instance) = (body.small()?, body.small()?);
         let standing = match body.byte()? {
-            1 => Standing::Success { result: None, map_length: None, forced: Vec::new() },
+            1 => Standing::Success {
+                result: None,
+                map_length: None,
+                forced: Vec::new(),
+            },
             2 => {
                 let result = body.option_bytes()?;
                 let map_length = match body.option()? {
@@ -233,18 +312,28 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
                         u32::try_from(length).map_err(|_| body.error("map length too large"))?,
                     ),
                 };
-                let forced =
-                    (0..body.length()?).map(|_| body.small()).collect::<Result<_, _>>()?;
-                Standing::Success { result, map_length, forced }
+                let forced = (0..body.length()?)
+                    .map(|_| body.small())
+                    .collect::<Result<_, _>>()?;
+                Standing::Success {
+                    result,
+                    map_length,
+                    forced,
+                }
             }
             3 => Standing::Skipped,
-            4 => Standing::Failed { failures: body.small()?, error: body.bytes()? },
+            4 => Standing::Failed {
+                failures: body.small()?,
+                error: body.bytes()?,
+            },
             5 => Standing::Hold {
                 failures: body.small()?,
                 due: body.option()?,
                 error: body.option_bytes()?,
             },
-            6 => Standing::Started { failures: body.small()? },
+            6 => Standing::Started {
+                failures: body.small()?,
+            },
             7 => Standing::Tried {
                 failures: body.small()?,
                 interruptions: body.small()?,
@@ -252,7 +341,11 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
             },
             _ => return Err(body.error("unknown standing")),
         };
-        entries.push(Entry { task, instance, standing });
+        entries.push(Entry {
+            task,
+            instance,
+            standing,
+        });
     }
     Ok(entries)
 }
@@ -278,7 +371,8 @@ pub(crate) struct OutcomeMember {
 impl OutcomeRow {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::new(OUTCOME_FORMAT);
-        out.int(u64::from(self.version)).int(self.members.len() as u64);
+        out.int(u64::from(self.version))
+            .int(self.members.len() as u64);
         let mut previous = 0;
         for member in &self.members {
             out.signed(member.position.wrapping_sub(previous).cast_signed());
@@ -298,7 +392,13 @@ impl OutcomeRow {
             position = position.wrapping_add(body.signed()?.cast_unsigned());
             let (lane, child, round) = (body.small()?, body.small()?, body.small()?);
             let entries = decode_entries(&mut body)?;
-            members.push(OutcomeMember { lane, position, child, round, entries });
+            members.push(OutcomeMember {
+                lane,
+                position,
+                child,
+                round,
+                entries,
+            });
         }
         body.end()?;
         Ok(Self { version, members })

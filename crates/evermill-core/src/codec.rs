@@ -95,7 +95,11 @@ impl Reader {
     /// Opens a body and checks its format number.
     pub(crate) fn new(what: &'static str, body: Bytes, format: u8) -> Result<Self, DecodeError> {
         let total = body.len();
-        let mut reader = Self { what, rest: body, total };
+        let mut reader = Self {
+            what,
+            rest: body,
+            total,
+        };
         if reader.byte()? == format {
             Ok(reader)
         } else {
@@ -104,7 +108,11 @@ impl Reader {
     }
 
     pub(crate) fn error(&self, why: &'static str) -> DecodeError {
-        DecodeError { what: self.what, at: self.total - self.rest.len(), why }
+        DecodeError {
+            what: self.what,
+            at: self.total - self.rest.len(),
+            why,
+        }
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
@@ -166,7 +174,11 @@ impl Reader {
     }
 
     pub(crate) fn option_bytes(&mut self) -> Result<Option<Bytes>, DecodeError> {
-        Ok(if self.flag()? { Some(self.bytes()?) } else { None })
+        Ok(if self.flag()? {
+            Some(self.bytes()?)
+        } else {
+            None
+        })
     }
 
     /// A count of things that take at least one byte each: bounded by what is left.
@@ -179,6 +191,10 @@ impl Reader {
     }
 
     pub(crate) fn end(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.error("bytes are left over")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error("bytes are left over"))
+        }
     }
 }

@@ -28,7 +28,9 @@ pub enum Order {
 
 /// What happens to an activation that settled *failed* (W10). Ordered from weakest to strongest:
 /// where several failed tasks disagree, the strongest wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Recorded and counted, nothing kept.
@@ -103,7 +105,11 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { delay_ms: 1_000, exponential: false, max_ms: limits::BACKOFF_MS_MAX }
+        Self {
+            delay_ms: 1_000,
+            exponential: false,
+            max_ms: limits::BACKOFF_MS_MAX,
+        }
     }
 }
 
@@ -111,8 +117,14 @@ impl Backoff {
     /// Milliseconds to wait after the given number of failed tries (1 or more).
     #[must_use]
     pub fn after(&self, failures: u32) -> u64 {
-        let doublings = if self.exponential { failures.saturating_sub(1).min(40) } else { 0 };
-        self.delay_ms.saturating_mul(1 << doublings).min(self.max_ms)
+        let doublings = if self.exponential {
+            failures.saturating_sub(1).min(40)
+        } else {
+            0
+        };
+        self.delay_ms
+            .saturating_mul(1 << doublings)
+            .min(self.max_ms)
     }
 }
 
@@ -206,7 +218,11 @@ impl SourceSpec {
     /// A source whose every event is an activation.
     #[must_use]
     pub fn new(id: impl Into<String>) -> Self {
-        Self { id: id.into(), batch: None, looped: None }
+        Self {
+            id: id.into(),
+            batch: None,
+            looped: None,
+        }
     }
 }
 
@@ -342,7 +358,10 @@ impl Dag {
     /// # Errors
     /// Every fault found, not only the first.
     pub fn compile(spec: DagSpec) -> Result<Self, Vec<Fault>> {
-        let mut faults = Faults { dag: &spec.id, list: Vec::new() };
+        let mut faults = Faults {
+            dag: &spec.id,
+            list: Vec::new(),
+        };
         check_ids(&spec, &mut faults);
         check_edges(&spec, &mut faults);
         check_options(&spec, &mut faults);
@@ -359,15 +378,30 @@ impl Dag {
             }
             plans.push(lay_out(&spec, &order, &group));
         }
-        let mut faults = Faults { dag: &spec.id, list: Vec::new() };
+        let mut faults = Faults {
+            dag: &spec.id,
+            list: Vec::new(),
+        };
         for (index, task) in spec.tasks.iter().enumerate() {
             if plans.iter().all(|plan| plan.place[index].is_none()) {
-                let message = format!("task '{}' is connected to no source and never runs", task.id);
-                faults.add(Some(&task.id), "never_runs", message, "put it below a source");
+                let message = format!(
+                    "task '{}' is connected to no source and never runs",
+                    task.id
+                );
+                faults.add(
+                    Some(&task.id),
+                    "never_runs",
+                    message,
+                    "put it below a source",
+                );
             }
         }
         if faults.list.is_empty() {
-            Ok(Self { spec, plans, plan_of_source })
+            Ok(Self {
+                spec,
+                plans,
+                plan_of_source,
+            })
         } else {
             Err(faults.list)
         }
@@ -402,10 +436,19 @@ impl Faults<'_> {
 
 fn check_ids(spec: &DagSpec, faults: &mut Faults<'_>) {
     let mut seen = BTreeSet::new();
-    let ids = spec.sources.iter().map(|s| &s.id).chain(spec.tasks.iter().map(|t| &t.id));
+    let ids = spec
+        .sources
+        .iter()
+        .map(|s| &s.id)
+        .chain(spec.tasks.iter().map(|t| &t.id));
     for id in ids {
         if id.is_empty() {
-            faults.add(None, "empty_id", "a task or source has an empty id".into(), "give it an id");
+            faults.add(
+                None,
+                "empty_id",
+                "a task or source has an empty id".into(),
+                "give it an id",
+            );
         } else if !seen.insert(id) {
             let message = format!("the id '{id}' is used twice");
             faults.add(Some(id), "duplicate_id", message, "rename one of the two");
@@ -414,7 +457,12 @@ fn check_ids(spec: &DagSpec, faults: &mut Faults<'_>) {
     let nodes = spec.sources.len() + spec.tasks.len();
     if nodes > limits::NODES_PER_DAG_MAX {
         let message = format!("{nodes} nodes, more than {}", limits::NODES_PER_DAG_MAX);
-        faults.add(None, "too_many_nodes", message, "split the DAG, or map one task over a list");
+        faults.add(
+            None,
+            "too_many_nodes",
+            message,
+            "split the DAG, or map one task over a list",
+        );
     }
     if spec.tasks.is_empty() {
         faults.add(None, "no_task", "the DAG has no task".into(), "add a task");
@@ -431,17 +479,35 @@ fn check_edges(spec: &DagSpec, faults: &mut Faults<'_>) {
             };
             if !known {
                 let message = format!("task '{}' is downstream of an unknown node", task.id);
-                faults.add(Some(&task.id), "unknown_upstream", message, "name an existing node");
+                faults.add(
+                    Some(&task.id),
+                    "unknown_upstream",
+                    message,
+                    "name an existing node",
+                );
             } else if !seen.insert(node) {
                 let message = format!("task '{}' names the same upstream twice", task.id);
-                faults.add(Some(&task.id), "duplicate_edge", message, "remove one of the two edges");
+                faults.add(
+                    Some(&task.id),
+                    "duplicate_edge",
+                    message,
+                    "remove one of the two edges",
+                );
             }
         }
         if let Some(Mapped::Over(over)) = task.mapped
             && !task.upstream.contains(&Node::Task(over))
         {
-            let message = format!("task '{}' is mapped over a task that is not upstream", task.id);
-            faults.add(Some(&task.id), "map_not_upstream", message, "map over a direct upstream");
+            let message = format!(
+                "task '{}' is mapped over a task that is not upstream",
+                task.id
+            );
+            faults.add(
+                Some(&task.id),
+                "map_not_upstream",
+                message,
+                "map over a direct upstream",
+            );
         }
     }
 }
@@ -450,19 +516,32 @@ fn check_options(spec: &DagSpec, faults: &mut Faults<'_>) {
     for task in &spec.tasks {
         let ordered = spec.order != Order::None;
         if task.on_failure == OnFailure::Block && !ordered {
-            let message = format!("task '{}' blocks on failure, but nothing is ordered", task.id);
+            let message = format!(
+                "task '{}' blocks on failure, but nothing is ordered",
+                task.id
+            );
             let cure = "set order= to key, partition or serial, or use on_failure='park'";
             faults.add(Some(&task.id), "block_without_order", message, cure);
         }
         if task.batch == Some(0) || task.concurrency == Some(0) {
             let message = format!("task '{}' has a batch or concurrency of 0", task.id);
-            faults.add(Some(&task.id), "zero_bound", message, "use 1 or more, or leave it out");
+            faults.add(
+                Some(&task.id),
+                "zero_bound",
+                message,
+                "use 1 or more, or leave it out",
+            );
         }
     }
     for source in &spec.sources {
         if source.batch.is_some_and(|b| b.max_events == 0) {
             let message = format!("source '{}' batches 0 events", source.id);
-            faults.add(Some(&source.id), "zero_bound", message, "use max_events=1 or more");
+            faults.add(
+                Some(&source.id),
+                "zero_bound",
+                message,
+                "use max_events=1 or more",
+            );
         }
     }
 }
@@ -482,8 +561,10 @@ fn topological(spec: &DagSpec, faults: &mut Faults<'_>) -> Vec<u16> {
             }
         }
     }
-    let mut free: BTreeSet<u16> =
-        (0..count).filter(|&i| waiting[i] == 0).map(|i| i as u16).collect();
+    let mut free: BTreeSet<u16> = (0..count)
+        .filter(|&i| waiting[i] == 0)
+        .map(|i| i as u16)
+        .collect();
     let mut order = Vec::with_capacity(count);
     while let Some(next) = free.pop_first() {
         order.push(next);
@@ -497,14 +578,21 @@ fn topological(spec: &DagSpec, faults: &mut Faults<'_>) -> Vec<u16> {
     if order.len() < count {
         let path = cycle_path(spec, &waiting);
         let message = format!("the tasks form a cycle: {}", path.join(" -> "));
-        faults.add(path.first().map(String::as_str), "cycle", message, "remove one of these edges");
+        faults.add(
+            path.first().map(String::as_str),
+            "cycle",
+            message,
+            "remove one of these edges",
+        );
     }
     order
 }
 
 /// Walks upstream among the tasks that never became free until one repeats.
 fn cycle_path(spec: &DagSpec, waiting: &[usize]) -> Vec<String> {
-    let Some(start) = waiting.iter().position(|&w| w > 0) else { return Vec::new() };
+    let Some(start) = waiting.iter().position(|&w| w > 0) else {
+        return Vec::new();
+    };
     let (mut walk, mut at) = (Vec::new(), start);
     while !walk.contains(&at) {
         walk.push(at);
@@ -518,7 +606,10 @@ fn cycle_path(spec: &DagSpec, waiting: &[usize]) -> Vec<String> {
         }
     }
     let from = walk.iter().position(|&i| i == at).unwrap_or(0);
-    let mut path: Vec<String> = walk[from..].iter().map(|&i| spec.tasks[i].id.clone()).collect();
+    let mut path: Vec<String> = walk[from..]
+        .iter()
+        .map(|&i| spec.tasks[i].id.clone())
+        .collect();
     path.push(spec.tasks[at].id.clone());
     path.reverse();
     path
@@ -598,15 +689,23 @@ fn tasks_of_group(spec: &DagSpec, order: &[u16], group: &[u16]) -> BTreeSet<u16>
 fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
     let tasks = tasks_of_group(spec, order, group);
     // A DAG without sources gets one implicit trigger node, which is nobody's upstream.
-    let sources: Vec<u16> = if group.is_empty() { vec![0] } else { group.to_vec() };
+    let sources: Vec<u16> = if group.is_empty() {
+        vec![0]
+    } else {
+        group.to_vec()
+    };
     let mut place = vec![None; spec.tasks.len()];
-    let mut next = sources.len() as u16;
-    for &task in order.iter().filter(|t| tasks.contains(t)) {
+    for (&task, next) in order
+        .iter()
+        .filter(|t| tasks.contains(t))
+        .zip(sources.len() as u16..)
+    {
         place[usize::from(task)] = Some(next);
-        next += 1;
     }
-    let mut steps: Vec<Step> =
-        sources.iter().map(|&source| blank_step(PlanNode::Source(source))).collect();
+    let mut steps: Vec<Step> = sources
+        .iter()
+        .map(|&source| blank_step(PlanNode::Source(source)))
+        .collect();
     for &task in order.iter().filter(|t| tasks.contains(t)) {
         let mut step = blank_step(PlanNode::Task(task));
         for &node in &spec.tasks[usize::from(task)].upstream {
@@ -633,7 +732,12 @@ fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
         }
     };
     let is_join = steps.iter().any(waits);
-    Plan { sources: sources.len(), steps, place, is_join }
+    Plan {
+        sources: sources.len(),
+        steps,
+        place,
+        is_join,
+    }
 }
 
 const fn blank_step(node: PlanNode) -> Step {
@@ -673,24 +777,35 @@ fn link(spec: &DagSpec, steps: &mut [Step]) {
         steps[at].below = below.into_iter().collect();
     }
     for at in 0..steps.len() {
-        let PlanNode::Task(task) = steps[at].node else { continue };
+        let PlanNode::Task(task) = steps[at].node else {
+            continue;
+        };
         let guarded = match spec.tasks[usize::from(task)].kind {
-            TaskKind::ShortCircuit { all_downstream: true } => steps[at].below.clone(),
-            TaskKind::ShortCircuit { all_downstream: false } | TaskKind::Branch => {
-                steps[at].down.clone()
+            TaskKind::ShortCircuit {
+                all_downstream: true,
+            } => steps[at].below.clone(),
+            TaskKind::ShortCircuit {
+                all_downstream: false,
             }
+            | TaskKind::Branch => steps[at].down.clone(),
             _ => Vec::new(),
         };
         for below in guarded {
             steps[usize::from(below)].guards.push(at as u16);
         }
-    }
-    let untils: Vec<u16> =
-        spec.sources.iter().filter_map(|s| s.looped.as_ref().and_then(|l| l.until)).collect();
-    let teardown = |step: &Step| match step.node {
-        PlanNode::Task(task) => {
-            spec.tasks[usize::from(task)].teardown || untils.contains(&task)
+        // A mapped task needs its list whatever its rule says (W9).
+        if let Some(Mapped::Over(over)) = spec.tasks[usize::from(task)].mapped {
+            let list = steps.iter().position(|s| s.node == PlanNode::Task(over));
+            steps[at].guards.extend(list.map(|list| list as u16));
         }
+    }
+    let untils: Vec<u16> = spec
+        .sources
+        .iter()
+        .filter_map(|s| s.looped.as_ref().and_then(|l| l.until))
+        .collect();
+    let teardown = |step: &Step| match step.node {
+        PlanNode::Task(task) => spec.tasks[usize::from(task)].teardown || untils.contains(&task),
         PlanNode::Source(_) => false,
     };
     let teardowns: Vec<bool> = steps.iter().map(teardown).collect();

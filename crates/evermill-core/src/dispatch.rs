@@ -46,7 +46,16 @@ impl Dispatch {
         slots: Vec<Slot>,
     ) -> Self {
         let outstanding = bits::full(slots.len());
-        Self { id, run, dag, version, task, order, slots, outstanding }
+        Self {
+            id,
+            run,
+            dag,
+            version,
+            task,
+            order,
+            slots,
+            outstanding,
+        }
     }
 }
 
@@ -69,7 +78,10 @@ pub struct MemberView<'a> {
 
 impl<'a> DispatchView<'a> {
     pub(crate) fn of(machine: &'a Machine, id: DispatchId) -> Option<Self> {
-        Some(Self { machine, dispatch: machine.dispatches.get(&id)? })
+        Some(Self {
+            machine,
+            dispatch: machine.dispatches.get(&id)?,
+        })
     }
 
     /// The run.
@@ -114,7 +126,13 @@ impl<'a> DispatchView<'a> {
         dispatch.slots.iter().map(move |&slot| {
             let wave = machine.wave(slot.wave);
             let run = &machine.runs[&dispatch.run];
-            MemberView { run, wave, dispatch, slot, member: wave.member_of(slot.node, slot.at) }
+            MemberView {
+                run,
+                wave,
+                dispatch,
+                slot,
+                member: wave.member_of(slot.node, slot.at),
+            }
         })
     }
 
@@ -141,13 +159,17 @@ impl<'a> MemberView<'a> {
     /// The lane's incarnation (C1); a replay has that of the lane it reads again.
     #[must_use]
     pub fn incarnation(&self) -> &'a str {
-        &self.run.lanes[&self.activation().lane.lane].cursor.incarnation
+        &self.run.lanes[&self.activation().lane.lane]
+            .cursor
+            .incarnation
     }
 
     /// The lane's generation (W18).
     #[must_use]
     pub fn generation(&self) -> u32 {
-        self.run.lanes[&self.activation().lane.lane].cursor.generation
+        self.run.lanes[&self.activation().lane.lane]
+            .cursor
+            .generation
     }
 
     /// Index into `DagSpec::sources` of the (first) event's source.
@@ -164,13 +186,20 @@ impl<'a> MemberView<'a> {
 
     /// Events of further sources of a join, by source index.
     pub fn bound(&self) -> impl Iterator<Item = (u16, &'a Event)> + use<'a> {
-        self.wave.members[self.member as usize].bound.iter().map(|(source, _, e)| (*source, e))
+        self.wave.members[self.member as usize]
+            .bound
+            .iter()
+            .map(|(source, _, e)| (*source, e))
     }
 
     /// 1 for the first try.
     #[must_use]
     pub fn try_number(&self) -> u32 {
-        1 + self.wave.trials.get(&(self.slot.node, self.slot.at)).map_or(0, |t| t.failures)
+        1 + self
+            .wave
+            .trials
+            .get(&(self.slot.node, self.slot.at))
+            .map_or(0, |t| t.failures)
     }
 
     /// How often the activation was redriven.
@@ -200,9 +229,15 @@ impl<'a> MemberView<'a> {
     pub fn results(&self, task: u16) -> Vec<Option<&'a Bytes>> {
         let node = self.wave.plan().place[usize::from(task)];
         let space = node.and_then(|node| self.wave.maps.get(&node));
-        let Some(space) = space else { return Vec::new() };
-        let Some((first, length)) = space.segment(self.member) else { return Vec::new() };
-        (first..first + length).map(|instance| space.results.get(&instance)).collect()
+        let Some(space) = space else {
+            return Vec::new();
+        };
+        let Some((first, length)) = space.segment(self.member) else {
+            return Vec::new();
+        };
+        (first..first + length)
+            .map(|instance| space.results.get(&instance))
+            .collect()
     }
 
     /// The message of the signal a task of this activation waited for (W14).
@@ -214,7 +249,9 @@ impl<'a> MemberView<'a> {
     /// The scope its order is kept in; `None` when nothing is ordered.
     #[must_use]
     pub fn scope(&self) -> Option<ScopeKey> {
-        self.wave.members[self.member as usize].scope.map(|(scope, _)| scope)
+        self.wave.members[self.member as usize]
+            .scope
+            .map(|(scope, _)| scope)
     }
 
     /// The scope its state lives in (W5).

@@ -40,13 +40,7 @@ impl Machine {
     }
 
     /// Everything that follows from a change to the masked members of a wave.
-    pub(crate) fn progress(
-        &mut self,
-        ix: u32,
-        mask: &[u64],
-        dirty: Vec<u64>,
-        out: &mut Decision,
-    ) {
+    pub(crate) fn progress(&mut self, ix: u32, mask: &[u64], dirty: Vec<u64>, out: &mut Decision) {
         self.sweep(ix, mask, dirty);
         if self.wave(ix).dag.spec.order != Order::None {
             self.pass_turns(ix, mask);
@@ -62,7 +56,9 @@ impl Machine {
         let members: Vec<u32> = bits::ones(mask).collect();
         for member in members {
             let wave = self.wave(ix);
-            let Some((scope, seq)) = wave.members[member as usize].scope else { continue };
+            let Some((scope, seq)) = wave.members[member as usize].scope else {
+                continue;
+            };
             let nodes = wave.plan().sources as u16..wave.plan().steps.len() as u16;
             for node in nodes.clone() {
                 let wave = self.wave(ix);
@@ -86,20 +82,25 @@ impl Machine {
         let wave = self.wave(ix);
         let steps = &wave.plan().steps;
         (wave.plan().sources as u16..steps.len() as u16).any(|other| {
-            let holds_back = wave.task(other).is_some_and(|t| t.on_failure >= OnFailure::Block);
+            let holds_back = wave
+                .task(other)
+                .is_some_and(|t| t.on_failure >= OnFailure::Block);
             holds_back
                 && wave.is(other, Row::Failed, member)
-                && (other == node
-                    || steps[usize::from(other)].below.binary_search(&node).is_ok())
+                && (other == node || steps[usize::from(other)].below.binary_search(&node).is_ok())
         })
     }
 
     fn note_done(&mut self, ix: u32, node: u16, scope: ScopeKey, seq: u64) {
         let wave = self.wave(ix);
         let (run, version) = (wave.run, wave.version);
-        let Some(task) = wave.task_index(node) else { return };
+        let Some(task) = wave.task_index(node) else {
+            return;
+        };
         let run = self.runs.get_mut(&run).expect("waves have runs");
-        let Some(queue) = run.scopes.get_mut(&scope) else { return };
+        let Some(queue) = run.scopes.get_mut(&scope) else {
+            return;
+        };
         if let Some(next) = queue.done_at(seq, version, task) {
             let place = queue.place(next);
             self.give_turn(place, version, Some(task));
@@ -123,7 +124,11 @@ impl Machine {
             }
             Some(Place::Held(key)) => {
                 let run = &self.runs[&key.lane.run];
-                if run.materialised.get(&key).is_some_and(|m| m.held == Held::Behind) {
+                if run
+                    .materialised
+                    .get(&key)
+                    .is_some_and(|m| m.held == Held::Behind)
+                {
                     self.releases.push(key);
                 }
             }
@@ -210,11 +215,22 @@ impl Machine {
         }
         let scope = wave.members[member as usize].scope;
         let blocks = policy == OnFailure::Block && scope.is_some();
-        let (run, reason) =
-            (wave.run, if blocks { ParkReason::Blocked } else { ParkReason::Failed });
+        let (run, reason) = (
+            wave.run,
+            if blocks {
+                ParkReason::Blocked
+            } else {
+                ParkReason::Failed
+            },
+        );
         let mut snapshot = self.snapshot(ix, member);
         snapshot.ordered = blocks;
-        self.materialise(snapshot, Held::Parked(reason), scope.filter(|_| blocks), out);
+        self.materialise(
+            snapshot,
+            Held::Parked(reason),
+            scope.filter(|_| blocks),
+            out,
+        );
         if blocks {
             let (scope, seq) = scope.expect("only ordered members block");
             let run = self.runs.get_mut(&run).expect("waves have runs");
@@ -252,7 +268,9 @@ impl Machine {
     /// The front of a scope may have moved: whoever is there now may start.
     pub(crate) fn leave_scope(&mut self, run: u32, scope: ScopeKey, seq: u64) {
         let run = self.runs.get_mut(&run).expect("scopes have runs");
-        let Some(queue) = run.scopes.get_mut(&scope) else { return };
+        let Some(queue) = run.scopes.get_mut(&scope) else {
+            return;
+        };
         let moved = queue.settle(seq);
         if queue.is_empty() {
             run.scopes.remove(&scope);
@@ -266,7 +284,9 @@ impl Machine {
 
     /// Every activation of a scope from this one on may have its turn somewhere.
     pub(crate) fn give_turns_after(&mut self, scope: ScopeKey, run: u32, seq: u64) {
-        let Some(queue) = self.runs[&run].scopes.get(&scope) else { return };
+        let Some(queue) = self.runs[&run].scopes.get(&scope) else {
+            return;
+        };
         let places: Vec<Place> = queue.places_from(seq).map(|(_, place)| place).collect();
         for place in places {
             self.give_turn(Some(place), u16::MAX, None);
@@ -283,7 +303,9 @@ impl Machine {
         out: &mut Decision,
     ) {
         let now = self.now;
-        let wave = self.waves[ix as usize].as_mut().expect("settling waves are live");
+        let wave = self.waves[ix as usize]
+            .as_mut()
+            .expect("settling waves are live");
         for (left, settled) in wave.left.iter_mut().zip(settled) {
             *left |= settled;
         }
@@ -296,9 +318,13 @@ impl Machine {
         self.dirty_runs.insert(wave.run);
         let lane = home(wave);
         if let Some(id) = wave.lane {
-            let gone: usize = bits::ones(settled).map(|m| wave.members[m as usize].events as usize).sum();
-            let bytes: usize =
-                bits::ones(settled).flat_map(|m| wave.member_events(m)).map(|e| e.body.len()).sum();
+            let gone: usize = bits::ones(settled)
+                .map(|m| wave.members[m as usize].events as usize)
+                .sum();
+            let bytes: usize = bits::ones(settled)
+                .flat_map(|m| wave.member_events(m))
+                .map(|e| e.body.len())
+                .sum();
             let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
             lane.events -= gone;
             lane.bytes -= bytes;
@@ -360,7 +386,9 @@ impl Machine {
         }
         let open = wave.plan().is_join
             && (0..wave.plan().sources as u16).any(|s| !wave.is(s, Row::Done, member));
-        open.then(|| Held::Open { until: self.join_deadline(ix, member) })
+        open.then(|| Held::Open {
+            until: self.join_deadline(ix, member),
+        })
     }
 
     /// Moves a member out of its wave into a row of its own.
@@ -370,7 +398,10 @@ impl Machine {
         let scope = wave.members[member as usize].scope;
         bits::set(&mut wave.left, member);
         let events = wave.member_events(member);
-        let (count, bytes) = (events.len(), events.iter().map(|e| e.body.len()).sum::<usize>());
+        let (count, bytes) = (
+            events.len(),
+            events.iter().map(|e| e.body.len()).sum::<usize>(),
+        );
         let (lane, run_ix) = (wave.lane, wave.run);
         if let Some(id) = lane {
             let run = self.runs.get_mut(&run_ix).expect("waves have runs");
@@ -388,10 +419,14 @@ impl Machine {
 
     /// Key order: those behind a waiting activation would hold their lanes; they leave too (W2).
     fn shed_followers(&mut self, run: u32, scope: ScopeKey, seq: u64, out: &mut Decision) {
-        let Some(queue) = self.runs[&run].scopes.get(&scope) else { return };
+        let Some(queue) = self.runs[&run].scopes.get(&scope) else {
+            return;
+        };
         let places: Vec<Place> = queue.places_from(seq + 1).map(|(_, place)| place).collect();
         for place in places {
-            let Place::Wave(ix, member) = place else { continue };
+            let Place::Wave(ix, member) = place else {
+                continue;
+            };
             if bits::get(&self.wave(ix).left, member) || self.wave(ix).is_busy(member) {
                 continue;
             }
@@ -408,7 +443,10 @@ impl Machine {
         let list = std::mem::take(&mut self.revisit);
         let any = !list.is_empty();
         for (ix, id, member) in list {
-            if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == id) {
+            if self.waves[ix as usize]
+                .as_ref()
+                .is_some_and(|wave| wave.id == id)
+            {
                 let mask = bits::single(self.wave(ix).words, member);
                 let nothing = vec![0; bits::words(self.wave(ix).plan().steps.len())];
                 self.progress(ix, &mask, nothing, out);
@@ -467,7 +505,10 @@ impl Machine {
             self.timers.pop_first();
             match timer {
                 Timer::Wave(ix, id) => {
-                    if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == id) {
+                    if self.waves[ix as usize]
+                        .as_ref()
+                        .is_some_and(|wave| wave.id == id)
+                    {
                         self.wake_wave(ix, out);
                     }
                 }
@@ -485,10 +526,16 @@ impl Machine {
         let wave = self.wave(ix);
         let ordered = wave.dag.spec.order != Order::None;
         let is_due = |due: Option<Ms>| due.is_some_and(|due| due <= now);
-        let due: Vec<(u16, u32)> =
-            wave.trials.iter().filter(|(_, t)| is_due(t.due)).map(|(&at, _)| at).collect();
-        let (mut mask, mut dirty) =
-            (vec![0; wave.words], vec![0; bits::words(wave.plan().steps.len())]);
+        let due: Vec<(u16, u32)> = wave
+            .trials
+            .iter()
+            .filter(|(_, t)| is_due(t.due))
+            .map(|(&at, _)| at)
+            .collect();
+        let (mut mask, mut dirty) = (
+            vec![0; wave.words],
+            vec![0; bits::words(wave.plan().steps.len())],
+        );
         for (node, at) in due {
             let wave = self.wave_mut(ix);
             wave.trial(node, at).due = None;
@@ -497,7 +544,10 @@ impl Machine {
                 continue;
             }
             bits::set(&mut mask, member);
-            if matches!(wave.task(node).map(|t| &t.kind), Some(TaskKind::Delay { .. })) {
+            if matches!(
+                wave.task(node).map(|t| &t.kind),
+                Some(TaskKind::Delay { .. })
+            ) {
                 wave.end(node, Row::Success, &bits::single(wave.words, at));
                 for (word, below) in dirty.iter_mut().zip(wave.dirty_below(node)) {
                     *word |= below;
@@ -538,7 +588,11 @@ impl Machine {
             late: m.late,
             silenced: m.silenced,
             events: wave.member_events(member).to_vec(),
-            bound: m.bound.iter().map(|(s, l, e)| (*s, *l, e.clone())).collect(),
+            bound: m
+                .bound
+                .iter()
+                .map(|(s, l, e)| (*s, *l, e.clone()))
+                .collect(),
             entries,
         }
     }
@@ -548,13 +602,19 @@ impl Wave {
     /// How settled members ended: those with a failed leaf, and those with every leaf skipped.
     fn verdicts(&self, settled: &[u64]) -> (Vec<u64>, Vec<u64>) {
         let (mut failed, mut skipped) = (vec![0; self.words], settled.to_vec());
-        let leaves = self.plan().steps.iter().enumerate().filter(|(_, step)| step.leaf);
+        let leaves = self
+            .plan()
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| step.leaf);
         let mut any_leaf = false;
         for (node, _) in leaves {
             let node = node as u16;
             any_leaf = true;
             for word in 0..self.words {
-                let bad = self.row(node, Row::Failed)[word] | self.row(node, Row::UpstreamFailed)[word];
+                let bad =
+                    self.row(node, Row::Failed)[word] | self.row(node, Row::UpstreamFailed)[word];
                 let other = bad | self.row(node, Row::Success)[word];
                 failed[word] |= bad & settled[word];
                 skipped[word] &= self.row(node, Row::Skipped)[word] & !other;
@@ -568,7 +628,12 @@ impl Wave {
 
     /// Nothing but counting is to be done when its members settle.
     fn is_plain(&self) -> bool {
-        let looped = self.dag.spec.sources.iter().any(|source| source.looped.is_some());
+        let looped = self
+            .dag
+            .spec
+            .sources
+            .iter()
+            .any(|source| source.looped.is_some());
         self.lane.is_some() && self.dag.spec.order == Order::None && !self.plan().is_join && !looped
     }
 
@@ -576,7 +641,12 @@ impl Wave {
     pub(crate) fn is_batch(&self) -> bool {
         self.lane.is_some() && self.events.len() > self.members.len()
             || self.lane.is_some()
-                && self.dag.spec.sources.iter().any(|source| source.batch.is_some())
+                && self
+                    .dag
+                    .spec
+                    .sources
+                    .iter()
+                    .any(|source| source.batch.is_some())
                 && self.members.len() == 1
     }
 
@@ -587,7 +657,9 @@ impl Wave {
         let mut dirty = vec![0; bits::words(plan.steps.len())];
         let guarded = matches!(
             self.task(node).map(|task| &task.kind),
-            Some(TaskKind::ShortCircuit { all_downstream: true })
+            Some(TaskKind::ShortCircuit {
+                all_downstream: true
+            })
         );
         for &below in if guarded { &step.below } else { &step.down } {
             bits::set(&mut dirty, u32::from(below));
@@ -630,15 +702,24 @@ impl Wave {
         let Some(space) = self.maps.get(&node) else {
             return (self.is(node, Row::Hold, member), due(member));
         };
-        let Some((first, length)) = space.segment(member) else { return (false, None) };
-        let held: Vec<u32> =
-            (first..first + length).filter(|&instance| bits::get(&space.hold, instance)).collect();
-        (!held.is_empty(), held.iter().filter_map(|&instance| due(instance)).min())
+        let Some((first, length)) = space.segment(member) else {
+            return (false, None);
+        };
+        let held: Vec<u32> = (first..first + length)
+            .filter(|&instance| bits::get(&space.hold, instance))
+            .collect();
+        (
+            !held.is_empty(),
+            held.iter().filter_map(|&instance| due(instance)).min(),
+        )
     }
 
     /// Places in the plan of these tasks.
     pub(crate) fn places(&self, tasks: &[u16]) -> Vec<u16> {
-        tasks.iter().filter_map(|&task| self.plan().place[usize::from(task)]).collect()
+        tasks
+            .iter()
+            .filter_map(|&task| self.plan().place[usize::from(task)])
+            .collect()
     }
 
     /// Keeps a result of a member, or of an instance of a mapped node.
@@ -652,9 +733,13 @@ impl Wave {
 
     /// Adds how a member stands at a node, unless that follows from the rest.
     pub(crate) fn standings(&self, node: u16, member: u32, entries: &mut Vec<Entry>) {
-        let Some(task) = self.task_index(node) else { return };
+        let Some(task) = self.task_index(node) else {
+            return;
+        };
         if let Some(space) = self.maps.get(&node) {
-            let Some((first, length)) = space.segment(member) else { return };
+            let Some((first, length)) = space.segment(member) else {
+                return;
+            };
             for index in 0..length {
                 let at = first + index;
                 let state = [
@@ -667,9 +752,14 @@ impl Wave {
                 .find(|(row, _)| bits::get(row, at))
                 .map(|(_, state)| state);
                 let result = space.results.get(&at).cloned();
-                entries.extend(self.standing(node, member, at, state, result).map(|standing| {
-                    Entry { task, instance: index, standing }
-                }));
+                entries.extend(
+                    self.standing(node, member, at, state, result)
+                        .map(|standing| Entry {
+                            task,
+                            instance: index,
+                            standing,
+                        }),
+                );
             }
             return;
         }
@@ -685,13 +775,19 @@ impl Wave {
         let result = self.result(node, member).cloned();
         entries.extend(
             self.standing(node, member, member, state, result)
-                .map(|standing| Entry { task, instance: 0, standing }),
+                .map(|standing| Entry {
+                    task,
+                    instance: 0,
+                    standing,
+                }),
         );
     }
 
     /// A skip that follows from a verdict needs no entry; one the task asked for does.
     fn is_own_skip(&self, node: u16, member: u32) -> bool {
-        self.trials.get(&(node, member)).is_some_and(|trial| trial.skipped_itself)
+        self.trials
+            .get(&(node, member))
+            .is_some_and(|trial| trial.skipped_itself)
     }
 
     fn standing(
@@ -707,19 +803,36 @@ impl Wave {
         let error = trial.and_then(|trial| trial.error.clone());
         Some(match state {
             Some(Row::Success) => {
-                let skipped = self.choices.get(&(node, member)).cloned().unwrap_or_default();
+                let skipped = self
+                    .choices
+                    .get(&(node, member))
+                    .cloned()
+                    .unwrap_or_default();
                 let forced = skipped.iter().filter_map(|&n| self.task_index(n)).collect();
                 let map_length = self.map_lengths.get(&(node, member)).copied();
-                Standing::Success { result, map_length, forced }
+                Standing::Success {
+                    result,
+                    map_length,
+                    forced,
+                }
             }
-            Some(Row::Failed) => Standing::Failed { failures, error: error.unwrap_or_default() },
+            Some(Row::Failed) => Standing::Failed {
+                failures,
+                error: error.unwrap_or_default(),
+            },
             Some(Row::Skipped) => Standing::Skipped,
-            Some(Row::Hold) => {
-                Standing::Hold { failures, due: trial.and_then(|trial| trial.due), error }
-            }
+            Some(Row::Hold) => Standing::Hold {
+                failures,
+                due: trial.and_then(|trial| trial.due),
+                error,
+            },
             _ => {
                 let trial = trial.filter(|t| t.failures > 0 || t.interruptions > 0)?;
-                Standing::Tried { failures, interruptions: trial.interruptions, error }
+                Standing::Tried {
+                    failures,
+                    interruptions: trial.interruptions,
+                    error,
+                }
             }
         })
     }

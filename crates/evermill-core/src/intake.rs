@@ -26,10 +26,14 @@ impl Machine {
         first: u64,
         out: &mut Decision,
     ) {
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         let same = |lane: &&mut Lane| {
             let cursor = &lane.cursor;
-            cursor.replay.is_none() && cursor.source == source && cursor.name == name
+            cursor.replay.is_none()
+                && cursor.source == source
+                && cursor.name == name
                 && cursor.incarnation == incarnation
         };
         let id = if let Some(lane) = run.lanes.values_mut().find(same) {
@@ -38,7 +42,10 @@ impl Machine {
             lane.id
         } else {
             let number = run.lanes.keys().next_back().map_or(1, |last| last + 1);
-            let id = LaneId { run: ix, lane: number };
+            let id = LaneId {
+                run: ix,
+                lane: number,
+            };
             let cursor = Cursor {
                 source,
                 name: name.clone(),
@@ -50,7 +57,12 @@ impl Machine {
                 switches: vec![(0, run.row.current)],
                 closed: false,
             };
-            put(out, Table::Lane, Key::numbered(ix, number, &[]), cursor.encode());
+            put(
+                out,
+                Table::Lane,
+                Key::numbered(ix, number, &[]),
+                cursor.encode(),
+            );
             let mut lane = Lane::new(id, cursor);
             lane.open = true;
             run.lanes.insert(number, lane);
@@ -59,7 +71,12 @@ impl Machine {
         self.dirty_lanes.insert(id);
         self.dirty_runs.insert(ix);
         let lane = &self.runs[&ix].lanes[&id.lane];
-        out.effects.push(Effect::LaneOpen { lane: id, source, name, position: lane.read });
+        out.effects.push(Effect::LaneOpen {
+            lane: id,
+            source,
+            name,
+            position: lane.read,
+        });
         if self.loop_of(id).is_some() {
             self.emit_iteration(id);
         }
@@ -67,11 +84,15 @@ impl Machine {
 
     /// Takes events in; what was read before, or is known to be settled, is dropped.
     pub(crate) fn ingest(&mut self, id: LaneId, events: Vec<Event>, out: &mut Decision) {
-        let Some(run) = self.runs.get_mut(&id.run) else { return };
+        let Some(run) = self.runs.get_mut(&id.run) else {
+            return;
+        };
         if !matches!(run.row.state, RunState::Running | RunState::Paused) {
             return;
         }
-        let Some(lane) = run.lanes.get(&id.lane) else { return };
+        let Some(lane) = run.lanes.get(&id.lane) else {
+            return;
+        };
         let joins = {
             let dag = run.dag();
             dag.plans[usize::from(dag.plan_of_source[usize::from(lane.cursor.source)])].is_join
@@ -159,8 +180,16 @@ impl Machine {
         let live = lane.segments.iter().filter(|s| s.wave.is_some()).count();
         let idle_slot = self.used < self.slots && run.ready.is_empty();
         let active = run.row.counters.in_flight()
-            - run.lanes.values().map(|lane| lane.pending.len() as u64).sum::<u64>();
-        let below_max = run.dag().spec.max_active_runs.is_none_or(|max| active < u64::from(max));
+            - run
+                .lanes
+                .values()
+                .map(|lane| lane.pending.len() as u64)
+                .sum::<u64>();
+        let below_max = run
+            .dag()
+            .spec
+            .max_active_runs
+            .is_none_or(|max| active < u64::from(max));
         run.accepts()
             && below_max
             && run.waiting < limits::MATERIALISED_MAX
@@ -172,18 +201,29 @@ impl Machine {
         let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
         let max_active = run.dag().spec.max_active_runs;
         let in_flight = run.row.counters.in_flight();
-        let pending_all: u64 = run.lanes.values().map(|lane| lane.pending.len() as u64).sum();
-        let room = max_active
-            .map_or(usize::MAX, |max| (u64::from(max) + pending_all - in_flight) as usize);
+        let pending_all: u64 = run
+            .lanes
+            .values()
+            .map(|lane| lane.pending.len() as u64)
+            .sum();
+        let room = max_active.map_or(usize::MAX, |max| {
+            (u64::from(max) + pending_all - in_flight) as usize
+        });
         let lane = run.lanes.get_mut(&id.lane)?;
         let first = lane.pending.front()?.position;
         let version = lane.cursor.version_at(first);
-        let batch = run.dags[usize::from(version)].spec.sources.get(usize::from(lane.cursor.source));
+        let batch = run.dags[usize::from(version)]
+            .spec
+            .sources
+            .get(usize::from(lane.cursor.source));
         if let Some(batch) = batch.and_then(|source| source.batch) {
             return self.next_batch(id, batch);
         }
         let mut size = lane.pending.len().min(limits::WAVE_MEMBERS_MAX).min(room);
-        size = size.min(lane.pending.partition_point(|e| lane.cursor.version_at(e.position) == version));
+        size = size.min(
+            lane.pending
+                .partition_point(|e| lane.cursor.version_at(e.position) == version),
+        );
         if lane.probation == 0 {
             return (size > 0).then_some(size);
         }
@@ -191,11 +231,20 @@ impl Machine {
     }
 
     /// C6: after an unclean stop, half of what was in flight, then halves of halves, then alone.
-    fn next_probation_wave(&mut self, id: LaneId, size: usize, out: &mut Decision) -> Option<usize> {
+    fn next_probation_wave(
+        &mut self,
+        id: LaneId,
+        size: usize,
+        out: &mut Decision,
+    ) -> Option<usize> {
         let lane = self.runs.get_mut(&id.run)?.lane(id)?;
         let first = lane.pending.front()?.position;
         let live = lane.segments.iter().any(|s| s.wave.is_some());
-        let suspect = lane.suspects.range(..=first).next_back().map(|(&at, &s)| (at, s));
+        let suspect = lane
+            .suspects
+            .range(..=first)
+            .next_back()
+            .map(|(&at, &s)| (at, s));
         let Some((at, suspect)) = suspect.filter(|(_, s)| first <= s.last) else {
             return Some(size.min(lane.probation).max(1));
         };
@@ -222,12 +271,23 @@ impl Machine {
         let event = lane.pending.pop_front().expect("a suspect was read");
         lane.events -= 1;
         lane.bytes -= event.body.len();
-        lane.segments.push_back(Segment { wave: None, first: event.position, last: event.position });
-        out.writes.push(Write::Delete(Table::Suspect, Key::numbered(id.run, id.lane, &[at])));
+        lane.segments.push_back(Segment {
+            wave: None,
+            first: event.position,
+            last: event.position,
+        });
+        out.writes.push(Write::Delete(
+            Table::Suspect,
+            Key::numbered(id.run, id.lane, &[at]),
+        ));
         let version = lane.cursor.version_at(event.position);
         let recovered = lane.recovered.remove(&(event.position, 0));
         let snapshot = Snapshot {
-            key: ActivationKey { lane: id, position: event.position, child: 0 },
+            key: ActivationKey {
+                lane: id,
+                position: event.position,
+                child: 0,
+            },
             last: event.position,
             version,
             round: 0,
@@ -255,15 +315,29 @@ impl Machine {
             order = dag.spec.order;
             let source = lane.cursor.source;
             let plan = dag.plan_of_source[usize::from(source)];
-            let batched = dag.spec.sources.get(usize::from(source)).is_some_and(|s| s.batch.is_some());
+            let batched = dag
+                .spec
+                .sources
+                .get(usize::from(source))
+                .is_some_and(|s| s.batch.is_some());
             let members = if batched {
                 vec![batch_member(id, &events)]
             } else {
-                events.iter().enumerate().map(|(i, e)| single_member(id, e, i as u32)).collect()
+                events
+                    .iter()
+                    .enumerate()
+                    .map(|(i, e)| single_member(id, e, i as u32))
+                    .collect()
             };
             let last = events[events.len() - 1].position;
-            let mut wave =
-                Wave::new(self.next_wave, id.run, (version, dag), plan, members, events);
+            let mut wave = Wave::new(
+                self.next_wave,
+                id.run,
+                (version, dag),
+                plan,
+                members,
+                events,
+            );
             self.next_wave += 1;
             wave.lane = Some(id);
             wave.careful = batched || lane.probation > 0;
@@ -279,7 +353,11 @@ impl Machine {
             }
             bind_sources(&mut wave, source);
             wave_ix = place(&mut self.waves, &mut self.free_waves, wave);
-            lane.segments.push_back(Segment { wave: Some(wave_ix), first, last });
+            lane.segments.push_back(Segment {
+                wave: Some(wave_ix),
+                first,
+                last,
+            });
             run.waves += 1;
         }
         if order != Order::None {
@@ -301,7 +379,9 @@ impl Machine {
             }
             let key = wave.events[member.first_event as usize].key;
             let lane = member.key.lane.lane;
-            let Some(scope) = Run::order_scope(wave.dag.spec.order, lane, key) else { continue };
+            let Some(scope) = Run::order_scope(wave.dag.spec.order, lane, key) else {
+                continue;
+            };
             let queue = run.scopes.entry(scope).or_default();
             let seq = queue.push(Place::Wave(ix, at as u32), wave.version);
             wave.members[at].scope = Some((scope, seq));
@@ -318,7 +398,9 @@ impl Machine {
         let wave = self.waves[ix as usize].as_mut().expect("just placed");
         let mut restored: Vec<(u32, Vec<Entry>)> = Vec::new();
         for (at, member) in wave.members.iter().enumerate() {
-            let recovered = lane.recovered.remove(&(member.key.position, member.key.child));
+            let recovered = lane
+                .recovered
+                .remove(&(member.key.position, member.key.child));
             restored.extend(recovered.map(|r| (at as u32, r.entries)));
         }
         wave.careful |= !restored.is_empty();
@@ -331,7 +413,9 @@ impl Machine {
         for (member, entries) in members {
             for entry in entries {
                 let wave = self.wave_mut(ix);
-                let Some(node) = wave.plan().place[usize::from(entry.task)] else { continue };
+                let Some(node) = wave.plan().place[usize::from(entry.task)] else {
+                    continue;
+                };
                 if wave.task(node).is_some_and(|task| task.mapped.is_some()) {
                     mapped.entry(node).or_default().push((member, entry));
                 } else {
@@ -379,7 +463,11 @@ impl Machine {
             }
         };
         match standing {
-            Standing::Success { result, map_length, forced } => {
+            Standing::Success {
+                result,
+                map_length,
+                forced,
+            } => {
                 if let Some(length) = map_length {
                     wave.map_lengths.insert((node, member), length);
                 }
@@ -396,12 +484,25 @@ impl Machine {
             Standing::Failed { failures, error } => {
                 wave.trials.insert(
                     (node, at),
-                    Trial { failures, error: Some(error), ..Trial::default() },
+                    Trial {
+                        failures,
+                        error: Some(error),
+                        ..Trial::default()
+                    },
                 );
                 end(wave, Row::Failed);
             }
-            Standing::Hold { failures, due, error } => {
-                let trial = Trial { failures, due, error, ..Trial::default() };
+            Standing::Hold {
+                failures,
+                due,
+                error,
+            } => {
+                let trial = Trial {
+                    failures,
+                    due,
+                    error,
+                    ..Trial::default()
+                };
                 wave.trials.insert((node, at), trial);
                 let passed = due.is_some_and(|due| due <= now);
                 match kind {
@@ -417,13 +518,27 @@ impl Machine {
             }
             Standing::Started { .. } if only_once => {
                 let error = bytes::Bytes::from_static(b"interrupted");
-                wave.trials
-                    .insert((node, at), Trial { error: Some(error), ..Trial::default() });
+                wave.trials.insert(
+                    (node, at),
+                    Trial {
+                        error: Some(error),
+                        ..Trial::default()
+                    },
+                );
                 end(wave, Row::Failed);
             }
             Standing::Started { .. } => {}
-            Standing::Tried { failures, interruptions, error } => {
-                let trial = Trial { failures, interruptions, error, ..Trial::default() };
+            Standing::Tried {
+                failures,
+                interruptions,
+                error,
+            } => {
+                let trial = Trial {
+                    failures,
+                    interruptions,
+                    error,
+                    ..Trial::default()
+                };
                 wave.trials.insert((node, at), trial);
             }
         }
@@ -444,13 +559,22 @@ impl Machine {
         keys.dedup();
         let mut groups: BTreeMap<(RunIx, u16, u16), Vec<Snapshot>> = BTreeMap::new();
         for key in keys {
-            let Some(run) = self.runs.get(&key.lane.run) else { continue };
-            let Some(activation) = run.materialised.get(&key) else { continue };
-            let Ok((snapshot, _)) = Snapshot::decode(key, activation.body.clone()) else { continue };
+            let Some(run) = self.runs.get(&key.lane.run) else {
+                continue;
+            };
+            let Some(activation) = run.materialised.get(&key) else {
+                continue;
+            };
+            let Ok((snapshot, _)) = Snapshot::decode(key, activation.body.clone()) else {
+                continue;
+            };
             let dag = &run.dags[usize::from(snapshot.version)];
             let source = run.lanes[&key.lane.lane].cursor.source;
             let plan = dag.plan_of_source[usize::from(source)];
-            groups.entry((key.lane.run, snapshot.version, plan)).or_default().push(snapshot);
+            groups
+                .entry((key.lane.run, snapshot.version, plan))
+                .or_default()
+                .push(snapshot);
         }
         for ((run, version, plan), mut snapshots) in groups {
             while !snapshots.is_empty() {
@@ -473,17 +597,29 @@ impl Machine {
         let dag = Arc::clone(&run.dags[usize::from(version)]);
         let (mut members, mut events) = (Vec::new(), Vec::new());
         let (mut restored, mut fired) = (Vec::new(), Vec::new());
-        let slot = self.free_waves.last().copied().unwrap_or(self.waves.len() as u32);
+        let slot = self
+            .free_waves
+            .last()
+            .copied()
+            .unwrap_or(self.waves.len() as u32);
         for (at, snapshot) in snapshots.into_iter().enumerate() {
             let at = at as u32;
-            let held = run.unhold(snapshot.key).expect("released activations exist");
+            let held = run
+                .unhold(snapshot.key)
+                .expect("released activations exist");
             if let Some((scope, seq)) = held.scope
                 && let Some(scope) = run.scopes.get_mut(&scope)
             {
                 scope.move_to(seq, Place::Wave(slot, at));
             }
-            run.joins.entry(snapshot.key).and_modify(|place| *place = (slot, at));
-            fired.push(snapshot.fired(&dag, plan, run.lanes[&snapshot.key.lane.lane].cursor.source));
+            run.joins
+                .entry(snapshot.key)
+                .and_modify(|place| *place = (slot, at));
+            fired.push(snapshot.fired(
+                &dag,
+                plan,
+                run.lanes[&snapshot.key.lane.lane].cursor.source,
+            ));
             members.push(Member {
                 key: snapshot.key,
                 last: snapshot.last,
@@ -571,7 +707,11 @@ fn bind_sources(wave: &mut Wave, source: u16) {
 
 fn single_member(lane: LaneId, event: &Event, at: u32) -> Member {
     Member {
-        key: ActivationKey { lane, position: event.position, child: 0 },
+        key: ActivationKey {
+            lane,
+            position: event.position,
+            child: 0,
+        },
         last: event.position,
         first_event: at,
         events: 1,
@@ -586,7 +726,11 @@ fn single_member(lane: LaneId, event: &Event, at: u32) -> Member {
 
 fn batch_member(lane: LaneId, events: &[Event]) -> Member {
     let last = events[events.len() - 1].position;
-    Member { last, events: events.len() as u32, ..single_member(lane, &events[0], 0) }
+    Member {
+        last,
+        events: events.len() as u32,
+        ..single_member(lane, &events[0], 0)
+    }
 }
 
 /// C6: before anything of a probation wave is dispatched, its members are on record as in flight.
@@ -596,20 +740,46 @@ fn track_suspects(lane: &mut Lane, wave: &mut Wave, out: &mut Decision) {
     let last = wave.members[wave.members.len() - 1].last;
     let count = wave.events.len() as u32;
     lane.probation = lane.probation.saturating_sub(wave.events.len());
-    let covering = lane.suspects.range(..=first).next_back().map(|(&at, &s)| (at, s));
+    let covering = lane
+        .suspects
+        .range(..=first)
+        .next_back()
+        .map(|(&at, &s)| (at, s));
     let mut stops = 0;
     if let Some((at, old)) = covering.filter(|(_, old)| first <= old.last) {
         stops = old.stops;
         lane.suspects.remove(&at);
-        out.writes.push(Write::Delete(Table::Suspect, Key::numbered(run, number, &[at])));
+        out.writes.push(Write::Delete(
+            Table::Suspect,
+            Key::numbered(run, number, &[at]),
+        ));
         if old.last > last {
-            let rest = Suspect { count: old.count.saturating_sub(count).max(1), in_flight: false, ..old };
+            let rest = Suspect {
+                count: old.count.saturating_sub(count).max(1),
+                in_flight: false,
+                ..old
+            };
             lane.suspects.insert(last + 1, rest);
-            put(out, Table::Suspect, Key::numbered(run, number, &[last + 1]), rest.encode());
+            put(
+                out,
+                Table::Suspect,
+                Key::numbered(run, number, &[last + 1]),
+                rest.encode(),
+            );
         }
     }
-    let ours = Suspect { last, count, stops, in_flight: true };
-    put(out, Table::Suspect, Key::numbered(run, number, &[first]), ours.encode());
+    let ours = Suspect {
+        last,
+        count,
+        stops,
+        in_flight: true,
+    };
+    put(
+        out,
+        Table::Suspect,
+        Key::numbered(run, number, &[first]),
+        ours.encode(),
+    );
     wave.suspect = Some((lane.id, first));
 }
 
@@ -626,24 +796,39 @@ fn place(waves: &mut Vec<Option<Wave>>, free: &mut Vec<u32>, wave: Wave) -> u32 
 impl Lane {
     /// Whether an earlier boot settled or materialised this position.
     pub(crate) fn was_settled(&self, position: u64) -> bool {
-        let after = self.earlier.partition_point(|&(first, _)| first <= position);
-        after.checked_sub(1).is_some_and(|index| position <= self.earlier[index].1)
+        let after = self
+            .earlier
+            .partition_point(|&(first, _)| first <= position);
+        after
+            .checked_sub(1)
+            .is_some_and(|index| position <= self.earlier[index].1)
     }
 }
 
 impl Run {
     /// Ordered activations materialised before a stop take their place in their scope when the
     /// lane is read again past them, so that what lies before them comes first.
-    pub(crate) fn register_deferred(&mut self, id: LaneId, below: u64, releases: &mut Vec<ActivationKey>) {
-        let Some(lane) = self.lanes.get_mut(&id.lane) else { return };
+    pub(crate) fn register_deferred(
+        &mut self,
+        id: LaneId,
+        below: u64,
+        releases: &mut Vec<ActivationKey>,
+    ) {
+        let Some(lane) = self.lanes.get_mut(&id.lane) else {
+            return;
+        };
         let below = below.min(lane.read);
         while let Some((&key, &version)) = lane.deferred.first_key_value()
             && key.position < below
         {
             lane.deferred.pop_first();
-            let Some(held) = self.materialised.get_mut(&key) else { continue };
+            let Some(held) = self.materialised.get_mut(&key) else {
+                continue;
+            };
             let order = self.dags[usize::from(version)].spec.order;
-            let Some(scope) = Self::order_scope(order, id.lane, held.key) else { continue };
+            let Some(scope) = Self::order_scope(order, id.lane, held.key) else {
+                continue;
+            };
             let queue = self.scopes.entry(scope).or_default();
             let seq = queue.push(Place::Gone, version);
             queue.move_to(seq, Place::Held(key));
@@ -662,7 +847,10 @@ impl Snapshot {
     fn fired(&self, dag: &Dag, plan: u16, source: u16) -> Vec<u16> {
         let steps = &dag.plans[usize::from(plan)].steps;
         let place = |source: u16| {
-            steps.iter().position(|s| s.node == PlanNode::Source(source)).map(|p| p as u16)
+            steps
+                .iter()
+                .position(|s| s.node == PlanNode::Source(source))
+                .map(|p| p as u16)
         };
         let sources = std::iter::once(source).chain(self.bound.iter().map(|(s, ..)| *s));
         sources.filter_map(place).collect()
@@ -689,7 +877,10 @@ impl Machine {
     ) {
         let key = snapshot.key;
         self.materialise(snapshot, Held::Parked(reason), scope, out);
-        let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
         run.row.counters.parked += run.materialised[&key].weight;
         self.dirty_runs.insert(key.lane.run);
     }
@@ -704,10 +895,17 @@ impl Machine {
     ) {
         let (key, weight, due) = (snapshot.key, snapshot.weight(), snapshot.due());
         let body = snapshot.encode(held);
-        put(out, Table::Activation, activation::row_key(key), body.clone());
-        let (event_key, since) =
-            snapshot.events.first().map_or((0, 0), |event| (event.key, event.arrived_ms));
-        let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+        put(
+            out,
+            Table::Activation,
+            activation::row_key(key),
+            body.clone(),
+        );
+        let event_key = snapshot.events.first().map_or(0, |event| event.key);
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
         if let Some((scope, seq)) = scope
             && let Some(scope) = run.scopes.get_mut(&scope)
         {
@@ -716,7 +914,13 @@ impl Machine {
         run.joins.remove(&key);
         run.hold(
             key,
-            crate::run::Materialised { held, body, weight, scope, key: event_key, since },
+            crate::run::Materialised {
+                held,
+                body,
+                weight,
+                scope,
+                key: event_key,
+            },
         );
         let until = match held {
             Held::Open { until } => until,

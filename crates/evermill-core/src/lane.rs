@@ -39,8 +39,11 @@ pub(crate) struct Cursor {
 impl Cursor {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::new(LANE_FORMAT);
-        out.int(u64::from(self.source)).text(&self.name).text(&self.incarnation);
-        out.int(u64::from(self.generation)).flag(self.replay.is_some());
+        out.int(u64::from(self.source))
+            .text(&self.name)
+            .text(&self.incarnation);
+        out.int(u64::from(self.generation))
+            .flag(self.replay.is_some());
         if let Some((lane, until)) = self.replay {
             out.int(u64::from(lane)).int(until);
         }
@@ -62,7 +65,11 @@ impl Cursor {
         let mut body = Reader::new("lane", body, LANE_FORMAT)?;
         let (source, name, incarnation) = (body.small()?, body.text()?, body.text()?);
         let generation = body.small()?;
-        let replay = if body.flag()? { Some((body.small()?, body.int()?)) } else { None };
+        let replay = if body.flag()? {
+            Some((body.small()?, body.int()?))
+        } else {
+            None
+        };
         let low = body.int()?;
         let (mut ranges, mut at) = (Vec::new(), low);
         for _ in 0..body.length()? {
@@ -92,13 +99,9 @@ impl Cursor {
     /// The version a position belongs to.
     pub(crate) fn version_at(&self, position: u64) -> u16 {
         let after = self.switches.partition_point(|&(from, _)| from <= position);
-        after.checked_sub(1).map_or(0, |index| self.switches[index].1)
-    }
-
-    /// Whether a position above `low` is known to be settled or materialised.
-    pub(crate) fn covers(&self, position: u64) -> bool {
-        let after = self.ranges.partition_point(|&(first, _)| first <= position);
-        after.checked_sub(1).is_some_and(|index| position <= self.ranges[index].1)
+        after
+            .checked_sub(1)
+            .map_or(0, |index| self.switches[index].1)
     }
 }
 
@@ -125,7 +128,9 @@ pub(crate) struct Suspect {
 impl Suspect {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::new(SUSPECT_FORMAT);
-        out.int(self.last).int(u64::from(self.count)).int(u64::from(self.stops));
+        out.int(self.last)
+            .int(u64::from(self.count))
+            .int(u64::from(self.stops));
         out.flag(self.in_flight);
         out.finish()
     }
@@ -146,7 +151,6 @@ impl Suspect {
 /// An activation whose attempts partly ended before a crash, waiting to be read again.
 #[derive(Debug, Clone)]
 pub(crate) struct Recovered {
-    pub(crate) version: u16,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -235,14 +239,22 @@ impl Lane {
             }
             self.segments.pop_front();
         }
-        let mut walk = RangeWalk { low: None, open: None, ranges: Vec::new() };
+        let mut walk = RangeWalk {
+            low: None,
+            open: None,
+            ranges: Vec::new(),
+        };
         for segment in &self.segments {
             match segment.wave.and_then(|ix| waves[ix as usize].as_ref()) {
                 None => walk.settled(segment.first, segment.last),
                 Some(wave) => walk.wave(wave),
             }
         }
-        walk.unsettled(self.pending.front().map_or(self.read, |event| event.position));
+        walk.unsettled(
+            self.pending
+                .front()
+                .map_or(self.read, |event| event.position),
+        );
         let low = walk.low.unwrap_or(self.read);
         let ranges = merge(walk.ranges, &self.earlier, low);
         debug_assert!(low >= self.cursor.low, "a cursor never goes back");
@@ -260,8 +272,11 @@ impl Lane {
 /// Ranges of this boot and of earlier ones, ascending, none inside another, all above `low`.
 fn merge(ours: Vec<(u64, u64)>, earlier: &[(u64, u64)], low: u64) -> Vec<(u64, u64)> {
     let inside = |r: &(u64, u64)| ours.iter().any(|o| o.0 <= r.0 && r.1 <= o.1);
-    let kept: Vec<_> =
-        earlier.iter().filter(|r| r.1 > low && !inside(r)).copied().collect();
+    let kept: Vec<_> = earlier
+        .iter()
+        .filter(|r| r.1 > low && !inside(r))
+        .copied()
+        .collect();
     if kept.is_empty() {
         return ours;
     }

@@ -161,18 +161,33 @@ impl Machine {
         self.now = self.now.max(now);
         match command {
             Command::Start { run, name, dag } => self.start(run, name, &dag, out),
-            Command::OpenLane { run, source, name, incarnation, first } => {
+            Command::OpenLane {
+                run,
+                source,
+                name,
+                incarnation,
+                first,
+            } => {
                 self.open_lane(run, source, name, incarnation, first, out);
             }
             Command::Ingest { lane, events } => self.ingest(lane, events, out),
             Command::CaughtUp { lane } => self.caught_up(lane),
             Command::Gap { lane, from, to } => self.gap(lane, from, to),
             Command::Capacity { slots } => self.slots = slots,
-            Command::Outcomes { dispatch, fence, runs } => {
+            Command::Outcomes {
+                dispatch,
+                fence,
+                runs,
+            } => {
                 self.outcomes(dispatch, fence, runs, out);
             }
             Command::Finished { dispatch, fence } => self.finished(dispatch, fence),
-            Command::Died { dispatch, fence, started, error } => {
+            Command::Died {
+                dispatch,
+                fence,
+                started,
+                error,
+            } => {
                 self.died(dispatch, fence, started, &error, out);
             }
             Command::Timer => self.timer(out),
@@ -182,15 +197,33 @@ impl Machine {
             Command::Stop { run } => self.stop(run, RunState::Stopped, out),
             Command::Redrive { run, selection } => self.redrive(run, &selection, out),
             Command::Discard { run, selection } => self.discard(run, &selection, out),
-            Command::Signal { run, id, name, key, body, all, expires_ms } => {
-                let signal =
-                    crate::run::Signal { name, key, body, expires: expires_ms, consumed: false };
+            Command::Signal {
+                run,
+                id,
+                name,
+                key,
+                body,
+                all,
+                expires_ms,
+            } => {
+                let signal = crate::run::Signal {
+                    name,
+                    key,
+                    body,
+                    expires: expires_ms,
+                    consumed: false,
+                };
                 self.signal(run, id, signal, all, out);
             }
             Command::Swap { run, dag } => self.swap(run, &dag),
             Command::Replay { lane, from, to } => self.replay(lane, from, to, out),
             Command::Pool { pool, slots } => self.pools.entry(pool).or_default().slots = slots,
-            Command::RateLimit { run, task, members, interval_ms } => {
+            Command::RateLimit {
+                run,
+                task,
+                members,
+                interval_ms,
+            } => {
                 self.rate_limit(run, task, members, interval_ms);
             }
         }
@@ -200,11 +233,15 @@ impl Machine {
     /// Completes a decision: cursors, counters, hints and credit. Once per commit.
     pub fn seal(&mut self, out: &mut Decision) {
         for id in std::mem::take(&mut self.dirty_lanes) {
-            let Some(run) = self.runs.get_mut(&id.run) else { continue };
+            let Some(run) = self.runs.get_mut(&id.run) else {
+                continue;
+            };
             let full = run.waiting >= limits::MATERIALISED_MAX
                 || run.row.counters.parked >= limits::PARKED_MAX as u64
                 || !run.accepts();
-            let Some(lane) = run.lanes.get_mut(&id.lane) else { continue };
+            let Some(lane) = run.lanes.get_mut(&id.lane) else {
+                continue;
+            };
             if lane.advance(&self.waves) {
                 let low = lane.cursor.low;
                 lane.stale_rows.retain(|&(last, wave)| {
@@ -214,18 +251,31 @@ impl Machine {
                     }
                     last >= low
                 });
-                put(out, Table::Lane, Key::numbered(id.run, id.lane, &[]), lane.cursor.encode());
-                out.effects.push(Effect::Ack { lane: id, position: low });
+                put(
+                    out,
+                    Table::Lane,
+                    Key::numbered(id.run, id.lane, &[]),
+                    lane.cursor.encode(),
+                );
+                out.effects.push(Effect::Ack {
+                    lane: id,
+                    position: low,
+                });
             }
             let room = lane.has_room() && !full;
             if lane.open && room != lane.credit {
                 lane.credit = room;
-                out.effects.push(Effect::Credit { lane: id, open: room });
+                out.effects.push(Effect::Credit {
+                    lane: id,
+                    open: room,
+                });
             }
         }
         for ix in std::mem::take(&mut self.dirty_runs) {
             self.rest_if_done(ix, out);
-            let Some(run) = self.runs.get(&ix) else { continue };
+            let Some(run) = self.runs.get(&ix) else {
+                continue;
+            };
             put(out, Table::Run, Key::numbered(ix, 0, &[]), run.row.encode());
         }
     }
@@ -278,13 +328,24 @@ impl Machine {
 
     /// The parked activations of a run, by address.
     pub fn parked(&self, run: RunIx) -> impl Iterator<Item = ParkedView> + '_ {
-        let materialised = self.runs.get(&run).into_iter().flat_map(|run| &run.materialised);
+        let materialised = self
+            .runs
+            .get(&run)
+            .into_iter()
+            .flat_map(|run| &run.materialised);
         materialised.filter_map(|(key, activation)| {
-            let Held::Parked(reason) = activation.held else { return None };
+            let Held::Parked(reason) = activation.held else {
+                return None;
+            };
             let errors = crate::activation::Snapshot::decode(*key, activation.body.clone())
                 .map(|(snapshot, _)| snapshot.errors())
                 .unwrap_or_default();
-            Some(ParkedView { activation: *key, reason, events: activation.weight, errors })
+            Some(ParkedView {
+                activation: *key,
+                reason,
+                events: activation.weight,
+                errors,
+            })
         })
     }
 
@@ -316,15 +377,22 @@ impl Machine {
     }
 
     pub(crate) fn wave(&self, ix: u32) -> &Wave {
-        self.waves[ix as usize].as_ref().expect("a referenced wave is live")
+        self.waves[ix as usize]
+            .as_ref()
+            .expect("a referenced wave is live")
     }
 
     pub(crate) fn wave_mut(&mut self, ix: u32) -> &mut Wave {
-        self.waves[ix as usize].as_mut().expect("a referenced wave is live")
+        self.waves[ix as usize]
+            .as_mut()
+            .expect("a referenced wave is live")
     }
 
     fn start(&mut self, ix: RunIx, name: String, dag: &Arc<Dag>, out: &mut Decision) {
-        let open = self.runs.values().find(|r| r.row.dag == dag.spec.id && !r.is_over());
+        let open = self
+            .runs
+            .values()
+            .find(|r| r.row.dag == dag.spec.id && !r.is_over());
         if let Some(ix) = open.map(|run| run.ix) {
             if self.runs[&ix].dag().spec.version != dag.spec.version {
                 self.swap(ix, dag);
@@ -345,30 +413,53 @@ impl Machine {
         self.inherit(&mut run, out);
         self.runs.insert(ix, run);
         self.dirty_runs.insert(ix);
-        out.effects.push(Effect::RunState { run: ix, state: RunState::Running });
+        out.effects.push(Effect::RunState {
+            run: ix,
+            state: RunState::Running,
+        });
     }
 
     /// A new run of a DAG goes on where its last one ended: positions and state.
     fn inherit(&mut self, run: &mut Run, out: &mut Decision) {
-        let last = self.runs.values().rev().find(|r| r.row.dag == run.row.dag && r.is_over());
+        let last = self
+            .runs
+            .values()
+            .rev()
+            .find(|r| r.row.dag == run.row.dag && r.is_over());
         let Some(last) = last else { return };
-        for lane in last.lanes.values().filter(|lane| lane.cursor.replay.is_none()) {
+        for lane in last
+            .lanes
+            .values()
+            .filter(|lane| lane.cursor.replay.is_none())
+        {
             let mut cursor = lane.cursor.clone();
             cursor.switches = vec![(0, 0)];
-            let id = LaneId { run: run.ix, lane: lane.id.lane };
-            put(out, Table::Lane, Key::numbered(id.run, id.lane, &[]), cursor.encode());
-            run.lanes.insert(id.lane, crate::lane::Lane::new(id, cursor));
+            let id = LaneId {
+                run: run.ix,
+                lane: lane.id.lane,
+            };
+            put(
+                out,
+                Table::Lane,
+                Key::numbered(id.run, id.lane, &[]),
+                cursor.encode(),
+            );
+            run.lanes
+                .insert(id.lane, crate::lane::Lane::new(id, cursor));
         }
         run.state.clone_from(&last.state);
         for (scope, names) in &run.state {
             for (name, value) in names {
-                out.writes.push(crate::state::write(run.ix, scope, name, value));
+                out.writes
+                    .push(crate::state::write(run.ix, scope, name, value));
             }
         }
     }
 
     pub(crate) fn set_state(&mut self, ix: RunIx, state: RunState, out: &mut Decision) {
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         if run.is_over() || run.row.state == state {
             return;
         }
@@ -390,12 +481,18 @@ impl Machine {
         self.set_state(ix, state, out);
         self.forget_pending(ix);
         self.park_unsettled(ix, out);
-        let recalled = self.dispatches.values().filter(|d| d.run == ix).map(|d| d.id);
+        let recalled = self
+            .dispatches
+            .values()
+            .filter(|d| d.run == ix)
+            .map(|d| d.id);
         out.effects.extend(recalled.map(Effect::Recall));
     }
 
     fn forget_pending(&mut self, ix: RunIx) {
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         for lane in run.lanes.values_mut() {
             if let Some(first) = lane.pending.front() {
                 lane.read = first.position;
@@ -414,7 +511,9 @@ impl Machine {
 
     /// A draining run with nothing in a wave rests; a triggered DAG with nothing left is finished.
     fn rest_if_done(&mut self, ix: RunIx, out: &mut Decision) {
-        let Some(run) = self.runs.get(&ix) else { return };
+        let Some(run) = self.runs.get(&ix) else {
+            return;
+        };
         let triggered = run.dag().spec.sources.is_empty();
         let all_read = !run.lanes.is_empty() && run.lanes.values().all(|lane| lane.caught_up);
         let next = match run.row.state {
@@ -429,7 +528,12 @@ impl Machine {
     fn rate_limit(&mut self, run: RunIx, task: u16, members: u32, interval: Ms) {
         let now = self.now;
         if let Some(run) = self.runs.get_mut(&run) {
-            let rate = crate::run::Rate { members, interval, window_start: now, used: 0 };
+            let rate = crate::run::Rate {
+                members,
+                interval,
+                window_start: now,
+                used: 0,
+            };
             run.rates.insert(task, rate);
         }
     }

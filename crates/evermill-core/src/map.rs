@@ -6,6 +6,8 @@
 use bytes::Bytes;
 
 use crate::bits;
+use crate::dag::Mapped;
+use crate::limits;
 use crate::wave::{Row, Wave};
 
 /// Instance space of one mapped node.
@@ -30,7 +32,8 @@ impl MapSpace {
     pub(crate) fn expand(&mut self, member: u32, length: u32) {
         let first = self.member_of.len() as u32;
         self.segments.insert(member, (first, length));
-        self.member_of.extend(std::iter::repeat_n(member, length as usize));
+        self.member_of
+            .extend(std::iter::repeat_n(member, length as usize));
         let words = bits::words(self.member_of.len());
         for row in self.rows_mut() {
             row.resize(words, 0);
@@ -77,14 +80,21 @@ impl MapSpace {
     fn all_done(&self, member: u32) -> bool {
         self.segment(member).is_some_and(|(first, len)| {
             (first..first + len).all(|instance| {
-                [&self.success, &self.failed, &self.skipped].iter().any(|r| bits::get(r, instance))
+                [&self.success, &self.failed, &self.skipped]
+                    .iter()
+                    .any(|r| bits::get(r, instance))
             })
         })
     }
 
     /// Ends an instance; the states of its member to raise, if it was the member's last one.
     pub(crate) fn end(&mut self, instance: u32, state: Row) -> Option<Vec<Row>> {
-        for row in [&mut self.waits, &mut self.ready, &mut self.run, &mut self.hold] {
+        for row in [
+            &mut self.waits,
+            &mut self.ready,
+            &mut self.run,
+            &mut self.hold,
+        ] {
             bits::clear(row, instance);
         }
         let row = match state {
@@ -100,7 +110,10 @@ impl MapSpace {
                 (&self.failed, Row::Failed),
                 (&self.skipped, Row::Skipped),
             ];
-            rows.iter().filter(|(row, _)| self.any(member, row)).map(|(_, state)| *state).collect()
+            rows.iter()
+                .filter(|(row, _)| self.any(member, row))
+                .map(|(_, state)| *state)
+                .collect()
         })
     }
 }
@@ -117,23 +130,31 @@ impl Wave {
 
     /// Expands one member; `true` if it ended at once.
     pub(crate) fn expand_member(&mut self, node: u16, member: u32) -> bool {
-        let length = self.map_length(node, member);
-        if length == 0 {
-            let mask = bits::single(self.words, member);
-            self.end(node, Row::Skipped, &mask);
-        } else {
-            self.maps.entry(node).or_default().expand(member, length);
+        let end = match self.map_length(node, member) {
+            Some(0) => Row::Skipped,
+            Some(length) if length <= limits::MAP_LENGTH_MAX => {
+                self.maps.entry(node).or_default().expand(member, length);
+                return false;
+            }
+            _ => Row::Failed,
+        };
+        if end == Row::Failed {
+            let error = Bytes::from_static(b"mapped over no list, or over one that is too long");
+            self.trial(node, member).error = Some(error);
         }
-        length == 0
+        let mask = bits::single(self.words, member);
+        self.end(node, end, &mask);
+        true
     }
 
-    fn map_length(&self, node: u16, member: u32) -> u32 {
-        match self.task(node).and_then(|task| task.mapped) {
-            Some(crate::dag::Mapped::Length(length)) => length,
-            Some(crate::dag::Mapped::Over(task)) => self.plan().place[usize::from(task)]
-                .and_then(|above| self.map_lengths.get(&(above, member)).copied())
-                .unwrap_or(0),
-            None => 1,
+    /// `None`: what it is mapped over reported no list.
+    fn map_length(&self, node: u16, member: u32) -> Option<u32> {
+        match self.task(node)?.mapped? {
+            Mapped::Length(length) => Some(length),
+            Mapped::Over(task) => {
+                let above = self.plan().place[usize::from(task)]?;
+                self.map_lengths.get(&(above, member)).copied()
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Outcomes: what workers report, accepted once and only under the current fence (C5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -48,7 +48,10 @@ impl Machine {
         };
         let mut changes = Changes::new();
         for run in runs {
-            let last = run.first.saturating_add(run.count).min(dispatch.slots.len() as u32);
+            let last = run
+                .first
+                .saturating_add(run.count)
+                .min(dispatch.slots.len() as u32);
             self.refused += u64::from(run.first.saturating_add(run.count) - last);
             for index in run.first..last {
                 if !bits::get(&dispatch.outstanding, index) {
@@ -92,19 +95,24 @@ impl Machine {
 
     fn touch(&self, slot: Slot, ended: bool, changes: &mut Changes) {
         let wave = self.wave(slot.wave);
-        let touched = changes.entry((slot.wave, slot.node)).or_insert_with(|| Touched {
-            id: wave.id,
-            node: slot.node,
-            mask: vec![0; wave.words],
-            ended: false,
-        });
+        let touched = changes
+            .entry((slot.wave, slot.node))
+            .or_insert_with(|| Touched {
+                id: wave.id,
+                node: slot.node,
+                mask: vec![0; wave.words],
+                ended: false,
+            });
         bits::set(&mut touched.mask, wave.member_of(slot.node, slot.at));
         touched.ended |= ended;
     }
 
     fn succeed_plainly(&mut self, slot: Slot) {
         let wave = self.wave_mut(slot.wave);
-        if matches!(wave.task(slot.node).map(|task| &task.kind), Some(TaskKind::Branch)) {
+        if matches!(
+            wave.task(slot.node).map(|task| &task.kind),
+            Some(TaskKind::Branch)
+        ) {
             let member = wave.member_of(slot.node, slot.at);
             wave.force_unchosen(slot.node, member, &[]);
         }
@@ -119,12 +127,26 @@ impl Machine {
         out: &mut Decision,
     ) -> bool {
         if !success.failed_items.is_empty() && !self.split(dispatch, slot, success, out) {
-            return self.fail_try(slot, true, &Bytes::from_static(b"every item of the batch failed"));
+            return self.fail_try(
+                slot,
+                true,
+                &Bytes::from_static(b"every item of the batch failed"),
+            );
         }
-        self.write_state(dispatch, slot, &success.state, out);
+        if !self.write_state(dispatch, slot, &success.state, out) {
+            let error = format!(
+                "ctx.state would hold more than {} bytes in this scope",
+                limits::STATE_BYTES_PER_SCOPE_MAX
+            );
+            return self.fail_try(slot, false, &Bytes::from(error));
+        }
         let wave = self.wave_mut(slot.wave);
         let member = wave.member_of(slot.node, slot.at);
-        let kind = wave.task(slot.node).expect("slots are of tasks").kind.clone();
+        let kind = wave
+            .task(slot.node)
+            .expect("slots are of tasks")
+            .kind
+            .clone();
         match kind {
             TaskKind::Branch => {
                 let chosen = success.chosen.as_deref().unwrap_or_default();
@@ -149,22 +171,40 @@ impl Machine {
     }
 
     /// W5: state commits with the outcome of the attempt that changed it; replays only read.
-    fn write_state(&mut self, dispatch: &Dispatch, slot: Slot, ops: &[StateOp], out: &mut Decision) {
+    /// `false` if the scope would grow beyond its bound: nothing is changed then.
+    fn write_state(
+        &mut self,
+        dispatch: &Dispatch,
+        slot: Slot,
+        ops: &[StateOp],
+        out: &mut Decision,
+    ) -> bool {
         if ops.is_empty() {
-            return;
+            return true;
         }
-        let wave = self.waves[slot.wave as usize].as_ref().expect("slots are of live waves");
+        let wave = self.waves[slot.wave as usize]
+            .as_ref()
+            .expect("slots are of live waves");
         let member = &wave.members[wave.member_of(slot.node, slot.at) as usize];
         let lane = member.key.lane.lane;
-        let run = self.runs.get_mut(&dispatch.run).expect("dispatches have runs");
+        let run = self
+            .runs
+            .get_mut(&dispatch.run)
+            .expect("dispatches have runs");
         if run.lanes[&lane].cursor.replay.is_some() {
-            return;
+            return true;
         }
         let key = wave.events[member.first_event as usize].key;
         let scope = Run::state_scope(&dispatch.dag, dispatch.task, lane, key);
-        let state = run.state.entry(scope.clone()).or_default();
-        for op in ops {
-            let name = crate::state::apply(state, op);
+        let mut state = run.state.get(&scope).cloned().unwrap_or_default();
+        let names: BTreeSet<Bytes> = ops
+            .iter()
+            .map(|op| crate::state::apply(&mut state, op))
+            .collect();
+        if crate::state::size(&state) > limits::STATE_BYTES_PER_SCOPE_MAX {
+            return false;
+        }
+        for name in names {
             out.writes.push(match state.get(&name) {
                 Some(value) => crate::state::write(run.ix, &scope, &name, value),
                 None => {
@@ -173,6 +213,8 @@ impl Machine {
                 }
             });
         }
+        run.state.insert(scope, state);
+        true
     }
 
     /// A failed try: held for the next one, or final. `true` if it ended.
@@ -200,7 +242,10 @@ impl Machine {
     /// What follows from a report: verdicts, settling, and rows for those that go on.
     fn follow(&mut self, changes: Changes, out: &mut Decision) {
         for (&(ix, _), touched) in &changes {
-            let Some(wave) = self.waves[ix as usize].as_ref().filter(|w| w.id == touched.id) else {
+            let Some(wave) = self.waves[ix as usize]
+                .as_ref()
+                .filter(|w| w.id == touched.id)
+            else {
                 continue;
             };
             let mut dirty = vec![0; bits::words(wave.plan().steps.len())];
@@ -210,7 +255,10 @@ impl Machine {
             self.progress(ix, &touched.mask, dirty, out);
         }
         for ((ix, _), touched) in changes {
-            if self.waves[ix as usize].as_ref().is_some_and(|wave| wave.id == touched.id) {
+            if self.waves[ix as usize]
+                .as_ref()
+                .is_some_and(|wave| wave.id == touched.id)
+            {
                 self.record(ix, touched.node, &touched.mask, out);
             }
         }
@@ -244,15 +292,25 @@ impl Machine {
         for slot in &dispatch.slots {
             let wave = self.wave(slot.wave);
             let m = &wave.members[wave.member_of(slot.node, slot.at) as usize];
-            let instance = wave.maps.get(&slot.node).map_or(0, |space| space.locate(slot.at).1);
-            let failures = wave.trials.get(&(slot.node, slot.at)).map_or(0, |t| t.failures);
+            let instance = wave
+                .maps
+                .get(&slot.node)
+                .map_or(0, |space| space.locate(slot.at).1);
+            let failures = wave
+                .trials
+                .get(&(slot.node, slot.at))
+                .map_or(0, |t| t.failures);
             let standing = Standing::Started { failures };
             waves.entry(slot.wave).or_default().push(OutcomeMember {
                 lane: m.key.lane.lane,
                 position: m.key.position,
                 child: m.key.child,
                 round: m.round,
-                entries: vec![Entry { task: dispatch.task, instance, standing }],
+                entries: vec![Entry {
+                    task: dispatch.task,
+                    instance,
+                    standing,
+                }],
             });
         }
         for (ix, members) in waves {
@@ -281,7 +339,9 @@ impl Machine {
         if fence != self.fence {
             return;
         }
-        let Some(dispatch) = self.end_dispatch(id) else { return };
+        let Some(dispatch) = self.end_dispatch(id) else {
+            return;
+        };
         let suspect = started.filter(|&index| {
             (index as usize) < dispatch.slots.len() && bits::get(&dispatch.outstanding, index)
         });
@@ -315,8 +375,14 @@ impl Machine {
         if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {
             pool.used -= 1;
         }
-        let run = self.runs.get_mut(&dispatch.run).expect("dispatches have runs");
-        let count = run.out.entry((dispatch.version, dispatch.task)).or_default();
+        let run = self
+            .runs
+            .get_mut(&dispatch.run)
+            .expect("dispatches have runs");
+        let count = run
+            .out
+            .entry((dispatch.version, dispatch.task))
+            .or_default();
         *count -= 1;
         if *count == 0 {
             run.out.remove(&(dispatch.version, dispatch.task));
@@ -370,11 +436,19 @@ impl Machine {
         let error = Bytes::from_static(b"item failed");
         let standing = if spec.retries > 0 {
             let due = Some(self.now + spec.backoff.after(1));
-            Standing::Hold { failures: 1, due, error: Some(error) }
+            Standing::Hold {
+                failures: 1,
+                due,
+                error: Some(error),
+            }
         } else {
             Standing::Failed { failures: 1, error }
         };
-        child.entries.push(Entry { task: dispatch.task, instance: 0, standing });
+        child.entries.push(Entry {
+            task: dispatch.task,
+            instance: 0,
+            standing,
+        });
         child.key = ActivationKey {
             position: child.events[0].position,
             child: (((m.key.child >> 16) + 1) << 16) | (u32::from(dispatch.task) + 1),
@@ -412,7 +486,9 @@ impl Machine {
     pub(crate) fn release_if_due(&mut self, key: ActivationKey) {
         let now = self.now;
         let held = &self.runs[&key.lane.run].materialised[&key];
-        let due = Snapshot::decode(key, held.body.clone()).ok().and_then(|(s, _)| s.due());
+        let due = Snapshot::decode(key, held.body.clone())
+            .ok()
+            .and_then(|(s, _)| s.due());
         if due.is_none_or(|due: Ms| due <= now) {
             self.releases.push(key);
         }
@@ -436,13 +512,22 @@ impl Wave {
             bits::set(&mut space.ready, slot.at);
         } else {
             self.take(slot.node, Row::Run, slot.at);
-            self.put(slot.node, if ordered { Row::Waits } else { Row::Ready }, slot.at);
+            self.put(
+                slot.node,
+                if ordered { Row::Waits } else { Row::Ready },
+                slot.at,
+            );
         }
     }
 
     fn is_until(&self, node: u16) -> bool {
         self.task_index(node).is_some_and(|task| {
-            let untils = self.dag.spec.sources.iter().filter_map(|s| s.looped.as_ref()?.until);
+            let untils = self
+                .dag
+                .spec
+                .sources
+                .iter()
+                .filter_map(|s| s.looped.as_ref()?.until);
             untils.into_iter().any(|until| until == task)
         })
     }
@@ -454,7 +539,10 @@ impl Wave {
         let lane = home(self);
         let key = Key::numbered(self.run, lane.lane, &[self.id, self.rows_written]);
         self.rows_written += 1;
-        let row = OutcomeRow { version: self.version, members };
+        let row = OutcomeRow {
+            version: self.version,
+            members,
+        };
         put(out, Table::Outcome, key, row.encode());
     }
 }

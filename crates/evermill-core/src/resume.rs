@@ -109,26 +109,41 @@ impl Machine {
         let ix = row.key.run;
         let decoded = RunRow::decode(row.body.clone()).map_err(damaged(&row))?;
         let dag = |version: &String| {
-            versions.get(version).cloned().ok_or_else(|| missing(&row, &format!("version {version}")))
+            versions
+                .get(version)
+                .cloned()
+                .ok_or_else(|| missing(&row, &format!("version {version}")))
         };
-        let dags = decoded.versions.iter().map(dag).collect::<Result<Vec<_>, _>>()?;
+        let dags = decoded
+            .versions
+            .iter()
+            .map(dag)
+            .collect::<Result<Vec<_>, _>>()?;
         self.runs.insert(ix, Run::new(ix, decoded, dags));
         self.dirty_runs.insert(ix);
         Ok(())
     }
 
     fn run_of(&mut self, row: &Row) -> Result<&mut Run, ResumeError> {
-        self.runs.get_mut(&row.key.run).ok_or_else(|| missing(row, "its run"))
+        self.runs
+            .get_mut(&row.key.run)
+            .ok_or_else(|| missing(row, "its run"))
     }
 
     fn lane_of(&mut self, row: &Row) -> Result<&mut Lane, ResumeError> {
         let lane = row.key.lane;
-        self.run_of(row)?.lanes.get_mut(&lane).ok_or_else(|| missing(row, "its lane"))
+        self.run_of(row)?
+            .lanes
+            .get_mut(&lane)
+            .ok_or_else(|| missing(row, "its lane"))
     }
 
     fn resume_lane(&mut self, row: Row, unclean: bool) -> Result<(), ResumeError> {
         let cursor = Cursor::decode(row.body.clone()).map_err(damaged(&row))?;
-        let id = LaneId { run: row.key.run, lane: row.key.lane };
+        let id = LaneId {
+            run: row.key.run,
+            lane: row.key.lane,
+        };
         let run = self.run_of(&row)?;
         let mut lane = Lane::new(id, cursor);
         if unclean {
@@ -141,7 +156,11 @@ impl Machine {
     fn resume_state(&mut self, row: &Row) -> Result<(), ResumeError> {
         let (scope, name, value) =
             crate::state::decode(&row.key, row.body.clone()).map_err(damaged(row))?;
-        self.run_of(row)?.state.entry(scope).or_default().insert(name, value);
+        self.run_of(row)?
+            .state
+            .entry(scope)
+            .or_default()
+            .insert(name, value);
         Ok(())
     }
 
@@ -164,7 +183,8 @@ impl Machine {
         let first = position(row)?;
         let lane = self.lane_of(row)?;
         if suspect.last < lane.cursor.low {
-            out.writes.push(Write::Delete(Table::Suspect, row.key.clone()));
+            out.writes
+                .push(Write::Delete(Table::Suspect, row.key.clone()));
             return Ok(());
         }
         if unclean && suspect.in_flight {
@@ -191,7 +211,8 @@ impl Machine {
         };
         let signal = read().map_err(&bad)?;
         let id = String::from_utf8_lossy(&row.key.id).into_owned();
-        self.timers.insert((signal.expires, Timer::Signal(row.key.run)));
+        self.timers
+            .insert((signal.expires, Timer::Signal(row.key.run)));
         self.run_of(row)?.signals.insert(id, signal);
         Ok(())
     }
@@ -210,32 +231,40 @@ impl Machine {
             if member.lane == home {
                 last = last.max(member.position);
             }
-            let lane = LaneId { run: row.key.run, lane: member.lane };
-            let key = ActivationKey { lane, position: member.position, child: member.child };
+            let lane = LaneId {
+                run: row.key.run,
+                lane: member.lane,
+            };
+            let key = ActivationKey {
+                lane,
+                position: member.position,
+                child: member.child,
+            };
             if let Some((snapshot, _)) = activations.get_mut(&key) {
                 if snapshot.round == member.round {
                     merge(&mut snapshot.entries, member.entries);
                 }
                 continue;
             }
-            self.recover(&row, decoded.version, member)?;
+            self.recover(&row, member)?;
         }
         let lane = self.lane_of(&row)?;
-        if !lane.stale_rows.iter().any(|&(at, w)| w == wave && at >= last) {
+        if !lane
+            .stale_rows
+            .iter()
+            .any(|&(at, w)| w == wave && at >= last)
+        {
             lane.stale_rows.retain(|&(_, w)| w != wave);
             lane.stale_rows.push((last, wave));
         }
         Ok(())
     }
 
-    fn recover(
-        &mut self,
-        row: &Row,
-        version: u16,
-        member: OutcomeMember,
-    ) -> Result<(), ResumeError> {
+    fn recover(&mut self, row: &Row, member: OutcomeMember) -> Result<(), ResumeError> {
         let run = self.run_of(row)?;
-        let Some(lane) = run.lanes.get_mut(&member.lane) else { return Ok(()) };
+        let Some(lane) = run.lanes.get_mut(&member.lane) else {
+            return Ok(());
+        };
         let gone = member.position < lane.cursor.low || lane.was_settled(member.position);
         if gone || member.round > 0 {
             return Ok(());
@@ -243,7 +272,9 @@ impl Machine {
         let recovered = lane
             .recovered
             .entry((member.position, member.child))
-            .or_insert_with(|| Recovered { version, entries: Vec::new() });
+            .or_insert_with(|| Recovered {
+                entries: Vec::new(),
+            });
         merge(&mut recovered.entries, member.entries);
         Ok(())
     }
@@ -254,8 +285,11 @@ impl Machine {
             let body = snapshot.encode(held);
             let weight = snapshot.weight();
             let event = snapshot.events.first();
-            let (event_key, since) = event.map_or((0, 0), |e| (e.key, e.arrived_ms));
-            let run = self.runs.get_mut(&key.lane.run).expect("checked with its lane");
+            let event_key = event.map_or(0, |e| e.key);
+            let run = self
+                .runs
+                .get_mut(&key.lane.run)
+                .expect("checked with its lane");
             let dag = Arc::clone(&run.dags[usize::from(snapshot.version)]);
             let parked = matches!(held, Held::Parked(_));
             let deferred = snapshot.ordered && dag.spec.order != Order::None;
@@ -264,8 +298,13 @@ impl Machine {
                 lane.deferred.insert(key, snapshot.version);
             }
             let scope = None;
-            let materialised =
-                crate::run::Materialised { held, body, weight, scope, key: event_key, since };
+            let materialised = crate::run::Materialised {
+                held,
+                body,
+                weight,
+                scope,
+                key: event_key,
+            };
             run.hold(key, materialised);
             if !parked {
                 run.row.counters.seen += weight;
@@ -274,7 +313,10 @@ impl Machine {
                     Some(due) => drop(self.timers.insert((due, Timer::Held(key)))),
                     None if !deferred => self.releases.push(key),
                     None => {
-                        let lane = self.runs.get_mut(&key.lane.run).and_then(|r| r.lane(key.lane));
+                        let lane = self
+                            .runs
+                            .get_mut(&key.lane.run)
+                            .and_then(|r| r.lane(key.lane));
                         lane.expect("checked before").overdue.insert(key);
                     }
                 }
@@ -298,16 +340,23 @@ impl Machine {
 
     /// An activation that still lacks sources is open again (W6).
     fn reopen_join(&mut self, key: ActivationKey, snapshot: &Snapshot, dag: &Dag) {
-        let run = self.runs.get_mut(&key.lane.run).expect("checked with its lane");
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("checked with its lane");
         let source = run.lanes[&key.lane.lane].cursor.source;
         let plan_ix = dag.plan_of_source[usize::from(source)];
         let plan = &dag.plans[usize::from(plan_ix)];
-        let Some(event) = snapshot.events.first() else { return };
+        let Some(event) = snapshot.events.first() else {
+            return;
+        };
         if !plan.is_join || snapshot.silenced {
             return;
         }
         for step in &plan.steps[..plan.sources] {
-            let crate::dag::PlanNode::Source(other) = step.node else { continue };
+            let crate::dag::PlanNode::Source(other) = step.node else {
+                continue;
+            };
             let bound = other == source || snapshot.bound.iter().any(|(s, ..)| *s == other);
             if !bound {
                 let open = run.open.entry((plan_ix, other)).or_default();
@@ -333,7 +382,10 @@ fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
 }
 
 const fn is_final(standing: &Standing) -> bool {
-    matches!(standing, Standing::Success { .. } | Standing::Skipped | Standing::Failed { .. })
+    matches!(
+        standing,
+        Standing::Success { .. } | Standing::Skipped | Standing::Failed { .. }
+    )
 }
 
 /// The later of two standings that are no ends: more failures, then started after held.
@@ -362,6 +414,7 @@ fn missing(row: &Row, what: &str) -> ResumeError {
 /// The first number of a row's address.
 fn position(row: &Row) -> Result<u64, ResumeError> {
     let bytes = row.key.id.get(..8).and_then(|b| b.try_into().ok());
-    bytes.map(u64::from_be_bytes).ok_or_else(|| missing(row, "a whole address"))
+    bytes
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| missing(row, "a whole address"))
 }
-

@@ -93,7 +93,11 @@ impl Key {
         for number in numbers {
             id.extend_from_slice(&number.to_be_bytes());
         }
-        Self { run, lane, id: Bytes::from(id) }
+        Self {
+            run,
+            lane,
+            id: Bytes::from(id),
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 /// When a task runs, given how its direct upstreams ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the variants are Airflow's names; the truth table defines them")]
+#[expect(
+    missing_docs,
+    reason = "the variants are Airflow's names; the truth table defines them"
+)]
 pub enum TriggerRule {
     #[default]
     AllSuccess,
@@ -105,7 +108,13 @@ impl TriggerRule {
     /// Judges 64 members at once.
     #[must_use]
     pub const fn judge(self, up: &Upstreams) -> Verdicts {
-        let (s, f, u, k, d) = (up.success, up.failed, up.upstream_failed, up.skipped, up.done);
+        let (s, f, u, k, d) = (
+            up.success,
+            up.failed,
+            up.upstream_failed,
+            up.skipped,
+            up.done,
+        );
         let bad = f | u;
         let (run, skip, upstream_failed) = match self {
             Self::AllSuccess => (d & !bad & !k, d & !bad & k, bad),
@@ -124,9 +133,17 @@ impl TriggerRule {
                 let judged = d & up.has_setup;
                 let all_skipped = judged & !up.setup_not_skipped;
                 let none_succeeded = judged & up.setup_not_skipped & !up.setup_success;
-                (d & !all_skipped & !none_succeeded, all_skipped, none_succeeded)
+                (
+                    d & !all_skipped & !none_succeeded,
+                    all_skipped,
+                    none_succeeded,
+                )
             }
         };
-        Verdicts { run, skip, upstream_failed }
+        Verdicts {
+            run,
+            skip,
+            upstream_failed,
+        }
     }
 }

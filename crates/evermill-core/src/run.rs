@@ -44,7 +44,10 @@ const STATES: [RunState; 7] = [
 impl RunRow {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::new(RUN_FORMAT);
-        let state = STATES.iter().position(|s| *s == self.state).unwrap_or_default();
+        let state = STATES
+            .iter()
+            .position(|s| *s == self.state)
+            .unwrap_or_default();
         out.text(&self.name).text(&self.dag).byte(state as u8);
         out.int(self.versions.len() as u64);
         for version in &self.versions {
@@ -53,7 +56,8 @@ impl RunRow {
         let c = &self.counters;
         out.int(u64::from(self.current));
         out.int(c.done).int(c.skipped).int(c.parked).int(c.dropped);
-        out.int(self.deadlines_missed).int(u64::from(self.failures_in_a_row));
+        out.int(self.deadlines_missed)
+            .int(u64::from(self.failures_in_a_row));
         out.finish()
     }
 
@@ -61,8 +65,12 @@ impl RunRow {
         let mut body = Reader::new("run", body, RUN_FORMAT)?;
         let (name, dag) = (body.text()?, body.text()?);
         let state = usize::from(body.byte()?);
-        let state = *STATES.get(state).ok_or_else(|| body.error("unknown run state"))?;
-        let versions = (0..body.length()?).map(|_| body.text()).collect::<Result<_, _>>()?;
+        let state = *STATES
+            .get(state)
+            .ok_or_else(|| body.error("unknown run state"))?;
+        let versions = (0..body.length()?)
+            .map(|_| body.text())
+            .collect::<Result<_, _>>()?;
         let current = body.small()?;
         let mut counters = Counters {
             seen: 0,
@@ -97,8 +105,6 @@ pub(crate) struct Materialised {
     pub(crate) scope: Option<(ScopeKey, u64)>,
     /// The first event's ordering and join key.
     pub(crate) key: u128,
-    /// Arrival of its first event: what "oldest" means.
-    pub(crate) since: Ms,
 }
 
 /// Where state lives (W5).
@@ -215,7 +221,10 @@ impl Run {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.row.state, RunState::Stopped | RunState::Finished | RunState::Failed)
+        matches!(
+            self.row.state,
+            RunState::Stopped | RunState::Finished | RunState::Failed
+        )
     }
 
     /// The scope an activation is ordered in (W4); `None` when nothing is ordered.
@@ -233,7 +242,10 @@ impl Run {
         let scope = Self::order_scope(order, lane, key).unwrap_or(ScopeKey { lane: 0, key: 0 });
         let private = matches!(order, Order::Key | Order::Partition);
         let task = &dag.spec.tasks[usize::from(task)].id;
-        StateScope { scope, task: if private { task.clone() } else { String::new() } }
+        StateScope {
+            scope,
+            task: if private { task.clone() } else { String::new() },
+        }
     }
 
     pub(crate) fn hold(&mut self, key: ActivationKey, materialised: Materialised) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::bits;
 use crate::command::{Decision, DispatchId, DispatchOrder, Effect, RunIx};
-use crate::dag::{OnInterrupt, Order, TaskKind};
+use crate::dag::{OnInterrupt, Order};
 use crate::dispatch::{Dispatch, Slot};
 use crate::limits;
 use crate::machine::{Machine, Timer};
@@ -15,7 +15,9 @@ use crate::wave::{Row, Wave};
 impl Machine {
     /// Queues a wave's ready members of a node with its run.
     pub(crate) fn enqueue(&mut self, ix: u32, node: u16) {
-        let wave = self.waves[ix as usize].as_mut().expect("queued waves are live");
+        let wave = self.waves[ix as usize]
+            .as_mut()
+            .expect("queued waves are live");
         if bits::get(&wave.queued, u32::from(node)) || !wave.has_ready(node) {
             return;
         }
@@ -42,7 +44,9 @@ impl Machine {
 
     /// Forms one dispatch of this run, if its limits allow any.
     fn serve(&mut self, ix: RunIx, out: &mut Decision) -> bool {
-        let Some(run) = self.runs.get(&ix) else { return false };
+        let Some(run) = self.runs.get(&ix) else {
+            return false;
+        };
         if !run.works() {
             return false;
         }
@@ -69,7 +73,11 @@ impl Machine {
         let now = self.now;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
         let spec = &run.dags[usize::from(turn.version)].spec.tasks[usize::from(turn.task)];
-        let out = run.out.get(&(turn.version, turn.task)).copied().unwrap_or(0);
+        let out = run
+            .out
+            .get(&(turn.version, turn.task))
+            .copied()
+            .unwrap_or(0);
         if spec.concurrency.is_some_and(|most| out >= most) {
             return 0;
         }
@@ -85,7 +93,8 @@ impl Machine {
             }
             room = room.min((rate.members - rate.used) as usize);
             if room == 0 {
-                self.timers.insert((rate.window_start + rate.interval, Timer::Rate(ix)));
+                self.timers
+                    .insert((rate.window_start + rate.interval, Timer::Rate(ix)));
             }
         }
         let waves = &self.waves;
@@ -110,7 +119,9 @@ impl Machine {
         while slots.len() < room
             && let Some(wave_ix) = queue.pop_front()
         {
-            let Some(wave) = self.waves[wave_ix as usize].as_mut() else { continue };
+            let Some(wave) = self.waves[wave_ix as usize].as_mut() else {
+                continue;
+            };
             let node = wave.plan().place[usize::from(turn.task)].expect("queued by this task");
             let ordered = wave.dag.spec.order != Order::None;
             let more = if ordered {
@@ -135,7 +146,11 @@ impl Machine {
 
     fn forget_if_empty(&mut self, ix: RunIx, turn: Turn) {
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        if run.queues.get(&(turn.version, turn.task)).is_none_or(VecDeque::is_empty) {
+        if run
+            .queues
+            .get(&(turn.version, turn.task))
+            .is_none_or(VecDeque::is_empty)
+        {
             run.queues.remove(&(turn.version, turn.task));
             run.ready.remove(&turn);
             if run.ready.is_empty() {
@@ -184,7 +199,9 @@ impl Machine {
     fn dispatch_order(&self, slots: &[Slot]) -> DispatchOrder {
         let scope = |slot: &Slot| {
             let wave = self.wave(slot.wave);
-            wave.members[wave_member(wave, slot)].scope.map(|(scope, _)| scope)
+            wave.members[wave_member(wave, slot)]
+                .scope
+                .map(|(scope, _)| scope)
         };
         if self.wave(slots[0].wave).dag.spec.order == Order::None {
             return DispatchOrder::Independent;
@@ -250,12 +267,22 @@ fn take_in_order(
             continue;
         };
         for (_, place) in run.scopes[&scope].places_from(seq + 1) {
-            let Place::Wave(next_ix, next) = place else { break };
-            let Some(wave) = waves[next_ix as usize].as_mut() else { break };
-            let Some(node) = wave.plan().place[usize::from(turn.task)] else { break };
+            let Place::Wave(next_ix, next) = place else {
+                break;
+            };
+            let Some(wave) = waves[next_ix as usize].as_mut() else {
+                break;
+            };
+            let Some(node) = wave.plan().place[usize::from(turn.task)] else {
+                break;
+            };
             let follows = wave.version == turn.version && wave.is(node, Row::Waits, next);
-            if slots.len() >= room || !follows || wave.is_alone(node, next)
-                || wave.task(node).is_some_and(|t| t.on_failure >= crate::dag::OnFailure::Block)
+            if slots.len() >= room
+                || !follows
+                || wave.is_alone(node, next)
+                || wave
+                    .task(node)
+                    .is_some_and(|t| t.on_failure >= crate::dag::OnFailure::Block)
             {
                 break;
             }
@@ -277,13 +304,22 @@ impl Wave {
     }
 
     fn ready_count(&self, task: u16) -> usize {
-        let Some(node) = self.plan().place[usize::from(task)] else { return 0 };
-        let row = self.maps.get(&node).map_or_else(|| self.row(node, Row::Ready), |s| &s.ready);
+        let Some(node) = self.plan().place[usize::from(task)] else {
+            return 0;
+        };
+        let row = self
+            .maps
+            .get(&node)
+            .map_or_else(|| self.row(node, Row::Ready), |s| &s.ready);
         bits::count(row) as usize
     }
 
     fn is_alone(&self, node: u16, at: u32) -> bool {
-        !self.trials.is_empty() && self.trials.get(&(node, at)).is_some_and(|trial| trial.alone)
+        !self.trials.is_empty()
+            && self
+                .trials
+                .get(&(node, at))
+                .is_some_and(|trial| trial.alone)
     }
 
     fn take_one(&mut self, node: u16, ix: u32, at: u32, slots: &mut Vec<Slot>) {
@@ -295,12 +331,20 @@ impl Wave {
             self.take(node, Row::Ready, at);
             self.put(node, Row::Run, at);
         }
-        slots.push(Slot { wave: ix, node, at, alone });
+        slots.push(Slot {
+            wave: ix,
+            node,
+            at,
+            alone,
+        });
     }
 
     /// Takes ready members in order; `true` if some stay behind.
     fn take_ready(&mut self, node: u16, ix: u32, room: usize, slots: &mut Vec<Slot>) -> bool {
-        let row = self.maps.get(&node).map_or_else(|| self.row(node, Row::Ready), |s| &s.ready);
+        let row = self
+            .maps
+            .get(&node)
+            .map_or_else(|| self.row(node, Row::Ready), |s| &s.ready);
         let ready: Vec<u32> = bits::ones(row).collect();
         for at in ready {
             if slots.len() >= room {
@@ -317,10 +361,4 @@ impl Wave {
         }
         false
     }
-}
-
-/// Delays and signals never reach a worker.
-#[must_use]
-pub(crate) const fn is_run_by_worker(kind: &TaskKind) -> bool {
-    matches!(kind, TaskKind::Call | TaskKind::Branch | TaskKind::ShortCircuit { .. })
 }

@@ -67,7 +67,11 @@ impl Scope {
     pub(crate) fn places_from(&self, seq: u64) -> impl Iterator<Item = (u64, Place)> + '_ {
         let skip = usize::try_from(seq.saturating_sub(self.base)).unwrap_or(usize::MAX);
         let base = self.base;
-        self.queue.iter().enumerate().skip(skip).map(move |(i, s)| (base + i as u64, s.place))
+        self.queue
+            .iter()
+            .enumerate()
+            .skip(skip)
+            .map(move |(i, s)| (base + i as u64, s.place))
     }
 
     pub(crate) fn move_to(&mut self, seq: u64, place: Place) {
@@ -78,21 +82,34 @@ impl Scope {
     }
 
     fn frontier(&self, version: u16, task: u16) -> u64 {
-        self.frontier.get(&(version, task)).copied().unwrap_or(0).max(self.base)
+        self.frontier
+            .get(&(version, task))
+            .copied()
+            .unwrap_or(0)
+            .max(self.base)
     }
 
     /// Whether this activation may start this task now.
     pub(crate) fn may_start(&self, seq: u64, version: u16, task: u16, serial: bool) -> bool {
-        let front_is_ours = self.queue.front().is_some_and(|slot| slot.version == version);
-        let its_turn =
-            if serial { seq == self.base } else { seq == self.frontier(version, task) };
+        let front_is_ours = self
+            .queue
+            .front()
+            .is_some_and(|slot| slot.version == version);
+        let its_turn = if serial {
+            seq == self.base
+        } else {
+            seq == self.frontier(version, task)
+        };
         let unblocked = self.blocked.first().is_none_or(|&first| seq <= first);
         unblocked && front_is_ours && its_turn
     }
 
     /// A blocked activation runs again; it keeps its place, and later ones wait on.
     pub(crate) fn redriven(&mut self, seq: u64) {
-        debug_assert!(self.blocked.contains(&seq), "only blocked activations keep their place");
+        debug_assert!(
+            self.blocked.contains(&seq),
+            "only blocked activations keep their place"
+        );
     }
 
     /// This activation is done at this task; the next one's number, if it is now its turn.
@@ -112,13 +129,19 @@ impl Scope {
 
     /// This activation settled or left the order; `true` if the front moved.
     pub(crate) fn settle(&mut self, seq: u64) -> bool {
-        let Some(index) = seq.checked_sub(self.base).map(|i| i as usize) else { return false };
+        let Some(index) = seq.checked_sub(self.base).map(|i| i as usize) else {
+            return false;
+        };
         if index >= self.queue.len() {
             return false;
         }
         self.move_to(seq, Place::Gone);
         let before = self.base;
-        while self.queue.front().is_some_and(|slot| slot.place == Place::Gone) {
+        while self
+            .queue
+            .front()
+            .is_some_and(|slot| slot.place == Place::Gone)
+        {
             self.queue.pop_front();
             self.base += 1;
         }

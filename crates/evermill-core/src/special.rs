@@ -28,7 +28,9 @@ impl Machine {
         for key in self.select(ix, selection) {
             let run = self.runs.get_mut(&ix).expect("selected from it");
             let held = run.materialised[&key].clone();
-            let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body.clone()) else { continue };
+            let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body.clone()) else {
+                continue;
+            };
             let dag = Arc::clone(&run.dags[usize::from(snapshot.version)]);
             clear_failed(&dag, &mut snapshot);
             snapshot.round += 1;
@@ -52,7 +54,8 @@ impl Machine {
             let held = run.unhold(key).expect("selected from it");
             run.row.counters.parked -= held.weight;
             run.row.counters.dropped += held.weight;
-            out.writes.push(Write::Delete(Table::Activation, activation::row_key(key)));
+            out.writes
+                .push(Write::Delete(Table::Activation, activation::row_key(key)));
             self.dirty_runs.insert(ix);
             if let Some((scope, seq)) = held.scope {
                 if let Some(queue) = run.scopes.get_mut(&scope) {
@@ -65,9 +68,13 @@ impl Machine {
     }
 
     fn select(&self, ix: RunIx, selection: &Selection) -> Vec<ActivationKey> {
-        let Some(run) = self.runs.get(&ix).filter(|run| !run.is_over()) else { return Vec::new() };
+        let Some(run) = self.runs.get(&ix).filter(|run| !run.is_over()) else {
+            return Vec::new();
+        };
         let parked = |key: &&ActivationKey| {
-            run.materialised.get(key).is_some_and(|m| matches!(m.held, Held::Parked(_)))
+            run.materialised
+                .get(key)
+                .is_some_and(|m| matches!(m.held, Held::Parked(_)))
         };
         match selection {
             Selection::All => run.materialised.keys().filter(parked).copied().collect(),
@@ -76,14 +83,21 @@ impl Machine {
     }
 
     pub(crate) fn wake_held(&mut self, key: ActivationKey, out: &mut Decision) {
-        let Some(run) = self.runs.get(&key.lane.run) else { return };
-        let Some(held) = run.materialised.get(&key) else { return };
+        let Some(run) = self.runs.get(&key.lane.run) else {
+            return;
+        };
+        let Some(held) = run.materialised.get(&key) else {
+            return;
+        };
         match held.held {
             Held::Waiting => {
                 let lane = &self.runs[&key.lane.run].lanes[&key.lane.lane];
                 if lane.deferred.contains_key(&key) {
                     let run = self.runs.get_mut(&key.lane.run).expect("looked up above");
-                    run.lane(key.lane).expect("looked up above").overdue.insert(key);
+                    run.lane(key.lane)
+                        .expect("looked up above")
+                        .overdue
+                        .insert(key);
                 } else {
                     self.release_if_due(key);
                 }
@@ -101,7 +115,11 @@ impl Machine {
             dispatch.outstanding.fill(0);
         }
         let slots: Vec<u32> = (0..self.waves.len() as u32)
-            .filter(|&slot| self.waves[slot as usize].as_ref().is_some_and(|w| w.run == ix))
+            .filter(|&slot| {
+                self.waves[slot as usize]
+                    .as_ref()
+                    .is_some_and(|w| w.run == ix)
+            })
             .collect();
         for slot in slots {
             let members = self.wave(slot).members.len() as u32;
@@ -138,11 +156,16 @@ impl Machine {
 
     /// Takes a member out of its wave's and lane's books.
     pub(crate) fn forget_member(&mut self, slot: u32, member: u32) {
-        let wave = self.waves[slot as usize].as_mut().expect("members have waves");
+        let wave = self.waves[slot as usize]
+            .as_mut()
+            .expect("members have waves");
         bits::set(&mut wave.left, member);
         let Some(id) = wave.lane else { return };
         let events = wave.member_events(member);
-        let (count, bytes) = (events.len(), events.iter().map(|e| e.body.len()).sum::<usize>());
+        let (count, bytes) = (
+            events.len(),
+            events.iter().map(|e| e.body.len()).sum::<usize>(),
+        );
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
         let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
         lane.events -= count;
@@ -161,7 +184,9 @@ fn clear_failed(dag: &Dag, snapshot: &mut Snapshot) {
     let mut cleared = failed.clone();
     for plan in &dag.plans {
         for &task in &failed {
-            let Some(node) = plan.place[usize::from(task)] else { continue };
+            let Some(node) = plan.place[usize::from(task)] else {
+                continue;
+            };
             for &below in &plan.steps[usize::from(node)].below {
                 if let PlanNode::Task(task) = plan.steps[usize::from(below)].node {
                     cleared.push(task);
@@ -194,18 +219,29 @@ impl Machine {
         if let Some(key) = run.oldest_open(&dag, plan, source, event.key) {
             return self.bind(key, source, id, event, out);
         }
-        let key = ActivationKey { lane: id, position: event.position, child: 0 };
+        let key = ActivationKey {
+            lane: id,
+            position: event.position,
+            child: 0,
+        };
         let since = event.arrived_ms;
         let steps = &dag.plans[usize::from(plan)].steps;
         for step in steps {
             if let PlanNode::Source(other) = step.node
                 && other != source
             {
-                run.open.entry((plan, other)).or_default().insert((since, key));
+                run.open
+                    .entry((plan, other))
+                    .or_default()
+                    .insert((since, key));
             }
         }
         run.open_keys.insert(key, event.key);
-        let until = dag.spec.join.within_ms.map(|within| since.max(self.now) + within);
+        let until = dag
+            .spec
+            .join
+            .within_ms
+            .map(|within| since.max(self.now) + within);
         let snapshot = Snapshot {
             key,
             last: event.position,
@@ -233,25 +269,41 @@ impl Machine {
         event: Event,
         out: &mut Decision,
     ) {
-        let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
         run.close_join(key, Some(source));
         if let Some(held) = run.materialised.get(&key) {
-            let Ok((mut snapshot, kind)) = Snapshot::decode(key, held.body.clone()) else { return };
+            let Ok((mut snapshot, kind)) = Snapshot::decode(key, held.body.clone()) else {
+                return;
+            };
             snapshot.bound.push((source, lane, event));
             let scope = held.scope;
             let place = run.joins.get(&key).copied();
             self.materialise(snapshot, kind, scope, out);
-            let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+            let run = self
+                .runs
+                .get_mut(&key.lane.run)
+                .expect("activations have runs");
             if let Some(place) = place {
                 run.joins.insert(key, place);
             }
             self.releases.push(key);
             return;
         }
-        let Some(&(ix, member)) = run.joins.get(&key) else { return };
+        let Some(&(ix, member)) = run.joins.get(&key) else {
+            return;
+        };
         let wave = self.wave_mut(ix);
-        wave.members[member as usize].bound.push((source, lane, event));
-        let node = wave.plan().steps.iter().position(|s| s.node == PlanNode::Source(source));
+        wave.members[member as usize]
+            .bound
+            .push((source, lane, event));
+        let node = wave
+            .plan()
+            .steps
+            .iter()
+            .position(|s| s.node == PlanNode::Source(source));
         let node = node.expect("joined sources are in the plan") as u16;
         wave.put(node, Row::Success, member);
         wave.put(node, Row::Done, member);
@@ -264,11 +316,20 @@ impl Machine {
 
     /// `within` is over: what is missing is skipped, or the activation parks.
     fn time_out_join(&mut self, key: ActivationKey, out: &mut Decision) {
-        let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
         run.close_join(key, None);
         let held = run.materialised[&key].clone();
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else { return };
-        if run.dags[usize::from(snapshot.version)].spec.join.park_on_timeout {
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else {
+            return;
+        };
+        if run.dags[usize::from(snapshot.version)]
+            .spec
+            .join
+            .park_on_timeout
+        {
             return self.park(snapshot, ParkReason::JoinTimeout, None, out);
         }
         snapshot.silenced = true;
@@ -305,7 +366,12 @@ impl Run {
             }
         }
         self.open.retain(|_, open| !open.is_empty());
-        if !self.open.values().flatten().any(|(_, activation)| *activation == key) {
+        if !self
+            .open
+            .values()
+            .flatten()
+            .any(|(_, activation)| *activation == key)
+        {
             self.open_keys.remove(&key);
         }
     }
@@ -321,13 +387,19 @@ impl Machine {
         all: bool,
         out: &mut Decision,
     ) {
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         if run.signals.contains_key(&id) {
             return;
         }
         self.timers.insert((signal.expires, Timer::Signal(ix)));
         let waiting: Vec<(ActivationKey, u16)> = run.waiting_for(&signal);
-        let receivers = if all { &waiting[..] } else { &waiting[..waiting.len().min(1)] };
+        let receivers = if all {
+            &waiting[..]
+        } else {
+            &waiting[..waiting.len().min(1)]
+        };
         let consumed = !receivers.is_empty();
         let signal = Signal { consumed, ..signal };
         write_signal(ix, &id, &signal, out);
@@ -353,12 +425,18 @@ impl Machine {
             let event = wave.member_events(member).first();
             let (event_key, since) = event.map_or((0, 0), |e| (e.key, e.arrived_ms));
             let run = self.runs.get_mut(&key.lane.run).expect("waves have runs");
-            let fits = |s: &Signal| {
-                !s.consumed && s.name == name && (s.key == 0 || s.key == event_key)
-            };
-            let early = run.signals.iter().find(|(_, s)| fits(s)).map(|(id, _)| id.clone());
+            let fits =
+                |s: &Signal| !s.consumed && s.name == name && (s.key == 0 || s.key == event_key);
+            let early = run
+                .signals
+                .iter()
+                .find(|(_, s)| fits(s))
+                .map(|(id, _)| id.clone());
             let Some(id) = early else {
-                run.waiters.entry(name).or_default().insert((since, key, task));
+                run.waiters
+                    .entry(name)
+                    .or_default()
+                    .insert((since, key, task));
                 continue;
             };
             let signal = run.signals.get_mut(&id).expect("just found");
@@ -376,21 +454,30 @@ impl Machine {
     }
 
     fn deliver(&mut self, key: ActivationKey, task: u16, body: &Bytes, out: &mut Decision) {
-        let run = self.runs.get_mut(&key.lane.run).expect("activations have runs");
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
         for waiters in run.waiters.values_mut() {
             waiters.retain(|(_, waiter, of)| (*waiter, *of) != (key, task));
         }
         let Some(held) = run.materialised.get(&key).cloned() else {
             return self.deliver_in_wave(key, task, body, out);
         };
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else { return };
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else {
+            return;
+        };
         snapshot.entries.retain(|entry| entry.task != task);
         let standing = Standing::Success {
             result: Some(body.clone()),
             map_length: None,
             forced: Vec::new(),
         };
-        snapshot.entries.push(activation::Entry { task, instance: 0, standing });
+        snapshot.entries.push(activation::Entry {
+            task,
+            instance: 0,
+            standing,
+        });
         self.materialise(snapshot, Held::Waiting, held.scope, out);
         self.releases.push(key);
     }
@@ -403,11 +490,15 @@ impl Machine {
             wave.members.iter().enumerate().find_map(here)
         };
         let place = self.waves.iter().enumerate().find_map(|(slot, wave)| {
-            wave.as_ref().and_then(find).map(|member| (slot as u32, member))
+            wave.as_ref()
+                .and_then(find)
+                .map(|member| (slot as u32, member))
         });
         let Some((ix, member)) = place else { return };
         let wave = self.wave_mut(ix);
-        let Some(node) = wave.plan().place[usize::from(task)] else { return };
+        let Some(node) = wave.plan().place[usize::from(task)] else {
+            return;
+        };
         wave.keep(node, member, body.clone());
         let mask = bits::single(wave.words, member);
         wave.end(node, Row::Success, &mask);
@@ -417,11 +508,17 @@ impl Machine {
 
     pub(crate) fn expire_signals(&mut self, ix: RunIx, out: &mut Decision) {
         let now = self.now;
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         run.signals.retain(|id, signal| {
             let live = signal.expires > now;
             if !live {
-                let key = Key { run: ix, lane: 0, id: Bytes::from(id.clone().into_bytes()) };
+                let key = Key {
+                    run: ix,
+                    lane: 0,
+                    id: Bytes::from(id.clone().into_bytes()),
+                };
                 out.writes.push(Write::Delete(Table::Signal, key));
             }
             live
@@ -434,18 +531,31 @@ impl Run {
     fn waiting_for(&self, signal: &Signal) -> Vec<(ActivationKey, u16)> {
         let fits = |key: &ActivationKey| {
             signal.key == 0
-                || self.materialised.get(key).is_none_or(|m: &Materialised| m.key == signal.key)
+                || self
+                    .materialised
+                    .get(key)
+                    .is_none_or(|m: &Materialised| m.key == signal.key)
         };
         let waiters = self.waiters.get(&signal.name).into_iter().flatten();
-        waiters.filter(|(_, key, _)| fits(key)).map(|&(_, key, task)| (key, task)).collect()
+        waiters
+            .filter(|(_, key, _)| fits(key))
+            .map(|&(_, key, task)| (key, task))
+            .collect()
     }
 }
 
 fn write_signal(ix: RunIx, id: &str, signal: &Signal, out: &mut Decision) {
     let mut body = Writer::new(SIGNAL_FORMAT);
-    body.text(&signal.name).wide(signal.key).bytes(&signal.body).int(signal.expires);
+    body.text(&signal.name)
+        .wide(signal.key)
+        .bytes(&signal.body)
+        .int(signal.expires);
     body.flag(signal.consumed);
-    let key = Key { run: ix, lane: 0, id: Bytes::copy_from_slice(id.as_bytes()) };
+    let key = Key {
+        run: ix,
+        lane: 0,
+        id: Bytes::copy_from_slice(id.as_bytes()),
+    };
     put(out, Table::Signal, key, body.finish());
 }
 
@@ -460,12 +570,21 @@ impl Machine {
     /// Emits the iteration the loop's lane stands at.
     pub(crate) fn emit_iteration(&mut self, id: LaneId) {
         let now = self.now;
-        let Some(run) = self.runs.get_mut(&id.run).filter(|run| run.accepts()) else { return };
-        let Some(lane) = run.lanes.get_mut(&id.lane) else { return };
+        let Some(run) = self.runs.get_mut(&id.run).filter(|run| run.accepts()) else {
+            return;
+        };
+        let Some(lane) = run.lanes.get_mut(&id.lane) else {
+            return;
+        };
         if lane.events > 0 || !lane.open {
             return;
         }
-        let event = Event { position: lane.read, key: 0, arrived_ms: now, body: Bytes::new() };
+        let event = Event {
+            position: lane.read,
+            key: 0,
+            arrived_ms: now,
+            body: Bytes::new(),
+        };
         lane.read += 1;
         lane.events += 1;
         lane.pending.push_back(event);
@@ -490,11 +609,18 @@ impl Machine {
         if reached && !failed {
             return self.set_state(id.run, RunState::Finished, out);
         }
-        run.row.failures_in_a_row = if failed { run.row.failures_in_a_row + 1 } else { 0 };
+        run.row.failures_in_a_row = if failed {
+            run.row.failures_in_a_row + 1
+        } else {
+            0
+        };
         let in_a_row = run.row.failures_in_a_row;
         let mut delay = spec.delay_ms;
         if failed {
-            if spec.max_consecutive_failures.is_none_or(|most| in_a_row > most) {
+            if spec
+                .max_consecutive_failures
+                .is_none_or(|most| in_a_row > most)
+            {
                 return self.stop(id.run, RunState::Failed, out);
             }
             let pause = 1_000u64 << in_a_row.min(16);
@@ -511,7 +637,11 @@ impl Machine {
             return (lane.pending.len() >= count as usize).then_some(count as usize);
         }
         let most = batch.max_events as usize;
-        let next_known = lane.batches.range(first.position..).next().map(|(&at, _)| at);
+        let next_known = lane
+            .batches
+            .range(first.position..)
+            .next()
+            .map(|(&at, _)| at);
         let free = next_known.map_or(lane.pending.len(), |at| {
             lane.pending.partition_point(|event| event.position < at)
         });
@@ -556,10 +686,15 @@ impl Machine {
     pub(crate) fn count_deadlines(&mut self, ix: u32, out: &mut Decision) {
         let now = self.now;
         let wave = self.wave_mut(ix);
-        let Some(deadline) = wave.dag.spec.deadline_ms else { return };
+        let Some(deadline) = wave.dag.spec.deadline_ms else {
+            return;
+        };
         let mut missed = 0;
         for member in 0..wave.members.len() as u32 {
-            let arrived = wave.member_events(member).first().map(|event| event.arrived_ms);
+            let arrived = wave
+                .member_events(member)
+                .first()
+                .map(|event| event.arrived_ms);
             let overdue = arrived.is_some_and(|at| at + deadline <= now);
             let m = &mut wave.members[member as usize];
             if overdue && !m.late && !bits::get(&wave.left, member) {
@@ -573,7 +708,8 @@ impl Machine {
             let row = &mut self.runs.get_mut(&run).expect("waves have runs").row;
             row.deadlines_missed += u64::from(missed);
             self.dirty_runs.insert(run);
-            out.effects.push(Effect::DeadlineMissed { run, count: missed });
+            out.effects
+                .push(Effect::DeadlineMissed { run, count: missed });
         }
     }
 }
@@ -592,7 +728,9 @@ impl crate::wave::Wave {
 impl Machine {
     /// New activations use this version from what is read next on.
     pub(crate) fn swap(&mut self, ix: RunIx, dag: &Arc<Dag>) {
-        let Some(run) = self.runs.get_mut(&ix) else { return };
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
         let known = run.row.versions.iter().position(|v| *v == dag.spec.version);
         let version = known.unwrap_or(run.row.versions.len()) as u16;
         if known.is_none() {
@@ -604,7 +742,10 @@ impl Machine {
         }
         run.row.current = version;
         for lane in run.lanes.values_mut() {
-            let from = lane.pending.front().map_or(lane.read, |event| event.position);
+            let from = lane
+                .pending
+                .front()
+                .map_or(lane.read, |event| event.position);
             lane.cursor.switches.retain(|&(at, _)| at < from);
             lane.cursor.switches.push((from, version));
             lane.changed = true;
@@ -615,14 +756,26 @@ impl Machine {
 
     /// Reads a stretch of a lane again as a lane of its own.
     pub(crate) fn replay(&mut self, id: LaneId, from: u64, to: u64, out: &mut Decision) {
-        let Some(run) = self.runs.get_mut(&id.run) else { return };
-        let Some(original) = run.lanes.get(&id.lane).map(|lane| lane.cursor.clone()) else { return };
+        let Some(run) = self.runs.get_mut(&id.run) else {
+            return;
+        };
+        let Some(original) = run.lanes.get(&id.lane).map(|lane| lane.cursor.clone()) else {
+            return;
+        };
         let number = run.lanes.keys().next_back().map_or(1, |last| last + 1);
-        let replays = run.lanes.values().filter(|lane| {
-            lane.cursor.replay.is_some_and(|(of, _)| of == id.lane)
-        });
-        let generation = replays.map(|lane| lane.cursor.generation).max().unwrap_or(0) + 1;
-        let lane_id = LaneId { run: id.run, lane: number };
+        let replays = run
+            .lanes
+            .values()
+            .filter(|lane| lane.cursor.replay.is_some_and(|(of, _)| of == id.lane));
+        let generation = replays
+            .map(|lane| lane.cursor.generation)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let lane_id = LaneId {
+            run: id.run,
+            lane: number,
+        };
         let cursor = crate::lane::Cursor {
             generation,
             replay: Some((id.lane, to)),
@@ -632,7 +785,12 @@ impl Machine {
             closed: false,
             ..original
         };
-        put(out, Table::Lane, Key::numbered(id.run, number, &[]), cursor.encode());
+        put(
+            out,
+            Table::Lane,
+            Key::numbered(id.run, number, &[]),
+            cursor.encode(),
+        );
         out.effects.push(Effect::LaneOpen {
             lane: lane_id,
             source: cursor.source,

@@ -36,7 +36,9 @@ pub(crate) fn apply(state: &mut ScopeState, op: &StateOp) -> Bytes {
             name.clone()
         }
         StateOp::SetAdd(name, member) => {
-            let entry = state.entry(name.clone()).or_insert_with(|| StateValue::Set(BTreeSet::new()));
+            let entry = state
+                .entry(name.clone())
+                .or_insert_with(|| StateValue::Set(BTreeSet::new()));
             if !matches!(entry, StateValue::Set(_)) {
                 *entry = StateValue::Set(BTreeSet::new());
             }
@@ -78,17 +80,25 @@ pub(crate) fn write(run: RunIx, scope: &StateScope, name: &Bytes, value: &StateV
             }
         }
     }
-    Write::Put(Row { table: Table::State, key: row_key(run, scope, name), body: out.finish() })
+    Write::Put(Row {
+        table: Table::State,
+        key: row_key(run, scope, name),
+        body: out.finish(),
+    })
 }
 
-/// The address of one name: `lane` is the scope's lane, `id` = key (16 bytes, big endian), 
+/// The address of one name: `lane` is the scope's lane, `id` = key (16 bytes, big endian),
 /// of the task id (1 + 2 bytes, big endian), task id, name.
 pub(crate) fn row_key(run: RunIx, scope: &StateScope, name: &Bytes) -> Key {
     let mut id = scope.scope.key.to_be_bytes().to_vec();
     id.extend_from_slice(&(scope.task.len() as u16).to_be_bytes());
     id.extend_from_slice(scope.task.as_bytes());
     id.extend_from_slice(name);
-    Key { run, lane: scope.scope.lane, id: Bytes::from(id) }
+    Key {
+        run,
+        lane: scope.scope.lane,
+        id: Bytes::from(id),
+    }
 }
 
 /// Reads a state row back.
@@ -100,17 +110,36 @@ pub(crate) fn decode(
     let value = match body.byte()? {
         1 => StateValue::Blob(body.bytes()?),
         2 => StateValue::Int(body.signed()?),
-        3 => StateValue::Set((0..body.length()?).map(|_| body.bytes()).collect::<Result<_, _>>()?),
+        3 => StateValue::Set(
+            (0..body.length()?)
+                .map(|_| body.bytes())
+                .collect::<Result<_, _>>()?,
+        ),
         _ => return Err(body.error("unknown kind of value")),
     };
     body.end()?;
-    let bad = || DecodeError { what: "state address", at: 0, why: "too short" };
-    let scope_key = key.id.get(..16).and_then(|b| b.try_into().ok()).ok_or_else(bad)?;
-    let length = key.id.get(16..18).and_then(|b| b.try_into().ok()).ok_or_else(bad)?;
+    let bad = || DecodeError {
+        what: "state address",
+        at: 0,
+        why: "too short",
+    };
+    let scope_key = key
+        .id
+        .get(..16)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(bad)?;
+    let length = key
+        .id
+        .get(16..18)
+        .and_then(|b| b.try_into().ok())
+        .ok_or_else(bad)?;
     let task_end = 18 + usize::from(u16::from_be_bytes(length));
     let task = key.id.get(18..task_end).ok_or_else(bad)?;
     let scope = StateScope {
-        scope: ScopeKey { lane: key.lane, key: u128::from_be_bytes(scope_key) },
+        scope: ScopeKey {
+            lane: key.lane,
+            key: u128::from_be_bytes(scope_key),
+        },
         task: String::from_utf8_lossy(task).into_owned(),
     };
     Ok((scope, key.id.slice(task_end..), value))

@@ -241,7 +241,10 @@ impl Wave {
 
     pub(crate) fn keep_result(&mut self, node: u16, member: u32, result: Bytes) {
         let count = self.members.len();
-        let column = self.results.entry(node).or_insert_with(|| vec![None; count]);
+        let column = self
+            .results
+            .entry(node)
+            .or_insert_with(|| vec![None; count]);
         column[member as usize] = Some(result);
     }
 
@@ -253,11 +256,17 @@ impl Wave {
     pub(crate) fn force_unchosen(&mut self, node: u16, member: u32, chosen: &[u16]) {
         let plan = self.plan();
         let step = &plan.steps[usize::from(node)];
-        let chosen: Vec<u16> =
-            chosen.iter().filter_map(|&t| plan.place[usize::from(t)]).collect();
+        let chosen: Vec<u16> = chosen
+            .iter()
+            .filter_map(|&t| plan.place[usize::from(t)])
+            .collect();
         let spared = |down: &u16| {
             chosen.iter().any(|c| {
-                c == down || plan.steps[usize::from(*c)].below.binary_search(down).is_ok()
+                c == down
+                    || plan.steps[usize::from(*c)]
+                        .below
+                        .binary_search(down)
+                        .is_ok()
             })
         };
         let skipped: Vec<u16> = step.down.iter().copied().filter(|d| !spared(d)).collect();
@@ -298,7 +307,9 @@ impl Wave {
         while let Some(node) = next_one(dirty, at) {
             bits::clear(dirty, u32::from(node));
             at = node;
-            let PlanNode::Task(task) = plan.steps[usize::from(node)].node else { continue };
+            let PlanNode::Task(task) = plan.steps[usize::from(node)].node else {
+                continue;
+            };
             let spec = &dag.spec.tasks[usize::from(task)];
             let (mut ended, mut ran) = (false, false);
             for (word, &masked) in mask.iter().enumerate() {
@@ -345,7 +356,10 @@ impl Wave {
         if cleared == 0 {
             return (false, 0);
         }
-        let mut up = Upstreams { done: !0, ..Upstreams::default() };
+        let mut up = Upstreams {
+            done: !0,
+            ..Upstreams::default()
+        };
         for &above in &step.up {
             up.success |= self.word(above, Row::Success, word);
             up.failed |= self.word(above, Row::Failed, word);
@@ -360,7 +374,10 @@ impl Wave {
                 self.word(setup, Row::Done, word) & !self.word(setup, Row::Skipped, word);
         }
         let mut verdicts = if step.up.is_empty() {
-            crate::rule::Verdicts { run: !0, ..Default::default() }
+            crate::rule::Verdicts {
+                run: !0,
+                ..Default::default()
+            }
         } else {
             spec.rule.judge(&up)
         };
@@ -433,7 +450,10 @@ impl Wave {
         (self.plan().sources as u16..steps).any(|node| {
             self.is(node, Row::Run, member)
                 || self.is(node, Row::Ready, member)
-                || self.maps.get(&node).is_some_and(|space| space.is_busy(member))
+                || self
+                    .maps
+                    .get(&node)
+                    .is_some_and(|space| space.is_busy(member))
         })
     }
 
@@ -451,7 +471,9 @@ impl Wave {
 /// The nodes whose verdict waits for this one beyond its direct downstreams.
 fn guarded_by<'a>(plan: &'a Plan, node: u16, spec: &TaskSpec) -> &'a [u16] {
     match spec.kind {
-        TaskKind::ShortCircuit { all_downstream: true } => &plan.steps[usize::from(node)].below,
+        TaskKind::ShortCircuit {
+            all_downstream: true,
+        } => &plan.steps[usize::from(node)].below,
         _ => &[],
     }
 }

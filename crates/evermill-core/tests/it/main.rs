@@ -1,0 +1,3 @@
+//! What the machine does, command by command.
+
+mod chain;
