@@ -63,6 +63,13 @@ pub enum Drained {
     CutOff,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Ended already, or ends now; nobody is left who could ask.
+        drop(self.input.send(Input::Request(Request::Halt)));
+    }
+}
+
 /// Why a request was refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
@@ -260,12 +267,20 @@ impl Handle {
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, EngineError> {
         let (reply, answer) = bounded(1);
         let request = Input::Request(request(reply));
-        self.shared.input.send(request).map_err(|_| EngineError::Closed)?;
+        self.shared
+            .input
+            .send(request)
+            .map_err(|_| EngineError::Closed)?;
         answer.recv().map_err(|_| EngineError::Closed)
     }
 
     fn join(&self) {
-        let thread = self.shared.shard.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .shared
+            .shard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             // A panic was reported by the panic hook; the board says "closed" either way.
             drop(thread.join());

@@ -11,12 +11,43 @@
 //!
 //! Every arrow into the shard is one bounded channel; the shard never blocks on anything else.
 
+mod ack;
+mod board;
+mod boot;
+mod bundle;
 mod clock;
+mod commit;
+mod dispatch;
+mod drain;
+mod effects;
+mod engine;
+pub mod failpoint;
+mod groups;
 mod handle;
+mod histogram;
+mod ingest;
+mod input;
+mod lanes;
+pub mod limits;
+mod log;
+mod manifest;
 mod open;
+mod orders;
+mod outcome;
+mod payload;
+mod prepare;
+mod publish;
+mod requests;
+mod sabotage;
+mod shard;
+mod slots;
+mod sources;
+mod timers;
 pub mod view;
+mod workers;
 
 pub use clock::Clock;
+pub use engine::Engine;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,
 };
@@ -25,6 +56,5 @@ pub use open::{
     SourceRequest, StoreFactory, first_position,
 };
 
-/// The engine; see [`Engine::open`] and [`Handle`].
-#[derive(Debug)]
-pub struct Engine;
+/// Name of the lane and the source of activations that somebody triggered by hand.
+pub(crate) const MANUAL: &str = "manual";

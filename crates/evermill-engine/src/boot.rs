@@ -1,0 +1,353 @@
+//! From rows to a running machine: at open, and again whenever a shard was dropped (C5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use evermill_contract::manifest::Manifest;
+use evermill_contract::source::Severity;
+use evermill_contract::worker::WorkerEvent;
+use evermill_core::Machine;
+use evermill_core::command::{Command, Effect, Fence, Ms};
+use evermill_core::dag::Dag;
+use evermill_core::row::{Row, Table};
+use evermill_store::{Batch, Committer, Store, StoreError};
+
+use crate::bundle::{self, File};
+use crate::failpoint::{self, fp};
+use crate::input::{Input, Request, SourceInput, SourceKey};
+use crate::limits;
+use crate::manifest;
+use crate::open::OpenError;
+use crate::prepare::PoolNumbers;
+use crate::shard::{Flow, Shard, Version};
+
+/// What a boot gives: a machine whose resumption is committed.
+pub(crate) struct Booted {
+    pub(crate) machine: Machine,
+    pub(crate) fence: evermill_store::Fence,
+    /// Durable already.
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) versions: BTreeMap<String, Version>,
+    pub(crate) stored_files: BTreeSet<String>,
+}
+
+/// What a boot has to know.
+pub(crate) struct Boot<'a> {
+    pub(crate) data_dir: &'a Path,
+    pub(crate) pools: &'a PoolNumbers,
+    pub(crate) now: Ms,
+    pub(crate) incarnation: u32,
+    /// The stop before was a crash: events in flight are suspects (C6).
+    pub(crate) unclean: bool,
+}
+
+impl Boot<'_> {
+    /// Claims the shard, loads it, resumes the machine and commits that.
+    pub(crate) fn boot(&self, store: &mut dyn Store) -> Result<Booted, OpenError> {
+        fp!("open.store_opened");
+        let fence = store.claim(0)?;
+        fp!("open.claimed");
+        let (versions, stored_files) = self.versions(store)?;
+        let rows = machine_rows(store)?;
+        fp!("open.loaded");
+        let dags: BTreeMap<String, Arc<Dag>> = versions
+            .iter()
+            .map(|(hash, known)| (hash.clone(), Arc::clone(&known.dag)))
+            .collect();
+        let core_fence = Fence {
+            epoch: store.header().epoch,
+            incarnation: self.incarnation,
+        };
+        let (machine, decision) = Machine::resume(core_fence, self.now, self.unclean, rows, &dags)
+            .map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        fp!("open.resumed");
+        if !decision.writes.is_empty() {
+            let writes = decision.writes;
+            let committed = store.commit(&[Batch { fence, writes }])?;
+            if let Some(refused) = committed.refused.first() {
+                return Err(refused.to_error().into());
+            }
+        }
+        fp!("open.resume_committed");
+        Ok(Booted {
+            machine,
+            fence,
+            effects: decision.effects,
+            versions,
+            stored_files,
+        })
+    }
+
+    /// Compiles every stored version and unpacks its bundle where that is missing.
+    fn versions(
+        &self,
+        store: &mut dyn Store,
+    ) -> Result<(BTreeMap<String, Version>, BTreeSet<String>), OpenError> {
+        let files: BTreeMap<String, Bytes> = load(store, Table::Bundle)?
+            .into_iter()
+            .map(|row| (text(&row.key.id), row.body))
+            .collect();
+        let mut versions = BTreeMap::new();
+        for row in load(store, Table::Version)? {
+            let hash = text(&row.key.id);
+            let version = self.version(&hash, &row.body, &files)?;
+            versions.insert(hash, version);
+        }
+        Ok((versions, files.into_keys().collect()))
+    }
+
+    fn version(
+        &self,
+        hash: &str,
+        body: &[u8],
+        files: &BTreeMap<String, Bytes>,
+    ) -> Result<Version, OpenError> {
+        let wrong = |what: String| OpenError::Resume(format!("version {hash}: {what}"));
+        let stored = Manifest::decode(body).map_err(|cause| wrong(cause.to_string()))?;
+        let declared = stored
+            .dags
+            .first()
+            .ok_or_else(|| wrong("holds no DAG".to_owned()))?;
+        let mut pools = self.pools;
+        let (dag, outline) = manifest::compile(&stored, declared, hash.to_owned(), &mut pools)
+            .map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect()))?;
+        let with_content = |file: &evermill_contract::manifest::BundleFile| {
+            let content = files.get(&file.sha256);
+            content.map(|content| File {
+                path: file.path.clone(),
+                sha256: file.sha256.clone(),
+                content: content.clone(),
+            })
+        };
+        let bundle: Vec<File> = stored.files.iter().filter_map(with_content).collect();
+        let folder = bundle::folder(self.data_dir, hash);
+        bundle::unpack(&folder, &bundle).map_err(|cause| OpenError::System {
+            doing: format!("unpacking a bundle into {}", folder.display()),
+            cause,
+        })?;
+        Ok(Version {
+            dag: Arc::new(dag),
+            outline: Arc::new(outline),
+        })
+    }
+}
+
+fn text(id: &Bytes) -> String {
+    String::from_utf8_lossy(id).into_owned()
+}
+
+fn load(store: &mut dyn Store, table: Table) -> Result<Vec<Row>, StoreError> {
+    let mut rows = Vec::new();
+    store.load(table, &mut |row| rows.push(row))?;
+    Ok(rows)
+}
+
+/// The rows that belong to the machine.
+fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
+    let engines_own = [Table::Version, Table::Bundle, Table::Dedup];
+    let mut rows = Vec::new();
+    for table in Table::ALL
+        .into_iter()
+        .filter(|table| !engines_own.contains(table))
+    {
+        rows.extend(load(store, table)?);
+    }
+    Ok(rows)
+}
+
+/// Starts the thread that owns the store.
+pub(crate) fn start_committer(
+    store: Box<dyn Store>,
+    input: crossbeam_channel::Sender<Input>,
+) -> Result<Committer, StoreError> {
+    Committer::start(store, failpoint::hook(), move |event| {
+        // The shard is gone only when nobody waits for the store.
+        drop(input.send(Input::Store(event)));
+    })
+}
+
+impl Shard {
+    /// Drops the machine and builds it again from what is stored. Attempts of the dropped one are
+    /// ended first, so that nothing runs twice at the same time (C5).
+    pub(crate) fn reload(&mut self, why: &str) -> Flow {
+        self.notice(
+            Severity::Warning,
+            &format!("the shard is dropped and loaded again: {why}"),
+        );
+        self.reloads += 1;
+        self.reloads_in_a_row += 1;
+        if self.reloads_in_a_row > limits::RELOADS_IN_A_ROW {
+            self.abort(&format!("commits keep failing: {why}"));
+        }
+        let Some(deferred) = self.let_go() else {
+            return Flow::End;
+        };
+        let booted = self.boot_again();
+        self.refused_before += self.machine.refused();
+        self.machine = booted.machine;
+        self.fence = booted.fence;
+        self.versions = booted.versions;
+        self.stored_files = booted.stored_files;
+        self.adopt(booted.effects);
+        self.pools_told = 0;
+        self.tell_pools();
+        self.open_lanes_again();
+        for input in deferred {
+            match self.take(input) {
+                Flow::Go => {}
+                other => return other,
+            }
+        }
+        Flow::Go
+    }
+
+    /// Ends every attempt and the committer; `None` when the engine is to end meanwhile. Returns
+    /// what has to be looked at afterwards.
+    fn let_go(&mut self) -> Option<Vec<Input>> {
+        self.decision = evermill_core::command::Decision::default();
+        self.performed = 0;
+        self.unsealed = false;
+        self.after.clear();
+        self.groups.forget();
+        self.slots.forget_waiting();
+        self.return_permits();
+        let busy: Vec<_> = self.slots.busy().collect();
+        for slot in busy {
+            self.executor.kill(slot, limits::RELOAD_GRACE);
+        }
+        let stopping = self.committer.take().map(stop_aside);
+        let mut deferred = Vec::new();
+        let (mut halt, begun) = (false, Instant::now());
+        let stopped =
+            |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        while self.slots.out() > 0 || !stopped(&stopping) {
+            if begun.elapsed() > limits::WORKERS_END {
+                self.abort("workers could not be ended");
+            }
+            match self.world.inbox.recv_timeout(limits::RELOAD_TICK) {
+                Ok(Input::Worker(event)) => deferred.extend(self.old_report(event)),
+                Ok(Input::Request(Request::Halt)) => halt = true,
+                Ok(input @ Input::Request(_)) => deferred.push(input),
+                Ok(Input::Source(key, input)) => self.old_source_input(key, input, &mut deferred),
+                Ok(Input::Committed(..) | Input::Store(_)) | Err(_) => {}
+            }
+        }
+        (!halt).then_some(deferred)
+    }
+
+    /// A report under the old fence: kept, so that the new machine refuses and counts it.
+    fn old_report(&mut self, event: WorkerEvent) -> Option<Input> {
+        match &event {
+            WorkerEvent::Finished { token, .. } => {
+                self.slots.over(*token);
+                None
+            }
+            WorkerEvent::Died { slot, token, .. } => {
+                self.slots.set_ready(*slot, false);
+                if let Some(token) = token {
+                    self.slots.over(*token);
+                }
+                None
+            }
+            WorkerEvent::Ready { slot, .. } => {
+                self.slots.set_ready(*slot, true);
+                None
+            }
+            // A task of a dropped attempt hears nothing any more: it is being killed.
+            WorkerEvent::Ask { .. } => None,
+            WorkerEvent::Outcomes { .. }
+            | WorkerEvent::Log { .. }
+            | WorkerEvent::Progress { .. }
+            | WorkerEvent::Unavailable { .. } => Some(Input::Worker(event)),
+        }
+    }
+
+    /// Batches of a session that is over are dropped; news of the source itself are kept.
+    fn old_source_input(&mut self, key: SourceKey, input: SourceInput, deferred: &mut Vec<Input>) {
+        match input {
+            SourceInput::Batch { .. } | SourceInput::Dropped => {
+                if let Some(listening) = self.listening.get_mut(&key) {
+                    listening.applied += 1;
+                }
+                self.return_permits();
+            }
+            SourceInput::CaughtUp { .. } | SourceInput::Lag { .. } | SourceInput::Gap { .. } => {}
+            other => deferred.push(Input::Source(key, other)),
+        }
+    }
+
+    fn boot_again(&mut self) -> Booted {
+        let mut store = match (self.world.store)() {
+            Ok(store) => store,
+            Err(cause) => self.abort(&cause.to_string()),
+        };
+        if let Some(id) = self.unknown.take() {
+            let outcome = store.outcome(id);
+            self.notice(Severity::Info, &format!("commit {id}: {outcome:?}"));
+        }
+        let boot = Boot {
+            data_dir: &self.world.data_dir,
+            pools: &self.world.pools,
+            now: self.world.clock.now_ms(),
+            incarnation: self.machine.fence().incarnation + 1,
+            // Our own attempts were ended one by one: nobody is a suspect.
+            unclean: false,
+        };
+        let booted = boot.boot(&mut *store);
+        let committer = booted
+            .and_then(|booted| Ok((booted, start_committer(store, self.world.input.clone())?)));
+        match committer {
+            Ok((booted, committer)) => {
+                self.committer = Some(committer);
+                booted
+            }
+            Err(cause) => self.abort(&cause.to_string()),
+        }
+    }
+
+    /// Runs are as they were stored; their lanes are read again from committed positions.
+    fn open_lanes_again(&mut self) {
+        for lane in self.lanes.values_mut() {
+            // Whatever is still on its way was read in a session that is over.
+            lane.session += 1;
+        }
+        let reading = self
+            .listening
+            .iter()
+            .filter(|(_, listening)| listening.ended.is_none());
+        let found: Vec<_> = reading
+            .flat_map(|(key, listening)| listening.found.keys().map(|name| (*key, name.clone())))
+            .collect();
+        for (key, name) in found {
+            self.open_lane(key, &name);
+        }
+        let manual: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.started && !crate::requests::is_over(run.state))
+            .filter(|(run, _)| {
+                self.outline_of(**run)
+                    .is_some_and(|outline| outline.sources.is_empty())
+            })
+            .map(|(run, _)| *run)
+            .collect();
+        for run in manual {
+            self.apply(Command::OpenLane {
+                run,
+                source: 0,
+                name: crate::MANUAL.to_owned(),
+                incarnation: crate::MANUAL.to_owned(),
+                first: 0,
+            });
+        }
+    }
+}
+
+/// Ends the committer on a thread of its own, so that what it still has to say finds a reader.
+fn stop_aside(committer: Committer) -> JoinHandle<()> {
+    std::thread::spawn(move || drop(committer.stop()))
+}

@@ -1,0 +1,274 @@
+//! Builds what a worker gets from what the machine gave out, sharing the buffers events came in.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use evermill_contract::source::NO_TIMESTAMP;
+use evermill_contract::worker::{
+    Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, Token, UpstreamResult, limits,
+};
+use evermill_core::command::{self, DispatchId, DispatchOrder, LaneId};
+use evermill_core::{DispatchView, MemberView};
+
+use crate::bundle;
+use crate::failpoint::fp;
+use crate::lanes::reference;
+use crate::outcome;
+use crate::payload::{Gather, Parts};
+use crate::shard::{Shard, Version};
+use crate::slots::{self, Out};
+
+impl Shard {
+    /// Sends a dispatch to the slot that gets to it first, or keeps it until one has room.
+    pub(crate) fn send(&mut self, id: DispatchId) {
+        let Some(slot) = self.slots.choose() else {
+            return self.slots.wait(id);
+        };
+        // Gone when its run was stopped meanwhile.
+        let Some(view) = self.machine.dispatch(id) else {
+            return;
+        };
+        let Some(version) = self.versions.get(&view.dag().spec.version) else {
+            return;
+        };
+        let token = slots::pack(self.machine.fence(), id);
+        let version = version.clone();
+        let (dispatch, arrivals) = self.build(view, &version, token);
+        fp!("dispatch.built");
+        let out = Out {
+            slot,
+            run: view.run(),
+            task: view.task(),
+            members: dispatch.members.len() as u32,
+            dag: version.dag,
+            outline: version.outline,
+            arrivals,
+            sent_at: Instant::now(),
+            recalled: false,
+        };
+        self.slots.sent(token, out);
+        self.executor.dispatch(slot, dispatch);
+        fp!("dispatch.sent");
+    }
+
+    /// Sends what waited for a slot.
+    pub(crate) fn send_waiting(&mut self) {
+        while let Some(id) = self.slots.next_waiting() {
+            self.send(id);
+        }
+    }
+
+    fn build(
+        &self,
+        view: DispatchView<'_>,
+        version: &Version,
+        token: Token,
+    ) -> (Dispatch, Vec<(u32, u64)>) {
+        let task = usize::from(view.task());
+        let outline = &version.outline;
+        let declared = &outline.tasks[task];
+        let run = self.runs.get(&view.run()).map_or("", |run| &run.name);
+        let mut builder = Builder {
+            shard: self,
+            version,
+            run,
+            gather: Gather::new(&self.buffers),
+            lane_ids: Vec::new(),
+            lanes: Vec::new(),
+            events: Vec::new(),
+            results: Vec::new(),
+            arrivals: Vec::new(),
+        };
+        let members = view.members().enumerate();
+        let members: Vec<Member> = members
+            .map(|(index, member)| builder.member(index as u32, &member, view.task()))
+            .collect();
+        let folder = bundle::folder(&self.world.data_dir, &outline.version);
+        let dispatch = Dispatch {
+            token,
+            task: TaskRef {
+                entry: folder.join(&outline.entry).to_string_lossy().into_owned(),
+                folder: Some(folder.to_string_lossy().into_owned()),
+                dag: outline.dag.to_string(),
+                run: run.to_owned(),
+                task: declared.id.to_string(),
+            },
+            order: match view.order() {
+                DispatchOrder::Independent => OrderMode::Independent,
+                DispatchOrder::StopOnFailure => OrderMode::StopOnFailure,
+                DispatchOrder::SkipSameScope => OrderMode::SkipSameKey,
+            },
+            vectorised: version.dag.spec.tasks[task].batch.is_some(),
+            slice: limits::SLICE,
+            timeout: declared.timeout,
+            lanes: builder.lanes,
+            upstream: declared
+                .ships
+                .iter()
+                .map(|&up| outline.tasks[usize::from(up)].id.to_string())
+                .collect(),
+            members,
+            events: builder.events,
+            results: builder.results,
+            buffers: builder.gather.finish(),
+        };
+        (dispatch, builder.arrivals)
+    }
+}
+
+/// Collects the parts of one dispatch.
+struct Builder<'a> {
+    shard: &'a Shard,
+    version: &'a Version,
+    run: &'a str,
+    gather: Gather<'a>,
+    lane_ids: Vec<LaneId>,
+    lanes: Vec<LaneRef>,
+    events: Vec<Event>,
+    results: Vec<UpstreamResult>,
+    arrivals: Vec<(u32, u64)>,
+}
+
+impl Builder<'_> {
+    fn member(&mut self, index: u32, member: &MemberView<'_>, task: u16) -> Member {
+        let lane = self.lane(member);
+        let (try_number, events) = (member.try_number(), member.events());
+        let declared = &self.version.outline.tasks[usize::from(task)];
+        let (event, arrived_us) = match events.first() {
+            Some(first) => self.event(lane, first),
+            None => (blank_event(lane, member.activation().position), 0),
+        };
+        let counts = declared.first && try_number == 1 && arrived_us > 0;
+        let arrived_us = if counts { arrived_us } else { 0 };
+        if self
+            .arrivals
+            .last()
+            .map_or(counts, |&(_, last)| last != arrived_us)
+        {
+            self.arrivals.push((index, arrived_us));
+        }
+        for (upstream, &ship) in declared.ships.iter().enumerate() {
+            self.result(index, upstream as u32, member, ship);
+        }
+        let source = self
+            .version
+            .dag
+            .spec
+            .sources
+            .get(usize::from(member.source()));
+        Member {
+            event,
+            has_event: source.is_some(),
+            batch: source
+                .and_then(|source| source.batch)
+                .map(|_| self.batch(lane, events)),
+            try_number: u16::try_from(try_number).unwrap_or(u16::MAX),
+            map_index: member.map_index(),
+        }
+    }
+
+    /// The lane's place in this dispatch.
+    fn lane(&mut self, member: &MemberView<'_>) -> u16 {
+        let id = member.activation().lane;
+        if let Some(index) = self.lane_ids.iter().rposition(|&known| known == id) {
+            return index as u16;
+        }
+        let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
+        self.lanes.push(known.unwrap_or_else(|| {
+            let outline = &self.version.outline;
+            reference(
+                self.run,
+                outline,
+                member.source(),
+                member.lane_name(),
+                member.incarnation(),
+                member.generation(),
+            )
+        }));
+        self.lane_ids.push(id);
+        self.lane_ids.len() as u16 - 1
+    }
+
+    fn event(&mut self, lane: u16, event: &command::Event) -> (Event, u64) {
+        let parts = Parts::read(&event.body);
+        let whole = self.gather.range(&event.body);
+        let part = |(start, len): (u32, u32)| Range {
+            buffer: whole.buffer,
+            start: whole.start + start,
+            len,
+        };
+        let read = Event {
+            lane,
+            position: event.position,
+            id: None,
+            timestamp_ms: (parts.timestamp_ms != NO_TIMESTAMP).then_some(parts.timestamp_ms),
+            key: parts.key.map(part),
+            value: parts.value.map(part),
+            headers: parts.headers.map(part),
+        };
+        (read, parts.arrived_us)
+    }
+
+    fn batch(&mut self, lane: u16, events: &[command::Event]) -> std::ops::Range<u32> {
+        let start = self.events.len() as u32;
+        for event in events {
+            let (event, _) = self.event(lane, event);
+            self.events.push(event);
+        }
+        start..self.events.len() as u32
+    }
+
+    /// Ships the result of an upstream task, if it has one.
+    fn result(&mut self, member: u32, upstream: u32, view: &MemberView<'_>, task: u16) {
+        let mapped = self.version.dag.spec.tasks[usize::from(task)]
+            .mapped
+            .is_some();
+        let value = if mapped {
+            let all = view.results(task);
+            if all.is_empty() {
+                return;
+            }
+            Some(json_list(
+                all.into_iter().map(|kept| kept.and_then(outcome::returned)),
+            ))
+        } else {
+            match view.result(task) {
+                None => return,
+                Some(kept) => outcome::returned(kept),
+            }
+        };
+        let value = value
+            .filter(|value| !value.is_empty())
+            .map(|value| self.gather.range(&value));
+        self.results.push(UpstreamResult {
+            member,
+            upstream,
+            value,
+        });
+    }
+}
+
+const fn blank_event(lane: u16, position: u64) -> Event {
+    Event {
+        lane,
+        position,
+        id: None,
+        timestamp_ms: None,
+        key: None,
+        value: None,
+        headers: None,
+    }
+}
+
+/// A JSON list of values that are JSON; an absent one is null.
+pub(crate) fn json_list(values: impl Iterator<Item = Option<Bytes>>) -> Bytes {
+    let mut text = vec![b'['];
+    for (index, value) in values.enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(value.as_deref().unwrap_or(b"null"));
+    }
+    text.push(b']');
+    Bytes::from(text)
+}

@@ -1,0 +1,196 @@
+//! Performs what was decided, once it is durable, in order.
+
+use evermill_contract::source::{LaneName, Severity};
+use evermill_core::command::{Effect, LaneId, RunIx, RunState};
+
+use crate::failpoint::fp;
+use crate::groups::{After, Group};
+use crate::input::SourceKey;
+use crate::lanes::{Lane, reference};
+use crate::manifest::Outline;
+use crate::shard::{RunSlot, Shard};
+use crate::slots;
+
+impl Shard {
+    /// Performs every group that is durable with all before it.
+    pub(crate) fn perform_durable(&mut self) {
+        while let Some(group) = self.groups.pop_durable() {
+            fp!("effects.begin");
+            self.perform(group);
+            fp!("effects.done");
+        }
+    }
+
+    fn perform(&mut self, group: Group) {
+        self.view_stale = true;
+        for (run, state, counters) in group.runs {
+            if let Some(slot) = self.runs.get_mut(&run) {
+                slot.state = state;
+                slot.counters = counters;
+            }
+        }
+        for after in group.after {
+            match after {
+                After::Effect(effect) => self.effect(effect),
+                After::Answer(slot, call, answer) => {
+                    fp!("answer.sent");
+                    self.executor.answer(slot, call, answer);
+                }
+                After::Do(task) => task(self),
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::LaneOpen {
+                lane,
+                source,
+                name,
+                position,
+            } => self.lane_open(lane, source, &name, position),
+            Effect::Credit { lane, open } => {
+                if let Some((name, listening)) = self.reader_of(lane) {
+                    listening.mailbox.credit(name, open);
+                }
+            }
+            Effect::Dispatch { id, .. } => {
+                fp!("effects.dispatch");
+                self.send(id);
+            }
+            Effect::Recall(id) => self.executor.recall(slots::pack(self.machine.fence(), id)),
+            Effect::Ack { lane, position } => self.acknowledge(lane, position),
+            Effect::LaneClose(lane) => {
+                if let Some((name, listening)) = self.reader_of(lane) {
+                    listening.mailbox.credit(name, false);
+                }
+            }
+            Effect::RunState { run, state } => self.run_state(run, state),
+            Effect::DeadlineMissed { run, count } => {
+                let name = self.runs.get(&run).map_or("", |run| &run.name);
+                let text = format!("{name}: {count} activations missed their deadline");
+                self.notice(Severity::Warning, &text);
+            }
+        }
+    }
+
+    /// The first position is durable: the source may start (C7).
+    fn lane_open(&mut self, id: LaneId, source: u16, name: &str, position: u64) {
+        fp!("effects.lane_open");
+        let key = SourceKey {
+            run: id.run,
+            source,
+        };
+        let name = LaneName::from(name);
+        let known = self.machine.lanes(id.run).find(|lane| lane.lane == id);
+        let (Some(known), Some(run), Some(outline)) =
+            (known, self.runs.get(&id.run), self.outline_of(id.run))
+        else {
+            return;
+        };
+        let session = self.lanes.get(&id).map_or(0, |lane| lane.session);
+        let lane = Lane {
+            source: key,
+            reference: reference(
+                &run.name,
+                outline,
+                source,
+                name.as_str(),
+                &known.incarnation,
+                known.generation,
+            ),
+            name: name.clone(),
+            incarnation: known.incarnation,
+            session,
+            was_caught_up: false,
+            caught_up: false,
+            behind: None,
+            stopped: None,
+            position,
+            unsettled: crate::ack::Unsettled::default(),
+        };
+        self.lanes.insert(id, lane);
+        if let Some(listening) = self.listening.get_mut(&key)
+            && let Some(found) = listening.found.get_mut(&name)
+        {
+            found.lane = Some(id);
+        }
+        self.restart_lane(id, position);
+    }
+
+    fn acknowledge(&mut self, id: LaneId, position: u64) {
+        fp!("effects.ack");
+        let now_us = self.world.clock.now_us();
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        lane.position = position;
+        if let Some(run) = self.runs.get_mut(&id.run) {
+            lane.unsettled.settled(position, now_us, &mut run.commit);
+        }
+        if let Some(listening) = self.listening.get(&lane.source) {
+            listening.mailbox.ack(lane.name.clone(), position);
+        }
+    }
+
+    /// Sabotage: the source hears of a position that is not durable yet.
+    pub(crate) fn ack_early(&self, after: &After) {
+        if let After::Effect(Effect::Ack { lane, position }) = after
+            && let Some((name, listening)) = self.reader_of(*lane)
+        {
+            listening.mailbox.ack(name, *position);
+        }
+    }
+
+    fn run_state(&mut self, run: RunIx, state: RunState) {
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.state = state;
+        }
+        if !matches!(state, RunState::Running | RunState::Paused) {
+            self.close_sources(Some(run));
+        }
+    }
+
+    fn reader_of(&self, lane: LaneId) -> Option<(LaneName, &crate::lanes::Listening)> {
+        let lane = self.lanes.get(&lane)?;
+        Some((lane.name.clone(), self.listening.get(&lane.source)?))
+    }
+
+    /// The outline of the version new activations of a run use.
+    pub(crate) fn outline_of(&self, run: RunIx) -> Option<&Outline> {
+        let version = &self.runs.get(&run)?.version;
+        Some(&self.versions.get(version)?.outline)
+    }
+
+    /// Takes a machine that was just resumed: its effects are durable already.
+    pub(crate) fn adopt(&mut self, effects: Vec<Effect>) {
+        let runs: Vec<_> = self.machine.runs().collect();
+        for view in runs {
+            self.note_run(&view);
+        }
+        for effect in effects {
+            self.effect(effect);
+        }
+        self.apply(evermill_core::command::Command::Capacity {
+            slots: self.slots.capacity(),
+        });
+    }
+
+    /// Makes or refreshes the engine's side of a run.
+    pub(crate) fn note_run(&mut self, view: &evermill_core::RunView) {
+        let slot = self.runs.entry(view.run).or_insert_with(|| RunSlot {
+            started: false,
+            dag: view.dag.as_str().into(),
+            name: view.name.as_str().into(),
+            version: String::new(),
+            state: view.state,
+            counters: view.counters,
+            sealed: None,
+            latency: crate::histogram::Histogram::default(),
+            commit: crate::histogram::Histogram::default(),
+        });
+        slot.version.clone_from(&view.version);
+        slot.state = view.state;
+        slot.counters = view.counters;
+    }
+}

@@ -1,0 +1,330 @@
+//! One thread per source: drives `contract::source::Source`, turns its batches into the core's
+//! events, and does what the shard orders.
+//!
+//! ```text
+//! lane found -> resolve (again later if it cannot be said) -> told to the shard
+//!     -> committed there (C7) -> order to start -> batches, one permit each
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{SendTimeoutError, Sender};
+use evermill_contract::source::{
+    EventBatch, FirstPosition, LaneFound, LaneName, Source, SourceError, SourceEvent,
+};
+
+use crate::clock::Clock;
+use crate::failpoint::fp;
+use crate::input::{Input, SourceInput, SourceKey};
+use crate::limits;
+use crate::orders::{Mailbox, Orders, StartLane};
+use crate::payload::{self, Held, Keys};
+
+/// What a source's thread works with.
+pub(crate) struct Ingest {
+    pub(crate) key: SourceKey,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) first: FirstPosition,
+    pub(crate) keys: Keys,
+    pub(crate) input: Sender<Input>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// A permit per batch that the shard has not taken yet.
+    pub(crate) permits: Sender<()>,
+    pub(crate) held: Arc<Held>,
+    pub(crate) clock: Clock,
+}
+
+/// The state of the thread beside what it was given.
+#[derive(Default)]
+struct Lanes {
+    /// Found, first position not known yet.
+    unresolved: Vec<LaneFound>,
+    /// Ordered to start, not started yet.
+    unstarted: BTreeMap<LaneName, StartLane>,
+    started: BTreeMap<LaneName, StartLane>,
+    /// What the shard wants; the source is told this and the bound on memory together.
+    credit: BTreeMap<LaneName, bool>,
+    /// The shard is behind or memory is short: no lane may deliver.
+    throttled: bool,
+    /// What the source delivered before it heard of that.
+    backlog: VecDeque<SourceEvent>,
+    retry_at: Option<Instant>,
+    found: bool,
+    told_resolved: bool,
+}
+
+/// The shard is gone: the thread ends.
+struct Gone;
+
+impl Ingest {
+    /// The thread's body.
+    pub(crate) fn run(mut self) {
+        self.mailbox.listen(self.source.waker());
+        let end = self.listen();
+        self.source.close();
+        // Nobody is left to tell when the shard is gone.
+        drop(self.tell(SourceInput::Ended(end)));
+    }
+
+    /// Why the source ended; `None` when it was told to.
+    fn listen(&mut self) -> Option<String> {
+        let mut lanes = Lanes::default();
+        let mut events = Vec::new();
+        loop {
+            let orders = self.mailbox.take();
+            if orders.close {
+                return None;
+            }
+            let wait = if orders.is_empty() {
+                lanes.wait()
+            } else {
+                std::time::Duration::ZERO
+            };
+            self.obey(orders, &mut lanes);
+            if let Err(error) = self.source.poll(wait, &mut events) {
+                return Some(error.to_string());
+            }
+            fp!("ingest.polled");
+            lanes.backlog.extend(events.drain(..));
+            if self.hand_over(&mut lanes).is_err() {
+                return None;
+            }
+            match self.settle_lanes(&mut lanes) {
+                Err(Stop::Gone) => return None,
+                Err(Stop::Refused(why)) => return Some(why),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Passes on what was delivered, until the shard lets us wait.
+    fn hand_over(&mut self, lanes: &mut Lanes) -> Result<(), Gone> {
+        while let Some(event) = lanes.backlog.pop_front() {
+            if matches!(event, SourceEvent::Batch { .. }) && !self.may_send()? {
+                lanes.backlog.push_front(event);
+                break;
+            }
+            self.event(event, lanes)?;
+        }
+        Ok(())
+    }
+
+    /// Gets a permit for a batch, or gives up so that the source is polled meanwhile.
+    fn may_send(&self) -> Result<bool, Gone> {
+        match self.permits.send_timeout((), limits::PERMIT_WAIT) {
+            Ok(()) => Ok(true),
+            Err(SendTimeoutError::Timeout(())) => Ok(false),
+            Err(SendTimeoutError::Disconnected(())) => Err(Gone),
+        }
+    }
+
+    fn obey(&mut self, orders: Orders, lanes: &mut Lanes) {
+        for (name, start) in orders.start {
+            lanes.started.remove(&name);
+            lanes.backlog.retain(|event| !is_about(event, &name));
+            lanes.unstarted.insert(name, start);
+            lanes.retry_at = None;
+        }
+        for (name, open) in orders.credit {
+            self.source.credit(&name, open && !lanes.throttled);
+            lanes.credit.insert(name, open);
+        }
+        for (name, position) in orders.ack {
+            fp!("ingest.ack");
+            self.source.ack(&name, position);
+        }
+        self.throttle(lanes);
+    }
+
+    /// Closes every lane while the shard is behind or memory is short.
+    fn throttle(&mut self, lanes: &mut Lanes) {
+        let bound = if lanes.throttled {
+            limits::HELD_BYTES_LOW
+        } else {
+            limits::HELD_BYTES_HIGH
+        };
+        let throttled = !lanes.backlog.is_empty() || self.held.bytes() > bound;
+        if throttled != lanes.throttled {
+            lanes.throttled = throttled;
+            for name in lanes.started.keys() {
+                let wanted = lanes.credit.get(name).copied().unwrap_or(true);
+                self.source.credit(name, wanted && !throttled);
+            }
+        }
+    }
+
+    fn event(&mut self, event: SourceEvent, lanes: &mut Lanes) -> Result<(), Gone> {
+        match event {
+            SourceEvent::Lane(found) => {
+                lanes.unresolved.retain(|other| other.name != found.name);
+                lanes.unresolved.push(found);
+                lanes.found = true;
+                lanes.retry_at = None;
+                Ok(())
+            }
+            SourceEvent::Batch { lane, batch } => self.batch(&lane, &batch, lanes),
+            SourceEvent::CaughtUp { lane, .. } => match lanes.started.get(&lane) {
+                None => Ok(()),
+                Some(start) => self.tell(SourceInput::CaughtUp {
+                    lane: start.lane,
+                    session: start.session,
+                }),
+            },
+            SourceEvent::Lag { lane, behind } => match lanes.started.get(&lane) {
+                None => Ok(()),
+                Some(start) => self.tell(SourceInput::Lag {
+                    lane: start.lane,
+                    behind,
+                }),
+            },
+            SourceEvent::Gap {
+                lane,
+                from,
+                to,
+                reason,
+            } => match lanes.started.remove(&lane) {
+                None => Ok(()),
+                Some(start) => self.tell(SourceInput::Gap {
+                    lane: start.lane,
+                    session: start.session,
+                    from,
+                    to,
+                    reason,
+                }),
+            },
+            SourceEvent::Diverged { lane, reason } => match lanes.started.remove(&lane) {
+                None => Ok(()),
+                Some(start) => self.tell(SourceInput::Diverged {
+                    lane: start.lane,
+                    reason,
+                }),
+            },
+            SourceEvent::Degraded { reason } => self.tell(SourceInput::Degraded(reason)),
+            SourceEvent::Recovered => self.tell(SourceInput::Recovered),
+        }
+    }
+
+    fn batch(&self, lane: &LaneName, batch: &EventBatch, lanes: &Lanes) -> Result<(), Gone> {
+        let Some(start) = lanes.started.get(lane) else {
+            return self.give_back();
+        };
+        let packed = payload::pack(batch, self.clock.now_us(), self.keys, &self.held);
+        fp!("ingest.packed");
+        let sent = self.tell(SourceInput::Batch {
+            lane: start.lane,
+            session: start.session,
+            packed,
+        });
+        fp!("ingest.sent");
+        sent
+    }
+
+    /// A batch of a lane that was stopped meanwhile is read again from its start.
+    fn give_back(&self) -> Result<(), Gone> {
+        self.tell(SourceInput::Dropped)
+    }
+
+    /// Resolves and starts what is still to be resolved and started.
+    fn settle_lanes(&mut self, lanes: &mut Lanes) -> Result<(), Stop> {
+        if lanes.retry_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        lanes.retry_at = None;
+        for found in std::mem::take(&mut lanes.unresolved) {
+            let first = if found.appeared {
+                FirstPosition::Earliest
+            } else {
+                self.first
+            };
+            match self.source.resolve(&found.name, first) {
+                Ok(resolved) => {
+                    fp!("ingest.resolved");
+                    self.tell(SourceInput::Lane {
+                        name: found.name,
+                        incarnation: found.incarnation,
+                        first: resolved.position,
+                    })?;
+                }
+                Err(SourceError::Unavailable(_)) => {
+                    lanes.later(|lanes| lanes.unresolved.push(found))
+                }
+                Err(SourceError::Refused(why)) => return Err(Stop::Refused(why)),
+            }
+        }
+        for (name, start) in std::mem::take(&mut lanes.unstarted) {
+            match self
+                .source
+                .start_lane(&name, start.from, Some(&start.incarnation))
+            {
+                Ok(()) => {
+                    fp!("ingest.lane_started");
+                    let wanted = lanes.credit.get(&name).copied().unwrap_or(true);
+                    self.source.credit(&name, wanted && !lanes.throttled);
+                    lanes.started.insert(name, start);
+                }
+                Err(SourceError::Unavailable(_)) => {
+                    lanes.later(|lanes| drop(lanes.unstarted.insert(name, start)));
+                }
+                Err(SourceError::Refused(why)) => return Err(Stop::Refused(why)),
+            }
+        }
+        if lanes.found && !lanes.told_resolved && lanes.unresolved.is_empty() {
+            lanes.told_resolved = true;
+            self.tell(SourceInput::Resolved)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, input: SourceInput) -> Result<(), Gone> {
+        self.input
+            .send(Input::Source(self.key, input))
+            .map_err(|_| Gone)
+    }
+}
+
+/// Whether it tells of the delivery of this lane.
+fn is_about(event: &SourceEvent, name: &LaneName) -> bool {
+    match event {
+        SourceEvent::Batch { lane, .. }
+        | SourceEvent::CaughtUp { lane, .. }
+        | SourceEvent::Lag { lane, .. }
+        | SourceEvent::Gap { lane, .. }
+        | SourceEvent::Diverged { lane, .. } => lane == name,
+        SourceEvent::Lane(_) | SourceEvent::Degraded { .. } | SourceEvent::Recovered => false,
+    }
+}
+
+/// Why lanes could not be settled.
+enum Stop {
+    Gone,
+    Refused(String),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl Lanes {
+    /// How long the next poll may wait: not at all while lanes are to be settled.
+    fn wait(&self) -> std::time::Duration {
+        let pending = !self.unresolved.is_empty() || !self.unstarted.is_empty();
+        match self.retry_at {
+            Some(at) => at
+                .saturating_duration_since(Instant::now())
+                .min(limits::POLL_WAIT),
+            None if pending => std::time::Duration::ZERO,
+            None if !self.backlog.is_empty() => std::time::Duration::ZERO,
+            None if self.throttled => limits::THROTTLE_WAIT,
+            None => limits::POLL_WAIT,
+        }
+    }
+
+    fn later(&mut self, keep: impl FnOnce(&mut Self)) {
+        keep(self);
+        self.retry_at = Some(Instant::now() + limits::SOURCE_RETRY);
+    }
+}

@@ -1,0 +1,120 @@
+//! Everything that can reach the shard's thread: one closed list, one bounded channel.
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use evermill_contract::source::LaneName;
+use evermill_contract::worker::WorkerEvent;
+use evermill_core::command::{LaneId, RunIx, Selection};
+use evermill_store::{CommitError, CommitId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::handle::{Drained, EngineError, Started};
+use crate::payload::Packed;
+use crate::prepare::Prepared;
+use crate::view::{EngineView, ParkedView};
+
+pub(crate) enum Input {
+    /// From a source's thread.
+    Source(SourceKey, SourceInput),
+    /// From the executor.
+    Worker(WorkerEvent),
+    /// A group was answered, by its number.
+    Committed(u64, Result<CommitId, CommitError>),
+    /// The committer has something to say besides.
+    Store(evermill_store::Event),
+    /// From a handle.
+    Request(Request),
+}
+
+/// A source of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SourceKey {
+    pub(crate) run: RunIx,
+    /// Index into `DagSpec::sources`.
+    pub(crate) source: u16,
+}
+
+pub(crate) enum SourceInput {
+    /// A lane was found and its first position resolved (C7).
+    Lane {
+        name: LaneName,
+        incarnation: String,
+        first: u64,
+    },
+    /// Lanes were found, and the first position of each is known.
+    Resolved,
+    Batch {
+        lane: LaneId,
+        session: u32,
+        packed: Packed,
+    },
+    /// A batch was dropped after its permit was taken.
+    Dropped,
+    CaughtUp {
+        lane: LaneId,
+        session: u32,
+    },
+    Lag {
+        lane: LaneId,
+        behind: u64,
+    },
+    Gap {
+        lane: LaneId,
+        session: u32,
+        from: u64,
+        to: u64,
+        reason: String,
+    },
+    Diverged {
+        lane: LaneId,
+        reason: String,
+    },
+    Degraded(String),
+    Recovered,
+    /// The source has ended and its thread with it: why, or `None` after an order to close.
+    Ended(Option<String>),
+}
+
+/// What a handle asks; the answer goes to `reply`.
+pub(crate) enum Request {
+    Start {
+        prepared: Prepared,
+        reply: Sender<Result<Started, EngineError>>,
+    },
+    Trigger {
+        run: String,
+        conf: Option<Bytes>,
+        reply: Sender<Result<(), EngineError>>,
+    },
+    Steer {
+        run: String,
+        steer: Steer,
+        reply: Sender<Result<(), EngineError>>,
+    },
+    Parked {
+        run: String,
+        limit: usize,
+        reply: Sender<Result<Vec<ParkedView>, EngineError>>,
+    },
+    View {
+        reply: Sender<Arc<EngineView>>,
+    },
+    Drain {
+        grace: Duration,
+        reply: Sender<Drained>,
+    },
+    Halt,
+    Poke,
+}
+
+/// What to do with a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Steer {
+    Pause,
+    Resume,
+    Drain,
+    Stop,
+    Redrive(Selection),
+    Discard(Selection),
+}

@@ -1,0 +1,101 @@
+//! The engine's side of lanes: who reads them, from where, in which session.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use evermill_contract::identity::LaneIdentity;
+use evermill_contract::source::LaneName;
+use evermill_contract::worker::LaneRef;
+use evermill_core::command::LaneId;
+
+use crate::ack::Unsettled;
+use crate::input::SourceKey;
+use crate::manifest::Outline;
+use crate::orders::{Mailbox, StartLane};
+
+/// A source that is being listened to, as the shard sees it.
+pub(crate) struct Listening {
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// One lies here for each batch sent; taken out when the batch is sealed.
+    pub(crate) permits: Receiver<()>,
+    /// Batches applied and not sealed yet.
+    pub(crate) applied: usize,
+    /// Lanes it found, by name.
+    pub(crate) found: BTreeMap<LaneName, Found>,
+    /// First positions of all lanes found are known.
+    pub(crate) resolved: bool,
+    pub(crate) degraded: Option<String>,
+    /// It delivers nothing any more; why, unless it was told to close.
+    pub(crate) ended: Option<Option<String>>,
+}
+
+/// A lane as the source reported it.
+pub(crate) struct Found {
+    pub(crate) incarnation: String,
+    pub(crate) first: u64,
+    /// Known once its first position is committed.
+    pub(crate) lane: Option<LaneId>,
+}
+
+/// A lane with a committed position.
+pub(crate) struct Lane {
+    pub(crate) source: SourceKey,
+    pub(crate) name: LaneName,
+    pub(crate) incarnation: String,
+    /// What members of this lane carry to the worker.
+    pub(crate) reference: LaneRef,
+    /// Counts starts; batches of earlier ones are dropped.
+    pub(crate) session: u32,
+    /// It was read up to its end at least once in this boot.
+    pub(crate) was_caught_up: bool,
+    /// Nothing was delivered since it was read up to its end.
+    pub(crate) caught_up: bool,
+    pub(crate) behind: Option<u64>,
+    pub(crate) stopped: Option<String>,
+    /// Last committed position.
+    pub(crate) position: u64,
+    pub(crate) unsettled: Unsettled,
+}
+
+impl Lane {
+    /// Where the source is to start, in a session of its own.
+    pub(crate) fn restart(&mut self, lane: LaneId, from: u64) -> StartLane {
+        self.session += 1;
+        self.caught_up = false;
+        self.stopped = None;
+        self.position = from;
+        self.unsettled.clear();
+        StartLane {
+            lane,
+            from,
+            incarnation: self.incarnation.clone(),
+            session: self.session,
+        }
+    }
+}
+
+/// What a dispatch carries for a lane, once.
+pub(crate) fn reference(
+    run: &str,
+    outline: &Outline,
+    source: u16,
+    name: &str,
+    incarnation: &str,
+    generation: u32,
+) -> LaneRef {
+    let declared = outline.sources.get(usize::from(source));
+    let id = declared.map_or(crate::MANUAL, |source| &source.id);
+    // The lane's name is part of what a re-created lane does not share (C1).
+    let incarnation = format!("{name}\n{incarnation}");
+    LaneRef {
+        identity: Bytes::copy_from_slice(LaneIdentity::new(run, id, &incarnation).as_bytes()),
+        kind: declared.map_or(evermill_contract::identity::IdKind::Iteration, |source| {
+            source.ids
+        }),
+        generation,
+        source: id.to_owned(),
+        lane: name.to_owned(),
+    }
+}

@@ -1,0 +1,93 @@
+//! Every queue and size of this room, with its unit and its relations.
+
+use std::time::Duration;
+
+use evermill_core::limits as core;
+use evermill_store::limits as store;
+
+/// Inputs that wait for the shard before whoever has the next one waits.
+pub const INPUTS_QUEUED: usize = 1_024;
+/// Inputs applied before the shard looks at commits again.
+pub const INPUTS_PER_TURN: usize = 256;
+/// Batches of one source that are sent and not sealed yet; its thread waits with the next one, so
+/// that a slow or full disk holds up the sources.
+pub const BATCHES_QUEUED_PER_SOURCE: usize = 8;
+/// Events in one batch of a source.
+pub const BATCH_EVENTS: usize = 1_000;
+/// Bytes in one batch of a source; a larger event travels alone.
+pub const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes a source fetches ahead of its thread, over all lanes.
+pub const PREFETCH_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of events of one source in memory, over all its lanes, at which it may deliver no more.
+pub const HELD_BYTES_HIGH: usize = 32 * 1024 * 1024;
+/// Bytes below which it may again.
+pub const HELD_BYTES_LOW: usize = 24 * 1024 * 1024;
+
+/// Unsettled batches of one lane whose arrivals are told apart.
+pub const UNSETTLED_BATCHES: usize = 4_096;
+
+/// Groups submitted and not yet answered.
+pub const GROUPS_IN_FLIGHT: usize = 2;
+/// Writes that make a second group worth its own commit while the first is being synced.
+pub const SECOND_GROUP_WRITES: usize = 64;
+
+/// Dispatches a slot holds: one that runs and one behind it.
+pub const DISPATCHES_PER_SLOT: usize = evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
+
+/// Lines of task output that wait for the log sink; more are dropped and counted.
+pub const LOG_LINES_QUEUED: usize = 16_384;
+/// Bytes of task output that wait for the log sink; more are dropped and counted.
+pub const LOG_BYTES_QUEUED: usize = 8 * 1024 * 1024;
+
+/// Age at which a published view is replaced while work is done.
+pub const VIEW_AGE: Duration = Duration::from_millis(100);
+/// How long a source's thread waits for events; orders wake it at once.
+pub const POLL_WAIT: Duration = Duration::from_millis(500);
+/// The same while memory is short, which nothing announces when it ends.
+pub const THROTTLE_WAIT: Duration = Duration::from_millis(10);
+/// How long a source's thread waits with a batch before it closes credit and polls on.
+pub const PERMIT_WAIT: Duration = Duration::from_millis(200);
+/// Wait before asking a source again that could not answer.
+pub const SOURCE_RETRY: Duration = Duration::from_secs(1);
+/// How long workers have between TERM and KILL when a shard is dropped.
+pub const RELOAD_GRACE: Duration = Duration::ZERO;
+/// How long the engine waits for workers to end after it told them to, beyond the grace.
+pub const WORKERS_END: Duration = Duration::from_secs(10);
+/// How often a reload looks whether everything has ended, unless it is told.
+pub const RELOAD_TICK: Duration = Duration::from_millis(20);
+/// How often a drain looks whether it is over, unless it is told.
+pub const DRAIN_TICK: Duration = Duration::from_millis(20);
+/// Reloads of the shard without a commit in between after which the engine gives up.
+pub const RELOADS_IN_A_ROW: u32 = 5;
+/// Simultaneous executions of a pool that nobody gave a size.
+pub const POOL_SLOTS: u32 = 128;
+/// Parked activations one answer lists.
+pub const PARKED_LISTED: usize = 10_000;
+
+/// Bits of a token that name the dispatch, the boot and the incarnation.
+pub const TOKEN_DISPATCH_BITS: u32 = 40;
+/// See [`TOKEN_DISPATCH_BITS`].
+pub const TOKEN_EPOCH_BITS: u32 = 12;
+/// See [`TOKEN_DISPATCH_BITS`].
+pub const TOKEN_INCARNATION_BITS: u32 = 12;
+
+const _: () = {
+    assert!(TOKEN_DISPATCH_BITS + TOKEN_EPOCH_BITS + TOKEN_INCARNATION_BITS == 64);
+    assert!(INPUTS_PER_TURN <= INPUTS_QUEUED);
+    assert!(BATCHES_QUEUED_PER_SOURCE < INPUTS_PER_TURN);
+    assert!(BATCH_EVENTS <= core::LANE_EVENTS_LOW);
+    assert!(BATCH_BYTES <= core::LANE_BYTES_LOW);
+    assert!(BATCH_BYTES * BATCHES_QUEUED_PER_SOURCE < HELD_BYTES_LOW);
+    assert!(HELD_BYTES_LOW < HELD_BYTES_HIGH);
+    assert!(
+        core::LANE_BYTES_HIGH < HELD_BYTES_HIGH,
+        "one lane alone meets its own bound first"
+    );
+    assert!(
+        GROUPS_IN_FLIGHT < store::QUEUE_BATCHES,
+        "submitting never finds the queue full"
+    );
+    assert!(SECOND_GROUP_WRITES < store::GROUP_WRITES);
+    assert!(DISPATCHES_PER_SLOT >= 1);
+    assert!(core::WAVE_MEMBERS_MAX <= evermill_contract::worker::limits::MEMBERS_MAX);
+};

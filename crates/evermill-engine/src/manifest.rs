@@ -1,0 +1,397 @@
+//! From what front ends declare (`contract::manifest`) to what the core checks and runs
+//! (`core::dag`), and to what dispatches need beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermill_contract::identity::IdKind;
+use evermill_contract::manifest::{
+    self as declared, DagManifest, Fault, Manifest, MapList, NodeKind, SourceConfig, TaskManifest,
+};
+use evermill_core::dag::{
+    self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
+    SourceSpec, TaskKind, TaskSpec,
+};
+use evermill_core::limits::BACKOFF_MS_MAX;
+use evermill_core::rule::TriggerRule;
+
+use crate::payload::Keys;
+
+/// Wait between two questions to a sensor in the middle of a DAG.
+const SENSOR_WAIT_MS: u64 = 60_000;
+
+/// What dispatches and faces need of a version beside the core's `Dag`.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    pub(crate) dag: Arc<str>,
+    pub(crate) version: String,
+    /// The entry file inside the bundle.
+    pub(crate) entry: String,
+    pub(crate) tasks: Vec<TaskOutline>,
+    pub(crate) sources: Vec<SourceOutline>,
+    /// How event keys reach the core.
+    pub(crate) keys: Keys,
+    by_id: BTreeMap<Arc<str>, u16>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TaskOutline {
+    pub(crate) id: Arc<str>,
+    pub(crate) timeout: Option<Duration>,
+    /// Tasks whose results travel with a dispatch.
+    pub(crate) ships: Vec<u16>,
+    /// Nothing runs before it: its start is the event's arrival at a callable.
+    pub(crate) first: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct SourceOutline {
+    pub(crate) id: Arc<str>,
+    pub(crate) ids: IdKind,
+}
+
+impl Outline {
+    pub(crate) fn task(&self, id: &str) -> Option<u16> {
+        self.by_id.get(id).copied()
+    }
+}
+
+/// Numbers pools by name, for all runs of an engine.
+pub(crate) trait Pools {
+    fn number(&mut self, name: &str) -> u16;
+}
+
+/// Compiles one DAG of a manifest under the version it has or was stored by.
+pub(crate) fn compile(
+    manifest: &Manifest,
+    declared: &DagManifest,
+    version: String,
+    pools: &mut dyn Pools,
+) -> Result<(Dag, Outline), Vec<Fault>> {
+    let mut reader = Reader {
+        declared,
+        faults: Vec::new(),
+        pools,
+    };
+    let spec = reader.spec(version);
+    let mut faults = reader.faults;
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let outline = outline(manifest, declared, &spec);
+    match Dag::compile(spec) {
+        Ok(dag) => Ok((dag, outline)),
+        Err(found) => {
+            faults.extend(found.into_iter().map(|fault| placed(declared, fault)));
+            Err(faults)
+        }
+    }
+}
+
+/// A fault of the core, with file and line.
+fn placed(declared: &DagManifest, fault: dag::Fault) -> Fault {
+    let line = fault
+        .node
+        .as_deref()
+        .and_then(|node| line_of(declared, node));
+    Fault {
+        file: declared.file.clone(),
+        line: line.unwrap_or(declared.line),
+        code: fault.code.to_owned(),
+        message: format!("DAG '{}': {}", fault.dag, fault.message),
+        cure: fault.cure,
+    }
+}
+
+fn line_of(declared: &DagManifest, node: &str) -> Option<u32> {
+    let tasks = declared.tasks.iter().map(|task| (&task.id, task.line));
+    let sources = declared
+        .sources
+        .iter()
+        .map(|source| (&source.id, source.line));
+    tasks
+        .chain(sources)
+        .find(|(id, _)| *id == node)
+        .map(|(_, line)| line)
+}
+
+struct Reader<'a> {
+    declared: &'a DagManifest,
+    faults: Vec<Fault>,
+    pools: &'a mut dyn Pools,
+}
+
+impl Reader<'_> {
+    fn spec(&mut self, version: String) -> DagSpec {
+        let declared = self.declared;
+        let join = declared
+            .sources
+            .iter()
+            .filter_map(|source| source.join)
+            .next();
+        DagSpec {
+            id: declared.id.clone(),
+            version,
+            order: order(declared.order),
+            sources: declared.sources.iter().map(source).collect(),
+            tasks: declared.tasks.iter().map(|task| self.task(task)).collect(),
+            join: join.map_or_else(JoinSpec::default, |join| JoinSpec {
+                on_key: join.on_key,
+                within_ms: join.within_ms,
+                park_on_timeout: false,
+            }),
+            deadline_ms: declared.deadline_ms,
+            max_active_runs: None,
+        }
+    }
+
+    fn task(&mut self, task: &TaskManifest) -> TaskSpec {
+        let upstream = task
+            .upstream
+            .iter()
+            .filter_map(|edge| self.node(task, edge));
+        let upstream: Vec<Node> = upstream.collect();
+        let sensor = task.kind == declared::TaskKind::Sensor;
+        TaskSpec {
+            kind: match task.kind {
+                declared::TaskKind::Call | declared::TaskKind::Sensor => TaskKind::Call,
+                declared::TaskKind::Branch => TaskKind::Branch,
+                declared::TaskKind::ShortCircuit => TaskKind::ShortCircuit {
+                    all_downstream: true,
+                },
+                declared::TaskKind::Noop => TaskKind::Noop,
+            },
+            rule: rule(task.trigger_rule),
+            // A sensor that says "not yet" uses up no try that anybody counts.
+            retries: if sensor { u32::MAX } else { task.retries },
+            backoff: if sensor { sensor_wait() } else { backoff(task) },
+            on_failure: on_failure(task.on_failure.unwrap_or(self.declared.on_failure)),
+            on_interrupt: match task.on_interrupt {
+                declared::OnInterrupt::Rerun => OnInterrupt::Rerun,
+                declared::OnInterrupt::Fail => OnInterrupt::Fail,
+            },
+            batch: task.batch,
+            pool: task.pool.as_deref().map(|name| self.pools.number(name)),
+            priority: task.priority,
+            reads_committed: reads_committed(task),
+            writes_state: task.wants.state,
+            mapped: self.mapped(task),
+            ..TaskSpec::new(task.id.clone(), upstream)
+        }
+    }
+
+    fn node(&mut self, task: &TaskManifest, edge: &declared::Edge) -> Option<Node> {
+        let node = match edge.kind {
+            NodeKind::Task => task_index(self.declared, &edge.node).map(Node::Task),
+            NodeKind::Source => source_index(self.declared, &edge.node).map(Node::Source),
+        };
+        if node.is_none() {
+            let message = format!(
+                "task '{}' is downstream of '{}', which does not exist",
+                task.id, edge.node
+            );
+            self.fault(
+                task,
+                "unknown_upstream",
+                message,
+                "name an existing task or source",
+            );
+        }
+        node
+    }
+
+    fn mapped(&mut self, task: &TaskManifest) -> Option<Mapped> {
+        let over = &task.mapped.as_ref()?.over;
+        let [only] = over.as_slice() else {
+            let message = format!("task '{}' maps over {} lists at once", task.id, over.len());
+            self.fault(
+                task,
+                "map_product",
+                message,
+                "build the combinations in a task and map over its result",
+            );
+            return None;
+        };
+        match &only.list {
+            MapList::Literal(length) => Some(Mapped::Length(*length)),
+            MapList::Task(id) => match task_index(self.declared, id) {
+                Some(index) => Some(Mapped::Over(index)),
+                None => {
+                    let message =
+                        format!("task '{}' maps over '{id}', which does not exist", task.id);
+                    self.fault(task, "unknown_map", message, "map over an existing task");
+                    None
+                }
+            },
+        }
+    }
+
+    fn fault(&mut self, task: &TaskManifest, code: &str, message: String, cure: &str) {
+        self.faults.push(Fault {
+            file: self.declared.file.clone(),
+            line: task.line,
+            code: code.to_owned(),
+            message,
+            cure: cure.to_owned(),
+        });
+    }
+}
+
+fn task_index(declared: &DagManifest, id: &str) -> Option<u16> {
+    declared
+        .tasks
+        .iter()
+        .position(|task| task.id == id)
+        .map(|index| index as u16)
+}
+
+fn source_index(declared: &DagManifest, id: &str) -> Option<u16> {
+    declared
+        .sources
+        .iter()
+        .position(|source| source.id == id)
+        .map(|index| index as u16)
+}
+
+fn source(source: &declared::SourceManifest) -> SourceSpec {
+    SourceSpec {
+        batch: source.batch.map(|batch| BatchSpec {
+            max_events: batch.max_events,
+            linger_ms: batch.linger_ms,
+        }),
+        ..SourceSpec::new(source.id.clone())
+    }
+}
+
+const fn order(order: declared::Order) -> Order {
+    match order {
+        declared::Order::None => Order::None,
+        declared::Order::Key => Order::Key,
+        declared::Order::Partition => Order::Partition,
+        declared::Order::Serial => Order::Serial,
+    }
+}
+
+const fn on_failure(policy: declared::OnFailure) -> OnFailure {
+    match policy {
+        declared::OnFailure::Park => OnFailure::Park,
+        declared::OnFailure::Block => OnFailure::Block,
+        declared::OnFailure::Drop => OnFailure::Drop,
+        declared::OnFailure::Stop => OnFailure::Stop,
+    }
+}
+
+const fn rule(rule: declared::TriggerRule) -> TriggerRule {
+    match rule {
+        declared::TriggerRule::AllSuccess => TriggerRule::AllSuccess,
+        declared::TriggerRule::AllFailed => TriggerRule::AllFailed,
+        declared::TriggerRule::AllDone => TriggerRule::AllDone,
+        declared::TriggerRule::AllDoneMinOneSuccess => TriggerRule::AllDoneMinOneSuccess,
+        declared::TriggerRule::AllDoneSetupSuccess => TriggerRule::AllDoneSetupSuccess,
+        declared::TriggerRule::AllSkipped => TriggerRule::AllSkipped,
+        declared::TriggerRule::OneSuccess => TriggerRule::OneSuccess,
+        declared::TriggerRule::OneFailed => TriggerRule::OneFailed,
+        declared::TriggerRule::OneDone => TriggerRule::OneDone,
+        declared::TriggerRule::NoneFailed => TriggerRule::NoneFailed,
+        declared::TriggerRule::NoneFailedMinOneSuccess => TriggerRule::NoneFailedMinOneSuccess,
+        declared::TriggerRule::NoneSkipped => TriggerRule::NoneSkipped,
+        declared::TriggerRule::Always => TriggerRule::Always,
+    }
+}
+
+fn backoff(task: &TaskManifest) -> Backoff {
+    let usual = Backoff::default();
+    Backoff {
+        delay_ms: task.retry_delay_ms.unwrap_or(usual.delay_ms),
+        exponential: task.retry_exponential_backoff,
+        max_ms: task
+            .max_retry_delay_ms
+            .map_or(usual.max_ms, |max| max.min(BACKOFF_MS_MAX)),
+    }
+}
+
+const fn sensor_wait() -> Backoff {
+    Backoff {
+        delay_ms: SENSOR_WAIT_MS,
+        exponential: false,
+        max_ms: SENSOR_WAIT_MS,
+    }
+}
+
+/// Whether the task's input is more than the replayable payload (C3).
+fn reads_committed(task: &TaskManifest) -> bool {
+    let binds = |edge: &declared::Edge| edge.kind == NodeKind::Task && edge.reads_result;
+    task.wants.state
+        || !task.wants.results.is_empty()
+        || task.upstream.iter().any(binds)
+        || task.mapped.is_some()
+}
+
+fn outline(manifest: &Manifest, declared: &DagManifest, spec: &DagSpec) -> Outline {
+    let tasks: Vec<TaskOutline> = declared
+        .tasks
+        .iter()
+        .map(|task| task_outline(declared, task))
+        .collect();
+    let by_id = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| (Arc::clone(&task.id), index as u16));
+    let keyed = spec.order == Order::Key || spec.join.on_key;
+    Outline {
+        dag: declared.id.as_str().into(),
+        version: spec.version.clone(),
+        entry: manifest.entry.clone(),
+        keys: if keyed { Keys::Hashed } else { Keys::Unused },
+        sources: declared.sources.iter().map(source_outline).collect(),
+        by_id: by_id.collect(),
+        tasks,
+    }
+}
+
+fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
+    let bound = task
+        .upstream
+        .iter()
+        .filter(|edge| edge.kind == NodeKind::Task && edge.reads_result);
+    let mapped = task
+        .mapped
+        .iter()
+        .flat_map(|mapped| &mapped.over)
+        .filter_map(|over| match &over.list {
+            MapList::Task(id) => Some(id),
+            MapList::Literal(_) => None,
+        });
+    let named = task
+        .wants
+        .results
+        .iter()
+        .chain(bound.map(|edge| &edge.node))
+        .chain(mapped);
+    let mut ships: Vec<u16> = named.filter_map(|id| task_index(declared, id)).collect();
+    ships.sort_unstable();
+    ships.dedup();
+    let runs_before = |edge: &declared::Edge| {
+        edge.kind == NodeKind::Task
+            && declared
+                .tasks
+                .iter()
+                .any(|other| other.id == edge.node && other.kind != declared::TaskKind::Noop)
+    };
+    TaskOutline {
+        id: task.id.as_str().into(),
+        timeout: task.timeout_ms.map(Duration::from_millis),
+        ships,
+        first: !task.upstream.iter().any(runs_before),
+    }
+}
+
+fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
+    SourceOutline {
+        id: source.id.as_str().into(),
+        ids: match source.config {
+            SourceConfig::Kafka(_) => IdKind::Position,
+        },
+    }
+}

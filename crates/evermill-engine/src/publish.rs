@@ -1,0 +1,156 @@
+//! What faces see: views of committed state, and whether there is anything left to wait for.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evermill_core::command::{RunIx, RunState};
+
+use crate::board::Life;
+use crate::lanes::Listening;
+use crate::limits;
+use crate::requests::is_over;
+use crate::shard::{RunSlot, Shard};
+use crate::view::{EngineView, LaneView, RunView, SourceView, WorkersView};
+
+impl Shard {
+    /// Publishes when the view is old enough, and tells who waits for idleness.
+    pub(crate) fn publish_if_due(&mut self) {
+        self.world.board.set_life(self.life());
+        if self.view_stale && self.viewed_at.elapsed() >= limits::VIEW_AGE {
+            self.publish();
+        }
+    }
+
+    pub(crate) fn publish(&mut self) -> Arc<EngineView> {
+        self.viewed_at = Instant::now();
+        self.view_stale = false;
+        let view = Arc::new(self.view());
+        self.world.board.publish(Arc::clone(&view));
+        view
+    }
+
+    fn view(&self) -> EngineView {
+        EngineView {
+            runs: self
+                .runs
+                .iter()
+                .map(|(&run, slot)| self.run_view(run, slot))
+                .collect(),
+            workers: WorkersView {
+                slots: self.slots.count(),
+                ready: self.slots.ready(),
+                dispatches: self.slots.out() as u32,
+                unavailable: self.unavailable.clone(),
+            },
+            log_lines_lost: self.world.logger.lost(),
+            refused_reports: self.refused_before + self.machine.refused(),
+            reloads: self.reloads,
+            stalled: self.stalled.clone(),
+        }
+    }
+
+    fn run_view(&self, run: RunIx, slot: &RunSlot) -> RunView {
+        let counters = slot.counters;
+        let sources = self.source_views(run);
+        let starting = slot.started
+            && sources
+                .iter()
+                .any(|source| !source.ready && source.ended.is_none());
+        RunView {
+            dag: slot.dag.to_string(),
+            run: slot.name.to_string(),
+            version: slot.version.clone(),
+            state: match slot.state {
+                RunState::Running if starting => "starting",
+                RunState::Running => "running",
+                RunState::Paused => "paused",
+                RunState::Draining => "draining",
+                RunState::Drained => "drained",
+                RunState::Stopped => "stopped",
+                RunState::Finished => "finished",
+                RunState::Failed => "failed",
+            },
+            taken_in: counters.seen,
+            done: counters.done,
+            skipped: counters.skipped,
+            parked: counters.parked,
+            dropped: counters.dropped,
+            in_flight: counters.in_flight(),
+            latency_ms: slot.latency.percentiles(),
+            commit_ms: slot.commit.percentiles(),
+            sources,
+        }
+    }
+
+    fn source_views(&self, run: RunIx) -> Vec<SourceView> {
+        let outline = self.outline_of(run);
+        let of_run = self.listening.iter().filter(|(key, _)| key.run == run);
+        let view = |(key, listening): (&crate::input::SourceKey, &Listening)| SourceView {
+            id: outline
+                .and_then(|outline| outline.sources.get(usize::from(key.source)))
+                .map_or_else(String::new, |source| source.id.to_string()),
+            ready: self.is_ready(listening),
+            degraded: listening.degraded.clone(),
+            ended: listening.ended.clone().flatten(),
+            lanes: listening
+                .found
+                .iter()
+                .map(|(name, found)| {
+                    let lane = found.lane.and_then(|lane| self.lanes.get(&lane));
+                    LaneView {
+                        name: name.as_str().to_owned(),
+                        position: lane.map(|lane| lane.position),
+                        behind: lane.and_then(|lane| lane.behind),
+                        stopped: lane.and_then(|lane| lane.stopped.clone()),
+                    }
+                })
+                .collect(),
+        };
+        of_run.map(view).collect()
+    }
+
+    /// Every lane found has a committed position and was read up to its end, or stands still.
+    fn is_ready(&self, listening: &Listening) -> bool {
+        listening.resolved
+            && listening.found.values().all(|found| {
+                let lane = found.lane.and_then(|lane| self.lanes.get(&lane));
+                lane.is_some_and(|lane| lane.was_caught_up || lane.stopped.is_some())
+            })
+    }
+
+    fn life(&self) -> Life {
+        let started = self.runs.iter().filter(|(_, run)| run.started);
+        let (mut any, mut live, mut quiet) = (false, false, true);
+        for (&run, slot) in started {
+            any = true;
+            if is_over(slot.state) {
+                continue;
+            }
+            live = true;
+            quiet = quiet && self.is_quiet(run);
+        }
+        if any && !live && self.groups.is_empty() && !self.unsealed {
+            return Life::Ended;
+        }
+        let still = self.groups.is_empty() && !self.unsealed && self.slots.out() == 0;
+        if any && quiet && still {
+            Life::IdleSince(Instant::now())
+        } else {
+            Life::Busy
+        }
+    }
+
+    /// Sources ready, nothing in flight, retrying or unread.
+    fn is_quiet(&self, run: RunIx) -> bool {
+        let of_run = self.listening.iter().filter(|(key, _)| key.run == run);
+        let mut read_up = of_run.map(|(_, listening)| {
+            let reads_on = listening.ended.is_none();
+            let caught_up = listening.found.values().all(|found| {
+                let lane = found.lane.and_then(|lane| self.lanes.get(&lane));
+                lane.is_some_and(|lane| lane.caught_up || lane.stopped.is_some())
+            });
+            !reads_on || (self.is_ready(listening) && caught_up && listening.applied == 0)
+        });
+        read_up.all(|done| done) && self.machine.is_idle(run)
+    }
+}

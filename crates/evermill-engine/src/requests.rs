@@ -1,0 +1,305 @@
+//! What handles ask for, on its way to the machine. Every answer follows the commit.
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use evermill_core::command::{ActivationKey, Command, Event, LaneId, RunIx, RunState};
+use evermill_core::row::{Key, Row, Table, Write};
+
+use crate::failpoint::fp;
+use crate::groups::After;
+use crate::handle::{EngineError, Started};
+use crate::input::{Request, Steer};
+use crate::limits;
+use crate::payload;
+use crate::prepare::{Prepared, PreparedSource};
+use crate::shard::{Flow, Shard, Version};
+use crate::view::ParkedView;
+
+type Reply<T> = Sender<Result<T, EngineError>>;
+
+impl Shard {
+    pub(crate) fn request(&mut self, request: Request) -> Flow {
+        match request {
+            Request::Start { prepared, reply } => self.start(prepared, reply),
+            Request::Trigger { run, conf, reply } => match self.trigger(&run, conf) {
+                Ok(()) => self.reply_after_commit(reply, Ok(())),
+                refused => answer(&reply, refused),
+            },
+            Request::Steer { run, steer, reply } => match self.steer(&run, steer) {
+                Ok(()) => self.reply_after_commit(reply, Ok(())),
+                refused => answer(&reply, refused),
+            },
+            Request::Parked { run, limit, reply } => {
+                answer(&reply, self.parked(&run, limit.min(limits::PARKED_LISTED)));
+            }
+            Request::View { reply } => {
+                // Queued behind whatever is being committed, so that it shows that too.
+                self.after.push(After::Do(Box::new(move |shard| {
+                    let view = shard.publish();
+                    // The asker may have given up.
+                    drop(reply.try_send(view));
+                })));
+            }
+            Request::Drain { grace, reply } => self.drain(grace, reply),
+            Request::Halt => return Flow::End,
+            Request::Poke => self.view_stale = true,
+        }
+        Flow::Go
+    }
+
+    fn reply_after_commit<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        result: Result<T, EngineError>,
+    ) {
+        self.after
+            .push(After::Do(Box::new(move |_| answer(&reply, result))));
+    }
+
+    fn start(&mut self, prepared: Prepared, reply: Reply<Started>) {
+        fp!("start.prepared");
+        if let Err(refused) = self.may_start(&prepared) {
+            return answer(&reply, Err(refused));
+        }
+        let dag = &prepared.outline.dag;
+        let open = self
+            .machine
+            .runs()
+            .find(|run| *run.dag == **dag && !is_over(run.state));
+        let resumed = open.is_some();
+        let (run, name) = open.map_or_else(|| self.new_run(dag), |open| (open.run, open.name));
+        self.remember(&prepared);
+        self.tell_pools();
+        self.apply(Command::Start {
+            run,
+            name,
+            dag: std::sync::Arc::clone(&prepared.dag),
+        });
+        fp!("start.applied");
+        let Some(view) = self.machine.run(run) else {
+            let refused = EngineError::Refused(format!("{dag}: the run could not be started"));
+            return answer(&reply, Err(refused));
+        };
+        self.note_run(&view);
+        if let Some(slot) = self.runs.get_mut(&run) {
+            slot.started = true;
+        }
+        let started = Started {
+            run: view.name,
+            version: prepared.outline.version.clone(),
+            resumed,
+        };
+        let sources = prepared.sources;
+        self.after.push(After::Do(Box::new(move |shard| {
+            shard.started(run, sources, started, &reply);
+        })));
+    }
+
+    fn may_start(&self, prepared: &Prepared) -> Result<(), EngineError> {
+        let dag = &prepared.outline.dag;
+        let refuse = |text: String| Err(EngineError::Refused(text));
+        if self.draining.is_some() {
+            return Err(EngineError::Closed);
+        }
+        let listens = |slot: &&crate::shard::RunSlot| {
+            slot.started
+                && slot.dag == *dag
+                && matches!(slot.state, RunState::Running | RunState::Paused)
+        };
+        if let Some(slot) = self.runs.values().find(listens) {
+            return refuse(format!(
+                "DAG '{dag}' is running already, as run '{}'",
+                slot.name
+            ));
+        }
+        let inherits = self.machine.runs().any(|run| *run.dag == **dag);
+        if prepared.fresh && inherits {
+            return refuse(format!(
+                "DAG '{dag}' has positions of an earlier run, which a new one inherits; \
+                 use another data directory to begin anew"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The start is durable: listen.
+    fn started(
+        &mut self,
+        run: RunIx,
+        sources: Vec<PreparedSource>,
+        started: Started,
+        reply: &Reply<Started>,
+    ) {
+        fp!("start.committed");
+        let manual = sources.is_empty();
+        self.listen(run, sources);
+        if manual {
+            self.apply(Command::OpenLane {
+                run,
+                source: 0,
+                name: crate::MANUAL.to_owned(),
+                incarnation: crate::MANUAL.to_owned(),
+                first: 0,
+            });
+        }
+        answer(reply, Ok(started));
+    }
+
+    fn new_run(&self, dag: &str) -> (RunIx, String) {
+        let run = self.machine.runs().map(|run| run.run).max().unwrap_or(0) + 1;
+        (run, format!("{dag}-{run}"))
+    }
+
+    /// Keeps version and bundle, in the commit that starts the run (W16).
+    fn remember(&mut self, prepared: &Prepared) {
+        let version = &prepared.outline.version;
+        if !self.versions.contains_key(version) {
+            self.keep(Table::Version, version, prepared.stored.clone());
+            let known = Version {
+                dag: std::sync::Arc::clone(&prepared.dag),
+                outline: std::sync::Arc::clone(&prepared.outline),
+            };
+            self.versions.insert(version.clone(), known);
+        }
+        for file in &prepared.files {
+            if self.stored_files.insert(file.sha256.clone()) {
+                self.keep(Table::Bundle, &file.sha256, file.content.clone());
+            }
+        }
+    }
+
+    fn keep(&mut self, table: Table, hash: &str, body: Bytes) {
+        let key = Key {
+            run: 0,
+            lane: 0,
+            id: Bytes::copy_from_slice(hash.as_bytes()),
+        };
+        self.decision
+            .writes
+            .push(Write::Put(Row { table, key, body }));
+        self.unsealed = true;
+    }
+
+    /// Pools that were met for the first time get the usual number of slots (W19).
+    pub(crate) fn tell_pools(&mut self) {
+        while self.pools_told < self.world.pools.len() {
+            let pool = self.pools_told;
+            self.pools_told += 1;
+            self.apply(Command::Pool {
+                pool,
+                slots: limits::POOL_SLOTS,
+            });
+        }
+    }
+
+    /// One activation for a DAG without sources: the next position of its only lane. After a crash
+    /// the same position is given again, so that what was accepted stays accepted.
+    fn trigger(&mut self, run: &str, conf: Option<Bytes>) -> Result<(), EngineError> {
+        let run = self.find(run)?;
+        let lane = self
+            .machine
+            .lanes(run)
+            .find(|lane| lane.name == crate::MANUAL);
+        let Some(lane) = lane else {
+            return Err(EngineError::Refused(
+                "this DAG is not triggered by hand".to_owned(),
+            ));
+        };
+        let now_us = self.world.clock.now_us();
+        let event = Event {
+            position: lane.read,
+            key: 0,
+            arrived_ms: now_us / 1_000,
+            body: payload::body_of_value(conf.as_deref(), now_us),
+        };
+        let lane: LaneId = lane.lane;
+        if let Some(known) = self.lanes.get_mut(&lane) {
+            known
+                .unsettled
+                .arrived(std::slice::from_ref(&event), now_us);
+            known.caught_up = true;
+            known.was_caught_up = true;
+        }
+        self.apply(Command::Ingest {
+            lane,
+            events: vec![event],
+        });
+        self.apply(Command::CaughtUp { lane });
+        Ok(())
+    }
+
+    fn steer(&mut self, run: &str, steer: Steer) -> Result<(), EngineError> {
+        let run = self.find(run)?;
+        let state = self.machine.run(run).map(|run| run.state);
+        if steer == Steer::Resume && state != Some(RunState::Paused) {
+            return Err(EngineError::Refused("this run is not paused".to_owned()));
+        }
+        self.apply(match steer {
+            Steer::Pause => Command::Pause { run },
+            Steer::Resume => Command::Resume { run },
+            Steer::Drain => Command::Drain { run },
+            Steer::Stop => Command::Stop { run },
+            Steer::Redrive(selection) => Command::Redrive { run, selection },
+            Steer::Discard(selection) => Command::Discard { run, selection },
+        });
+        Ok(())
+    }
+
+    fn parked(&self, run: &str, limit: usize) -> Result<Vec<ParkedView>, EngineError> {
+        let run = self.find(run)?;
+        let outline = self.outline_of(run);
+        let lanes: Vec<_> = self.machine.lanes(run).collect();
+        let list = self.machine.parked(run).take(limit).map(|parked| {
+            let key = parked.activation;
+            let lane = lanes.iter().find(|lane| lane.lane == key.lane);
+            let lane_name = lane.map_or("", |lane| &lane.name);
+            let source = lane.and_then(|lane| outline?.sources.get(usize::from(lane.source)));
+            let source = source.map_or(crate::MANUAL, |source| &source.id);
+            let failed = parked.errors.first();
+            let task = failed.and_then(|(task, _)| outline?.tasks.get(usize::from(*task)));
+            ParkedView {
+                key,
+                id: name_of(source, lane_name, key),
+                source: source.to_owned(),
+                lane: lane_name.to_owned(),
+                position: key.position,
+                task: task.map(|task| task.id.to_string()),
+                error: failed.map_or_else(
+                    || format!("{:?}", parked.reason),
+                    |(_, error)| String::from_utf8_lossy(error).into_owned(),
+                ),
+            }
+        });
+        Ok(list.collect())
+    }
+
+    /// The run of this id, or the latest run of the DAG of this id.
+    fn find(&self, name: &str) -> Result<RunIx, EngineError> {
+        let by_id = self.runs.iter().find(|(_, run)| *run.name == *name);
+        let found = by_id.or_else(|| self.runs.iter().rev().find(|(_, run)| *run.dag == *name));
+        found
+            .map(|(run, _)| *run)
+            .ok_or_else(|| EngineError::UnknownRun(name.to_owned()))
+    }
+}
+
+fn name_of(source: &str, lane: &str, key: ActivationKey) -> String {
+    let child = if key.child == 0 {
+        String::new()
+    } else {
+        format!("/{}", key.child)
+    };
+    format!("{source}/{lane}/{}{child}", key.position)
+}
+
+pub(crate) const fn is_over(state: RunState) -> bool {
+    matches!(
+        state,
+        RunState::Stopped | RunState::Finished | RunState::Failed
+    )
+}
+
+fn answer<T>(reply: &Reply<T>, result: Result<T, EngineError>) {
+    // Nobody listens any more when the asker has given up.
+    drop(reply.try_send(result));
+}

@@ -1,0 +1,286 @@
+//! The shard's thread: it owns the machine, takes inputs from one bounded channel, and blocks on
+//! nothing else.
+//!
+//! ```text
+//! wait -> drain what is queued, apply each, send what may start at once (C3)
+//!      -> seal and submit when the store has room for a group
+//!      -> on the store's answer perform the group's effects, in order -> wait
+//! ```
+//!
+//! | state | on | goes to |
+//! |---|---|---|
+//! | running | a fence refused, an outcome unknown | reloading |
+//! | reloading | all attempts ended, rows loaded, resume committed | running |
+//! | running | drain | draining: sources closed, runs settle |
+//! | draining | settled or out of time | ended: workers ended, store closed cleanly |
+//! | any | halt | ended, as after a crash |
+//! | any | the store must not be trusted | the process aborts |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use evermill_contract::source::{DiagnosticSink, Severity};
+use evermill_contract::worker::Executor;
+use evermill_core::Machine;
+use evermill_core::command::{Command, Counters, Decision, Effect, LaneId, RunIx, RunState};
+use evermill_core::dag::Dag;
+use evermill_store::Committer;
+
+use crate::board::Board;
+use crate::boot::Booted;
+use crate::clock::Clock;
+use crate::drain::Draining;
+use crate::failpoint::fp;
+use crate::groups::{After, Groups};
+use crate::histogram::Histogram;
+use crate::input::{Input, SourceKey};
+use crate::lanes::{Lane, Listening};
+use crate::limits;
+use crate::log::Logger;
+use crate::manifest::Outline;
+use crate::open::{Settings, StoreFactory};
+use crate::payload::Buffers;
+use crate::prepare::PoolNumbers;
+use crate::slots::Slots;
+
+/// Everything the thread owns.
+pub(crate) struct Shard {
+    pub(crate) machine: Machine,
+    /// Under construction; its first `performed` effects were looked at for what may start early.
+    pub(crate) decision: Decision,
+    pub(crate) performed: usize,
+    /// Something was applied since the last seal.
+    pub(crate) unsealed: bool,
+    /// What follows the commit of `decision` besides its own effects.
+    pub(crate) after: Vec<After>,
+    pub(crate) groups: Groups,
+    pub(crate) committer: Option<Committer>,
+    pub(crate) fence: evermill_store::Fence,
+    /// A commit whose outcome has to be looked up after opening again.
+    pub(crate) unknown: Option<evermill_store::CommitId>,
+    /// Reloads without a commit in between.
+    pub(crate) reloads_in_a_row: u32,
+    pub(crate) reloads: u32,
+    /// Reports refused by machines that were dropped.
+    pub(crate) refused_before: u64,
+
+    pub(crate) executor: Box<dyn Executor>,
+    pub(crate) slots: Slots,
+    pub(crate) unavailable: Option<String>,
+    pub(crate) buffers: Buffers,
+
+    pub(crate) listening: BTreeMap<SourceKey, Listening>,
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) runs: BTreeMap<RunIx, RunSlot>,
+    pub(crate) versions: BTreeMap<String, Version>,
+    /// Files of bundles that are stored, by hash.
+    pub(crate) stored_files: BTreeSet<String>,
+    pub(crate) pools_told: u16,
+
+    pub(crate) draining: Option<Draining>,
+    pub(crate) stalled: Option<String>,
+    pub(crate) viewed_at: Instant,
+    pub(crate) view_stale: bool,
+    pub(crate) world: World,
+}
+
+/// What the shard was given and never changes.
+pub(crate) struct World {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) store: StoreFactory,
+    pub(crate) settings: Arc<dyn Settings>,
+    pub(crate) clock: Clock,
+    pub(crate) logger: Logger,
+    pub(crate) notices: DiagnosticSink,
+    pub(crate) pools: Arc<PoolNumbers>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) inbox: Receiver<Input>,
+    pub(crate) input: Sender<Input>,
+}
+
+/// A version of a DAG that is known here.
+#[derive(Clone)]
+pub(crate) struct Version {
+    pub(crate) dag: Arc<Dag>,
+    pub(crate) outline: Arc<Outline>,
+}
+
+/// A run, as the engine sees it.
+pub(crate) struct RunSlot {
+    /// Switched on through this engine: its sources listen.
+    pub(crate) started: bool,
+    pub(crate) dag: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) version: String,
+    /// As of the last commit.
+    pub(crate) state: RunState,
+    /// As of the last commit.
+    pub(crate) counters: Counters,
+    /// As of the last seal.
+    pub(crate) sealed: Option<(RunState, Counters)>,
+    pub(crate) latency: Histogram,
+    pub(crate) commit: Histogram,
+}
+
+/// What the loop does next.
+pub(crate) enum Flow {
+    Go,
+    /// Drop the machine and build it again from what is stored (C5).
+    Reload(String),
+    End,
+}
+
+impl Shard {
+    pub(crate) fn new(
+        booted: Booted,
+        committer: Committer,
+        executor: Box<dyn Executor>,
+        world: World,
+    ) -> Self {
+        let slots = Slots::new(executor.slots());
+        let mut shard = Self {
+            machine: booted.machine,
+            decision: Decision::default(),
+            performed: 0,
+            unsealed: false,
+            after: Vec::new(),
+            groups: Groups::default(),
+            committer: Some(committer),
+            fence: booted.fence,
+            unknown: None,
+            reloads_in_a_row: 0,
+            reloads: 0,
+            refused_before: 0,
+            executor,
+            slots,
+            unavailable: None,
+            buffers: Buffers::default(),
+            listening: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            versions: booted.versions,
+            stored_files: booted.stored_files,
+            pools_told: 0,
+            draining: None,
+            stalled: None,
+            viewed_at: Instant::now(),
+            view_stale: true,
+            world,
+        };
+        shard.adopt(booted.effects);
+        shard
+    }
+
+    /// The thread's body.
+    pub(crate) fn run(mut self) {
+        loop {
+            let flow = match self.turn() {
+                Flow::Go => continue,
+                Flow::Reload(why) => self.reload(&why),
+                Flow::End => Flow::End,
+            };
+            if matches!(flow, Flow::End) {
+                return self.end();
+            }
+        }
+    }
+
+    /// Waits once, then takes everything that is queued.
+    fn turn(&mut self) -> Flow {
+        let first = match self.wait() {
+            None => self
+                .world
+                .inbox
+                .recv()
+                .map_err(|_| RecvTimeoutError::Disconnected),
+            Some(time) => self.world.inbox.recv_timeout(time),
+        };
+        if let Ok(first) = first {
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(input) = next {
+                match self.take(input) {
+                    Flow::Go => {}
+                    other => return other,
+                }
+                taken += 1;
+                let more = taken < limits::INPUTS_PER_TURN;
+                next = if more {
+                    self.world.inbox.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+        }
+        self.fire_timer();
+        self.unstick();
+        self.submit();
+        self.publish_if_due();
+        self.go_on_draining()
+    }
+
+    pub(crate) fn take(&mut self, input: Input) -> Flow {
+        match input {
+            Input::Source(key, input) => {
+                self.source(key, input);
+                Flow::Go
+            }
+            Input::Worker(event) => {
+                self.worker(event);
+                Flow::Go
+            }
+            Input::Committed(number, result) => self.committed(number, result),
+            Input::Store(event) => self.store_says(event),
+            Input::Request(request) => self.request(request),
+        }
+    }
+
+    /// Applies a command and sends at once what may start before the commit.
+    pub(crate) fn apply(&mut self, command: Command) {
+        self.machine
+            .apply(self.world.clock.now_ms(), command, &mut self.decision);
+        self.unsealed = true;
+        self.view_stale = true;
+        self.speculate();
+    }
+
+    /// Sends dispatches whose whole input is replayable (C3).
+    pub(crate) fn speculate(&mut self) {
+        while let Some(effect) = self.decision.effects.get(self.performed) {
+            self.performed += 1;
+            if let Effect::Dispatch {
+                id,
+                speculative: true,
+            } = *effect
+            {
+                fp!("dispatch.speculative");
+                self.send(id);
+            }
+        }
+    }
+
+    /// Tells people, not machines.
+    pub(crate) fn notice(&self, severity: Severity, text: &str) {
+        (self.world.notices)(severity, text);
+    }
+
+    /// Ends the process: going on would risk what is already promised.
+    pub(crate) fn abort(&self, why: &str) -> ! {
+        let text = format!("evermill stops: {why}. Nothing acknowledged is lost; start it again.");
+        self.notice(Severity::Error, &text);
+        std::process::abort()
+    }
+
+    /// How long nothing has to be done unless an input comes.
+    fn wait(&self) -> Option<Duration> {
+        crate::timers::shortest([
+            crate::timers::until_ms(self.machine.next_timer(), &self.world.clock),
+            self.until_view(),
+            self.until_drained(),
+            self.until_unstuck(),
+        ])
+    }
+}

@@ -1,0 +1,208 @@
+//! Slots and tokens: which dispatch is where, and what a worker may be asked about it.
+//!
+//! A token packs the dispatch's number with the low bits of its fence. A report under an old fence
+//! still goes to the machine, which refuses and counts it (C5).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use evermill_contract::worker::{Slot, Token};
+use evermill_core::command::{DispatchId, Fence};
+use evermill_core::dag::Dag;
+
+use crate::limits;
+use crate::manifest::Outline;
+
+const fn mask(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
+/// The token of a dispatch under a fence.
+pub(crate) fn pack(fence: Fence, id: DispatchId) -> Token {
+    let epoch = fence.epoch & mask(limits::TOKEN_EPOCH_BITS);
+    let incarnation = u64::from(fence.incarnation) & mask(limits::TOKEN_INCARNATION_BITS);
+    let boot = (epoch << limits::TOKEN_INCARNATION_BITS) | incarnation;
+    let number = id.0 & mask(limits::TOKEN_DISPATCH_BITS);
+    Token((boot << limits::TOKEN_DISPATCH_BITS) | number)
+}
+
+/// The dispatch and the fence a token was made from. A fence whose low bits differ from the
+/// current one's comes back as those bits: it only has to be another one.
+pub(crate) fn unpack(token: Token, current: Fence) -> (DispatchId, Fence) {
+    let id = DispatchId(token.0 & mask(limits::TOKEN_DISPATCH_BITS));
+    if pack(current, id) == token {
+        return (id, current);
+    }
+    let boot = token.0 >> limits::TOKEN_DISPATCH_BITS;
+    let fence = Fence {
+        epoch: boot >> limits::TOKEN_INCARNATION_BITS,
+        incarnation: (boot & mask(limits::TOKEN_INCARNATION_BITS)) as u32,
+    };
+    (id, fence)
+}
+
+/// A dispatch that is with a worker.
+pub(crate) struct Out {
+    pub(crate) slot: Slot,
+    pub(crate) dag: Arc<Dag>,
+    pub(crate) outline: Arc<Outline>,
+    pub(crate) run: evermill_core::command::RunIx,
+    pub(crate) task: u16,
+    /// Runs of members with the same arrival: first member and microseconds since 1970. Empty
+    /// when the dispatch says nothing about arrival to callable.
+    pub(crate) arrivals: Vec<(u32, u64)>,
+    pub(crate) members: u32,
+    pub(crate) sent_at: std::time::Instant,
+    pub(crate) recalled: bool,
+}
+
+/// Which slots there are and what they hold.
+pub(crate) struct Slots {
+    ready: Vec<bool>,
+    load: Vec<usize>,
+    out: BTreeMap<u64, Out>,
+    /// Dispatches that the machine gave out and no slot could take.
+    waiting: VecDeque<DispatchId>,
+}
+
+impl Slots {
+    pub(crate) fn new(count: u16) -> Self {
+        Self {
+            ready: vec![false; usize::from(count)],
+            load: vec![0; usize::from(count)],
+            out: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> u16 {
+        self.ready.len() as u16
+    }
+
+    /// Dispatches that all slots together hold.
+    pub(crate) fn capacity(&self) -> u32 {
+        (self.load.len() * limits::DISPATCHES_PER_SLOT) as u32
+    }
+
+    /// The slot that will get to one more dispatch first.
+    pub(crate) fn choose(&self) -> Option<Slot> {
+        let free = (0..self.load.len()).filter(|&at| self.load[at] < limits::DISPATCHES_PER_SLOT);
+        free.min_by_key(|&at| (self.load[at], !self.ready[at]))
+            .map(|at| Slot(at as u16))
+    }
+
+    pub(crate) fn sent(&mut self, token: Token, out: Out) {
+        self.load[usize::from(out.slot.0)] += 1;
+        self.out.insert(token.0, out);
+    }
+
+    pub(crate) fn get(&self, token: Token) -> Option<&Out> {
+        self.out.get(&token.0)
+    }
+
+    /// A dispatch is over.
+    pub(crate) fn over(&mut self, token: Token) -> Option<Out> {
+        let out = self.out.remove(&token.0)?;
+        self.load[usize::from(out.slot.0)] -= 1;
+        Some(out)
+    }
+
+    pub(crate) fn set_ready(&mut self, slot: Slot, ready: bool) {
+        if let Some(known) = self.ready.get_mut(usize::from(slot.0)) {
+            *known = ready;
+        }
+    }
+
+    pub(crate) fn ready(&self) -> u16 {
+        self.ready.iter().filter(|&&ready| ready).count() as u16
+    }
+
+    pub(crate) fn out(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Slots that hold dispatches.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = Slot> + '_ {
+        let busy = |&at: &usize| self.load[at] > 0;
+        (0..self.load.len()).filter(busy).map(|at| Slot(at as u16))
+    }
+
+    /// A slot's second dispatch that could start elsewhere at once: one whose predecessor in the
+    /// slot has run for longer than a slice while another slot is empty.
+    pub(crate) fn stuck(&self) -> Option<Token> {
+        let idle = (0..self.load.len()).any(|at| self.load[at] == 0 && self.ready[at]);
+        if !idle || !self.waiting.is_empty() {
+            return None;
+        }
+        let slice = evermill_contract::worker::limits::SLICE;
+        let mut first: BTreeMap<Slot, (u64, &Out)> = BTreeMap::new();
+        for (&token, out) in self.out.iter().filter(|(_, out)| !out.recalled) {
+            match first.get(&out.slot) {
+                None => drop(first.insert(out.slot, (token, out))),
+                Some((_, earlier)) if earlier.sent_at.elapsed() > 2 * slice => {
+                    return Some(Token(token));
+                }
+                Some(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Some slot holds a dispatch behind another.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.load.iter().any(|&load| load > 1)
+    }
+
+    pub(crate) fn recalled(&mut self, token: Token) {
+        if let Some(out) = self.out.get_mut(&token.0) {
+            out.recalled = true;
+        }
+    }
+
+    pub(crate) fn wait(&mut self, id: DispatchId) {
+        self.waiting.push_back(id);
+    }
+
+    pub(crate) fn next_waiting(&mut self) -> Option<DispatchId> {
+        self.choose()?;
+        self.waiting.pop_front()
+    }
+
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FENCE: Fence = Fence {
+        epoch: 5_000,
+        incarnation: 3,
+    };
+
+    #[test]
+    fn a_token_gives_back_its_dispatch_and_fence() {
+        let token = pack(FENCE, DispatchId(77));
+        assert_eq!(unpack(token, FENCE), (DispatchId(77), FENCE));
+    }
+
+    #[test]
+    fn a_token_of_another_boot_or_incarnation_never_looks_current() {
+        for other in [
+            Fence {
+                epoch: 4_999,
+                incarnation: 3,
+            },
+            Fence {
+                epoch: 5_000,
+                incarnation: 2,
+            },
+        ] {
+            let (id, fence) = unpack(pack(other, DispatchId(77)), FENCE);
+            assert_eq!(id, DispatchId(77));
+            assert_ne!(fence, FENCE);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What workers report, on its way to the machine.
+
+use bytes::Bytes;
+use evermill_contract::source::Severity;
+use evermill_contract::worker::{
+    Answer, Death, LogOrigin, OutcomeRun, Question, Slot, Token, WorkerEvent,
+};
+use evermill_core::MemberView;
+use evermill_core::command::{Command, DispatchId, Fence, StateValue};
+
+use crate::dispatch::json_list;
+use crate::failpoint::fp;
+use crate::groups::After;
+use crate::open::LogLine;
+use crate::outcome;
+use crate::sabotage;
+use crate::shard::Shard;
+use crate::slots::unpack;
+
+impl Shard {
+    pub(crate) fn worker(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Ready { slot, .. } => {
+                self.slots.set_ready(slot, true);
+                self.unavailable = None;
+                self.view_stale = true;
+            }
+            WorkerEvent::Outcomes { token, runs, .. } => self.outcomes(token, runs),
+            WorkerEvent::Finished { token, .. } => self.finished(token),
+            WorkerEvent::Ask {
+                slot,
+                call,
+                token,
+                member,
+                question,
+            } => self.asked(slot, call, token, member, &question),
+            WorkerEvent::Log {
+                token,
+                member,
+                origin,
+                text,
+                ..
+            } => self.log(token, member, origin, text),
+            WorkerEvent::Progress {
+                token,
+                member,
+                value,
+                ..
+            } => self.log(
+                Some(token),
+                Some(member),
+                LogOrigin::Logging(20),
+                progress(&value),
+            ),
+            WorkerEvent::Died {
+                slot,
+                cause,
+                token,
+                started,
+                reported,
+            } => self.died(slot, &cause, token, started.filter(|&at| at >= reported)),
+            WorkerEvent::Unavailable { reason, .. } => {
+                if self.unavailable.as_deref() != Some(&reason) {
+                    self.notice(Severity::Error, &reason);
+                }
+                self.unavailable = Some(reason);
+                self.view_stale = true;
+            }
+        }
+    }
+
+    fn outcomes(&mut self, token: Token, reported: Vec<OutcomeRun>) {
+        fp!("shard.outcomes_received");
+        self.measure(token, &reported);
+        let Some(out) = self.slots.get(token) else {
+            return;
+        };
+        let runs = outcome::runs(reported, &out.dag, &out.outline, out.task);
+        if runs.is_empty() {
+            return;
+        }
+        let (dispatch, fence) = self.name(token);
+        self.apply(Command::Outcomes {
+            dispatch,
+            fence,
+            runs,
+        });
+        fp!("shard.outcomes_applied");
+    }
+
+    fn finished(&mut self, token: Token) {
+        self.slots.over(token);
+        let (dispatch, fence) = self.name(token);
+        self.apply(Command::Finished { dispatch, fence });
+        fp!("shard.finished_applied");
+        self.send_waiting();
+    }
+
+    fn died(&mut self, slot: Slot, cause: &Death, token: Option<Token>, started: Option<u32>) {
+        self.slots.set_ready(slot, false);
+        self.view_stale = true;
+        let Some(token) = token else { return };
+        self.slots.over(token);
+        if self.is_ending() {
+            // We ended it ourselves: the attempt left no trace and runs again at the next start.
+            return;
+        }
+        let (dispatch, fence) = self.name(token);
+        self.apply(Command::Died {
+            dispatch,
+            fence,
+            started,
+            error: outcome::error_bytes(&outcome::death(cause)),
+        });
+        fp!("shard.died_applied");
+        self.send_waiting();
+    }
+
+    /// The dispatch and fence behind a token.
+    fn name(&self, token: Token) -> (DispatchId, Fence) {
+        let (id, fence) = unpack(token, self.machine.fence());
+        (
+            id,
+            if sabotage::accept_second_result() {
+                self.machine.fence()
+            } else {
+                fence
+            },
+        )
+    }
+
+    /// Counts arrival to callable for members whose first attempt this was.
+    fn measure(&mut self, token: Token, reported: &[OutcomeRun]) {
+        let Some(out) = self.slots.get(token) else {
+            return;
+        };
+        if out.arrivals.is_empty() {
+            return;
+        }
+        let Some(run) = self.runs.get_mut(&out.run) else {
+            return;
+        };
+        let ahead_us = self
+            .world
+            .clock
+            .now_us()
+            .saturating_sub(monotonic_ns() / 1_000);
+        for report in reported {
+            let wall = |ns: u64| ns / 1_000 + ahead_us;
+            let (first, end) = (report.first, report.first + report.count);
+            let step = (report.ended_ns - report.started_ns.min(report.ended_ns))
+                / u64::from(report.count);
+            let start_of = |member: u32| wall(report.started_ns + step * u64::from(member - first));
+            for (index, &(from, arrived)) in out.arrivals.iter().enumerate() {
+                let to = out
+                    .arrivals
+                    .get(index + 1)
+                    .map_or(out.members, |next| next.0);
+                let (from, to) = (from.max(first), to.min(end));
+                if arrived > 0 && from < to {
+                    let took = |member| start_of(member).saturating_sub(arrived);
+                    run.latency
+                        .record_spread(took(from), took(to - 1), u64::from(to - from));
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, slot: Slot, call: u32, token: Token, member: u32, question: &Question) {
+        let answer = self.answer(token, member, question);
+        if self.unsealed || !self.groups.is_empty() || !self.after.is_empty() {
+            // What it says may not be durable yet.
+            self.after.push(After::Answer(slot, call, answer));
+        } else {
+            self.executor.answer(slot, call, answer);
+        }
+    }
+
+    fn answer(&self, token: Token, member: u32, question: &Question) -> Answer {
+        let found = match question {
+            Question::Variable { name } => self.world.settings.variable(name),
+            Question::Connection { conn_id } => self.world.settings.connection(conn_id),
+            Question::XcomPull { .. } | Question::StateGet { .. } => {
+                let (id, fence) = unpack(token, self.machine.fence());
+                let current = fence == self.machine.fence();
+                let view = self.machine.dispatch(id).filter(|_| current);
+                let Some(member) = view.and_then(|view| view.member(member)) else {
+                    return Answer::Refused("this attempt is no longer wanted".to_owned());
+                };
+                self.look_up(token, &member, question)
+            }
+        };
+        found.map_or(Answer::Missing, Answer::Value)
+    }
+
+    fn look_up(&self, token: Token, member: &MemberView<'_>, question: &Question) -> Option<Bytes> {
+        match question {
+            Question::XcomPull {
+                task_id,
+                key,
+                map_index,
+            } => {
+                let out = self.slots.get(token)?;
+                let task = out.outline.task(task_id)?;
+                if out.dag.spec.tasks[usize::from(task)].mapped.is_none() {
+                    return outcome::named_value(member.result(task)?, key);
+                }
+                let all = member.results(task);
+                let named =
+                    |kept: Option<&Bytes>| kept.and_then(|kept| outcome::named_value(kept, key));
+                match map_index {
+                    Some(index) => named(*all.get(usize::try_from(*index).ok()?)?),
+                    None => Some(json_list(all.into_iter().map(named))),
+                }
+            }
+            Question::StateGet { name } => {
+                let run = member.activation().lane.run;
+                let state = self.machine.scope_state(run, &member.state_scope())?;
+                state.get(name.as_bytes()).map(state_json)
+            }
+            Question::Variable { .. } | Question::Connection { .. } => None,
+        }
+    }
+
+    fn log(&mut self, token: Option<Token>, member: Option<u32>, origin: LogOrigin, text: Bytes) {
+        let out = token.and_then(|token| self.slots.get(token));
+        let mut line = LogLine {
+            dag: out.map(|out| out.outline.dag.clone()),
+            run: out.and_then(|out| Some(self.runs.get(&out.run)?.name.clone())),
+            task: out.map(|out| out.outline.tasks[usize::from(out.task)].id.clone()),
+            position: None,
+            lane: None,
+            try_number: 0,
+            origin,
+            text,
+        };
+        if let (Some(token), Some(member)) = (token, member) {
+            let (id, _) = unpack(token, self.machine.fence());
+            if let Some(view) = self
+                .machine
+                .dispatch(id)
+                .and_then(|view| view.member(member))
+            {
+                line.position = Some(view.activation().position);
+                line.lane = Some(view.lane_name().into());
+                line.try_number = view.try_number();
+            }
+        }
+        self.world.logger.write(line);
+    }
+}
+
+fn progress(value: &Bytes) -> Bytes {
+    Bytes::from([b"progress ", &value[..]].concat())
+}
+
+fn state_json(value: &StateValue) -> Bytes {
+    match value {
+        StateValue::Blob(json) => json.clone(),
+        StateValue::Int(number) => Bytes::from(number.to_string().into_bytes()),
+        StateValue::Set(elements) => json_list(elements.iter().cloned().map(Some)),
+    }
+}
+
+/// The machine's monotonic clock, on which workers stamp what they report.
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
+}
