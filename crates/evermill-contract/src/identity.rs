@@ -169,3 +169,120 @@ fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(field);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn vector(
+        run: &str,
+        source: &str,
+        incarnation: &str,
+        id: &ActivationId<'_>,
+        generation: u32,
+    ) -> Value {
+        let lane = LaneIdentity::new(run, source, incarnation);
+        let activation = lane.activation(id, generation);
+        let keys: Vec<Value> = [("load", -1, 0), ("load", -1, 1), ("lo\u{e4}d", 3, u64::MAX)]
+            .map(|(task, map_index, call)| {
+                json!({
+                    "task": task, "map_index": map_index, "call": call,
+                    "key": effect_key(&activation, task, map_index, call),
+                })
+            })
+            .into();
+        json!({
+            "run": run, "source": source, "incarnation": incarnation,
+            "kind": id.kind() as u8, "value": hex(&id.value()), "generation": generation,
+            "activation": hex(&activation), "short": short_hash(&activation), "effect_keys": keys,
+        })
+    }
+
+    #[test]
+    fn vectors_are_golden() {
+        let members = [ActivationId::Position(7), ActivationId::Position(9)];
+        let named = [ActivationId::Message(b"a"), ActivationId::Message(b"")];
+        let vectors = json!([
+            vector(
+                "orders-1",
+                "kafka",
+                "tRmQ/3",
+                &ActivationId::Position(41),
+                0
+            ),
+            vector(
+                "orders-1",
+                "kafka",
+                "tRmQ/3",
+                &ActivationId::Position(41),
+                1
+            ),
+            vector(
+                "orders-1",
+                "kafka",
+                "tRmQ/3",
+                &ActivationId::Position(u64::MAX),
+                0
+            ),
+            vector(
+                "orders-1",
+                "sqs",
+                "",
+                &ActivationId::Message(b"5fea7756-0ea4"),
+                0
+            ),
+            vector(
+                "orders-1",
+                "webhook",
+                "",
+                &ActivationId::Key(b"\x00\xff"),
+                0
+            ),
+            vector(
+                "t\u{e4}glich-2",
+                "cron",
+                "",
+                &ActivationId::Instant(1_700_000_000_000_000_000),
+                0
+            ),
+            vector("t\u{e4}glich-2", "cron", "", &ActivationId::Instant(-1), 0),
+            vector("sim-1", "loop", "", &ActivationId::Iteration(0), 0),
+            vector(
+                "orders-1",
+                "kafka",
+                "tRmQ/3",
+                &ActivationId::Members(&members),
+                0
+            ),
+            vector("orders-1", "sqs", "", &ActivationId::Members(&named), 0),
+        ]);
+        let text = format!("{}\n", serde_json::to_string_pretty(&vectors).unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/identity.json");
+        if std::env::var_os("EVERMILL_BLESS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            expected == text,
+            "identity.json differs: the format is frozen, see docs/spec/identity.md"
+        );
+    }
+
+    #[test]
+    fn no_two_sequences_of_fields_are_equal() {
+        let one = LaneIdentity::new("a", "bc", "d");
+        let other = LaneIdentity::new("ab", "c", "d");
+        assert_ne!(one.as_bytes(), other.as_bytes());
+        let by_number = one.activation(&ActivationId::Position(5), 0);
+        assert_ne!(by_number, one.activation(&ActivationId::Iteration(5), 0));
+        assert_ne!(
+            by_number,
+            one.activation(&ActivationId::Key(&5u64.to_be_bytes()), 0)
+        );
+    }
+}

@@ -22,6 +22,8 @@ pub mod frame;
 pub mod limits;
 mod outcome;
 mod question;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::time::Duration;

@@ -75,6 +75,9 @@ fn decode_run(record: &mut Bytes, rest: &mut Bytes) -> Result<OutcomeRun, String
     }
     let result = rest.split_to(result_len);
     let detail = rest.split_to(detail_len);
+    if (result_len > 0 && kind != 1) || (detail_len > 0 && !matches!(kind, 1 | 5)) {
+        return Err(format!("outcome {kind} of member {first} takes no values"));
+    }
     let alone = count == 1 || matches!(kind, 0 | 4 | 5);
     if count == 0 || !alone || count as usize > MEMBERS_MAX {
         return Err(format!("{count} members from {first} with outcome {kind}"));
