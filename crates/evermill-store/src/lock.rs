@@ -68,8 +68,10 @@ impl DirLock {
 
 impl Drop for DirLock {
     fn drop(&mut self) {
-        // An empty file says that nobody holds it; the lock itself goes when the file closes.
+        // An empty file says that nobody holds it. Unlocking says more than closing: a child that
+        // another thread is just starting may still have the file open.
         drop(self.file.set_len(0));
+        drop(self.file.unlock());
     }
 }
 

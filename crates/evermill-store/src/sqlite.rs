@@ -219,9 +219,9 @@ impl Store for SqliteStore {
         }
         let failed = |store: &Self, doing, error| open::sqlite_error(&store.path, doing, &error);
         let due = if idle {
-            limits::CHECKPOINT_FRAMES_IDLE
+            self.options.checkpoint_frames_idle
         } else {
-            limits::CHECKPOINT_FRAMES_MAX
+            self.options.checkpoint_frames_max
         };
         let behind = self
             .frames_behind()

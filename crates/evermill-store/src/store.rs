@@ -191,7 +191,7 @@ pub trait Store: Send {
     fn close_clean(self: Box<Self>) -> Result<(), StoreError>;
 }
 
-impl dyn Store {
+impl dyn Store + '_ {
     /// Commits one batch.
     ///
     /// # Errors

@@ -5,9 +5,12 @@
     reason = "support modules are shared with the examples"
 )]
 
+#[path = "../support/campaign.rs"]
+mod campaign;
 mod child;
 mod committing;
 mod conformance;
+mod corruption;
 mod crashing;
 mod locking;
 mod power;

@@ -68,9 +68,9 @@ fn log_cut_anywhere_in_its_last_commit_keeps_every_commit_before() {
     };
     assert!(before.log_bytes < last.log_bytes && last.log_bytes % FRAME == 32);
     let case = tempfile::tempdir_in(ram()).expect("temporary directory");
-    // Every byte near a frame's edges, and a stride of a prime through the pages.
-    let near = |cut: u64| (cut - 32) % FRAME < 40 || (cut - 32) % FRAME > FRAME - 10;
-    let cuts = (before.log_bytes..=last.log_bytes).filter(|cut| near(*cut) || cut % 211 == 0);
+    // Around the edges of frames and pages, and a stride of a prime through the pages.
+    let near = |cut: u64| matches!((cut - 32) % FRAME, 0..4 | 23..26);
+    let cuts = (before.log_bytes..=last.log_bytes).filter(|cut| near(*cut) || cut % 997 == 0);
     for cut in cuts {
         copy(base.path(), case.path());
         OpenOptions::new()
