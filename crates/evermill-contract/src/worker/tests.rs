@@ -518,7 +518,7 @@ fn outcomes_that_do_not_add_up_are_refused() {
         // Fields that carry structure: first and count, lengths of result and detail. A different
         // last count is for the slot to notice, which knows how many members there are.
         let (run, place) = (bit / 8 / 40, bit / 8 % 40);
-        if !(place < 8 || place >= 32) || (run == runs - 1 && (4..8).contains(&place)) {
+        if (8..32).contains(&place) || (run == runs - 1 && (4..8).contains(&place)) {
             continue;
         }
         let mut raw = good.raw.to_vec();
