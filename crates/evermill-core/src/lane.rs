@@ -272,11 +272,11 @@ impl Lane {
 /// Ranges of this boot and of earlier ones, ascending, none inside another, all above `low`.
 fn merge(ours: Vec<(u64, u64)>, earlier: &[(u64, u64)], low: u64) -> Vec<(u64, u64)> {
     let inside = |r: &(u64, u64)| ours.iter().any(|o| o.0 <= r.0 && r.1 <= o.1);
-    let kept: Vec<_> = earlier
+    let above = earlier
         .iter()
-        .filter(|r| r.1 > low && !inside(r))
-        .copied()
-        .collect();
+        .filter(|r| r.1 >= low)
+        .map(|r| (r.0.max(low), r.1));
+    let kept: Vec<_> = above.filter(|r| !inside(r)).collect();
     if kept.is_empty() {
         return ours;
     }

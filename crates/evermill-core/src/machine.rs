@@ -16,7 +16,7 @@ use crate::dag::Dag;
 use crate::dispatch::{Dispatch, DispatchView};
 use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
-use crate::run::{Run, RunRow, StateScope};
+use crate::run::{Run, RunRow, Signal, StateScope};
 use crate::wave::Wave;
 
 /// What a timer is for. Timers are hints: whoever is woken looks at its own state.
@@ -191,6 +191,14 @@ impl Machine {
                 self.died(dispatch, fence, started, &error, out);
             }
             Command::Timer => self.timer(out),
+            control => self.control(control, out),
+        }
+        self.pump(out);
+    }
+
+    /// What operators and other programs ask for.
+    fn control(&mut self, command: Command, out: &mut Decision) {
+        match command {
             Command::Pause { run } => self.set_state(run, RunState::Paused, out),
             Command::Resume { run } => self.set_state(run, RunState::Running, out),
             Command::Drain { run } => self.drain(run, out),
@@ -206,7 +214,7 @@ impl Machine {
                 all,
                 expires_ms,
             } => {
-                let signal = crate::run::Signal {
+                let signal = Signal {
                     name,
                     key,
                     body,
@@ -226,8 +234,8 @@ impl Machine {
             } => {
                 self.rate_limit(run, task, members, interval_ms);
             }
+            _ => debug_assert!(false, "events are applied, not controlled"),
         }
-        self.pump(out);
     }
 
     /// Completes a decision: cursors, counters, hints and credit. Once per commit.

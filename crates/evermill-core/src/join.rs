@@ -1,0 +1,187 @@
+//! Joins (W6): activations that wait for events of several sources.
+
+use std::sync::Arc;
+
+use crate::activation::{self, Held, ParkReason, Snapshot};
+use crate::bits;
+use crate::command::{ActivationKey, Decision, Event, LaneId, Ms};
+use crate::dag::{Dag, PlanNode};
+use crate::machine::{Machine, put};
+use crate::row::Table;
+use crate::run::Run;
+use crate::wave::Row;
+
+impl Machine {
+    /// An event of a source that joins others: binds to an open activation, or opens one.
+    pub(crate) fn join(&mut self, id: LaneId, event: Event, out: &mut Decision) {
+        let run = self.runs.get_mut(&id.run).expect("lanes have runs");
+        let lane = run.lanes.get_mut(&id.lane).expect("lanes exist");
+        lane.segments.push_back(crate::lane::Segment {
+            wave: None,
+            first: event.position,
+            last: event.position,
+        });
+        self.dirty_lanes.insert(id);
+        let (version, source) = (run.row.current, lane.cursor.source);
+        let dag = Arc::clone(run.dag());
+        let plan = dag.plan_of_source[usize::from(source)];
+        if let Some(key) = run.oldest_open(&dag, plan, source, event.key) {
+            return self.bind(key, source, id, event, out);
+        }
+        let key = ActivationKey {
+            lane: id,
+            position: event.position,
+            child: 0,
+        };
+        let since = event.arrived_ms;
+        let steps = &dag.plans[usize::from(plan)].steps;
+        for step in steps {
+            if let PlanNode::Source(other) = step.node
+                && other != source
+            {
+                run.open
+                    .entry((plan, other))
+                    .or_default()
+                    .insert((since, key));
+            }
+        }
+        run.open_keys.insert(key, event.key);
+        let until = dag
+            .spec
+            .join
+            .within_ms
+            .map(|within| since.max(self.now) + within);
+        let snapshot = Snapshot {
+            key,
+            last: event.position,
+            version,
+            round: 0,
+            ordered: false,
+            late: false,
+            silenced: false,
+            events: vec![event],
+            bound: Vec::new(),
+            entries: Vec::new(),
+        };
+        self.materialise(snapshot, Held::Open { until }, None, out);
+        let run = self.runs.get_mut(&id.run).expect("lanes have runs");
+        run.joins.insert(key, (u32::MAX, 0));
+        self.releases.push(key);
+    }
+
+    /// A later event of a missing source joins an open activation.
+    fn bind(
+        &mut self,
+        key: ActivationKey,
+        source: u16,
+        lane: LaneId,
+        event: Event,
+        out: &mut Decision,
+    ) {
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
+        run.close_join(key, Some(source));
+        if let Some(held) = run.materialised.get(&key) {
+            let Ok((mut snapshot, kind)) = Snapshot::decode(key, held.body.clone()) else {
+                return;
+            };
+            snapshot.bound.push((source, lane, event));
+            let scope = held.scope;
+            let place = run.joins.get(&key).copied();
+            self.materialise(snapshot, kind, scope, out);
+            let run = self
+                .runs
+                .get_mut(&key.lane.run)
+                .expect("activations have runs");
+            if let Some(place) = place {
+                run.joins.insert(key, place);
+            }
+            self.releases.push(key);
+            return;
+        }
+        let Some(&(ix, member)) = run.joins.get(&key) else {
+            return;
+        };
+        let wave = self.wave_mut(ix);
+        wave.members[member as usize]
+            .bound
+            .push((source, lane, event));
+        let node = wave
+            .plan()
+            .steps
+            .iter()
+            .position(|s| s.node == PlanNode::Source(source));
+        let node = node.expect("joined sources are in the plan") as u16;
+        wave.put(node, Row::Success, member);
+        wave.put(node, Row::Done, member);
+        let (mask, dirty) = (bits::single(wave.words, member), wave.dirty_below(node));
+        let snapshot = self.snapshot(ix, member);
+        let body = snapshot.encode(Held::Waiting);
+        put(out, Table::Activation, activation::row_key(key), body);
+        self.progress(ix, &mask, dirty, out);
+    }
+
+    /// `within` is over: what is missing is skipped, or the activation parks.
+    pub(crate) fn time_out_join(&mut self, key: ActivationKey, out: &mut Decision) {
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
+        run.close_join(key, None);
+        let held = run.materialised[&key].clone();
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else {
+            return;
+        };
+        if run.dags[usize::from(snapshot.version)]
+            .spec
+            .join
+            .park_on_timeout
+        {
+            return self.park(snapshot, ParkReason::JoinTimeout, None, out);
+        }
+        snapshot.silenced = true;
+        self.materialise(snapshot, Held::Waiting, held.scope, out);
+        self.releases.push(key);
+    }
+
+    /// Until when an open member waits.
+    pub(crate) fn join_deadline(&self, ix: u32, member: u32) -> Option<Ms> {
+        let wave = self.wave(ix);
+        let since = wave.member_events(member).first()?.arrived_ms;
+        Some(since + wave.dag.spec.join.within_ms?)
+    }
+}
+
+impl Run {
+    fn oldest_open(&self, dag: &Dag, plan: u16, source: u16, key: u128) -> Option<ActivationKey> {
+        let open = self.open.get(&(plan, source))?;
+        let fits = |activation: &ActivationKey| {
+            !dag.spec.join.on_key || self.join_key(*activation) == Some(key)
+        };
+        open.iter().map(|(_, activation)| *activation).find(fits)
+    }
+
+    fn join_key(&self, activation: ActivationKey) -> Option<u128> {
+        self.open_keys.get(&activation).copied()
+    }
+
+    /// The activation no longer lacks this source, or any.
+    fn close_join(&mut self, key: ActivationKey, source: Option<u16>) {
+        for ((_, missing), open) in &mut self.open {
+            if source.is_none_or(|source| source == *missing) {
+                open.retain(|(_, activation)| *activation != key);
+            }
+        }
+        self.open.retain(|_, open| !open.is_empty());
+        if !self
+            .open
+            .values()
+            .flatten()
+            .any(|(_, activation)| *activation == key)
+        {
+            self.open_keys.remove(&key);
+        }
+    }
+}
