@@ -6,7 +6,6 @@ source text was made for the task's parameters, so that a call costs what the ca
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 from typing import Any, Callable, Dict, List, Optional
@@ -169,8 +168,20 @@ def _item(ctx: Context, lists: List[Any], which: int) -> Any:
 
 def _awaited(fn: Callable[..., Any]) -> Callable[..., Any]:
     """A coroutine function as a plain one, on one event loop per process."""
-    loop = asyncio.new_event_loop()
-    return lambda *args, **kwargs: loop.run_until_complete(fn(*args, **kwargs))
+    return lambda *args, **kwargs: _loop().run_until_complete(fn(*args, **kwargs))
+
+
+_loops: Dict[int, Any] = {}
+
+
+def _loop() -> Any:
+    """Made when it is first needed: the fork server loads programs, and a loop does not survive a fork."""
+    pid = os.getpid()
+    if pid not in _loops:
+        import asyncio
+
+        _loops[pid] = asyncio.new_event_loop()
+    return _loops[pid]
 
 
 def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
