@@ -11,6 +11,8 @@ mod deadline;
 mod dispatch;
 mod flow;
 mod form;
+#[cfg(test)]
+mod golden;
 mod intake;
 mod join;
 mod lane;

@@ -1,0 +1,169 @@
+//! The row formats are frozen: every body written by an earlier build must read the same.
+//! `golden/rows.txt` has one line per row kind: name, then the body in hexadecimal.
+
+use bytes::Bytes;
+
+use crate::activation::{
+    Entry, Held, OutcomeMember, OutcomeRow, ParkReason, Snapshot, Standing, row_key,
+};
+use crate::command::{ActivationKey, Counters, Event, LaneId, RunState, StateValue};
+use crate::lane::{Cursor, Suspect};
+use crate::run::{RunRow, StateScope};
+use crate::scope::ScopeKey;
+
+const GOLDEN: &str = include_str!("../golden/rows.txt");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check(name: &str, body: &[u8]) {
+    let ours = hex(body);
+    let frozen = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    assert_eq!(frozen, Some(ours.as_str()), "the format of '{name}' changed: {name} {ours}");
+}
+
+fn event(position: u64) -> Event {
+    Event {
+        position,
+        key: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+        arrived_ms: 1_700_000_000_000,
+        body: Bytes::from_static(b"payload"),
+    }
+}
+
+fn entries() -> Vec<Entry> {
+    let error = Bytes::from_static(b"boom");
+    let standings = [
+        Standing::Success { result: None, map_length: None, forced: Vec::new() },
+        Standing::Success {
+            result: Some(Bytes::from_static(b"41")),
+            map_length: Some(3),
+            forced: vec![7, 300],
+        },
+        Standing::Skipped,
+        Standing::Failed { failures: 2, error: error.clone() },
+        Standing::Hold { failures: 1, due: Some(1_700_000_010_000), error: Some(error.clone()) },
+        Standing::Hold { failures: 0, due: None, error: None },
+        Standing::Started { failures: 1 },
+        Standing::Tried { failures: 1, interruptions: 2, error: Some(error) },
+    ];
+    let entry = |(task, standing)| Entry { task, instance: u32::from(task), standing };
+    (0u16..).zip(standings).map(entry).collect()
+}
+
+fn snapshot() -> Snapshot {
+    let lane = LaneId { run: 3, lane: 2 };
+    Snapshot {
+        key: ActivationKey { lane, position: 17, child: 0 },
+        last: 18,
+        version: 1,
+        round: 4,
+        ordered: true,
+        late: false,
+        silenced: false,
+        events: vec![event(17), event(18)],
+        bound: vec![(1, LaneId { run: 3, lane: 5 }, event(9))],
+        entries: entries(),
+    }
+}
+
+#[test]
+fn activation_rows_are_frozen_and_read_back() {
+    let kinds = [
+        ("activation/waiting", Held::Waiting),
+        ("activation/behind", Held::Behind),
+        ("activation/open", Held::Open { until: Some(1_700_000_060_000) }),
+        ("activation/parked", Held::Parked(ParkReason::SuspectCrash)),
+    ];
+    for (name, held) in kinds {
+        let body = snapshot().encode(held);
+        check(name, &body);
+        let back = Snapshot::decode(snapshot().key, body).expect("it was just encoded");
+        assert_eq!(back, (snapshot(), held));
+    }
+    check("address/activation", &row_key(snapshot().key).id);
+}
+
+#[test]
+fn outcome_rows_are_frozen_and_read_back() {
+    let member = |position| OutcomeMember {
+        lane: 2,
+        position,
+        child: 0,
+        round: 1,
+        entries: entries(),
+    };
+    let row = OutcomeRow { version: 1, members: vec![member(1_000), member(1_001), member(990)] };
+    let body = row.encode();
+    check("outcome", &body);
+    assert_eq!(OutcomeRow::decode(body), Ok(row));
+}
+
+#[test]
+fn lane_rows_are_frozen_and_read_back() {
+    let cursor = Cursor {
+        source: 0,
+        name: "2".into(),
+        incarnation: "q1Sh-9wZTJyLdV8qzV0cRQ/2".into(),
+        generation: 1,
+        replay: Some((1, 200)),
+        low: 100,
+        ranges: vec![(110, 119), (125, 125)],
+        switches: vec![(0, 0), (121, 1)],
+        closed: false,
+    };
+    let body = cursor.encode();
+    check("lane", &body);
+    assert_eq!(Cursor::decode(body), Ok(cursor));
+}
+
+#[test]
+fn run_rows_are_frozen_and_read_back() {
+    let row = RunRow {
+        name: "orders-1".into(),
+        dag: "orders".into(),
+        state: RunState::Draining,
+        versions: vec!["aa".into(), "bb".into()],
+        current: 1,
+        counters: Counters { seen: 10, done: 5, skipped: 2, parked: 1, dropped: 2 },
+        deadlines_missed: 3,
+        failures_in_a_row: 1,
+    };
+    let body = row.encode();
+    check("run", &body);
+    assert_eq!(RunRow::decode(body), Ok(row));
+}
+
+#[test]
+fn suspect_and_state_rows_are_frozen_and_read_back() {
+    let suspect = Suspect { last: 81, count: 32, stops: 1, in_flight: true };
+    let body = suspect.encode();
+    check("suspect", &body);
+    assert_eq!(Suspect::decode(body), Ok(suspect));
+    let scope = StateScope { scope: ScopeKey { lane: 2, key: 77 }, task: "count".into() };
+    let name = Bytes::from_static(b"seen");
+    let values = [
+        ("state/blob", StateValue::Blob(Bytes::from_static(b"{}"))),
+        ("state/int", StateValue::Int(-5)),
+        ("state/set", StateValue::Set([Bytes::from_static(b"a")].into())),
+    ];
+    for (kind, value) in values {
+        let crate::row::Write::Put(row) = crate::state::write(3, &scope, &name, &value) else {
+            panic!("a value is put");
+        };
+        check(kind, &row.body);
+        check("address/state", &row.key.id);
+        let back = crate::state::decode(&row.key, row.body);
+        assert_eq!(back, Ok((scope.clone(), name.clone(), value)));
+    }
+}
+
+#[test]
+fn every_truncated_body_is_refused() {
+    let body = snapshot().encode(Held::Waiting);
+    for length in 0..body.len() {
+        let cut = Snapshot::decode(snapshot().key, body.slice(..length));
+        assert!(cut.is_err(), "a body cut at byte {length} was accepted");
+    }
+}
