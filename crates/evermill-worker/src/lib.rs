@@ -25,4 +25,5 @@ mod supervisor;
 mod watch;
 
 pub use config::{PoolConfig, Preload};
+pub use load::Loader;
 pub use pool::PythonPool;

@@ -121,12 +121,32 @@ def forks(event):
     os.wait()
 
 
+def note(name, pid):
+    with open(os.path.join(os.path.dirname(__file__), name), "w") as file:
+        file.write(f"{pid}.")
+
+
 @task
-def leaves_children(event):
-    child = subprocess.Popen(["sleep", "1000"])
-    print(child.pid)
-    if event.value == b"1":
-        os._exit(1)
+def leaves_children_and_exits(event):
+    note("exits", subprocess.Popen(["sleep", "1000"]).pid)
+    os._exit(1)
+
+
+@task
+def leaves_children_and_hangs(event):
+    note("hangs", subprocess.Popen(["sleep", "1000"]).pid)
+    time.sleep(1000)
+
+
+@task
+def daemonises(event):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            note("daemon", os.getpid())
+            time.sleep(1000)
+        os._exit(0)
+    os.wait()
 
 
 @task
@@ -250,7 +270,9 @@ def cases():
         third_spins_deaf,
         slow_second,
         forks,
-        leaves_children,
+        leaves_children_and_exits,
+        leaves_children_and_hangs,
+        daemonises,
         unserialisable,
         huge,
         prints,

@@ -37,6 +37,18 @@ pub(crate) fn config(slots: u16) -> PoolConfig {
     config
 }
 
+/// Waits for a condition outside of our events.
+pub(crate) fn wait_for<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = holds() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 impl Rig {
     pub(crate) fn new(slots: u16) -> Self {
         Self::with(config(slots))
@@ -167,6 +179,18 @@ impl Rig {
             }
             seen.push(event);
         }
+    }
+
+    /// A process id that a case noted beside its file.
+    pub(crate) fn noted(&self, name: &str) -> u32 {
+        let path = self.folder.path().join(name);
+        wait_for(name, || {
+            std::fs::read_to_string(&path)
+                .ok()?
+                .strip_suffix('.')?
+                .parse()
+                .ok()
+        })
     }
 
     /// Runs a dispatch in slot 0 to its end.
