@@ -51,6 +51,10 @@ impl Board {
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().life == Life::Closed
+    }
+
     pub(crate) fn wait_idle(&self, quiet: Duration, timeout: Option<Duration>) -> Idle {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut state = self.lock();

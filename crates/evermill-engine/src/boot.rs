@@ -7,23 +7,29 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Severity;
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::Machine;
-use evermill_core::command::{Command, Effect, Fence, Ms};
+use evermill_core::command::{Command, DispatchId, Effect, Fence, Ms, OutcomeRun};
 use evermill_core::dag::Dag;
 use evermill_core::row::{Row, Table};
 use evermill_store::{Batch, Committer, Store, StoreError};
 
 use crate::bundle::{self, File};
 use crate::failpoint::{self, fp};
+use crate::groups::After;
 use crate::input::{Input, Request, SourceInput, SourceKey};
 use crate::limits;
 use crate::manifest;
 use crate::open::OpenError;
+use crate::outcome;
 use crate::prepare::PoolNumbers;
+use crate::sabotage;
 use crate::shard::{Flow, Shard, Version};
+use crate::slots;
+use crate::view::EngineView;
 
 /// What a boot gives: a machine whose resumption is committed.
 pub(crate) struct Booted {
@@ -170,6 +176,15 @@ pub(crate) fn start_committer(
     })
 }
 
+/// What outlives a dropped machine.
+#[derive(Default)]
+struct Kept {
+    /// Outcomes that came too late, under the fence they carry.
+    reports: Vec<(DispatchId, Fence, Vec<OutcomeRun>)>,
+    viewers: Vec<Sender<Arc<EngineView>>>,
+    inputs: Vec<Input>,
+}
+
 impl Shard {
     /// Drops the machine and builds it again from what is stored. Attempts of the dropped one are
     /// ended first, so that nothing runs twice at the same time (C5).
@@ -183,7 +198,7 @@ impl Shard {
         if self.reloads_in_a_row > limits::RELOADS_IN_A_ROW {
             self.abort(&format!("commits keep failing: {why}"));
         }
-        let Some(deferred) = self.let_go() else {
+        let Some(kept) = self.let_go() else {
             return Flow::End;
         };
         let booted = self.boot_again();
@@ -196,7 +211,26 @@ impl Shard {
         self.pools_told = 0;
         self.tell_pools();
         self.open_lanes_again();
-        for input in deferred {
+        self.take_kept(kept)
+    }
+
+    fn take_kept(&mut self, kept: Kept) -> Flow {
+        for (dispatch, old, runs) in kept.reports {
+            let fence = if sabotage::accept_second_result() {
+                self.machine.fence()
+            } else {
+                old
+            };
+            self.apply(Command::Outcomes {
+                dispatch,
+                fence,
+                runs,
+            });
+        }
+        for reply in kept.viewers {
+            self.show(&reply);
+        }
+        for input in kept.inputs {
             match self.take(input) {
                 Flow::Go => {}
                 other => return other,
@@ -207,12 +241,17 @@ impl Shard {
 
     /// Ends every attempt and the committer; `None` when the engine is to end meanwhile. Returns
     /// what has to be looked at afterwards.
-    fn let_go(&mut self) -> Option<Vec<Input>> {
+    fn let_go(&mut self) -> Option<Kept> {
         self.decision = evermill_core::command::Decision::default();
         self.performed = 0;
         self.unsealed = false;
-        self.after.clear();
-        self.groups.forget();
+        let mut kept = Kept::default();
+        // Whoever waits for a commit that failed hears that by his reply being dropped.
+        let after = self.groups.forget().into_iter().chain(self.after.drain(..));
+        kept.viewers.extend(after.filter_map(|after| match after {
+            After::View(reply) => Some(reply),
+            After::Effect(_) | After::Answer(..) | After::Do(_) => None,
+        }));
         self.slots.forget_waiting();
         self.return_permits();
         let busy: Vec<_> = self.slots.busy().collect();
@@ -220,7 +259,6 @@ impl Shard {
             self.executor.kill(slot, limits::RELOAD_GRACE);
         }
         let stopping = self.committer.take().map(stop_aside);
-        let mut deferred = Vec::new();
         let (mut halt, begun) = (false, Instant::now());
         let stopped =
             |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
@@ -229,45 +267,42 @@ impl Shard {
                 self.abort("workers could not be ended");
             }
             match self.world.inbox.recv_timeout(limits::RELOAD_TICK) {
-                Ok(Input::Worker(event)) => deferred.extend(self.old_report(event)),
+                Ok(Input::Worker(event)) => self.old_report(event, &mut kept),
                 Ok(Input::Request(Request::Halt)) => halt = true,
-                Ok(input @ Input::Request(_)) => deferred.push(input),
-                Ok(Input::Source(key, input)) => self.old_source_input(key, input, &mut deferred),
+                Ok(input @ Input::Request(_)) => kept.inputs.push(input),
+                Ok(Input::Source(key, input)) => self.old_source_input(key, input, &mut kept),
                 Ok(Input::Committed(..) | Input::Store(_)) | Err(_) => {}
             }
         }
-        (!halt).then_some(deferred)
+        (!halt).then_some(kept)
     }
 
     /// A report under the old fence: kept, so that the new machine refuses and counts it.
-    fn old_report(&mut self, event: WorkerEvent) -> Option<Input> {
-        match &event {
-            WorkerEvent::Finished { token, .. } => {
-                self.slots.over(*token);
-                None
-            }
+    fn old_report(&mut self, event: WorkerEvent, kept: &mut Kept) {
+        match event {
+            WorkerEvent::Finished { token, .. } => drop(self.slots.over(token)),
             WorkerEvent::Died { slot, token, .. } => {
-                self.slots.set_ready(*slot, false);
-                if let Some(token) = token {
-                    self.slots.over(*token);
-                }
-                None
+                self.slots.set_ready(slot, false);
+                drop(token.and_then(|token| self.slots.over(token)));
             }
-            WorkerEvent::Ready { slot, .. } => {
-                self.slots.set_ready(*slot, true);
-                None
+            WorkerEvent::Ready { slot, .. } => self.slots.set_ready(slot, true),
+            WorkerEvent::Outcomes { token, runs, .. } => {
+                if let Some(out) = self.slots.get(token) {
+                    let runs = outcome::runs(runs, &out.dag, &out.outline, out.task);
+                    let (dispatch, fence) = slots::unpack(token, self.machine.fence());
+                    kept.reports.push((dispatch, fence, runs));
+                }
             }
             // A task of a dropped attempt hears nothing any more: it is being killed.
-            WorkerEvent::Ask { .. } => None,
-            WorkerEvent::Outcomes { .. }
-            | WorkerEvent::Log { .. }
+            WorkerEvent::Ask { .. } => {}
+            WorkerEvent::Log { .. }
             | WorkerEvent::Progress { .. }
-            | WorkerEvent::Unavailable { .. } => Some(Input::Worker(event)),
+            | WorkerEvent::Unavailable { .. } => kept.inputs.push(Input::Worker(event)),
         }
     }
 
     /// Batches of a session that is over are dropped; news of the source itself are kept.
-    fn old_source_input(&mut self, key: SourceKey, input: SourceInput, deferred: &mut Vec<Input>) {
+    fn old_source_input(&mut self, key: SourceKey, input: SourceInput, kept: &mut Kept) {
         match input {
             SourceInput::Batch { .. } | SourceInput::Dropped => {
                 if let Some(listening) = self.listening.get_mut(&key) {
@@ -276,7 +311,7 @@ impl Shard {
                 self.return_permits();
             }
             SourceInput::CaughtUp { .. } | SourceInput::Lag { .. } | SourceInput::Gap { .. } => {}
-            other => deferred.push(Input::Source(key, other)),
+            other => kept.inputs.push(Input::Source(key, other)),
         }
     }
 

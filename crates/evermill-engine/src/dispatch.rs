@@ -21,6 +21,10 @@ use crate::slots::{self, Out};
 impl Shard {
     /// Sends a dispatch to the slot that gets to it first, or keeps it until one has room.
     pub(crate) fn send(&mut self, id: DispatchId) {
+        if self.is_ending() {
+            // Workers are going: it runs at the next start.
+            return;
+        }
         let Some(slot) = self.slots.choose() else {
             return self.slots.wait(id);
         };

@@ -38,7 +38,7 @@ impl Shard {
             return draining.replies.push(reply);
         }
         fp!("drain.begun");
-        self.close_sources(None);
+        self.hush_sources(None);
         let running: Vec<_> = self
             .machine
             .runs()
@@ -118,6 +118,9 @@ impl Shard {
     fn end_workers(&mut self, outcome: Drained) {
         fp!("drain.settled");
         let now = Instant::now();
+        self.apply(Command::Capacity { slots: 0 });
+        self.slots.forget_waiting();
+        self.close_sources(None);
         self.executor.shutdown(Duration::ZERO);
         if let Some(draining) = &mut self.draining {
             draining.ending = Some(Ending {

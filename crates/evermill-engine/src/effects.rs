@@ -1,5 +1,8 @@
 //! Performs what was decided, once it is durable, in order.
 
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
 use evermill_contract::source::{LaneName, Severity};
 use evermill_core::command::{Effect, LaneId, RunIx, RunState};
 
@@ -10,6 +13,7 @@ use crate::lanes::{Lane, reference};
 use crate::manifest::Outline;
 use crate::shard::{RunSlot, Shard};
 use crate::slots;
+use crate::view::EngineView;
 
 impl Shard {
     /// Performs every group that is durable with all before it.
@@ -36,6 +40,7 @@ impl Shard {
                     fp!("answer.sent");
                     self.executor.answer(slot, call, answer);
                 }
+                After::View(reply) => self.show(&reply),
                 After::Do(task) => task(self),
             }
         }
@@ -146,9 +151,17 @@ impl Shard {
         if let Some(slot) = self.runs.get_mut(&run) {
             slot.state = state;
         }
-        if !matches!(state, RunState::Running | RunState::Paused) {
-            self.close_sources(Some(run));
+        match state {
+            RunState::Running | RunState::Paused => {}
+            RunState::Draining => self.hush_sources(Some(run)),
+            _ => self.close_sources(Some(run)),
         }
+    }
+
+    pub(crate) fn show(&mut self, reply: &Sender<Arc<EngineView>>) {
+        let view = self.publish();
+        // The asker may have given up.
+        drop(reply.try_send(view));
     }
 
     fn reader_of(&self, lane: LaneId) -> Option<(LaneName, &crate::lanes::Listening)> {

@@ -87,14 +87,17 @@ macro_rules! fp {
 
 pub(crate) use fp;
 
-/// The hook for the store's steps, where there is one.
+/// The hook for the store's steps; none in a product build.
 #[cfg(feature = "failpoints")]
-pub(crate) fn hook() -> Option<evermill_store::StepHook> {
+#[must_use]
+pub fn hook() -> Option<evermill_store::StepHook> {
     Some(store_hook())
 }
 
+/// The hook for the store's steps; none in a product build.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) const fn hook() -> Option<evermill_store::StepHook> {
+#[must_use]
+pub const fn hook() -> Option<evermill_store::StepHook> {
     None
 }
 
@@ -222,11 +225,15 @@ mod tests {
         let mut marked = Vec::new();
         for entry in std::fs::read_dir(src).unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            let places = text
-                .split("fp!(\"")
-                .skip(1)
-                .filter_map(|rest| rest.split('"').next());
-            marked.extend(places.map(str::to_owned));
+            let quoted = |rest: &str| {
+                rest.trim_start()
+                    .strip_prefix('"')?
+                    .split('"')
+                    .next()
+                    .map(str::to_owned)
+            };
+            let places = text.split("fp!(").skip(1).filter_map(quoted);
+            marked.extend(places);
         }
         marked.sort();
         let mut listed: Vec<String> = ENGINE.map(str::to_owned).to_vec();

@@ -2,18 +2,23 @@
 //! durable.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crossbeam_channel::Sender;
 use evermill_contract::worker::{Answer, Slot};
 use evermill_core::command::{Counters, Effect, RunIx, RunState};
 use evermill_core::row::Write;
 
 use crate::shard::Shard;
+use crate::view::EngineView;
 
 /// Something to do once a group is durable.
 pub(crate) enum After {
     Effect(Effect),
     /// To a task that asked in mid-call: it may only hear what is durable (C8).
     Answer(Slot, u32, Answer),
+    /// To a handle: a view that shows this group.
+    View(Sender<Arc<EngineView>>),
     /// Anything else, such as answering a handle.
     Do(Box<dyn FnOnce(&mut Shard) + Send>),
 }
@@ -83,9 +88,9 @@ impl Groups {
         }
     }
 
-    /// The shard is dropped: nothing of these will be told to anybody.
-    pub(crate) fn forget(&mut self) {
-        self.queue.clear();
+    /// The shard is dropped: what was to follow is handed back.
+    pub(crate) fn forget(&mut self) -> Vec<After> {
         self.submitted = 0;
+        self.queue.drain(..).flat_map(|group| group.after).collect()
     }
 }

@@ -103,6 +103,9 @@ pub enum EngineError {
     /// The machine does not do this to a run in its present state.
     #[error("{0}")]
     Refused(String),
+    /// The commit that was to hold it failed, and the engine loaded its state again.
+    #[error("the store refused to keep this; ask again")]
+    Interrupted,
     /// The engine has been drained or has stopped by itself.
     #[error("the engine has stopped")]
     Closed,
@@ -271,7 +274,12 @@ impl Handle {
             .input
             .send(request)
             .map_err(|_| EngineError::Closed)?;
-        answer.recv().map_err(|_| EngineError::Closed)
+        answer
+            .recv()
+            .map_err(|_| match self.shared.board.is_closed() {
+                true => EngineError::Closed,
+                false => EngineError::Interrupted,
+            })
     }
 
     fn join(&self) {

@@ -73,7 +73,8 @@ impl Ingest {
         let mut lanes = Lanes::default();
         let mut events = Vec::new();
         loop {
-            let orders = self.mailbox.take();
+            let mut orders = self.mailbox.take();
+            self.acknowledge(&mut orders);
             if orders.close {
                 return None;
             }
@@ -131,11 +132,14 @@ impl Ingest {
             self.source.credit(&name, open && !lanes.throttled);
             lanes.credit.insert(name, open);
         }
-        for (name, position) in orders.ack {
+        self.throttle(lanes);
+    }
+
+    fn acknowledge(&mut self, orders: &mut Orders) {
+        for (name, position) in std::mem::take(&mut orders.ack) {
             fp!("ingest.ack");
             self.source.ack(&name, position);
         }
-        self.throttle(lanes);
     }
 
     /// Closes every lane while the shard is behind or memory is short.

@@ -16,7 +16,8 @@ pub struct OpenOptions {
     /// The data directory; bundles are unpacked into `bundles/` in it.
     pub data_dir: PathBuf,
     /// Opens the store; called again when a commit's outcome is unknown. The store it opened
-    /// before is dropped by then. Whoever opens the engine holds the directory's lock.
+    /// before is dropped by then, and its lock on the directory with it. `SqliteStore::open` with
+    /// `DirLock::take` inside the closure is all it needs: `?` works on both.
     pub store: StoreFactory,
     /// Makes the executor; called once.
     pub executor: ExecutorFactory,
@@ -34,7 +35,7 @@ pub struct OpenOptions {
 }
 
 /// Opens the store.
-pub type StoreFactory = Box<dyn FnMut() -> Result<Box<dyn Store>, StoreError> + Send>;
+pub type StoreFactory = Box<dyn FnMut() -> Result<Box<dyn Store>, OpenError> + Send>;
 
 /// Makes the executor around the channel for its events; an error is a sentence with the cure.
 pub type ExecutorFactory = Box<dyn FnOnce(Events) -> Result<Box<dyn Executor>, String> + Send>;
@@ -115,6 +116,9 @@ pub struct LogLine {
 /// Why an engine could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// Somebody else has the data directory, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] evermill_store::LockError),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -32,14 +32,8 @@ impl Shard {
             Request::Parked { run, limit, reply } => {
                 answer(&reply, self.parked(&run, limit.min(limits::PARKED_LISTED)));
             }
-            Request::View { reply } => {
-                // Queued behind whatever is being committed, so that it shows that too.
-                self.after.push(After::Do(Box::new(move |shard| {
-                    let view = shard.publish();
-                    // The asker may have given up.
-                    drop(reply.try_send(view));
-                })));
-            }
+            // Queued behind whatever is being committed, so that it shows that too.
+            Request::View { reply } => self.after.push(After::View(reply)),
             Request::Drain { grace, reply } => self.drain(grace, reply),
             Request::Halt => return Flow::End,
             Request::Poke => self.view_stale = true,

@@ -237,6 +237,16 @@ impl Shard {
         }
     }
 
+    /// Lets the sources of a run, or of all runs, deliver nothing more; they still hear of acks.
+    pub(crate) fn hush_sources(&self, run: Option<RunIx>) {
+        let of_run = |key: &SourceKey| run.is_none_or(|run| run == key.run);
+        for (_, listening) in self.listening.iter().filter(|(key, _)| of_run(key)) {
+            for name in listening.found.keys() {
+                listening.mailbox.credit(name.clone(), false);
+            }
+        }
+    }
+
     /// Stops the sources of a run, or of all runs.
     pub(crate) fn close_sources(&self, run: Option<RunIx>) {
         let of_run = |key: &SourceKey| run.is_none_or(|run| run == key.run);

@@ -1,0 +1,207 @@
+//! A broker in memory with log lanes, and a source that reads it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use evermill_contract::source::{
+    BatchBuilder, FirstPosition, LaneFound, LaneName, NO_TIMESTAMP, Origin, Resolved, Source,
+    SourceBudget, SourceError, SourceEvent, Waker,
+};
+
+/// Shared by tests and sources; survives the engine, like a broker.
+#[derive(Clone, Default)]
+pub(crate) struct Broker(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: BTreeMap<LaneName, Lane>,
+    wakes: u64,
+    /// Events handed to a source, ever.
+    delivered: u64,
+}
+
+#[derive(Default)]
+struct Lane {
+    values: Vec<String>,
+    acked: u64,
+}
+
+impl Broker {
+    pub(crate) fn with_lanes(names: &[&str]) -> Self {
+        let broker = Self::default();
+        for name in names {
+            broker
+                .0
+                .state
+                .lock()
+                .unwrap()
+                .lanes
+                .insert(LaneName::from(*name), Lane::default());
+        }
+        broker
+    }
+
+    pub(crate) fn publish(&self, lane: &str, values: impl IntoIterator<Item = String>) {
+        let mut state = self.0.state.lock().unwrap();
+        state
+            .lanes
+            .get_mut(&LaneName::from(lane))
+            .unwrap()
+            .values
+            .extend(values);
+        self.0.changed.notify_all();
+    }
+
+    /// The position the engine said was durable.
+    pub(crate) fn acked(&self, lane: &str) -> u64 {
+        self.0.state.lock().unwrap().lanes[&LaneName::from(lane)].acked
+    }
+
+    pub(crate) fn delivered(&self) -> u64 {
+        self.0.state.lock().unwrap().delivered
+    }
+
+    pub(crate) fn source(&self, budget: SourceBudget) -> Box<dyn Source> {
+        Box::new(FakeSource {
+            broker: self.clone(),
+            budget,
+            told: false,
+            reading: BTreeMap::new(),
+            wakes_seen: 0,
+        })
+    }
+}
+
+struct FakeSource {
+    broker: Broker,
+    budget: SourceBudget,
+    told: bool,
+    reading: BTreeMap<LaneName, Reading>,
+    wakes_seen: u64,
+}
+
+struct Reading {
+    next: Option<u64>,
+    open: bool,
+    said_end: Option<u64>,
+}
+
+impl FakeSource {
+    /// What there is to say now.
+    fn look(&mut self, state: &mut State, out: &mut Vec<SourceEvent>) {
+        if !self.told {
+            self.told = true;
+            for name in state.lanes.keys() {
+                let reading = Reading {
+                    next: None,
+                    open: true,
+                    said_end: None,
+                };
+                self.reading.insert(name.clone(), reading);
+                out.push(SourceEvent::Lane(LaneFound {
+                    name: name.clone(),
+                    incarnation: "first".to_owned(),
+                    appeared: false,
+                }));
+            }
+        }
+        for (name, reading) in self.reading.iter_mut().filter(|(_, reading)| reading.open) {
+            let Some(next) = reading.next else { continue };
+            let values = &state.lanes[name].values;
+            let end = values.len() as u64;
+            let upto = end.min(next + self.budget.batch_events as u64);
+            if next < upto {
+                let mut batch = BatchBuilder::default();
+                for at in next..upto {
+                    batch.push(
+                        at,
+                        NO_TIMESTAMP,
+                        None,
+                        [],
+                        Some(values[at as usize].as_bytes()),
+                    );
+                }
+                state.delivered += upto - next;
+                reading.next = Some(upto);
+                out.push(SourceEvent::Batch {
+                    lane: name.clone(),
+                    batch: batch.finish(),
+                });
+            }
+            if upto == end && reading.said_end != Some(end) {
+                reading.said_end = Some(end);
+                out.push(SourceEvent::CaughtUp {
+                    lane: name.clone(),
+                    end,
+                });
+            }
+        }
+    }
+}
+
+impl Source for FakeSource {
+    fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
+        let broker = self.broker.clone();
+        let mut state = broker.0.state.lock().unwrap();
+        self.look(&mut state, out);
+        if out.is_empty() && self.wakes_seen == state.wakes {
+            state = broker.0.changed.wait_timeout(state, wait).unwrap().0;
+            self.look(&mut state, out);
+        }
+        self.wakes_seen = state.wakes;
+        Ok(())
+    }
+
+    fn resolve(&mut self, lane: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
+        assert!(self.reading.contains_key(lane));
+        Ok(Resolved {
+            position: 0,
+            origin: Origin::Earliest,
+        })
+    }
+
+    fn start_lane(
+        &mut self,
+        lane: &LaneName,
+        from: u64,
+        _: Option<&str>,
+    ) -> Result<(), SourceError> {
+        let reading = self.reading.get_mut(lane).unwrap();
+        reading.next = Some(from);
+        reading.said_end = None;
+        Ok(())
+    }
+
+    fn credit(&mut self, lane: &LaneName, open: bool) {
+        self.reading.get_mut(lane).unwrap().open = open;
+    }
+
+    fn ack(&mut self, lane: &LaneName, position: u64) {
+        self.broker
+            .0
+            .state
+            .lock()
+            .unwrap()
+            .lanes
+            .get_mut(lane)
+            .unwrap()
+            .acked = position;
+    }
+
+    fn waker(&self) -> Waker {
+        let broker = self.broker.clone();
+        Waker::new(move || {
+            broker.0.state.lock().unwrap().wakes += 1;
+            broker.0.changed.notify_all();
+        })
+    }
+
+    fn close(&mut self) {}
+}

@@ -1,0 +1,219 @@
+//! Events flow, once each, and what is committed survives.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use evermill_contract::worker::{Outcome, Success};
+use evermill_engine::{Drained, Idle, Selection};
+
+use crate::broker::Broker;
+use crate::executor::Workers;
+use crate::harness::{
+    Ledger, PATIENCE, World, after_source, one_task, request, started, until, values,
+};
+
+const GRACE: Duration = Duration::from_secs(30);
+
+fn recording(slots: u16) -> (Ledger, Workers) {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(slots, move |call| {
+        notes.note(call.value.clone());
+        Outcome::Success(None)
+    });
+    (ledger, workers)
+}
+
+#[test]
+fn a_burst_runs_the_callable_once_per_event_and_is_acknowledged() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..100));
+    let run = until(&handle, "100 events", |run| run.done == 100);
+    assert_eq!(ledger.len(), 100);
+    assert_eq!(ledger.repeated(), Vec::<String>::new());
+    assert_eq!((run.taken_in, run.in_flight, run.parked), (100, 0, 0));
+    assert!(run.commit_ms.p99.is_some());
+    assert_eq!(handle.drain(GRACE).unwrap(), Drained::Settled);
+    assert_eq!(world.broker.acked("a"), 100);
+}
+
+#[test]
+fn idleness_is_reached_only_after_everything_was_read_and_settled() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a", "b"]), workers);
+    world.broker.publish("a", values(0..2_500));
+    world.broker.publish("b", values(5_000..7_500));
+    let handle = world.open();
+    started(&handle, &one_task());
+    assert_eq!(
+        handle.wait_idle(Duration::from_millis(20), Some(PATIENCE)),
+        Idle::Reached
+    );
+    assert_eq!(ledger.len(), 5_000);
+    assert_eq!(handle.view().run("d").unwrap().state, "running");
+    handle.drain(GRACE).unwrap();
+    assert_eq!(handle.wait_idle(Duration::ZERO, None), Idle::Closed);
+}
+
+#[test]
+fn a_drained_run_goes_on_where_it_stopped() {
+    for sqlite in [false, true] {
+        let (ledger, workers) = recording(2);
+        let broker = Broker::with_lanes(&["a"]);
+        let world = if sqlite {
+            World::sqlite(broker, workers)
+        } else {
+            World::memory(broker, workers)
+        };
+        world.broker.publish("a", values(0..500));
+        let handle = world.open();
+        let first = started(&handle, &one_task());
+        assert!(!first.resumed);
+        until(&handle, "500 events", |run| run.done == 500);
+        assert_eq!(handle.drain(GRACE).unwrap(), Drained::Settled);
+        assert_eq!(handle.view().run("d").unwrap().state, "drained");
+        drop(handle);
+        world.broker.publish("a", values(500..800));
+        let handle = world.open();
+        let again = started(&handle, &one_task());
+        assert!(again.resumed);
+        assert_eq!(again.run, first.run);
+        until(&handle, "800 events", |run| run.done == 800);
+        assert_eq!(ledger.repeated(), Vec::<String>::new());
+        assert_eq!(ledger.len(), 800);
+        handle.drain(GRACE).unwrap();
+    }
+}
+
+#[test]
+fn an_engine_that_was_cut_down_loses_nothing_and_repeats_only_what_was_not_committed() {
+    let (ledger, workers) = recording(2);
+    let world = World::sqlite(Broker::with_lanes(&["a"]), workers);
+    let mut sent = 0;
+    for round in 0..5 {
+        world.broker.publish("a", values(sent..sent + 1_000));
+        sent += 1_000;
+        let handle = world.open();
+        started(&handle, &one_task());
+        until(&handle, "some events", |run| run.done > round * 700);
+        handle.halt();
+    }
+    let handle = world.open();
+    started(&handle, &one_task());
+    let run = until(&handle, "every event", |run| run.done == sent);
+    assert_eq!((run.taken_in, run.in_flight), (sent, 0));
+    assert_eq!(ledger.len() as u64, sent);
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn results_travel_to_the_tasks_that_bind_them() {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(2, move |call| {
+        if call.task == "first" {
+            let result = Bytes::from(format!("\"{}!\"", call.value));
+            let success = Success {
+                result: Some(result),
+                ..Success::default()
+            };
+            return Outcome::Success(Some(Box::new(success)));
+        }
+        notes.note(format!("{:?}", call.results));
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..300));
+    let handle = world.open();
+    let second = r#"{"id":"second","kind":"call","line":3,"upstream":[{"node":"first","kind":"task","reads_result":true}]}"#;
+    started(
+        &handle,
+        &request(&format!("{},{second}", after_source("first", "")), true),
+    );
+    until(&handle, "300 events", |run| run.done == 300);
+    assert_eq!(ledger.len(), 300);
+    assert_eq!(ledger.times(r#"[("first", "\"7!\"")]"#), 1);
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(1, move |call| {
+        notes.note(format!("{} try {}", call.value, call.try_number));
+        if call.value == "3" && notes.times("3 again") == 0 {
+            let error = evermill_contract::worker::TaskError {
+                kind: evermill_contract::worker::TaskErrorKind::Raised,
+                class: "ValueError".to_owned(),
+                message: "three".to_owned(),
+                traceback: String::new(),
+                retryable: true,
+            };
+            return Outcome::Failed(Box::new(error));
+        }
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..10));
+    let handle = world.open();
+    let task = after_source("work", r#","retries":2,"retry_delay_ms":1"#);
+    started(&handle, &request(&task, true));
+    until(&handle, "a parked event", |run| {
+        run.parked == 1 && run.done == 9
+    });
+    let parked = handle.parked("d", 10).unwrap();
+    assert_eq!(parked[0].id, "in/a/3");
+    assert_eq!(parked[0].task.as_deref(), Some("work"));
+    assert!(parked[0].error.contains("ValueError: three"), "{parked:?}");
+    assert_eq!(ledger.times("3 try 3"), 1);
+    ledger.note("3 again");
+    handle
+        .redrive("d", Selection::Keys(vec![parked[0].key]))
+        .unwrap();
+    until(&handle, "the redrive", |run| {
+        run.done == 10 && run.parked == 0
+    });
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_dag_without_sources_is_triggered_once_and_finishes() {
+    let (ledger, workers) = recording(1);
+    let world = World::memory(Broker::default(), workers);
+    let handle = world.open();
+    let dag = request(r#"{"id":"work","kind":"call","line":2}"#, false);
+    started(&handle, &dag);
+    handle
+        .trigger("d", Some(Bytes::from_static(b"{}")))
+        .unwrap();
+    assert_eq!(
+        handle.wait_idle(Duration::ZERO, Some(PATIENCE)),
+        Idle::Ended
+    );
+    let view = handle.fresh_view().unwrap();
+    let run = view.run("d").unwrap();
+    assert_eq!(
+        (run.state, run.done, ledger.times("{}")),
+        ("finished", 1, 1)
+    );
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn the_bundle_is_unpacked_again_when_its_folder_is_gone() {
+    let (_, workers) = recording(1);
+    let world = World::sqlite(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    let version = started(&handle, &one_task()).version;
+    handle.drain(GRACE).unwrap();
+    drop(handle);
+    let file = world.dir().join("bundles").join(version).join("d.py");
+    std::fs::remove_file(&file).unwrap();
+    let handle = world.open();
+    assert_eq!(std::fs::read(file).unwrap(), b"# a DAG file\n");
+    handle.drain(GRACE).unwrap();
+}

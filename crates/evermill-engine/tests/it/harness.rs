@@ -1,0 +1,194 @@
+//! An engine on a fake world that outlives it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evermill_contract::manifest::Manifest;
+use evermill_engine::view::RunView;
+use evermill_engine::{
+    Clock, Engine, Handle, NoSettings, OpenError, OpenOptions, StartRequest, Started, StoreFactory,
+};
+use evermill_store::{
+    DirLock, Faults, FaultyStore, MemoryDisk, MemoryStore, Options, SqliteStore, Store, StoreId,
+};
+
+use crate::broker::Broker;
+use crate::executor::Workers;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What survives an engine: broker, disk, ledger.
+pub(crate) struct World {
+    pub(crate) broker: Broker,
+    pub(crate) workers: Workers,
+    pub(crate) faults: Faults,
+    pub(crate) disk: Disk,
+    pub(crate) notices: Arc<Mutex<Vec<String>>>,
+    dir: tempfile::TempDir,
+}
+
+#[derive(Clone)]
+pub(crate) enum Disk {
+    Memory(MemoryDisk),
+    Sqlite(PathBuf),
+}
+
+impl World {
+    pub(crate) fn memory(broker: Broker, workers: Workers) -> Self {
+        Self::on(
+            Disk::Memory(MemoryDisk::new(StoreId([7; 16]))),
+            broker,
+            workers,
+        )
+    }
+
+    pub(crate) fn sqlite(broker: Broker, workers: Workers) -> Self {
+        let mut world = Self::on(Disk::Sqlite(PathBuf::new()), broker, workers);
+        world.disk = Disk::Sqlite(world.dir.path().to_owned());
+        world
+    }
+
+    fn on(disk: Disk, broker: Broker, workers: Workers) -> Self {
+        Self {
+            broker,
+            workers,
+            faults: Faults::default(),
+            disk,
+            notices: Arc::default(),
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn open(&self) -> Handle {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Handle, OpenError> {
+        let (broker, workers) = (self.broker.clone(), self.workers.clone());
+        let notices = Arc::clone(&self.notices);
+        Engine::open(OpenOptions {
+            data_dir: self.dir.path().to_owned(),
+            store: self.store(),
+            executor: Box::new(move |events| Ok(workers.start(events))),
+            sources: Arc::new(move |request| Ok(broker.source(request.budget))),
+            settings: Arc::new(NoSettings),
+            clock: Clock::system(),
+            log: Box::new(|_| {}),
+            notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),
+        })
+    }
+
+    fn store(&self) -> StoreFactory {
+        let (disk, faults) = (self.disk.clone(), self.faults.clone());
+        Box::new(move || {
+            let store: Box<dyn Store> = match &disk {
+                Disk::Memory(disk) => Box::new(MemoryStore::open(disk)),
+                Disk::Sqlite(dir) => {
+                    Box::new(SqliteStore::open(DirLock::take(dir)?, Options::default())?)
+                }
+            };
+            Ok(Box::new(FaultyStore::new(store, faults.clone())))
+        })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A DAG of one source, unless `sources` is empty, and these tasks (JSON of the manifest).
+pub(crate) fn request(tasks: &str, source: bool) -> StartRequest {
+    let file = Bytes::from_static(b"# a DAG file\n");
+    let sources = if source {
+        r#""sources":[{"id":"in","line":1,"config":{"kind":"kafka","topic":"t","auto_offset_reset":"earliest"}}],"#
+    } else {
+        ""
+    };
+    let json = format!(
+        r#"{{"format":1,"entry":"d.py","dags":[{{"id":"d","file":"d.py","line":1,{sources}"tasks":[{tasks}]}}],
+            "files":[{{"path":"d.py","sha256":"{}"}}]}}"#,
+        sha256(&file)
+    );
+    StartRequest {
+        manifest: Arc::new(Manifest::decode(json.as_bytes()).unwrap()),
+        dag: "d".to_owned(),
+        files: BTreeMap::from([("d.py".to_owned(), file)]),
+        folder: PathBuf::from("dags"),
+        fresh: false,
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// One task behind the source.
+pub(crate) fn one_task() -> StartRequest {
+    request(&after_source("work", ""), true)
+}
+
+pub(crate) fn after_source(id: &str, more: &str) -> String {
+    format!(
+        r#"{{"id":"{id}","kind":"call","line":2,"upstream":[{{"node":"in","kind":"source"}}]{more}}}"#
+    )
+}
+
+pub(crate) fn started(handle: &Handle, request: &StartRequest) -> Started {
+    handle.start(request).unwrap()
+}
+
+/// Waits until the run's committed view satisfies `done`.
+pub(crate) fn until(handle: &Handle, what: &str, done: impl Fn(&RunView) -> bool) -> RunView {
+    let begun = Instant::now();
+    loop {
+        let view = handle.fresh_view().unwrap();
+        let run = view.run("d").cloned();
+        if let Some(run) = run.clone().filter(|run| done(run)) {
+            return run;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "waited in vain for {what}: {view:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+/// What user code did: how often it ran for each value.
+#[derive(Clone, Default)]
+pub(crate) struct Ledger(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Ledger {
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        *self.0.lock().unwrap().entry(what.into()).or_default() += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// Values that did not run exactly once.
+    pub(crate) fn repeated(&self) -> Vec<String> {
+        let ledger = self.0.lock().unwrap();
+        ledger
+            .iter()
+            .filter(|(_, times)| **times != 1)
+            .map(|(value, _)| value.clone())
+            .collect()
+    }
+
+    pub(crate) fn times(&self, what: &str) -> u32 {
+        self.0.lock().unwrap().get(what).copied().unwrap_or(0)
+    }
+}
+
+pub(crate) fn values(range: std::ops::Range<u64>) -> impl Iterator<Item = String> {
+    range.map(|n| n.to_string())
+}

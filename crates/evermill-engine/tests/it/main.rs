@@ -1,0 +1,7 @@
+//! The engine against a fake broker and a fake executor: deterministic parts, real threads.
+
+mod broker;
+mod executor;
+mod flow;
+mod harness;
+mod trouble;

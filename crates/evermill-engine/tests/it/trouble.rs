@@ -1,0 +1,181 @@
+//! Commits that fail, workers that hang, sources that are faster than anybody.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use evermill_contract::worker::Outcome;
+use evermill_engine::{Drained, EngineError};
+use evermill_store::Fault;
+
+use crate::broker::Broker;
+use crate::executor::Workers;
+use crate::harness::{Ledger, PATIENCE, World, one_task, started, until, values};
+
+const GRACE: Duration = Duration::from_secs(30);
+
+fn recording(slots: u16) -> (Ledger, Workers) {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(slots, move |call| {
+        notes.note(call.value.clone());
+        Outcome::Success(None)
+    });
+    (ledger, workers)
+}
+
+fn until_true(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_commit_of_unknown_outcome_reloads_the_shard_and_loses_nothing() {
+    for fault in [Fault::UnknownAbsent, Fault::UnknownCommitted] {
+        let (ledger, workers) = recording(2);
+        let world = World::memory(Broker::with_lanes(&["a", "b"]), workers);
+        let handle = world.open();
+        started(&handle, &one_task());
+        for round in 0..4_u64 {
+            world.faults.next(fault);
+            world
+                .broker
+                .publish("a", values(round * 100..round * 100 + 50));
+            world
+                .broker
+                .publish("b", values(round * 100 + 50..round * 100 + 100));
+            until(&handle, "the round", |run| run.done == (round + 1) * 100);
+        }
+        assert_eq!(world.faults.fired(), 4);
+        assert_eq!(handle.fresh_view().unwrap().reloads, 4);
+        assert_eq!(ledger.len(), 400);
+        assert_eq!(handle.drain(GRACE).unwrap(), Drained::Settled);
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.faults.next(Fault::Full);
+    world.broker.publish("a", values(0..100));
+    let run = until(&handle, "100 events", |run| run.done == 100);
+    assert_eq!(run.in_flight, 0);
+    assert_eq!(ledger.repeated(), Vec::<String>::new());
+    assert_eq!(handle.fresh_view().unwrap().reloads, 0);
+    handle.drain(GRACE).unwrap();
+    assert!(
+        world
+            .notices
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|text| text.contains("disk is full"))
+    );
+}
+
+#[test]
+fn a_report_under_an_old_fence_is_refused_and_counted() {
+    let (ledger, workers) = recording(1);
+    workers.reports_when_killed.store(true, Ordering::SeqCst);
+    workers.close_gate();
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..1));
+    until_true("a dispatch", || {
+        world.workers.dispatches.load(Ordering::SeqCst) == 1
+    });
+    // The attempt is out. The next commit fails, the attempt is killed, and reports all the same.
+    world.faults.next(Fault::UnknownAbsent);
+    world.broker.publish("a", values(1..2));
+    until_true("the reload", || {
+        handle.fresh_view().is_ok_and(|view| view.reloads == 1)
+    });
+    world.workers.open_gate();
+    until(&handle, "both events", |run| run.done == 2);
+    assert_eq!(handle.fresh_view().unwrap().refused_reports, 1);
+    assert_eq!((ledger.times("0"), ledger.times("1")), (1, 1));
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_source_that_is_faster_than_the_workers_is_held_up() {
+    let (ledger, workers) = recording(1);
+    workers.close_gate();
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..60_000));
+    let handle = world.open();
+    started(&handle, &one_task());
+    until_true("closed credit", || {
+        let before = world.broker.delivered();
+        let full = before >= evermill_core::limits::LANE_EVENTS_HIGH as u64;
+        full && handle
+            .fresh_view()
+            .is_ok_and(|view| view.run("d").is_some_and(|run| run.taken_in >= before))
+    });
+    let most = evermill_core::limits::LANE_EVENTS_HIGH
+        + evermill_engine::limits::BATCHES_QUEUED_PER_SOURCE
+            * evermill_engine::limits::BATCH_EVENTS
+            * 2;
+    assert!(
+        world.broker.delivered() <= most as u64,
+        "{}",
+        world.broker.delivered()
+    );
+    world.workers.open_gate();
+    until(&handle, "every event", |run| run.done == 60_000);
+    assert_eq!(ledger.len(), 60_000);
+    assert_eq!(ledger.repeated(), Vec::<String>::new());
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_drain_without_time_cuts_off_what_hangs_and_the_next_start_runs_it() {
+    let (ledger, workers) = recording(1);
+    workers.close_gate();
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..10));
+    let handle = world.open();
+    started(&handle, &one_task());
+    until_true("a dispatch", || {
+        world.workers.dispatches.load(Ordering::SeqCst) > 0
+    });
+    assert_eq!(handle.drain(Duration::ZERO).unwrap(), Drained::CutOff);
+    assert_eq!(ledger.len(), 0);
+    assert!(matches!(handle.pause("d"), Err(EngineError::Closed)));
+    drop(handle);
+    world.workers.open_gate();
+    let handle = world.open();
+    started(&handle, &one_task());
+    until(&handle, "every event", |run| run.done == 10);
+    assert_eq!(ledger.repeated(), Vec::<String>::new());
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_paused_run_takes_nothing_new_until_it_is_resumed() {
+    let (ledger, workers) = recording(1);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    let run = started(&handle, &one_task()).run;
+    handle.pause(&run).unwrap();
+    world.broker.publish("a", values(0..10));
+    assert!(handle.start(&one_task()).is_err());
+    assert_eq!(
+        handle.fresh_view().unwrap().run("d").unwrap().state,
+        "paused"
+    );
+    handle.resume("d").unwrap();
+    until(&handle, "every event", |run| run.done == 10);
+    assert_eq!(ledger.len(), 10);
+    assert!(matches!(
+        handle.stop("nobody"),
+        Err(EngineError::UnknownRun(_))
+    ));
+    handle.drain(GRACE).unwrap();
+}
