@@ -14,11 +14,14 @@ use std::time::Instant;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::statistics::TopicStatistics;
+
+/// A consumer with its side talk; shared with the queues of its lanes.
+pub(super) type Client = Arc<BaseConsumer<SideTalk>>;
 
 /// Errors remembered between two polls; more of them say nothing new.
 const ERRORS_KEPT: usize = 16;
@@ -42,8 +45,6 @@ pub(super) struct Heard {
     pub(super) errors: VecDeque<(RDKafkaErrorCode, String)>,
     /// Answers to commits: positions told to the broker, or refused by it.
     pub(super) commits: u64,
-    /// How many of them failed.
-    pub(super) failed_commits: u64,
 }
 
 impl SideTalk {
@@ -128,7 +129,6 @@ impl ConsumerContext for SideTalk {
         let mut heard = self.heard();
         heard.commits += 1;
         if let Err(error) = result {
-            heard.failed_commits += 1;
             drop(heard);
             (self.diagnostics)(
                 Severity::Debug,
