@@ -56,18 +56,17 @@ impl Machine {
         let members: Vec<u32> = bits::ones(mask).collect();
         for member in members {
             let wave = self.wave(ix);
-            let Some((scope, seq)) = wave.members[member as usize].scope else {
-                continue;
-            };
             let nodes = wave.plan().sources as u16..wave.plan().steps.len() as u16;
-            for node in nodes.clone() {
-                let wave = self.wave(ix);
-                if wave.is(node, Row::Done, member)
-                    && !wave.is(node, Row::Noted, member)
-                    && !self.withheld(ix, node, member)
-                {
-                    self.wave_mut(ix).put(node, Row::Noted, member);
-                    self.note_done(ix, node, scope, seq);
+            if let Some((scope, seq)) = wave.members[member as usize].scope {
+                for node in nodes.clone() {
+                    let wave = self.wave(ix);
+                    let news = wave.is(node, Row::Done, member)
+                        && !wave.is(node, Row::Noted, member)
+                        && !self.withheld(ix, node, member);
+                    if news {
+                        self.wave_mut(ix).put(node, Row::Noted, member);
+                        self.note_done(ix, node, scope, seq);
+                    }
                 }
             }
             for node in nodes {
@@ -378,11 +377,11 @@ impl Machine {
         }
         let m = &wave.members[member as usize];
         if waits_for_scope {
-            let (scope, _) = m.scope?;
+            let (scope, seq) = m.scope?;
             let queue = run.scopes.get(&scope)?;
             let room = (queue.held as usize) < limits::HELD_PER_KEY_MAX;
             let key_order = wave.dag.spec.order == Order::Key;
-            return (queue.held > 0 && key_order && room).then_some(Held::Behind);
+            return (key_order && room && queue.held_before(seq)).then_some(Held::Behind);
         }
         let open = wave.plan().is_join
             && (0..wave.plan().sources as u16).any(|s| !wave.is(s, Row::Done, member));

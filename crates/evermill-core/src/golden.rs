@@ -19,8 +19,14 @@ fn hex(bytes: &[u8]) -> String {
 
 fn check(name: &str, body: &[u8]) {
     let ours = hex(body);
-    let frozen = GOLDEN.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    assert_eq!(frozen, Some(ours.as_str()), "the format of '{name}' changed: {name} {ours}");
+    let frozen = GOLDEN
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    assert_eq!(
+        frozen,
+        Some(ours.as_str()),
+        "the format of '{name}' changed: {name} {ours}"
+    );
 }
 
 fn event(position: u64) -> Event {
@@ -35,27 +41,54 @@ fn event(position: u64) -> Event {
 fn entries() -> Vec<Entry> {
     let error = Bytes::from_static(b"boom");
     let standings = [
-        Standing::Success { result: None, map_length: None, forced: Vec::new() },
+        Standing::Success {
+            result: None,
+            map_length: None,
+            forced: Vec::new(),
+        },
         Standing::Success {
             result: Some(Bytes::from_static(b"41")),
             map_length: Some(3),
             forced: vec![7, 300],
         },
         Standing::Skipped,
-        Standing::Failed { failures: 2, error: error.clone() },
-        Standing::Hold { failures: 1, due: Some(1_700_000_010_000), error: Some(error.clone()) },
-        Standing::Hold { failures: 0, due: None, error: None },
+        Standing::Failed {
+            failures: 2,
+            error: error.clone(),
+        },
+        Standing::Hold {
+            failures: 1,
+            due: Some(1_700_000_010_000),
+            error: Some(error.clone()),
+        },
+        Standing::Hold {
+            failures: 0,
+            due: None,
+            error: None,
+        },
         Standing::Started { failures: 1 },
-        Standing::Tried { failures: 1, interruptions: 2, error: Some(error) },
+        Standing::Tried {
+            failures: 1,
+            interruptions: 2,
+            error: Some(error),
+        },
     ];
-    let entry = |(task, standing)| Entry { task, instance: u32::from(task), standing };
+    let entry = |(task, standing)| Entry {
+        task,
+        instance: u32::from(task),
+        standing,
+    };
     (0u16..).zip(standings).map(entry).collect()
 }
 
 fn snapshot() -> Snapshot {
     let lane = LaneId { run: 3, lane: 2 };
     Snapshot {
-        key: ActivationKey { lane, position: 17, child: 0 },
+        key: ActivationKey {
+            lane,
+            position: 17,
+            child: 0,
+        },
         last: 18,
         version: 1,
         round: 4,
@@ -73,7 +106,12 @@ fn activation_rows_are_frozen_and_read_back() {
     let kinds = [
         ("activation/waiting", Held::Waiting),
         ("activation/behind", Held::Behind),
-        ("activation/open", Held::Open { until: Some(1_700_000_060_000) }),
+        (
+            "activation/open",
+            Held::Open {
+                until: Some(1_700_000_060_000),
+            },
+        ),
         ("activation/parked", Held::Parked(ParkReason::SuspectCrash)),
     ];
     for (name, held) in kinds {
@@ -94,7 +132,10 @@ fn outcome_rows_are_frozen_and_read_back() {
         round: 1,
         entries: entries(),
     };
-    let row = OutcomeRow { version: 1, members: vec![member(1_000), member(1_001), member(990)] };
+    let row = OutcomeRow {
+        version: 1,
+        members: vec![member(1_000), member(1_001), member(990)],
+    };
     let body = row.encode();
     check("outcome", &body);
     assert_eq!(OutcomeRow::decode(body), Ok(row));
@@ -126,7 +167,13 @@ fn run_rows_are_frozen_and_read_back() {
         state: RunState::Draining,
         versions: vec!["aa".into(), "bb".into()],
         current: 1,
-        counters: Counters { seen: 10, done: 5, skipped: 2, parked: 1, dropped: 2 },
+        counters: Counters {
+            seen: 10,
+            done: 5,
+            skipped: 2,
+            parked: 1,
+            dropped: 2,
+        },
         deadlines_missed: 3,
         failures_in_a_row: 1,
     };
@@ -137,16 +184,27 @@ fn run_rows_are_frozen_and_read_back() {
 
 #[test]
 fn suspect_and_state_rows_are_frozen_and_read_back() {
-    let suspect = Suspect { last: 81, count: 32, stops: 1, in_flight: true };
+    let suspect = Suspect {
+        last: 81,
+        count: 32,
+        stops: 1,
+        in_flight: true,
+    };
     let body = suspect.encode();
     check("suspect", &body);
     assert_eq!(Suspect::decode(body), Ok(suspect));
-    let scope = StateScope { scope: ScopeKey { lane: 2, key: 77 }, task: "count".into() };
+    let scope = StateScope {
+        scope: ScopeKey { lane: 2, key: 77 },
+        task: "count".into(),
+    };
     let name = Bytes::from_static(b"seen");
     let values = [
         ("state/blob", StateValue::Blob(Bytes::from_static(b"{}"))),
         ("state/int", StateValue::Int(-5)),
-        ("state/set", StateValue::Set([Bytes::from_static(b"a")].into())),
+        (
+            "state/set",
+            StateValue::Set([Bytes::from_static(b"a")].into()),
+        ),
     ];
     for (kind, value) in values {
         let crate::row::Write::Put(row) = crate::state::write(3, &scope, &name, &value) else {

@@ -9,6 +9,7 @@ use crate::dag::{Dag, PlanNode};
 use crate::machine::{Machine, put};
 use crate::row::Table;
 use crate::run::Run;
+use crate::scope::Place;
 use crate::wave::Row;
 
 impl Machine {
@@ -51,19 +52,27 @@ impl Machine {
             .join
             .within_ms
             .map(|within| since.max(self.now) + within);
+        let scope = Run::order_scope(dag.spec.order, id.lane, event.key).map(|scope| {
+            let seq = run
+                .scopes
+                .entry(scope)
+                .or_default()
+                .push(Place::Gone, version);
+            (scope, seq)
+        });
         let snapshot = Snapshot {
             key,
             last: event.position,
             version,
             round: 0,
-            ordered: false,
+            ordered: scope.is_some(),
             late: false,
             silenced: false,
             events: vec![event],
             bound: Vec::new(),
             entries: Vec::new(),
         };
-        self.materialise(snapshot, Held::Open { until }, None, out);
+        self.materialise(snapshot, Held::Open { until }, scope, out);
         let run = self.runs.get_mut(&id.run).expect("lanes have runs");
         run.joins.insert(key, (u32::MAX, 0));
         self.releases.push(key);

@@ -119,13 +119,16 @@ impl MapSpace {
 }
 
 impl Wave {
-    /// Expands the members of one word that are to run; `true` if some ended (length 0: skipped).
-    pub(crate) fn expand_word(&mut self, node: u16, word: usize, run: u64) -> bool {
-        let mut ended = false;
+    /// Expands the members of one word that are to run: whether any ended (length 0: skipped), and
+    /// whether any has instances to run.
+    pub(crate) fn expand_word(&mut self, node: u16, word: usize, run: u64) -> (bool, bool) {
+        let (mut ended, mut ran) = (false, false);
         for bit in bits::ones(&[run]) {
-            ended |= self.expand_member(node, word as u32 * 64 + bit);
+            let end = self.expand_member(node, word as u32 * 64 + bit);
+            ended |= end;
+            ran |= !end;
         }
-        ended
+        (ended, ran)
     }
 
     /// Expands one member; `true` if it ended at once.

@@ -13,7 +13,7 @@ use crate::dag::{Dag, Order};
 use crate::lane::{Cursor, Lane, Recovered, Suspect};
 use crate::limits;
 use crate::machine::{Machine, Timer, put};
-use crate::row::{Row, Table, Write};
+use crate::row::{Key, Row, Table, Write};
 use crate::run::{Run, RunRow, Signal};
 
 /// Why rows cannot become a machine again.
@@ -92,9 +92,11 @@ impl Machine {
         let mut outcomes = take(Table::Outcome);
         // By wave, then by row: the order in which they were written.
         outcomes.sort_by(|a, b| a.key.id.cmp(&b.key.id));
+        let mut live = BTreeMap::new();
         for row in outcomes {
-            machine.resume_outcome(row, &mut activations)?;
+            machine.resume_outcome(row, &mut activations, &mut live, &mut out)?;
         }
+        machine.keep_live_rows(live, &mut out);
         machine.resume_activations(activations);
         machine.register_below_low();
         machine.pump(&mut out);
@@ -217,20 +219,19 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives what an outcome row says to those it is about.
+    /// Gives what an outcome row says to those it is about. `live`: per wave, the last position
+    /// that will be read again and needs its rows.
     fn resume_outcome(
         &mut self,
         row: Row,
         activations: &mut BTreeMap<ActivationKey, (Snapshot, Held)>,
+        live: &mut BTreeMap<(LaneId, u64), Option<u64>>,
+        out: &mut Decision,
     ) -> Result<(), ResumeError> {
         let decoded = OutcomeRow::decode(row.body.clone()).map_err(damaged(&row))?;
-        let wave = position(&row)?;
-        let home = row.key.lane;
-        let mut last = 0;
+        let home = self.lane_of(&row)?.id;
+        let last = live.entry((home, position(&row)?)).or_default();
         for member in decoded.members {
-            if member.lane == home {
-                last = last.max(member.position);
-            }
             let lane = LaneId {
                 run: row.key.run,
                 lane: member.lane,
@@ -240,43 +241,58 @@ impl Machine {
                 position: member.position,
                 child: member.child,
             };
-            if let Some((snapshot, _)) = activations.get_mut(&key) {
+            if let Some((snapshot, held)) = activations.get_mut(&key) {
                 if snapshot.round == member.round {
                     merge(&mut snapshot.entries, member.entries);
+                    put(
+                        out,
+                        Table::Activation,
+                        activation::row_key(key),
+                        snapshot.encode(*held),
+                    );
                 }
-                continue;
+            } else if let Some(position) = self.recover(&row, member)? {
+                *last = (*last).max(Some(position));
             }
-            self.recover(&row, member)?;
-        }
-        let lane = self.lane_of(&row)?;
-        if !lane
-            .stale_rows
-            .iter()
-            .any(|&(at, w)| w == wave && at >= last)
-        {
-            lane.stale_rows.retain(|&(_, w)| w != wave);
-            lane.stale_rows.push((last, wave));
         }
         Ok(())
     }
 
-    fn recover(&mut self, row: &Row, member: OutcomeMember) -> Result<(), ResumeError> {
+    /// Rows that speak only of activations with rows of their own have been merged into these;
+    /// the others stay until their lane has passed what they speak of.
+    fn keep_live_rows(&mut self, live: BTreeMap<(LaneId, u64), Option<u64>>, out: &mut Decision) {
+        for ((lane, wave), last) in live {
+            let lane = self.runs.get_mut(&lane.run).and_then(|run| run.lane(lane));
+            let lane = lane.expect("checked with its rows");
+            match last {
+                Some(last) => lane.stale_rows.push((last, wave)),
+                None => {
+                    let key = Key::numbered(lane.id.run, lane.id.lane, &[wave]);
+                    out.writes.push(Write::DeletePrefix(Table::Outcome, key));
+                }
+            }
+        }
+    }
+
+    /// Keeps what a row says of an event until it is read again; its position, if it will be.
+    fn recover(&mut self, row: &Row, member: OutcomeMember) -> Result<Option<u64>, ResumeError> {
         let run = self.run_of(row)?;
         let Some(lane) = run.lanes.get_mut(&member.lane) else {
-            return Ok(());
+            return Ok(None);
         };
-        let gone = member.position < lane.cursor.low || lane.was_settled(member.position);
+        let position = member.position;
+        let gone = position < lane.cursor.low || lane.was_settled(position);
         if gone || member.round > 0 {
-            return Ok(());
+            return Ok(None);
         }
         let recovered = lane
             .recovered
-            .entry((member.position, member.child))
+            .entry((position, member.child))
             .or_insert_with(|| Recovered {
                 entries: Vec::new(),
             });
         merge(&mut recovered.entries, member.entries);
-        Ok(())
+        Ok(Some(position))
     }
 
     /// Materialised activations go on: parked ones rest, waiting ones wait, others are released.

@@ -81,6 +81,17 @@ impl Scope {
         self.held += u32::from(matches!(place, Place::Held(_)));
     }
 
+    /// Whether an earlier one is materialised: it may be long.
+    pub(crate) fn held_before(&self, seq: u64) -> bool {
+        let earlier = usize::try_from(seq.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.held > 0
+            && self
+                .queue
+                .iter()
+                .take(earlier)
+                .any(|slot| matches!(slot.place, Place::Held(_)))
+    }
+
     fn frontier(&self, version: u16, task: u16) -> u64 {
         self.frontier
             .get(&(version, task))

@@ -320,9 +320,9 @@ impl Wave {
                 let (end, run) = self.judge_word(plan, node, spec, word, open);
                 ended |= end;
                 if run != 0 {
-                    let settled_here = self.start_word(node, spec, word, run, now, ordered);
-                    ended |= settled_here;
-                    ran |= !settled_here;
+                    let (end, start) = self.start_word(node, spec, word, run, now, ordered);
+                    ended |= end;
+                    ran |= start;
                 }
             }
             if ran {
@@ -393,7 +393,8 @@ impl Wave {
         (ends != 0, verdicts.run)
     }
 
-    /// Puts the members that are to run into the row their kind begins in; `true` if they ended.
+    /// Puts the members that are to run into the row their kind begins in: whether any ended, and
+    /// whether any goes on.
     fn start_word(
         &mut self,
         node: u16,
@@ -402,7 +403,7 @@ impl Wave {
         run: u64,
         now: Ms,
         ordered: bool,
-    ) -> bool {
+    ) -> (bool, bool) {
         if spec.mapped.is_some() && !ordered {
             return self.expand_word(node, word, run);
         }
@@ -410,7 +411,7 @@ impl Wave {
             TaskKind::Noop => {
                 *self.word_mut(node, Row::Success, word) |= run;
                 *self.word_mut(node, Row::Done, word) |= run;
-                return true;
+                return (true, false);
             }
             TaskKind::Delay { ms } => {
                 *self.word_mut(node, Row::Hold, word) |= run;
@@ -427,7 +428,7 @@ impl Wave {
             _ if ordered => *self.word_mut(node, Row::Waits, word) |= run,
             _ => *self.word_mut(node, Row::Ready, word) |= run,
         }
-        false
+        (false, true)
     }
 
     /// Masked members whose every task is final and that have not left.
