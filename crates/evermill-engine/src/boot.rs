@@ -89,7 +89,7 @@ impl Boot<'_> {
     }
 
     /// Compiles every stored version and unpacks its bundle where that is missing.
-    fn versions(
+    pub(crate) fn versions(
         &self,
         store: &mut dyn Store,
     ) -> Result<(BTreeMap<String, Version>, BTreeSet<String>), OpenError> {
@@ -153,7 +153,7 @@ fn load(store: &mut dyn Store, table: Table) -> Result<Vec<Row>, StoreError> {
 }
 
 /// The rows that belong to the machine.
-fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
+pub(crate) fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
     let engines_own = [Table::Version, Table::Bundle, Table::Dedup];
     let mut rows = Vec::new();
     for table in Table::ALL

@@ -184,11 +184,9 @@ impl Shard {
     ) -> Result<(), evermill_store::StoreError> {
         let stopping = std::thread::spawn(move || committer.stop());
         while !stopping.is_finished() {
-            match self.world.inbox.recv_timeout(limits::DRAIN_TICK) {
-                Ok(Input::Store(event)) => {
-                    self.notice(Severity::Error, &format!("the store says: {event:?}"));
-                }
-                Ok(_) | Err(_) => {}
+            let heard = self.world.inbox.recv_timeout(limits::DRAIN_TICK);
+            if let Ok(Input::Store(event)) = heard {
+                self.notice(Severity::Error, &format!("the store says: {event:?}"));
             }
         }
         let store = stopping

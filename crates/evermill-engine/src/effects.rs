@@ -178,6 +178,9 @@ impl Shard {
     /// Takes a machine that was just resumed: its effects are durable already.
     pub(crate) fn adopt(&mut self, effects: Vec<Effect>) {
         let runs: Vec<_> = self.machine.runs().collect();
+        // A run whose first commit failed never was.
+        self.runs
+            .retain(|run, _| runs.iter().any(|view| view.run == *run));
         for view in runs {
             self.note_run(&view);
         }

@@ -224,7 +224,11 @@ mod tests {
         let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut marked = Vec::new();
         for entry in std::fs::read_dir(src).unwrap() {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let path = entry.unwrap().path();
+            if path.ends_with("failpoint.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
             let quoted = |rest: &str| {
                 rest.trim_start()
                     .strip_prefix('"')?

@@ -55,17 +55,35 @@ struct Lanes {
     told_resolved: bool,
 }
 
+/// Tells the shard that the source has ended, however it did.
+struct LastWord {
+    key: SourceKey,
+    input: Sender<Input>,
+    end: Option<String>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let ended = SourceInput::Ended(self.end.take());
+        // Nobody is left to tell when the shard is gone.
+        drop(self.input.send(Input::Source(self.key, ended)));
+    }
+}
+
 /// The shard is gone: the thread ends.
 struct Gone;
 
 impl Ingest {
     /// The thread's body.
     pub(crate) fn run(mut self) {
+        let mut last_word = LastWord {
+            key: self.key,
+            input: self.input.clone(),
+            end: Some("its thread panicked".to_owned()),
+        };
         self.mailbox.listen(self.source.waker());
-        let end = self.listen();
+        last_word.end = self.listen();
         self.source.close();
-        // Nobody is left to tell when the shard is gone.
-        drop(self.tell(SourceInput::Ended(end)));
     }
 
     /// Why the source ended; `None` when it was told to.

@@ -27,6 +27,7 @@ mod handle;
 mod histogram;
 mod ingest;
 mod input;
+mod inspect;
 mod lanes;
 pub mod limits;
 mod log;
@@ -53,7 +54,7 @@ pub use handle::{
 };
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
-    SourceRequest, StoreFactory, first_position,
+    SourceRequest, StoreFactory, first_position, store_options,
 };
 
 /// Name of the lane and the source of activations that somebody triggered by hand.

@@ -37,6 +37,18 @@ pub struct OpenOptions {
 /// Opens the store.
 pub type StoreFactory = Box<dyn FnMut() -> Result<Box<dyn Store>, OpenError> + Send>;
 
+/// Options for the SQLite store: the defaults, with the failpoints and defects that this build has
+/// and the environment chose. A product build has neither.
+#[must_use]
+pub fn store_options() -> evermill_store::Options {
+    evermill_store::Options {
+        hook: crate::failpoint::hook(),
+        #[cfg(feature = "sabotage")]
+        sabotage: crate::sabotage::of_store(),
+        ..evermill_store::Options::default()
+    }
+}
+
 /// Makes the executor around the channel for its events; an error is a sentence with the cure.
 pub type ExecutorFactory = Box<dyn FnOnce(Events) -> Result<Box<dyn Executor>, String> + Send>;
 

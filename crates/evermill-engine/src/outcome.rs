@@ -49,7 +49,11 @@ fn failed(retryable: bool, text: &str) -> Outcome {
 
 /// An error's text, cut where the core would cut it, but between characters.
 pub(crate) fn error_bytes(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text[..text.floor_char_boundary(ERROR_BYTES_MAX)].as_bytes())
+    let mut end = text.len().min(ERROR_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Bytes::copy_from_slice(&text.as_bytes()[..end])
 }
 
 /// First what happened, then where.

@@ -12,6 +12,19 @@ use crate::requests::is_over;
 use crate::shard::{RunSlot, Shard};
 use crate::view::{EngineView, LaneView, RunView, SourceView, WorkersView};
 
+/// The word for a run's state.
+pub(crate) const fn state_name(state: RunState) -> &'static str {
+    match state {
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+        RunState::Draining => "draining",
+        RunState::Drained => "drained",
+        RunState::Stopped => "stopped",
+        RunState::Finished => "finished",
+        RunState::Failed => "failed",
+    }
+}
+
 impl Shard {
     /// Publishes when the view is old enough, and tells who waits for idleness.
     pub(crate) fn publish_if_due(&mut self) {
@@ -62,13 +75,7 @@ impl Shard {
             version: slot.version.clone(),
             state: match slot.state {
                 RunState::Running if starting => "starting",
-                RunState::Running => "running",
-                RunState::Paused => "paused",
-                RunState::Draining => "draining",
-                RunState::Drained => "drained",
-                RunState::Stopped => "stopped",
-                RunState::Finished => "finished",
-                RunState::Failed => "failed",
+                state => state_name(state),
             },
             taken_in: counters.seen,
             done: counters.done,

@@ -125,6 +125,18 @@ pub(crate) struct RunSlot {
     pub(crate) commit: Histogram,
 }
 
+/// A panic here is a defect that leaves the machine in an unknown state: the process ends, and the
+/// next start resumes from what is committed.
+struct EndWithPanic;
+
+impl Drop for EndWithPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 /// What the loop does next.
 pub(crate) enum Flow {
     Go,
@@ -176,6 +188,7 @@ impl Shard {
 
     /// The thread's body.
     pub(crate) fn run(mut self) {
+        let _guard = EndWithPanic;
         loop {
             let flow = match self.turn() {
                 Flow::Go => continue,

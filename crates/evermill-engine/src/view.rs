@@ -59,7 +59,6 @@ pub struct RunView {
     /// Arrival to committed, milliseconds.
     pub commit_ms: Percentiles,
     /// Its sources, in order of declaration.
-    #[serde(skip)]
     pub sources: Vec<SourceView>,
 }
 

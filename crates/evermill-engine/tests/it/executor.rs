@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use evermill_contract::worker::{
     Answer, Death, Dispatch, Events, Executor, Outcome, OutcomeRun, Range, Slot, Token, WorkerEvent,
 };
@@ -65,7 +65,7 @@ impl Workers {
     pub(crate) fn start(&self, events: Events) -> Box<dyn Executor> {
         let events = Arc::new(events);
         let lines = (0..self.slots).map(|slot| {
-            let (orders, line) = unbounded();
+            let (orders, line) = bounded(1_024);
             let killed = Arc::new(AtomicBool::new(false));
             let worker = Worker {
                 slot: Slot(slot),

@@ -1,0 +1,393 @@
+//! What the engine costs without broker and without Python: a source that always has events, a
+//! worker that returns at once, the SQLite store with its real fsync.
+//!
+//! ```text
+//! cargo run --release -p evermill-engine --example engine_bench -- flow  [EVENTS] [BATCH]
+//! cargo run --release -p evermill-engine --example engine_bench -- store [RECORDS] [GROUP]
+//! cargo run --release -p evermill-engine --example engine_bench -- lap   [EVENTS]
+//! ```
+//!
+//! `flow`: one task per event, events per second and CPU. `store`: every event brings a result of
+//! 300 bytes that has to be durable before the task behind it starts, beside a plain rusqlite loop
+//! that commits the same records in groups. `lap`: one event at a time, arrival to committed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+use evermill_contract::manifest::Manifest;
+use evermill_contract::source::{
+    BatchBuilder, FirstPosition, LaneFound, LaneName, NO_TIMESTAMP, Origin, Resolved, Source,
+    SourceError, SourceEvent, Waker,
+};
+use evermill_contract::worker::{
+    Answer, Dispatch, Events, Executor, Outcome, OutcomeRun, Slot, Success, Token, WorkerEvent,
+};
+use evermill_engine::{
+    Clock, Engine, Handle, NoSettings, OpenOptions, StartRequest, store_options,
+};
+use evermill_store::{DirLock, SqliteStore};
+
+const RECORD_BYTES: usize = 300;
+const GRACE: Duration = Duration::from_secs(10);
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next().unwrap_or_default();
+    let mut number = |default: u64| {
+        arguments
+            .next()
+            .map_or(default, |text| text.parse().expect("a whole number"))
+    };
+    match &*what {
+        "flow" => flow(number(1_000_000), number(1_000)),
+        "store" => store(number(100_000), number(100)),
+        "lap" => lap(number(1_000)),
+        other => panic!("'{other}': want flow, store or lap"),
+    }
+}
+
+fn flow(events: u64, batch: u64) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let feed = Feed::new(events, batch);
+    let handle = open(dir.path(), &feed, 0);
+    let cpu = cpu_seconds();
+    let begun = Instant::now();
+    handle.start(&request(WORK)).expect("a DAG that starts");
+    until_done(&handle, events);
+    report("flow", events, begun.elapsed(), cpu_seconds() - cpu);
+    show(&handle);
+}
+
+fn store(records: u64, group: u64) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let feed = Feed::new(records, group);
+    let handle = open(dir.path(), &feed, RECORD_BYTES);
+    let cpu = cpu_seconds();
+    let begun = Instant::now();
+    handle
+        .start(&request(&format!("{WORK},{BEHIND}")))
+        .expect("a DAG that starts");
+    until_done(&handle, records);
+    report(
+        "store: engine",
+        records,
+        begun.elapsed(),
+        cpu_seconds() - cpu,
+    );
+    show(&handle);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let cpu = cpu_seconds();
+    let begun = Instant::now();
+    raw(dir.path(), records, group);
+    report(
+        "store: rusqlite",
+        records,
+        begun.elapsed(),
+        cpu_seconds() - cpu,
+    );
+}
+
+fn lap(events: u64) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let feed = Feed::new(0, 1);
+    let handle = open(dir.path(), &feed, 0);
+    handle.start(&request(WORK)).expect("a DAG that starts");
+    for event in 1..=events {
+        feed.add(1);
+        until_done(&handle, event);
+    }
+    show(&handle);
+}
+
+/// The loop one would write by hand.
+fn raw(dir: &Path, records: u64, group: u64) {
+    let mut db = rusqlite::Connection::open(dir.join("raw.db")).expect("a database");
+    db.execute_batch(
+        "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+         CREATE TABLE record(id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+         CREATE TABLE position(lane INTEGER PRIMARY KEY, at INTEGER NOT NULL);",
+    )
+    .expect("tables");
+    let body = vec![b'x'; RECORD_BYTES];
+    let mut next = 0;
+    while next < records {
+        let transaction = db.transaction().expect("a transaction");
+        {
+            let mut insert = transaction
+                .prepare_cached("INSERT INTO record VALUES (?, ?)")
+                .expect("a statement");
+            for _ in 0..group.min(records - next) {
+                insert.execute((next as i64, &body)).expect("an insert");
+                next += 1;
+            }
+            let mut position = transaction
+                .prepare_cached("INSERT OR REPLACE INTO position VALUES (1, ?)")
+                .expect("a statement");
+            position.execute([next as i64]).expect("a position");
+        }
+        transaction.commit().expect("a commit");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark talks to people")]
+fn report(what: &str, events: u64, took: Duration, cpu: f64) {
+    let rate = events as f64 / took.as_secs_f64();
+    println!(
+        "{what}: {events} in {took:.2?}: {rate:.0}/s, {:.0} per CPU second",
+        events as f64 / cpu
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark talks to people")]
+fn show(handle: &Handle) {
+    let view = handle.fresh_view().expect("a view");
+    let run = view.run("d").expect("a run");
+    println!("latency {:?}, commit {:?}", run.latency_ms, run.commit_ms);
+    handle.drain(GRACE).expect("a drain");
+}
+
+fn until_done(handle: &Handle, events: u64) {
+    while handle
+        .fresh_view()
+        .expect("a view")
+        .run("d")
+        .is_none_or(|run| run.done < events)
+    {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn cpu_seconds() -> f64 {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
+}
+
+const WORK: &str =
+    r#"{"id":"work","kind":"call","line":2,"upstream":[{"node":"in","kind":"source"}]}"#;
+const BEHIND: &str = r#"{"id":"behind","kind":"call","line":3,
+    "upstream":[{"node":"work","kind":"task","reads_result":true}]}"#;
+
+fn request(tasks: &str) -> StartRequest {
+    let json = format!(
+        r#"{{"format":1,"entry":"d.py","files":[],"dags":[{{"id":"d","file":"d.py","line":1,
+           "sources":[{{"id":"in","line":1,"config":{{"kind":"kafka","topic":"t"}}}}],"tasks":[{tasks}]}}]}}"#
+    );
+    StartRequest {
+        manifest: Arc::new(Manifest::decode(json.as_bytes()).expect("a manifest")),
+        dag: "d".to_owned(),
+        files: BTreeMap::new(),
+        folder: ".".into(),
+        fresh: false,
+    }
+}
+
+fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
+    let (lock, feed) = (dir.to_owned(), feed.clone());
+    Engine::open(OpenOptions {
+        data_dir: dir.to_owned(),
+        store: Box::new(move || {
+            Ok(Box::new(SqliteStore::open(
+                DirLock::take(&lock)?,
+                store_options(),
+            )?))
+        }),
+        executor: Box::new(move |events| Ok(AtOnce::start(events, result))),
+        sources: Arc::new(move |_| Ok(Box::new(FeedSource::new(feed.clone())))),
+        settings: Arc::new(NoSettings),
+        clock: Clock::system(),
+        log: Box::new(|_| {}),
+        notices: Arc::new(|_, _| {}),
+    })
+    .expect("an engine")
+}
+
+/// Events that there are, and how many make a batch.
+#[derive(Clone)]
+struct Feed {
+    end: Arc<AtomicU64>,
+    batch: u64,
+    wake: (Sender<()>, crossbeam_channel::Receiver<()>),
+}
+
+impl Feed {
+    fn new(events: u64, batch: u64) -> Self {
+        Self {
+            end: Arc::new(AtomicU64::new(events)),
+            batch,
+            wake: bounded(1),
+        }
+    }
+
+    fn add(&self, events: u64) {
+        self.end.fetch_add(events, Ordering::SeqCst);
+        self.wake.0.try_send(()).ok();
+    }
+}
+
+struct FeedSource {
+    feed: Feed,
+    told: bool,
+    open: bool,
+    next: Option<u64>,
+    payload: Vec<u8>,
+}
+
+impl FeedSource {
+    fn new(feed: Feed) -> Self {
+        Self {
+            feed,
+            told: false,
+            open: true,
+            next: None,
+            payload: vec![b'v'; 200],
+        }
+    }
+}
+
+impl Source for FeedSource {
+    fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
+        let lane = LaneName::from("feed");
+        if !std::mem::replace(&mut self.told, true) {
+            let found = LaneFound {
+                name: lane,
+                incarnation: "1".to_owned(),
+                appeared: false,
+            };
+            out.push(SourceEvent::Lane(found));
+            return Ok(());
+        }
+        let end = self.feed.end.load(Ordering::SeqCst);
+        let Some(next) = self.next.filter(|&next| self.open && next < end) else {
+            self.feed.wake.1.recv_timeout(wait).ok();
+            return Ok(());
+        };
+        let upto = end.min(next + self.feed.batch);
+        let size = (upto - next) as usize;
+        let mut batch = BatchBuilder::with_capacity(size, size * self.payload.len());
+        for position in next..upto {
+            batch.push(position, NO_TIMESTAMP, None, [], Some(&self.payload));
+        }
+        self.next = Some(upto);
+        out.push(SourceEvent::Batch {
+            lane,
+            batch: batch.finish(),
+        });
+        Ok(())
+    }
+
+    fn resolve(&mut self, _: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
+        Ok(Resolved {
+            position: 0,
+            origin: Origin::Earliest,
+        })
+    }
+
+    fn start_lane(&mut self, _: &LaneName, from: u64, _: Option<&str>) -> Result<(), SourceError> {
+        self.next = Some(from);
+        Ok(())
+    }
+
+    fn credit(&mut self, _: &LaneName, open: bool) {
+        self.open = open;
+    }
+
+    fn ack(&mut self, _: &LaneName, _: u64) {}
+
+    fn waker(&self) -> Waker {
+        let wake = self.feed.wake.0.clone();
+        Waker::new(move || {
+            wake.try_send(()).ok();
+        })
+    }
+
+    fn close(&mut self) {}
+}
+
+/// Two workers that return at once, on one thread.
+struct AtOnce(Sender<Option<(Slot, Dispatch)>>);
+
+impl AtOnce {
+    fn start(events: Events, result: usize) -> Box<dyn Executor> {
+        let (orders, line) = bounded::<Option<(Slot, Dispatch)>>(64);
+        let result = (result > 0).then(|| Bytes::from(vec![b'7'; result]));
+        std::thread::spawn(move || {
+            (0..2).for_each(|slot| {
+                events(WorkerEvent::Ready {
+                    slot: Slot(slot),
+                    pid: 0,
+                })
+            });
+            while let Ok(Some((slot, dispatch))) = line.recv() {
+                let token = dispatch.token;
+                let brings = result.clone().filter(|_| dispatch.task.task == "work");
+                events(WorkerEvent::Outcomes {
+                    slot,
+                    token,
+                    runs: outcomes(&dispatch, brings),
+                });
+                events(WorkerEvent::Finished {
+                    slot,
+                    token,
+                    tail: 0,
+                });
+            }
+            for slot in 0..2 {
+                events(WorkerEvent::Died {
+                    slot: Slot(slot),
+                    cause: evermill_contract::worker::Death::Killed,
+                    token: None,
+                    started: None,
+                    reported: 0,
+                });
+            }
+        });
+        Box::new(Self(orders))
+    }
+}
+
+fn outcomes(dispatch: &Dispatch, brings: Option<Bytes>) -> Vec<OutcomeRun> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    let count = dispatch.members.len() as u32;
+    let run = |first, count, outcome| OutcomeRun {
+        first,
+        count,
+        started_ns: now,
+        ended_ns: now,
+        outcome,
+    };
+    match brings {
+        None => vec![run(0, count, Outcome::Success(None))],
+        Some(result) => (0..count)
+            .map(|first| {
+                let success = Success {
+                    result: Some(result.clone()),
+                    ..Success::default()
+                };
+                run(first, 1, Outcome::Success(Some(Box::new(success))))
+            })
+            .collect(),
+    }
+}
+
+impl Executor for AtOnce {
+    fn slots(&self) -> u16 {
+        2
+    }
+    fn dispatch(&mut self, slot: Slot, dispatch: Dispatch) {
+        self.0
+            .send(Some((slot, dispatch)))
+            .expect("the thread lives");
+    }
+    fn recall(&mut self, _: Token) {}
+    fn kill(&mut self, _: Slot, _: Duration) {}
+    fn answer(&mut self, _: Slot, _: u32, _: Answer) {}
+    fn shutdown(&mut self, _: Duration) {
+        drop(self.0.send(None));
+    }
+}
