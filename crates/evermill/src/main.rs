@@ -1,1 +1,35 @@
-fn main() {}
+//! **Assembles.** The binary `evermill`: the command line, the configuration, and the rooms put
+//! together. Nothing here decides anything that is not about how the program is called.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool speaks to the terminal"
+)]
+
+mod cli;
+mod config;
+mod control;
+mod duration;
+mod failure;
+mod python;
+mod screen;
+mod sdk;
+mod signals;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let message = failure.to_string();
+            if !message.is_empty() {
+                eprintln!("error: {message}");
+            }
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The command line: what can be typed. Each command is a module with its arguments and its `run`.
+
+mod dev_kafka;
+mod ps;
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Runs DAGs continuously: tasks run when there is new data, milliseconds after it arrives.
+#[derive(Parser)]
+#[command(name = "evermill", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Where the engine keeps everything it must not forget [default: ./.evermill]
+    #[arg(long, global = true, env = "EVERMILL_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Load DAG files and run every DAG in them until interrupted
+    Run(run::Args),
+    /// List the runs of a data directory
+    Ps(ps::Args),
+    /// Tools for development
+    #[command(subcommand)]
+    Dev(Dev),
+}
+
+#[derive(Subcommand)]
+enum Dev {
+    /// Run a small Kafka broker in memory, and print its address
+    Kafka(dev_kafka::Args),
+}
+
+impl Cli {
+    /// Does what was typed.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let data_dir = self.data_dir;
+        match self.command {
+            Command::Run(args) => run::run(&args, data_dir),
+            Command::Ps(args) => ps::run(&args, data_dir),
+            Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
+        }
+    }
+}

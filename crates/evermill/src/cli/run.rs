@@ -1,0 +1,247 @@
+//! `evermill run`: loads DAG files, runs them in the foreground, drains when asked to end.
+
+mod files;
+mod progress;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded, select, tick};
+use evermill_connectors::Environment;
+use evermill_contract::source::Severity;
+use evermill_engine::view::EngineView;
+use evermill_engine::{
+    Clock, Engine, Handle, Idle, LogLine, NoSettings, OpenError, OpenOptions, SourceFactory,
+};
+use evermill_store::{DirLock, LockError};
+use evermill_worker::{PoolConfig, PythonPool};
+
+use self::files::Files;
+use crate::config::Config;
+use crate::control::Control;
+use crate::failure::Failure;
+use crate::screen::Screen;
+use crate::{duration, sdk, signals, store};
+
+/// How often the status line is looked at: on a terminal, and elsewhere.
+const STATUS_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+/// With `--until-idle`, how long a service may be away before we give up.
+const SERVICE_PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any run: for a wait that only an end of all runs is to end.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// What can be typed behind `run`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// DAG files; every DAG in them starts
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Where a connection leads, such as kafka=127.0.0.1:9092; also EVERMILL_CONNECTION_<ID>
+    #[arg(long = "connection", value_name = "ID=URL|HOST:PORT,...")]
+    connections: Vec<String>,
+    /// Print one JSON line per run on standard output at the end
+    #[arg(long)]
+    json: bool,
+    /// End well once every source was read to its end and nothing happened for this long
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    until_idle: Option<Duration>,
+    /// How long what is in flight may take to settle after SIGTERM or SIGINT
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
+    grace: Duration,
+    /// Worker processes; the number of processors when absent
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+}
+
+/// Runs until a signal, until idle, or until every run has ended by itself.
+pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let config = Config::read(data_dir, &args.connections)?;
+    let signalled = signals::catch()?;
+    let sdk = sdk::folder(&config.data_dir)?;
+    let files = files::load(&args.files, &sdk)?;
+    files.check_connections(&config)?;
+    let lock = lock(&config)?;
+    let data_dir = lock.dir().to_owned();
+    let screen = Screen::new();
+    let engine = open(args, config, lock, &files, sdk, &screen)?;
+    let _control = Control::open(&data_dir, engine.clone())?;
+    let outcome = start_all(&engine, &files)
+        .and_then(|()| wait(args, &engine, &signalled, &screen));
+    // Whatever has happened: what was read settles and is committed, and the last word is printed.
+    let drained = engine.drain(args.grace);
+    screen.status("");
+    let view = engine.view();
+    if args.json {
+        print_lines(&view);
+    }
+    outcome?;
+    drained.map_err(|_| Failure::failed("the engine has stopped by itself; see above"))?;
+    verdict(&view)
+}
+
+fn lock(config: &Config) -> Result<DirLock, Failure> {
+    DirLock::take(&config.data_dir).map_err(|error| match error {
+        LockError::Held { .. } => Failure::locked(error.to_string()),
+        LockError::Io { .. } => Failure::failed(error.to_string()),
+    })
+}
+
+fn open(
+    args: &Args,
+    config: Config,
+    lock: DirLock,
+    files: &Files,
+    sdk: PathBuf,
+    screen: &Arc<Screen>,
+) -> Result<Handle, Failure> {
+    let pool = pool(args, files, sdk)?;
+    let data_dir = std::path::absolute(lock.dir())
+        .map_err(|error| Failure::failed(format!("{}: {error}", lock.dir().display())))?;
+    let notices = {
+        let screen = Arc::clone(screen);
+        Arc::new(move |severity, text: &str| notice(&screen, severity, text))
+    };
+    let log = {
+        let screen = Arc::clone(screen);
+        let many = files.dags().count() > 1;
+        Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, many), &line.text))
+    };
+    let handle = Engine::open(OpenOptions {
+        data_dir: data_dir.clone(),
+        store: store::factory(lock),
+        executor: Box::new(move |events| {
+            let pool = PythonPool::start(pool, events).map_err(|error| error.to_string())?;
+            Ok(Box::new(pool))
+        }),
+        sources: sources(config),
+        settings: Arc::new(NoSettings),
+        clock: Clock::system(),
+        log,
+        notices,
+    });
+    handle.map_err(|error| match error {
+        OpenError::Lock(LockError::Held { .. }) => Failure::locked(error.to_string()),
+        error => Failure::failed(error.to_string()),
+    })
+}
+
+fn pool(args: &Args, files: &Files, sdk: PathBuf) -> Result<PoolConfig, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = args.workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
+    let mut pool = PoolConfig::new(files.interpreter()?, workers);
+    pool.sdk = Some(sdk);
+    Ok(pool)
+}
+
+fn sources(config: Config) -> SourceFactory {
+    Arc::new(move |request| {
+        let environment = Environment {
+            connection: &|id| config.connections.get(id).cloned(),
+            budget: request.budget,
+            diagnostics: request.diagnostics,
+        };
+        evermill_connectors::open(&request.source.config, &environment)
+            .map_err(|error| error.to_string())
+    })
+}
+
+fn notice(screen: &Screen, severity: Severity, text: &str) {
+    let word = match severity {
+        Severity::Debug | Severity::Info => return,
+        Severity::Warning => "warning: ",
+        Severity::Error => "error: ",
+    };
+    screen.lines(word, text.as_bytes());
+}
+
+/// What a line of a task's output belongs to: `load orders/3@1207: `.
+fn task_prefix(line: &LogLine, with_dag: bool) -> String {
+    let Some(task) = &line.task else { return "worker: ".to_owned() };
+    let dag = line.dag.as_ref().filter(|_| with_dag);
+    let dag = dag.map_or_else(String::new, |dag| format!("{dag}."));
+    match (&line.lane, line.position) {
+        (Some(lane), Some(position)) => format!("{dag}{task} {lane}@{position}: "),
+        _ => format!("{dag}{task}: "),
+    }
+}
+
+/// Starts every DAG. One without source or schedule gets its one activation, unless an earlier
+/// process gave it already.
+fn start_all(engine: &Handle, files: &Files) -> Result<(), Failure> {
+    for (request, dag) in files.requests() {
+        let started = engine.start(&request).map_err(|error| Files::explain(&error))?;
+        if dag.sources.is_empty() && !was_triggered(engine, &started.run) {
+            engine.trigger(&started.run, None).map_err(|error| Files::explain(&error))?;
+        }
+    }
+    Ok(())
+}
+
+fn was_triggered(engine: &Handle, run: &str) -> bool {
+    let view = engine.fresh_view().unwrap_or_else(|_| engine.view());
+    view.run(run).is_some_and(|run| run.taken_in > 0)
+}
+
+/// Shows progress until it is time to end.
+fn wait(
+    args: &Args,
+    engine: &Handle,
+    signalled: &Receiver<()>,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let idle = idle(engine.clone(), args.until_idle.unwrap_or(FOR_EVER))?;
+    let status = tick(STATUS_EVERY[usize::from(!screen.is_terminal())]);
+    let begun = Instant::now();
+    loop {
+        select! {
+            recv(signalled) -> _ => return Ok(()),
+            recv(idle) -> end => return match end {
+                Ok(Idle::Reached | Idle::Ended) => Ok(()),
+                _ => Err(Failure::failed("the engine has stopped by itself; see above")),
+            },
+            recv(status) -> _ => {
+                let view = engine.view();
+                screen.status(&progress::line(&view));
+                if args.until_idle.is_some() && begun.elapsed() > SERVICE_PATIENCE {
+                    give_up_on_services(&view)?;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for idleness, or for the end of every run, on a thread of its own.
+fn idle(engine: Handle, quiet: Duration) -> Result<Receiver<Idle>, Failure> {
+    let (tell, told) = bounded(1);
+    let wait = move || drop(tell.send(engine.wait_idle(quiet, None)));
+    let thread = std::thread::Builder::new().name("idle".into()).spawn(wait);
+    thread.map_err(|error| Failure::failed(format!("no thread: {error}")))?;
+    Ok(told)
+}
+
+/// Who waits for the end of the input must hear that the input cannot be had.
+fn give_up_on_services(view: &EngineView) -> Result<(), Failure> {
+    let sources = view.runs.iter().flat_map(|run| &run.sources);
+    let away = sources.filter(|source| !source.ready);
+    let reasons: Vec<_> = away.filter_map(|source| Some((&source.id, source.degraded.as_ref()?))).collect();
+    let Some((id, reason)) = reasons.first() else { return Ok(()) };
+    Err(Failure::unreachable(format!("source '{id}': {reason}")))
+}
+
+fn print_lines(view: &EngineView) {
+    for run in &view.runs {
+        println!("{}", serde_json::to_string(run).expect("a view has string keys only"));
+    }
+}
+
+/// Exit code 1 when something failed or parked.
+fn verdict(view: &EngineView) -> Result<(), Failure> {
+    let bad = view.runs.iter().filter(|run| run.state == "failed" || run.parked > 0);
+    let said = bad.map(|run| match run.parked {
+        0 => format!("{}: the run failed", run.dag),
+        parked => format!("{}: {parked} parked after failure", run.dag),
+    });
+    let said: Vec<_> = said.collect();
+    if said.is_empty() { Ok(()) } else { Err(Failure::failed(said.join("\n"))) }
+}

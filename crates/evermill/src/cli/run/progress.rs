@@ -1,0 +1,84 @@
+//! The status line of `run`: what somebody who looks now and then wants to know.
+
+use std::fmt::Write as _;
+
+use evermill_engine::view::{EngineView, RunView};
+
+/// One line about all runs; the same text as long as nothing has changed.
+pub(super) fn line(view: &EngineView) -> String {
+    let mut text = view.runs.iter().map(of_run).collect::<Vec<_>>().join(" | ");
+    let stalled = view.stalled.iter().chain(&view.workers.unavailable);
+    stalled.for_each(|why| push(&mut text, why));
+    for source in view.runs.iter().flat_map(|run| &run.sources) {
+        let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
+        let troubles = source.degraded.iter().chain(&source.ended).chain(stopped);
+        troubles.for_each(|why| push(&mut text, &format!("{}: {why}", source.id)));
+    }
+    text
+}
+
+fn push(text: &mut String, why: &str) {
+    let gap = if text.is_empty() { "" } else { " ! " };
+    write!(text, "{gap}{why}").expect("a String takes everything");
+}
+
+fn of_run(run: &RunView) -> String {
+    let RunView { dag, state, taken_in, done, skipped, parked, dropped, in_flight, .. } = run;
+    let mut text = format!("{dag} {state}: in {taken_in}, done {done}");
+    let seldom = [("skipped", *skipped), ("parked", *parked), ("dropped", *dropped)];
+    for (name, count) in seldom.into_iter().filter(|(_, count)| *count > 0) {
+        write!(text, ", {name} {count}").expect("a String takes everything");
+    }
+    write!(text, ", in flight {in_flight}").expect("a String takes everything");
+    let lanes = run.sources.iter().flat_map(|source| &source.lanes);
+    let behind: Vec<u64> = lanes.filter_map(|lane| lane.behind).collect();
+    if !behind.is_empty() {
+        write!(text, ", behind {}", behind.iter().sum::<u64>()).expect("a String takes everything");
+    }
+    if let (Some(p50), Some(p99)) = (run.latency_ms.p50, run.latency_ms.p99) {
+        write!(text, ", {p50:.1} ms p50, {p99:.1} ms p99").expect("a String takes everything");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use evermill_engine::view::{LaneView, Percentiles, SourceView};
+
+    use super::*;
+
+    fn a_run() -> RunView {
+        RunView {
+            dag: "orders".into(),
+            run: "orders-1".into(),
+            version: "0".repeat(64),
+            state: "running",
+            taken_in: 10,
+            done: 7,
+            skipped: 0,
+            parked: 1,
+            dropped: 0,
+            in_flight: 2,
+            latency_ms: Percentiles { p50: Some(1.23), p99: Some(4.56) },
+            commit_ms: Percentiles::default(),
+            sources: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_line_says_counts_and_latency_and_leaves_out_what_is_nought() {
+        let view = EngineView { runs: vec![a_run()], ..EngineView::default() };
+        let expected = "orders running: in 10, done 7, parked 1, in flight 2, 1.2 ms p50, 4.6 ms p99";
+        assert_eq!(line(&view), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_outside_is_said_with_its_source() {
+        let lane = LaneView { behind: Some(5), stopped: Some("a gap".into()), ..LaneView::default() };
+        let degraded = Some("broker away".into());
+        let source = SourceView { id: "in".into(), degraded, lanes: vec![lane], ..SourceView::default() };
+        let view = EngineView { runs: vec![RunView { sources: vec![source], ..a_run() }], ..EngineView::default() };
+        let line = line(&view);
+        assert!(line.contains("behind 5") && line.contains("! in: broker away ! in: a gap"), "{line}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The built binary from the outside: commands, exit codes, JSON lines, signals, `kill -9`.
+//!
+//! What needs the real broker lives in [`real_kafka`] and fails without it.
+
+mod command_line;
+mod process;
+mod real_kafka;
+mod topic;

@@ -1,0 +1,71 @@
+//! The kill loop: `kill -9` at random and at every failpoint, under load, again and again; then the
+//! ledger of what went in is held against what came out.
+//!
+//! Cycles come in rounds. A round has a topic, a data directory and a judgement of its own, and the
+//! rounds of two threads run beside each other. Within a round the producer never stops, and each
+//! cycle is one life of the engine. What decides about a life has a seed, so a plan can be repeated;
+//! the moments, which the machine's load decides about too, cannot.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `EVERMILL_CRASH_CYCLES` | lives in all | 300 |
+//! | `EVERMILL_CRASH_SEED` | of the plan | the time |
+//! | `EVERMILL_CRASH_SABOTAGE` | passed on as `EVERMILL_SABOTAGE` | none |
+
+mod chance;
+mod effects;
+mod judge;
+mod plan;
+mod producer;
+mod round;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use self::chance::Chance;
+use self::plan::Plan;
+use self::round::{Round, Tally};
+
+/// Lives in a round: enough for every failpoint of a first start and some of the others.
+const ROUND: usize = 50;
+const THREADS: usize = 2;
+/// Failpoints of a first start come in every round and the others in turn, so this many cycles
+/// reach them all.
+const ALL_AFTER: usize = 300;
+
+#[test]
+fn no_kill_loses_an_event_or_counts_it_twice() {
+    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let cycles = usize::try_from(number("EVERMILL_CRASH_CYCLES", 300)).expect("a number of cycles");
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let seed = number("EVERMILL_CRASH_SEED", clock);
+    let sabotage = std::env::var("EVERMILL_CRASH_SABOTAGE").ok();
+    println!("{cycles} cycles, seed {seed}");
+
+    let plans = Mutex::new(Plan::rounds(&mut Chance::new(seed), cycles, ROUND));
+    let total = Mutex::new(Tally::default());
+    let number = AtomicU64::new(0);
+    let work = || {
+        while let Some(plan) = { plans.lock().unwrap().pop() } {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let tally = Round::new(number, sabotage.as_deref()).run(plan);
+            println!("round {number}: {tally}");
+            let mut total = total.lock().unwrap();
+            total.add(tally);
+            if !total.faults.is_empty() {
+                plans.lock().unwrap().clear();
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(work))));
+
+    let total = total.into_inner().unwrap();
+    println!("in all: {total}");
+    let missed: BTreeSet<_> = plan::reachable().difference(&total.hit).copied().collect();
+    println!("failpoints hit: {} of {}; missed: {missed:?}", total.hit.len(), plan::reachable().len());
+    assert!(total.faults.is_empty(), "seed {seed}:\n{}", total.faults.join("\n"));
+    assert!(total.in_flight > 0, "no kill hit work in flight: the loop proves nothing");
+    assert!(cycles < ALL_AFTER || missed.is_empty(), "seed {seed}: never reached: {missed:?}");
+}

@@ -1,0 +1,68 @@
+"""The DAG under test: every attempt leaves a line in a file that no crash of the engine can reach.
+
+A line is one `write` to a descriptor opened for appending, so lines of many processes never mix. It
+is not fsynced: a killed process loses nothing that the kernel has.
+"""
+
+import json
+import os
+
+import evermill
+
+FOLDER = os.environ.get("LEDGER_FOLDER", ".")
+#: Which start of the engine this worker belongs to.
+LIFE = int(os.environ.get("LEDGER_LIFE", "0"))
+_file = None
+
+
+def leave(task, event, ctx, **more):
+    global _file
+    if _file is None:
+        _file = os.open(os.path.join(FOLDER, "effects.jsonl"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    line = {"life": LIFE, "task": task, "lane": event.lane, "position": event.position, "key": ctx.effect_key()}
+    os.write(_file, (json.dumps({**line, **more}) + "\n").encode())
+
+
+def first_time(name):
+    try:
+        os.close(os.open(os.path.join(FOLDER, name), os.O_CREAT | os.O_EXCL, 0o600))
+        return True
+    except FileExistsError:
+        return False
+
+
+@evermill.task
+def check(event, ctx):
+    token = os.urandom(8).hex()
+    leave("check", event, ctx, seq=int(event.text()), token=token)
+    return {"seq": int(event.text()), "token": token}
+
+
+@evermill.task
+def count(event, check, ctx):
+    n = ctx.state.get("count", 0) + 1
+    ctx.state.set("count", n)
+    leave("count", event, ctx, token=check["token"], n=n)
+
+
+@evermill.task(retries=5, retry_delay="10ms")
+def act(event, check, ctx):
+    seq = check["seq"]
+    if seq % 61 == 7 and first_time(f"failed-{event.lane.replace('/', '-')}-{seq}"):
+        raise RuntimeError("the first attempt of some events fails")
+    if seq % 97 == 11 and first_time(f"died-{event.lane.replace('/', '-')}-{seq}"):
+        os._exit(3)
+    leave("act", event, ctx, token=check["token"])
+
+
+@evermill.task
+def close(event, ctx):
+    leave("close", event, ctx)
+
+
+@evermill.dag
+def ledger():
+    source = evermill.kafka(os.environ.get("LEDGER_TOPIC", "none"), group_id=os.environ.get("LEDGER_TOPIC", "none"),
+                            auto_offset_reset="earliest", order="partition")
+    checked = check(source)
+    [count(source, checked), act(source, checked)] >> close(source)

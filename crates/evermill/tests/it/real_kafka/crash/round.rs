@@ -1,0 +1,338 @@
+//! One round: a topic, a data directory, a producer that never stops, and lives of the engine, the
+//! last of which ends well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use super::effects::{self, RunSeen, Seen};
+use super::judge;
+use super::plan::{End, Plan};
+use super::producer::Producer;
+use crate::process::{PATIENCE, Place};
+use crate::topic::{self, Topic};
+
+const PARTITIONS: u64 = 3;
+const SIGKILL: i32 = 9;
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// A failpoint that is not met in this time is given up on for this life.
+const UNMET: Duration = Duration::from_secs(4);
+const DAG: &str = include_str!("ledger_dag.py");
+
+/// What rounds come to.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    cycles: usize,
+    kills: usize,
+    /// Kills that hit work in flight.
+    pub(super) in_flight: usize,
+    messages: usize,
+    lost: usize,
+    doubled: usize,
+    repeats: usize,
+    parked: u64,
+    pub(super) hit: BTreeSet<&'static str>,
+    pub(super) faults: Vec<String>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: Self) {
+        self.cycles += other.cycles;
+        self.kills += other.kills;
+        self.in_flight += other.in_flight;
+        self.messages += other.messages;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.repeats += other.repeats;
+        self.parked += other.parked;
+        self.hit.extend(other.hit);
+        self.faults.extend(other.faults);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cycles, kills, in_flight, messages, lost, doubled, repeats, parked, hit, faults } = self;
+        write!(
+            f,
+            "{cycles} cycles, {kills} kills ({in_flight} hit work in flight), {messages} messages, \
+             {lost} lost, {doubled} doubled, {repeats} repeats of uncommitted attempts, {parked} parked \
+             as suspects, {} failpoints hit, {} faults",
+            hit.len(),
+            faults.len()
+        )
+    }
+}
+
+/// A round under way.
+pub(super) struct Round<'a> {
+    place: Place,
+    topic: String,
+    sabotage: Option<&'a str>,
+    hints: BaseConsumer,
+    life: u32,
+    seen: Vec<Seen>,
+    tally: Tally,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(number: u64, sabotage: Option<&'a str>) -> Self {
+        let topic = format!("ledger-{}-{number}", std::process::id());
+        drop(Topic::named(&topic, i32::try_from(PARTITIONS).expect("it is small")));
+        let mut config = topic::client();
+        config.set("group.id", &topic).set("enable.auto.commit", "false");
+        let place = Place::new();
+        place.file("ledger_dag.py", DAG);
+        Self {
+            place,
+            topic,
+            sabotage,
+            hints: config.create().expect("a consumer"),
+            life: 0,
+            seen: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) fn run(mut self, plan: Plan) -> Tally {
+        let producer = Producer::start(&self.topic, PARTITIONS);
+        for end in plan.0 {
+            self.live(end);
+            if !self.tally.faults.is_empty() {
+                break;
+            }
+        }
+        let ledger = producer.end();
+        self.settle();
+        let verdict = judge::judge(&ledger, &effects::read(self.place.folder()), &self.seen);
+        self.tally.messages = verdict.messages;
+        self.tally.lost = verdict.lost;
+        self.tally.doubled = verdict.doubled;
+        self.tally.repeats = verdict.repeats;
+        self.tally.parked = verdict.parked;
+        self.tally.faults.extend(verdict.faults);
+        self.tally
+    }
+
+    /// One life, from start to end.
+    fn live(&mut self, end: End) {
+        let (mut command, log) = self.command(&[]);
+        if let End::At(name, _) | End::AtEnd(name) = end {
+            let hit = if let End::At(_, hit) = end { hit } else { 1 };
+            command.env("EVERMILL_FAILPOINT", format!("{name}:{hit}:abort"));
+        }
+        let mut engine = Engine { child: command.spawn().expect("evermill starts") };
+        self.tally.cycles += 1;
+        let status = match end {
+            End::AfterStart(ms) => self.kill(engine, Duration::from_millis(ms), None),
+            End::AfterEffect(ms) => {
+                let before = self.effect_bytes();
+                self.kill(engine, Duration::from_millis(ms), Some(before))
+            }
+            End::Orderly => {
+                self.watch(&mut engine, UNMET, |round| round.sees_itself());
+                engine.signal(Signal::TERM);
+                engine.wait()
+            }
+            End::AtEnd(name) => {
+                self.watch(&mut engine, UNMET, |round| round.sees_itself());
+                engine.signal(Signal::TERM);
+                let status = engine.wait();
+                self.note_hit(name, status)
+            }
+            End::At(name, _) => {
+                let ended = self.watch(&mut engine, UNMET, |_| false);
+                match ended {
+                    Some(status) => self.note_hit(name, status),
+                    None => self.kill(engine, Duration::ZERO, None),
+                }
+            }
+        };
+        self.judge_end(end, status, &log);
+        self.seen.push(Seen::Hints(self.broker_was_told()));
+    }
+
+    /// The engine's command in this life; its output goes to a file that is shown when it fails.
+    fn command(&mut self, further: &[&str]) -> (Command, std::path::PathBuf) {
+        self.life += 1;
+        let connection = format!("kafka={}", topic::address());
+        let arguments = ["run", "ledger_dag.py", "--json", "--workers", "2", "--connection", &connection];
+        let mut command = self.place.evermill(arguments);
+        let log = self.place.folder().join("engine.log");
+        let file = std::fs::File::create(&log).expect("a log file");
+        command.args(further).stdin(Stdio::null()).stderr(file);
+        command.stdout(Stdio::null());
+        command.env("LEDGER_FOLDER", self.place.folder());
+        command.env("LEDGER_TOPIC", &self.topic).env("LEDGER_LIFE", self.life.to_string());
+        if let Some(sabotage) = self.sabotage {
+            command.env("EVERMILL_SABOTAGE", sabotage);
+        }
+        (command, log)
+    }
+
+    /// Looks at the engine until it ends, the condition holds, or time is up; its status if it ended.
+    fn watch(
+        &mut self,
+        engine: &mut Engine,
+        longest: Duration,
+        mut enough: impl FnMut(&mut Self) -> bool,
+    ) -> Option<ExitStatus> {
+        let deadline = Instant::now() + longest;
+        while Instant::now() < deadline {
+            if let Some(status) = engine.child.try_wait().expect("it can be asked") {
+                return Some(status);
+            }
+            self.look();
+            if enough(self) {
+                return None;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        None
+    }
+
+    /// `kill -9` after a while, counted from the first new effect if `effects_before` is given.
+    fn kill(&mut self, mut engine: Engine, after: Duration, effects_before: Option<u64>) -> ExitStatus {
+        if let Some(before) = effects_before
+            && let Some(status) = self.watch(&mut engine, UNMET, |round| round.effect_bytes() > before)
+        {
+            return status;
+        }
+        if let Some(status) = self.watch(&mut engine, after, |_| false) {
+            return status;
+        }
+        self.look();
+        if self.last_run().is_some_and(|run| run.in_flight > 0) {
+            self.tally.in_flight += 1;
+        }
+        self.tally.kills += 1;
+        engine.signal(Signal::KILL);
+        engine.wait()
+    }
+
+    fn note_hit(&mut self, name: &'static str, status: ExitStatus) -> ExitStatus {
+        if status.signal() == Some(SIGKILL) {
+            self.tally.kills += 1;
+            self.tally.hit.insert(name);
+        }
+        status
+    }
+
+    /// A life ends as planned, or the engine is at fault.
+    fn judge_end(&mut self, end: End, status: ExitStatus, log: &std::path::Path) {
+        if status.signal() != Some(SIGKILL) && status.code() != Some(0) && !self.only_parked(status) {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let tail: Vec<_> = said.lines().rev().take(20).collect();
+            let tail: Vec<_> = tail.into_iter().rev().collect();
+            let life = self.life;
+            self.tally.faults.push(format!("life {life} ({end:?}) ended with {status}:\n{}", tail.join("\n")));
+        }
+    }
+
+    /// Exit code 1 is right when events are parked as suspects.
+    fn only_parked(&self, status: ExitStatus) -> bool {
+        status.code() == Some(1) && self.last_run().is_some_and(|run| run.parked > 0)
+    }
+
+    /// The last life: everything is read and settles.
+    fn settle(&mut self) {
+        let (mut command, log) = self.command(&["--until-idle", "300ms"]);
+        command.stdout(Stdio::piped());
+        let output = command.output().expect("evermill starts");
+        let line = String::from_utf8_lossy(&output.stdout);
+        if let Ok(run) = serde_json::from_str(line.trim()) {
+            self.seen.push(Seen::Run { life: self.life, run });
+        }
+        self.judge_end(End::Orderly, output.status, &log);
+    }
+
+    /// Asks the engine how it is; one that starts or ends does not answer.
+    fn look(&mut self) {
+        #[derive(Deserialize)]
+        struct Answer {
+            runs: Vec<RunSeen>,
+        }
+        let ask = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(self.place.data_dir().join("control.sock"))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET /api/v1/runs HTTP/1.1\r\nhost: judge\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let Ok(text) = ask() else { return };
+        let Some((_, body)) = text.split_once("\r\n\r\n") else { return };
+        let Ok(answer) = serde_json::from_str::<Answer>(body) else { return };
+        let life = self.life;
+        self.seen.extend(answer.runs.into_iter().map(|run| Seen::Run { life, run }));
+    }
+
+    fn sees_itself(&self) -> bool {
+        matches!(self.seen.last(), Some(Seen::Run { life, run }) if *life == self.life && run.taken_in > 0)
+    }
+
+    fn last_run(&self) -> Option<&RunSeen> {
+        self.seen.iter().rev().find_map(|seen| match seen {
+            Seen::Run { life, run } if *life == self.life => Some(run),
+            _ => None,
+        })
+    }
+
+    fn effect_bytes(&self) -> u64 {
+        std::fs::metadata(self.place.folder().join("effects.jsonl")).map_or(0, |file| file.len())
+    }
+
+    /// The group's committed offsets, by lane.
+    fn broker_was_told(&self) -> BTreeMap<String, u64> {
+        let mut partitions = TopicPartitionList::new();
+        for partition in 0..i32::try_from(PARTITIONS).expect("it is small") {
+            partitions.add_partition(&self.topic, partition);
+        }
+        let told = self.hints.committed_offsets(partitions, PATIENCE).expect("the broker answers");
+        let told = told.elements().into_iter().filter_map(|element| {
+            let offset = u64::try_from(element.offset().to_raw()?).ok()?;
+            Some((format!("{}/{}", element.topic(), element.partition()), offset))
+        });
+        told.collect()
+    }
+}
+
+/// An engine; it never outlives the test.
+struct Engine {
+    child: Child,
+}
+
+impl Engine {
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        // It may have ended by itself in this moment; its number is ours until it is waited for.
+        drop(kill_process(pid, signal));
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the engine does not end");
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
