@@ -363,39 +363,56 @@ _RECORD = struct.Struct("<IIQQIiII")
 
 
 class Outcomes:
-    """Outcomes on their way out; they are added in member order."""
+    """Outcomes on their way out, in member order. Members that are passed over when a later one
+    ends, or when a run is closed, were plain successes: nothing has to be done for them."""
 
-    __slots__ = ("records", "values", "bytes", "next")
+    __slots__ = ("records", "values", "bytes", "next", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, since: int) -> None:
         self.records: List[bytes] = []
         self.values: List[bytes] = []
         self.bytes = 0
+        #: The first member that is not accounted for, and when it started.
         self.next = 0
+        self.since = since
 
-    def add(
+    def close(self, member: int, now: int) -> None:
+        """All members before this one ended, and nothing was said of the last ones."""
+        if member > self.next:
+            self.records.append(_RECORD.pack(self.next, member - self.next, self.since, now, SUCCESS, -1, 0, 0))
+            self.bytes += _RECORD.size
+            self.next = member
+        self.since = now
+
+    def end(
         self,
-        count: int,
+        member: int,
         started: int,
         ended: int,
         kind: int,
         result: bytes = b"",
         detail: bytes = b"",
         map_length: int = -1,
+        count: int = 1,
     ) -> None:
-        """The next `count` members ended so."""
-        self.records.append(_RECORD.pack(self.next, count, started, ended, kind, map_length, len(result), len(detail)))
-        self.next += count
-        if result or detail:
-            self.values += (result, detail)
-            self.bytes += len(result) + len(detail)
-        self.bytes += _RECORD.size
+        """This member, or `count` from it on, ended so."""
+        if member > self.next:
+            self.close(member, started)
+        size, more = len(result), len(detail)
+        self.records.append(_RECORD.pack(member, count, started, ended, kind, map_length, size, more))
+        if size:
+            self.values.append(result)
+        if more:
+            self.values.append(detail)
+        self.bytes += _RECORD.size + size + more
+        self.next = member + count
+        self.since = ended
 
     def take(self, call: int) -> bytes:
         """All that was added, as a frame; b"" if that is nothing."""
         if not self.records:
             return b""
-        raw = b"".join(self.records) + b"".join(self.values)
+        raw = b"".join(self.records + self.values)
         frame = encode(call, OUTCOMES, b'{"runs":%d}' % len(self.records), raw)
         self.records.clear()
         self.values.clear()

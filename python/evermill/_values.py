@@ -23,6 +23,8 @@ class Unserialisable(Exception):
 
 def encode(value: Any) -> bytes:
     """The value as JSON."""
+    if type(value) is int:
+        return b"%d" % value
     try:
         text = _write(value)
         if '"$' not in text:

@@ -24,9 +24,6 @@ from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 from . import _frames, _output, _values
 from ._handle import Handle
 
-#: A member index fills the lower half of the page's first word, the dispatch's call the upper.
-_MEMBER = 0xFFFFFFFF
-
 
 class Terminated(BaseException):
     """The engine, or somebody, sent TERM: user code unwinds and the process ends."""
@@ -37,10 +34,13 @@ class Worker:
 
     def __init__(self, channel: _frames.Channel, page: mmap.mmap, limits: Dict[str, int]) -> None:
         self.channel = channel
-        #: Two words shared with the engine: call and member that run; when it started (0: none).
-        self.page = memoryview(page).cast("Q")
+        #: Shared with the engine: member and call that run; when the member started (0: none does).
+        self.place = memoryview(page).cast("I")
+        self.start = memoryview(page).cast("Q")[1:2]
         self.limits = limits
         self.flush_ns = limits["flush_interval_ms"] * 1_000_000
+        self.flush_bytes = limits["flush_bytes"]
+        self.result_bytes_max = limits["result_bytes_max"]
         self.guard = _output.Guard()
         self.reading = threading.RLock()
         self.output = _output.Capture(self.guard, channel.write, limits)
@@ -55,10 +55,12 @@ class Worker:
         self.stray = False
         self.programs: Dict[Tuple[str, str, str], Any] = {}
         self.dispatch: Optional[_frames.Dispatch] = None
-        self.outcomes = _frames.Outcomes()
+        self.outcomes = _frames.Outcomes(0)
+        #: True while the main thread counts an outcome: a signal handler then keeps out.
+        self.counting = False
+        #: When the loop has to look up from its members; 0 for at once.
         self.flush_at = 0
         self.slice_end = 0
-        self.run_started = 0
 
     def serve(self) -> None:
         while True:
@@ -108,7 +110,8 @@ class Worker:
     def ask(self, call: int, member: int, question: Dict[str, Any]) -> Tuple[bool, bytes]:
         if self.dispatch is None or self.dispatch.call != call:
             raise RuntimeError("the task that this ctx belonged to has ended")
-        self.flush()
+        if threading.current_thread() is threading.main_thread():
+            self.flush()
         with self.reading:
             asked = self.next_ask
             self.next_ask += 2
@@ -135,13 +138,13 @@ class Worker:
 
     def run(self, dispatch: _frames.Dispatch) -> None:
         now = time.monotonic_ns()
-        self.outcomes = _frames.Outcomes()
-        self.run_started = now
+        self.outcomes = _frames.Outcomes(now)
         self.slice_end = now + dispatch.slice_ns
         returned = self.stopping or dispatch.call in self.recalled
         self.flush_at = 0 if returned else min(now + self.flush_ns, self.slice_end)
-        self.page[1] = now
-        self.page[0] = dispatch.call << 32
+        self.start[0] = now
+        self.place[0] = 0
+        self.place[1] = dispatch.call
         self.output.begin(dispatch.call)
         self.dispatch = dispatch
         # A stop or a recall that came first: nothing was started, not even the import.
@@ -149,9 +152,9 @@ class Worker:
         if self.stray:
             os._exit(0)
         now = time.monotonic_ns()
-        self.page[1] = 0
+        self.start[0] = 0
         with self.guard:
-            self.close_run(ended, now)
+            self.outcomes.close(ended, now)
             self.dispatch = None
             finished = _frames.content({"tail": dispatch.members - ended})
             self.channel.write(
@@ -189,8 +192,7 @@ class Worker:
         plain = program.kind in ("call", "noop")
         independent = dispatch.order == "independent"
         held: Set[Optional[bytes]] = set()
-        page, clock = self.page, time.monotonic_ns
-        base = dispatch.call << 32
+        place, start, clock = self.place, self.start, time.monotonic_ns
         context: Any = None
         handles: Any = repeat(None)
         if program.wants_ctx:
@@ -205,8 +207,8 @@ class Worker:
             if held and dispatch.table.key(member) in held:
                 self.end(member, now, _frames.HELD)
                 continue
-            page[1] = now
-            page[0] = base | member
+            start[0] = now
+            place[0] = member
             try:
                 value = run(event, None if handle is None else context(handle))
                 if value is None and plain and (handle is None or not (handle.state_ops or handle.xcoms)):
@@ -227,7 +229,7 @@ class Worker:
 
         handles = [Handle(self, dispatch, member) for member in range(dispatch.members)]
         started = time.monotonic_ns()
-        self.page[0] = dispatch.call << 32 | (dispatch.members - 1)
+        self.place[0] = dispatch.members - 1
         try:
             values = program.run_batch(list(dispatch.events()), [make_context(handle) for handle in handles])
         except Terminated:
@@ -249,7 +251,7 @@ class Worker:
         """Reports, listens; whether the members from this one on are to be returned."""
         if self.stray:
             os._exit(0)
-        self.page[1] = 0
+        self.start[0] = 0
         self.flush(member)
         self.pump()
         if self.stopping or dispatch.call in self.recalled or (member and now >= self.slice_end):
@@ -259,25 +261,19 @@ class Worker:
 
     # Outcomes.
 
-    def close_run(self, member: int, now: int) -> None:
-        """Members before this one that are not accounted for were plain successes."""
-        count = member - self.outcomes.next
-        if count > 0:
-            self.outcomes.add(count, self.run_started, now, _frames.SUCCESS)
-        self.run_started = now
-
     def end(self, member: int, started: int, kind: int, *values: Any) -> None:
-        now = time.monotonic_ns()
-        with self.guard:
-            self.close_run(member, started)
-            self.outcomes.add(1, started, now, kind, *values)
-            self.run_started = now
-            if self.outcomes.bytes >= self.limits["flush_bytes"]:
-                self.flush_at = 0
+        self.counting = True
+        outcomes = self.outcomes
+        outcomes.end(member, started, time.monotonic_ns(), kind, *values)
+        if outcomes.bytes >= self.flush_bytes:
+            self.flush_at = 0
+        self.counting = False
 
     def succeed(self, member: int, started: int, kind: str, value: Any, handle: Optional[Handle]) -> bool:
         detail: Dict[str, Any] = {}
-        if kind == "branch":
+        if kind == "call":
+            pass
+        elif kind == "branch":
             detail["branch"] = [] if value is None else [value] if isinstance(value, str) else list(value)
         elif kind == "short_circuit":
             detail["proceed"] = bool(value)
@@ -294,9 +290,8 @@ class Worker:
                 detail["xcoms"] = handle.xcoms
         result = b"" if value is None else _values.encode(value)
         encoded = _frames.content(detail) if detail else b""
-        size = max(len(result), len(encoded))
-        if size > self.limits["result_bytes_max"]:
-            raise _TooLarge(size, self.limits["result_bytes_max"])
+        if len(result) > self.result_bytes_max or len(encoded) > self.result_bytes_max:
+            raise _TooLarge(max(len(result), len(encoded)), self.result_bytes_max)
         length = len(value) if isinstance(value, (list, tuple, dict)) else -1
         self.end(member, started, _frames.VALUE, result, encoded, length)
         return True
@@ -315,10 +310,8 @@ class Worker:
         return False
 
     def fail_all(self, dispatch: _frames.Dispatch, error: BaseException, kind: Optional[str]) -> None:
-        now = time.monotonic_ns()
-        detail = self.describe(error, kind)
-        with self.guard:
-            self.outcomes.add(dispatch.members, self.run_started, now, _frames.FAILED, b"", detail)
+        outcomes = self.outcomes
+        self.end(0, outcomes.since, _frames.FAILED, b"", self.describe(error, kind), -1, dispatch.members)
 
     def describe(self, error: BaseException, kind: Optional[str] = None) -> bytes:
         retryable = not _is(error, "Fail", "AirflowFailException")
@@ -346,7 +339,7 @@ class Worker:
                 # A vectorised call has no member that runs before the others.
                 ended = self.member() if member is None else member
                 if not dispatch.vectorised:
-                    self.close_run(ended, time.monotonic_ns())
+                    self.outcomes.close(ended, time.monotonic_ns())
                 data = self.output.take() + self.outcomes.take(dispatch.call)
                 if data:
                     self.channel.write(data)
@@ -354,7 +347,7 @@ class Worker:
     def member(self) -> int:
         """Who runs, by the shared page; -1 where nobody does, or all do."""
         dispatch = self.dispatch
-        return -1 if dispatch is None or dispatch.vectorised else self.page[0] & _MEMBER
+        return -1 if dispatch is None or dispatch.vectorised else self.place[0]
 
     # Signals and forks.
 
@@ -364,7 +357,7 @@ class Worker:
 
     def on_urge(self, *_: Any) -> None:
         """The engine sees a member that runs long while outcomes before it wait to be sent."""
-        if self.guard.busy or self.stray:
+        if self.counting or self.guard.busy or self.stray:
             self.flush_at = 0
         elif self.dispatch is not None:
             self.flush()
@@ -479,7 +472,7 @@ def work(sock: socket.socket, page_fd: int) -> None:
         worker.serve()
         atexit._run_exitfuncs()
     except Terminated:
-        if not worker.guard.busy and not worker.stray:
+        if not (worker.counting or worker.guard.busy or worker.stray):
             worker.flush()
         os._exit(128 + signal.SIGTERM)
 

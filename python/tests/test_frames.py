@@ -104,9 +104,9 @@ def test_frames_of_a_worker_are_golden():
     hello = {"protocols": [1], "codecs": ["json"], "pid": 1, "python": "3.9.0", "sdk": "evermill"}
     check("hello", _frames.encode(0, _frames.HELLO, _frames.content(hello)))
 
-    outcomes = _frames.Outcomes()
     times = 1000, 2000
-    outcomes.add(997, *times, _frames.SUCCESS)
+    outcomes = _frames.Outcomes(1000)
+    outcomes.close(997, 2000)
     detail = {
         "branch": ["left"],
         "proceed": True,
@@ -119,13 +119,13 @@ def test_frames_of_a_worker_are_golden():
         ],
         "xcoms": {"other": '{"n":1}'},
     }
-    outcomes.add(1, *times, _frames.VALUE, b"[1,2]", _frames.content(detail), 2)
-    outcomes.add(1, *times, _frames.SKIPPED)
-    outcomes.add(1, *times, _frames.WAITING)
-    outcomes.add(2, *times, _frames.HELD)
+    outcomes.end(997, *times, _frames.VALUE, b"[1,2]", _frames.content(detail), 2)
+    outcomes.end(998, *times, _frames.SKIPPED)
+    outcomes.end(999, *times, _frames.WAITING)
+    outcomes.end(1000, *times, _frames.HELD, count=2)
     error = {"kind": "raised", "class": "ValueError", "message": "no", "traceback": "Traceback: ä", "retryable": True}
-    outcomes.add(3, *times, _frames.FAILED, b"", _frames.content(error))
-    outcomes.add(1, *times, _frames.VALUE, b"1")
+    outcomes.end(1002, *times, _frames.FAILED, b"", _frames.content(error), count=3)
+    outcomes.end(1005, *times, _frames.VALUE, b"1")
     check("outcomes", outcomes.take(4))
     assert outcomes.take(4) == b""
 
