@@ -365,6 +365,8 @@ pub(crate) struct OutcomeMember {
     pub(crate) position: u64,
     pub(crate) child: u32,
     pub(crate) round: u32,
+    /// Its missed deadline was counted.
+    pub(crate) late: bool,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -377,7 +379,7 @@ impl OutcomeRow {
         for member in &self.members {
             out.signed(member.position.wrapping_sub(previous).cast_signed());
             out.int(u64::from(member.lane)).int(u64::from(member.child));
-            out.int(u64::from(member.round));
+            out.int(u64::from(member.round)).flag(member.late);
             previous = member.position;
             encode_entries(&mut out, &member.entries);
         }
@@ -391,12 +393,14 @@ impl OutcomeRow {
         for _ in 0..body.length()? {
             position = position.wrapping_add(body.signed()?.cast_unsigned());
             let (lane, child, round) = (body.small()?, body.small()?, body.small()?);
+            let late = body.flag()?;
             let entries = decode_entries(&mut body)?;
             members.push(OutcomeMember {
                 lane,
                 position,
                 child,
                 round,
+                late,
                 entries,
             });
         }

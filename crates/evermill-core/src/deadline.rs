@@ -1,5 +1,6 @@
 //! Deadlines (W13): counted once, cancelling nothing.
 
+use crate::activation::OutcomeMember;
 use crate::bits;
 use crate::command::{Decision, Effect, Ms};
 use crate::machine::{Machine, Timer};
@@ -19,7 +20,7 @@ impl Machine {
         let Some(deadline) = wave.dag.spec.deadline_ms else {
             return;
         };
-        let mut missed = 0;
+        let mut missed = Vec::new();
         for member in 0..wave.members.len() as u32 {
             let arrived = wave
                 .member_events(member)
@@ -29,17 +30,24 @@ impl Machine {
             let m = &mut wave.members[member as usize];
             if overdue && !m.late && !bits::get(&wave.left, member) {
                 m.late = true;
-                missed += 1;
+                missed.push(OutcomeMember {
+                    lane: m.key.lane.lane,
+                    position: m.key.position,
+                    child: m.key.child,
+                    round: m.round,
+                    late: true,
+                    entries: Vec::new(),
+                });
             }
         }
-        let run = wave.run;
+        let (run, count) = (wave.run, missed.len() as u32);
+        wave.write_row(missed, out);
         self.watch_deadline(ix);
-        if missed > 0 {
+        if count > 0 {
             let row = &mut self.runs.get_mut(&run).expect("waves have runs").row;
-            row.deadlines_missed += u64::from(missed);
+            row.deadlines_missed += u64::from(count);
             self.dirty_runs.insert(run);
-            out.effects
-                .push(Effect::DeadlineMissed { run, count: missed });
+            out.effects.push(Effect::DeadlineMissed { run, count });
         }
     }
 }

@@ -238,7 +238,7 @@ impl Machine {
             }
         }
         if policy == OnFailure::Stop {
-            self.stop(run, RunState::Failed, out);
+            self.stopping.push(run);
         }
         policy
     }

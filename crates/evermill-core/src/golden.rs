@@ -130,6 +130,7 @@ fn outcome_rows_are_frozen_and_read_back() {
         position,
         child: 0,
         round: 1,
+        late: false,
         entries: entries(),
     };
     let row = OutcomeRow {

@@ -151,6 +151,7 @@ impl Suspect {
 /// An activation whose attempts partly ended before a crash, waiting to be read again.
 #[derive(Debug, Clone)]
 pub(crate) struct Recovered {
+    pub(crate) late: bool,
     pub(crate) entries: Vec<Entry>,
 }
 

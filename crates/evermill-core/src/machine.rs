@@ -66,6 +66,8 @@ pub struct Machine {
     pub(crate) hungry: BTreeSet<LaneId>,
     /// Materialised activations to put back into waves at the end of this command.
     pub(crate) releases: Vec<ActivationKey>,
+    /// Runs that failed under this command: they stop once it is worked off.
+    pub(crate) stopping: Vec<RunIx>,
     /// Members touched while another wave was worked on: slot, wave id, member.
     pub(crate) revisit: Vec<(u32, u64, u32)>,
     /// Outcomes refused because of their fence, or because their member had ended (C5).
@@ -151,6 +153,7 @@ impl Machine {
             dirty_lanes: BTreeSet::new(),
             hungry: BTreeSet::new(),
             releases: Vec::new(),
+            stopping: Vec::new(),
             revisit: Vec::new(),
             refused: 0,
         }
@@ -550,12 +553,16 @@ impl Machine {
     /// workers could use them, hand out work.
     pub(crate) fn pump(&mut self, out: &mut Decision) {
         loop {
+            for run in std::mem::take(&mut self.stopping) {
+                self.stop(run, RunState::Failed, out);
+            }
             while self.revisit(out) || !self.releases.is_empty() {
                 self.rehydrate(out);
             }
             self.schedule(out);
             let formed = self.form_waves(out);
-            if !formed && self.releases.is_empty() && self.revisit.is_empty() {
+            let settled = self.releases.is_empty() && self.revisit.is_empty();
+            if !formed && settled && self.stopping.is_empty() {
                 return;
             }
         }

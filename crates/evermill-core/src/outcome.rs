@@ -280,6 +280,7 @@ impl Machine {
                 position: m.key.position,
                 child: m.key.child,
                 round: m.round,
+                late: m.late,
                 entries,
             });
         }
@@ -306,6 +307,7 @@ impl Machine {
                 position: m.key.position,
                 child: m.key.child,
                 round: m.round,
+                late: m.late,
                 entries: vec![Entry {
                     task: dispatch.task,
                     instance,
@@ -532,7 +534,7 @@ impl Wave {
         })
     }
 
-    fn write_row(&mut self, members: Vec<OutcomeMember>, out: &mut Decision) {
+    pub(crate) fn write_row(&mut self, members: Vec<OutcomeMember>, out: &mut Decision) {
         if members.is_empty() {
             return;
         }

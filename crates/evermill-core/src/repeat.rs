@@ -68,7 +68,7 @@ impl Machine {
                 .max_consecutive_failures
                 .is_none_or(|most| in_a_row > most)
             {
-                return self.stop(id.run, RunState::Failed, out);
+                return self.stopping.push(id.run);
             }
             let pause = 1_000u64 << in_a_row.min(16);
             delay = delay.max(pause.min(limits::LOOP_PAUSE_MS_MAX));

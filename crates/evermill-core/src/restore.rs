@@ -26,10 +26,11 @@ impl Machine {
         }
         let wave = self.waves[ix as usize].as_mut().expect("just placed");
         let mut restored: Vec<(u32, Vec<Entry>)> = Vec::new();
-        for (at, member) in wave.members.iter().enumerate() {
+        for (at, member) in wave.members.iter_mut().enumerate() {
             let recovered = lane
                 .recovered
                 .remove(&(member.key.position, member.key.child));
+            member.late |= recovered.as_ref().is_some_and(|r| r.late);
             restored.extend(recovered.map(|r| (at as u32, r.entries)));
         }
         wave.careful |= !restored.is_empty();
@@ -73,6 +74,7 @@ impl Machine {
                     self.restore_entry(ix, node, member, first + entry.instance, entry.standing);
                 }
             }
+            self.enqueue(ix, node);
         }
     }
 

@@ -242,6 +242,7 @@ impl Machine {
                 child: member.child,
             };
             if let Some((snapshot, held)) = activations.get_mut(&key) {
+                snapshot.late |= member.late;
                 if snapshot.round == member.round {
                     merge(&mut snapshot.entries, member.entries);
                     put(
@@ -289,8 +290,10 @@ impl Machine {
             .recovered
             .entry((position, member.child))
             .or_insert_with(|| Recovered {
+                late: false,
                 entries: Vec::new(),
             });
+        recovered.late |= member.late;
         merge(&mut recovered.entries, member.entries);
         Ok(Some(position))
     }
