@@ -12,7 +12,7 @@ use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Severity;
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::Machine;
-use evermill_core::command::{Command, DispatchId, Effect, Fence, Ms, OutcomeRun};
+use evermill_core::command::{Command, Decision, DispatchId, Effect, Fence, Ms, OutcomeRun};
 use evermill_core::dag::Dag;
 use evermill_core::row::{Row, Table};
 use evermill_store::{Batch, Committer, Store, StoreError};
@@ -41,6 +41,13 @@ pub(crate) struct Booted {
     pub(crate) stored_files: BTreeSet<String>,
 }
 
+type Resumed = (
+    BTreeMap<String, Version>,
+    BTreeSet<String>,
+    Machine,
+    Decision,
+);
+
 /// What a boot has to know.
 pub(crate) struct Boot<'a> {
     pub(crate) data_dir: &'a Path,
@@ -49,6 +56,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) incarnation: u32,
     /// The stop before was a crash: events in flight are suspects (C6).
     pub(crate) unclean: bool,
+    /// Makes bundles ready for workers.
+    pub(crate) unpacks: bool,
 }
 
 impl Boot<'_> {
@@ -57,19 +66,7 @@ impl Boot<'_> {
         fp!("open.store_opened");
         let fence = store.claim(0)?;
         fp!("open.claimed");
-        let (versions, stored_files) = self.versions(store)?;
-        let rows = machine_rows(store)?;
-        fp!("open.loaded");
-        let dags: BTreeMap<String, Arc<Dag>> = versions
-            .iter()
-            .map(|(hash, known)| (hash.clone(), Arc::clone(&known.dag)))
-            .collect();
-        let core_fence = Fence {
-            epoch: store.header().epoch,
-            incarnation: self.incarnation,
-        };
-        let (machine, decision) = Machine::resume(core_fence, self.now, self.unclean, rows, &dags)
-            .map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        let (versions, stored_files, machine, decision) = self.resume(store)?;
         fp!("open.resumed");
         if !decision.writes.is_empty() {
             let writes = decision.writes;
@@ -88,8 +85,26 @@ impl Boot<'_> {
         })
     }
 
+    /// Loads everything and builds the machine; nothing is written.
+    pub(crate) fn resume(&self, store: &mut dyn Store) -> Result<Resumed, OpenError> {
+        let (versions, stored_files) = self.versions(store)?;
+        let rows = machine_rows(store)?;
+        fp!("open.loaded");
+        let dags = versions
+            .iter()
+            .map(|(hash, known)| (hash.clone(), Arc::clone(&known.dag)));
+        let dags: BTreeMap<String, Arc<Dag>> = dags.collect();
+        let fence = Fence {
+            epoch: store.header().epoch,
+            incarnation: self.incarnation,
+        };
+        let (machine, decision) = Machine::resume(fence, self.now, self.unclean, rows, &dags)
+            .map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        Ok((versions, stored_files, machine, decision))
+    }
+
     /// Compiles every stored version and unpacks its bundle where that is missing.
-    pub(crate) fn versions(
+    fn versions(
         &self,
         store: &mut dyn Store,
     ) -> Result<(BTreeMap<String, Version>, BTreeSet<String>), OpenError> {
@@ -121,6 +136,21 @@ impl Boot<'_> {
         let mut pools = self.pools;
         let (dag, outline) = manifest::compile(&stored, declared, hash.to_owned(), &mut pools)
             .map_err(|faults| wrong(faults.iter().map(ToString::to_string).collect()))?;
+        if self.unpacks {
+            self.unpack(hash, &stored, files)?;
+        }
+        Ok(Version {
+            dag: Arc::new(dag),
+            outline: Arc::new(outline),
+        })
+    }
+
+    fn unpack(
+        &self,
+        hash: &str,
+        stored: &Manifest,
+        files: &BTreeMap<String, Bytes>,
+    ) -> Result<(), OpenError> {
         let with_content = |file: &evermill_contract::manifest::BundleFile| {
             let content = files.get(&file.sha256);
             content.map(|content| File {
@@ -135,10 +165,7 @@ impl Boot<'_> {
             doing: format!("unpacking a bundle into {}", folder.display()),
             cause,
         })?;
-        Ok(Version {
-            dag: Arc::new(dag),
-            outline: Arc::new(outline),
-        })
+        Ok(())
     }
 }
 
@@ -153,7 +180,7 @@ fn load(store: &mut dyn Store, table: Table) -> Result<Vec<Row>, StoreError> {
 }
 
 /// The rows that belong to the machine.
-pub(crate) fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
+fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
     let engines_own = [Table::Version, Table::Bundle, Table::Dedup];
     let mut rows = Vec::new();
     for table in Table::ALL
@@ -170,9 +197,10 @@ pub(crate) fn start_committer(
     store: Box<dyn Store>,
     input: crossbeam_channel::Sender<Input>,
 ) -> Result<Committer, StoreError> {
+    let epoch = store.header().epoch;
     Committer::start(store, failpoint::hook(), move |event| {
         // The shard is gone only when nobody waits for the store.
-        drop(input.send(Input::Store(event)));
+        drop(input.send(Input::Store(epoch, event)));
     })
 }
 
@@ -242,7 +270,7 @@ impl Shard {
     /// Ends every attempt and the committer; `None` when the engine is to end meanwhile. Returns
     /// what has to be looked at afterwards.
     fn let_go(&mut self) -> Option<Kept> {
-        self.decision = evermill_core::command::Decision::default();
+        self.decision = Decision::default();
         self.performed = 0;
         self.unsealed = false;
         let mut kept = Kept::default();
@@ -271,7 +299,7 @@ impl Shard {
                 Ok(Input::Request(Request::Halt)) => halt = true,
                 Ok(input @ Input::Request(_)) => kept.inputs.push(input),
                 Ok(Input::Source(key, input)) => self.old_source_input(key, input, &mut kept),
-                Ok(Input::Committed(..) | Input::Store(_)) | Err(_) => {}
+                Ok(Input::Committed(..) | Input::Store(..)) | Err(_) => {}
             }
         }
         (!halt).then_some(kept)
@@ -331,6 +359,7 @@ impl Shard {
             incarnation: self.machine.fence().incarnation + 1,
             // Our own attempts were ended one by one: nobody is a suspect.
             unclean: false,
+            unpacks: true,
         };
         let booted = boot.boot(&mut *store);
         let committer = booted

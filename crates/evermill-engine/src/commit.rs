@@ -97,6 +97,9 @@ impl Shard {
             "commit.answered",
             return Flow::Reload("a failpoint says so".to_owned())
         );
+        if !self.groups.waits(number) {
+            return Flow::Go;
+        }
         match result {
             Ok(_) => {
                 self.reloads_in_a_row = 0;
@@ -118,7 +121,11 @@ impl Shard {
         }
     }
 
-    pub(crate) fn store_says(&mut self, event: evermill_store::Event) -> Flow {
+    pub(crate) fn store_says(&mut self, epoch: u64, event: evermill_store::Event) -> Flow {
+        if epoch != self.machine.fence().epoch {
+            // An opening that is over.
+            return Flow::Go;
+        }
         match event {
             evermill_store::Event::Full => {
                 let text = "the disk is full: nothing new is read until space returns";

@@ -185,7 +185,7 @@ impl Shard {
         let stopping = std::thread::spawn(move || committer.stop());
         while !stopping.is_finished() {
             let heard = self.world.inbox.recv_timeout(limits::DRAIN_TICK);
-            if let Ok(Input::Store(event)) = heard {
+            if let Ok(Input::Store(_, event)) = heard {
                 self.notice(Severity::Error, &format!("the store says: {event:?}"));
             }
         }

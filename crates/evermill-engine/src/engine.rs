@@ -47,6 +47,7 @@ impl Engine {
             now: clock.now_ms(),
             incarnation: 0,
             unclean: !store.header().clean,
+            unpacks: true,
         };
         let booted = boot.boot(&mut *store)?;
         let (input, inbox) = bounded::<Input>(limits::INPUTS_QUEUED);

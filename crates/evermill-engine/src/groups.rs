@@ -61,6 +61,11 @@ impl Groups {
         self.queue.is_empty()
     }
 
+    /// Whether this group still waits; one of a dropped machine does not.
+    pub(crate) fn waits(&self, number: u64) -> bool {
+        self.queue.iter().any(|group| group.number == number)
+    }
+
     pub(crate) fn push(&mut self, group: Group) {
         self.submitted += usize::from(!group.durable);
         self.queue.push_back(group);

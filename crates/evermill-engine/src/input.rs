@@ -21,8 +21,8 @@ pub(crate) enum Input {
     Worker(WorkerEvent),
     /// A group was answered, by its number.
     Committed(u64, Result<CommitId, CommitError>),
-    /// The committer has something to say besides.
-    Store(evermill_store::Event),
+    /// The committer of this boot epoch has something to say besides.
+    Store(u64, evermill_store::Event),
     /// From a handle.
     Request(Request),
 }

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use evermill_core::Machine;
-use evermill_core::command::Fence;
 use evermill_store::Store;
 
-use crate::boot::{Boot, machine_rows};
+use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::open::OpenError;
@@ -29,18 +27,9 @@ impl Engine {
             now,
             incarnation: 0,
             unclean: false,
+            unpacks: false,
         };
-        let (versions, _) = boot.versions(store)?;
-        let dags = versions
-            .iter()
-            .map(|(hash, known)| (hash.clone(), known.dag.clone()))
-            .collect();
-        let fence = Fence {
-            epoch: store.header().epoch,
-            incarnation: 0,
-        };
-        let (machine, _) = Machine::resume(fence, now, false, machine_rows(store)?, &dags)
-            .map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        let (versions, _, machine, _) = boot.resume(store)?;
         let runs = machine.runs().map(|run| {
             let outline = versions.get(&run.version).map(|known| &known.outline);
             let sources = outline

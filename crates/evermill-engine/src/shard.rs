@@ -246,7 +246,7 @@ impl Shard {
                 Flow::Go
             }
             Input::Committed(number, result) => self.committed(number, result),
-            Input::Store(event) => self.store_says(event),
+            Input::Store(epoch, event) => self.store_says(epoch, event),
             Input::Request(request) => self.request(request),
         }
     }
