@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any, Dict, List
 
-from . import _frames, _worker
+from . import _frames, _runtime, _worker
 
 #: An import that takes longer than this ends the fork server; the engine goes on without it.
 _PRELOAD_SECONDS_MAX = 60
@@ -134,8 +134,6 @@ def preload(wanted: Dict[str, Any]) -> Dict[str, Any]:
     # The default action ends this process, whatever the import is doing.
     signal.alarm(_PRELOAD_SECONDS_MAX)
     try:
-        from . import _runtime
-
         _runtime.load_program(wanted["entry"], wanted["dag"], wanted["task"], wanted["folder"])
     except BaseException as raised:
         error = "".join(traceback.format_exception_only(type(raised), raised)).strip()

@@ -48,6 +48,10 @@ pub trait Executor: Send {
     /// How many slots there are; they are `Slot(0)..Slot(slots)`.
     fn slots(&self) -> u16;
 
+    /// Tells ahead of time what will be dispatched, so that workers that start from now on have its
+    /// file imported already. Only a hint: what fails here fails, and is told, when it runs.
+    fn prepare(&mut self, _task: &TaskRef) {}
+
     /// Hands a dispatch to a slot. A slot holds up to [`limits::DISPATCHES_PER_SLOT_MAX`]: one
     /// that runs and one queued behind it, so that the worker never idles. A slot that is still
     /// starting keeps its dispatches until it is ready.
@@ -149,7 +153,8 @@ pub enum WorkerEvent {
         cause: Death,
         /// The dispatch that ran, if any did.
         token: Option<Token>,
-        /// Highest member that had started, read from the shared page; None if none had.
+        /// Highest member that had started, read from the shared page; None if none had. Under
+        /// [`Death::Timeout`] it is the one that ran out of time, and has its outcome.
         started: Option<u32>,
         /// How many members, from 0, had their outcome reported. Members `reported..=started`
         /// are suspects (W3); those after `started` never ran.

@@ -9,12 +9,12 @@ use crossbeam_channel::{Sender, bounded};
 use evermill_contract::worker::frame::Kind;
 use evermill_contract::worker::wire::{encode_answer, small};
 use evermill_contract::worker::{
-    Answer, Death, Dispatch, Events, Executor, Slot as SlotId, Token, WorkerEvent,
+    Answer, Death, Dispatch, Events, Executor, Slot as SlotId, TaskRef, Token, WorkerEvent,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::Signal;
 
-use crate::config::PoolConfig;
+use crate::config::{PoolConfig, Preload};
 use crate::output::Output;
 use crate::server::{signal_group, spawn};
 use crate::slot::{Kill, Slot};
@@ -86,6 +86,22 @@ impl PythonPool {
 impl Executor for PythonPool {
     fn slots(&self) -> u16 {
         self.shared.config.slots
+    }
+
+    fn prepare(&mut self, task: &TaskRef) {
+        let TaskRef {
+            entry,
+            folder,
+            dag,
+            task,
+            ..
+        } = task.clone();
+        self.shared.tell(Message::Prepare(Preload {
+            entry,
+            folder,
+            dag,
+            task,
+        }));
     }
 
     fn dispatch(&mut self, slot: SlotId, dispatch: Dispatch) {

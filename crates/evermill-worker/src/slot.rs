@@ -45,8 +45,9 @@ pub(crate) struct InFlight {
     pub(crate) members: u32,
     pub(crate) reported: u32,
     pub(crate) timeout_ns: Option<u64>,
-    /// The member for which the worker was last asked to send what it has.
-    pub(crate) urged: Option<u32>,
+    /// The member for which the worker was last asked to send what it has, and how long that
+    /// member had run by then, in nanoseconds.
+    pub(crate) urged: Option<(u32, u64)>,
 }
 
 /// A kill under way.

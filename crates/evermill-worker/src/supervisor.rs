@@ -16,6 +16,7 @@ use evermill_contract::worker::{Death, LogOrigin, Slot as SlotId, WorkerEvent};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal};
 
+use crate::config::Preload;
 use crate::connection;
 use crate::output::Output;
 use crate::page::Page;
@@ -40,6 +41,8 @@ pub(crate) enum Message {
     },
     /// An event that the engine's thread caused.
     Emit(Box<WorkerEvent>),
+    /// What will be dispatched.
+    Prepare(Preload),
     /// Shutdown has begun.
     Close,
     /// The pool was dropped.
@@ -50,6 +53,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A fork server that lived this long has proved itself.
 const PROVEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Imports that are remembered for the next fork server.
+const PRELOADS_MAX: usize = 64;
 
 /// A worker that was asked for.
 struct Forking {
@@ -63,6 +69,8 @@ struct Running {
     server: Server,
     since: Instant,
     ready: bool,
+    /// Imports that it was asked for and has not answered.
+    importing: usize,
     forking: HashMap<u32, Forking>,
     /// Where to tell how a worker ended.
     ends: HashMap<u32, Sender<Death>>,
@@ -78,6 +86,9 @@ pub(crate) struct Supervisor {
     empty: BTreeMap<SlotId, Instant>,
     start_at: Instant,
     backoff: Duration,
+    /// What a fork server imports, oldest first.
+    preloads: Vec<Preload>,
+    /// False once an import has harmed a fork server.
     preload: bool,
     closing: bool,
 }
@@ -86,6 +97,7 @@ impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, inbox: Receiver<Message>) -> Self {
         let now = Instant::now();
         let empty = shared.ids().map(|slot| (slot, now)).collect();
+        let preloads = shared.config.preload.clone();
         Self {
             shared,
             inbox,
@@ -95,6 +107,7 @@ impl Supervisor {
             empty,
             start_at: now,
             backoff: BACKOFF_FIRST,
+            preloads,
             preload: true,
             closing: false,
         }
@@ -176,6 +189,7 @@ impl Supervisor {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Emit(event) => self.shared.emit(*event),
+            Message::Prepare(wanted) => self.prepare(wanted),
             Message::Close => self.closing = true,
             Message::Abandon => {}
             Message::Need { slot, failed } => self.need(slot, failed),
@@ -226,6 +240,7 @@ impl Supervisor {
                     server,
                     since: Instant::now(),
                     ready: false,
+                    importing: 0,
                     forking: HashMap::new(),
                     ends: HashMap::new(),
                 });
@@ -251,11 +266,11 @@ impl Supervisor {
         // What never became a worker is not told by a reader.
         self.empty
             .extend(running.forking.values().map(|forking| (forking.slot, now)));
-        let proven = running.ready && running.since.elapsed() > PROVEN_AFTER;
-        if proven {
+        if running.ready && running.since.elapsed() > PROVEN_AFTER {
             self.backoff = BACKOFF_FIRST;
-        } else if !self.shared.config.preload.is_empty() {
-            // An import may have ended it; workers import for themselves then.
+        }
+        if running.importing > 0 {
+            // The import may have ended it; workers import for themselves then.
             self.preload = false;
         }
         let ended = running.server.end();
@@ -294,15 +309,11 @@ impl Supervisor {
 
     fn greet(&mut self, hello: &Hello) -> Result<(), String> {
         let welcome = hello.welcome()?;
-        let preload = if self.preload {
-            self.shared.config.preload.clone()
-        } else {
-            Vec::new()
-        };
         let running = self.running.as_mut().ok_or("no server")?;
         let mut frames = small(0, Kind::Welcome, &welcome);
-        for wanted in &preload {
+        for wanted in self.preloads.iter().filter(|_| self.preload) {
             frames.extend(small(0, Kind::Preload, wanted));
+            running.importing += 1;
         }
         running
             .server
@@ -312,7 +323,33 @@ impl Supervisor {
         Ok(())
     }
 
+    fn prepare(&mut self, wanted: Preload) {
+        // Any task of a file imports all of it.
+        let same =
+            |known: &Preload| (&known.entry, &known.folder) == (&wanted.entry, &wanted.folder);
+        if self.preloads.iter().any(same) {
+            return;
+        }
+        if self.preloads.len() == PRELOADS_MAX {
+            self.preloads.remove(0);
+        }
+        let frame = small(0, Kind::Preload, &wanted);
+        self.preloads.push(wanted);
+        if let Some(running) = self
+            .running
+            .as_mut()
+            .filter(|running| self.preload && running.ready)
+        {
+            running.importing += 1;
+            // A server that cannot be written to is about to be reported as ended.
+            if running.server.send(&frame, &[]).is_err() {}
+        }
+    }
+
     fn preloaded(&mut self, preloaded: &Preloaded) -> Result<(), String> {
+        if let Some(running) = &mut self.running {
+            running.importing = running.importing.saturating_sub(1);
+        }
         if let Some(error) = &preloaded.error {
             // Not fatal: the worker that needs it meets the same error and reports it per member.
             let text = format!("a DAG file could not be imported ahead of time: {error}\n");

@@ -19,8 +19,10 @@ use crate::slot::Slot;
 const TICK: Duration = Duration::from_millis(20);
 /// Ticks without work before the watch sleeps.
 const IDLE_TICKS: u32 = 50;
-/// A member that runs this long is urged to let outcomes before it go.
+/// A member that runs this long is urged to let go what waits: outcomes before it, output.
 const URGE_AFTER_NS: u64 = 20_000_000;
+/// And again and again: what a task prints while it runs for hours is to be seen.
+const URGE_AGAIN_NS: u64 = 500_000_000;
 /// From TERM to KILL at the end of a shutdown.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -74,8 +76,12 @@ fn look_at(slot: &mut Slot, grace: Duration) {
     let member = running.member;
     if front.timeout_ns.is_some_and(|timeout| ran_ns > timeout) {
         begin_kill(slot, Death::Timeout, Some(member), grace);
-    } else if ran_ns > URGE_AFTER_NS && member > front.reported && front.urged != Some(member) {
-        front.urged = Some(member);
+    } else if ran_ns > URGE_AFTER_NS
+        && front
+            .urged
+            .is_none_or(|(who, at)| who != member || ran_ns > at + URGE_AGAIN_NS)
+    {
+        front.urged = Some((member, ran_ns));
         // The worker may have ended by itself.
         if kill_process(connection.pid, Signal::URG).is_err() {}
     }

@@ -1,13 +1,15 @@
 //! Workers that die, and how: the engine learns who was running, and others go on.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use evermill_contract::worker::{Death, Executor as _, Outcome, Slot, TaskErrorKind, WorkerEvent};
-
+use evermill_contract::worker::{
+    Death, Executor as _, Outcome, Slot, TaskErrorKind, TaskRef, WorkerEvent,
+};
 use evermill_worker::Preload;
 
-use crate::rig::{Rig, config, wait_for};
+use crate::rig::{Rig, config, python, wait_for};
 
 #[test]
 fn leaving_and_crashing_name_the_suspects() {
@@ -132,27 +134,56 @@ fn a_lost_fork_server_is_replaced() {
     assert_eq!(rig.run(dispatch).letters(), ".");
 }
 
+const PRELOADED: &str = "
+import os, evermill
+from evermill import task
+imported_by = os.getpid()
+
+@task
+def who(event):
+    return imported_by
+
+@evermill.dag
+def preloaded():
+    who(evermill.kafka('t'))
+";
+
 #[test]
 fn a_preloaded_file_is_imported_once_for_all_workers() {
     let folder = tempfile::tempdir().unwrap();
     let entry = folder.path().join("preloaded.py");
-    let dag = "import os, evermill\nfrom evermill import task\nimported_by = os.getpid()\n\
-               @task\ndef who(event):\n    return imported_by\n\
-               @evermill.dag\ndef preloaded():\n    who(evermill.kafka('t'))\n";
-    std::fs::write(&entry, dag).unwrap();
+    std::fs::write(&entry, PRELOADED).unwrap();
     let mut config = config(2);
     config.preload = vec![preload(&entry)];
     let mut rig = Rig::with(config);
-    let mut who = Vec::new();
-    for slot in [0, 1] {
-        let mut dispatch = rig.members("who", 1);
-        dispatch.task.entry = entry.to_str().unwrap().into();
-        dispatch.task.dag = "preloaded".into();
-        let token = dispatch.token;
-        rig.pool.dispatch(Slot(slot), dispatch);
-        who.push(rig.report(token).result(0));
-    }
-    assert_eq!(who[0], who[1]);
+    assert_eq!(importer(&mut rig, &entry, 0), importer(&mut rig, &entry, 1));
+}
+
+#[test]
+fn what_was_prepared_is_imported_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let entry = folder.path().join("preloaded.py");
+    std::fs::write(&entry, PRELOADED).unwrap();
+    // An interpreter that waits until it may start.
+    let (script, go) = (folder.path().join("python"), folder.path().join("go"));
+    let text = format!(
+        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.01; done\nexec {} \"$@\"\n",
+        go.display(),
+        python().display()
+    );
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut config = config(2);
+    config.interpreter = script;
+    let mut rig = Rig::cold(config);
+    let task = rig.members("who", 1).task;
+    rig.pool.prepare(&TaskRef {
+        entry: entry.to_str().unwrap().into(),
+        dag: "preloaded".into(),
+        ..task
+    });
+    std::fs::write(go, "").unwrap();
+    assert_eq!(importer(&mut rig, &entry, 0), importer(&mut rig, &entry, 1));
 }
 
 #[test]
@@ -235,6 +266,16 @@ fn stands_in_for_an_engine() {
     loop {
         std::thread::park();
     }
+}
+
+/// Which process imported the file that a worker runs.
+fn importer(rig: &mut Rig, entry: &Path, slot: u16) -> String {
+    let mut dispatch = rig.members("who", 1);
+    dispatch.task.entry = entry.to_str().unwrap().into();
+    dispatch.task.dag = "preloaded".into();
+    let token = dispatch.token;
+    rig.pool.dispatch(Slot(slot), dispatch);
+    rig.report(token).result(0)
 }
 
 fn preload(entry: &Path) -> Preload {
