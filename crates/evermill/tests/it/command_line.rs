@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 
-use crate::process::{Place, Running, eventually};
+use crate::process::{Place, Running};
 
 const CHAIN: &str = r#"
 import evermill
@@ -151,11 +151,8 @@ fn ps_asks_the_running_engine_through_a_socket_of_its_owner_alone() {
     running.wait_for_lines("waiting", 1);
     let socket = place.data_dir().join("control.sock");
     assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    let runs = eventually("the activation is counted", || {
-        Some(place.ps()).filter(|runs| runs[0]["in"] == 1)
-    });
-    assert_eq!(runs.len(), 1);
-    assert_eq!((&runs[0]["dag"], &runs[0]["state"]), (&"slow".into(), &"running".into()), "{runs:?}");
+    let run = place.wait_for_run(|run| run["in"] == 1);
+    assert_eq!((&run["dag"], &run["state"]), (&"slow".into(), &"running".into()), "{run}");
     let table = place.finish(["ps"]);
     assert!(table.stdout.starts_with("DAG") && table.stdout.contains("slow"), "{}", table.stdout);
     running.signal(Signal::TERM);
@@ -191,7 +188,7 @@ fn a_second_signal_ends_the_process_at_once() {
     let running = Running::start(&mut place.evermill(arguments));
     running.wait_for_lines("waiting", 1);
     running.signal(Signal::INT);
-    eventually("it drains", || place.ps().first().filter(|run| run["state"] == "draining").map(drop));
+    place.wait_for_run(|run| run["state"] == "draining");
     running.signal(Signal::INT);
     assert_eq!(running.end().code(), 130);
 }

@@ -58,7 +58,12 @@ impl Place {
 
     /// Waits until a run looks as wanted, and returns it; the only one there is.
     pub(crate) fn wait_for_run(&self, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually("the run looks as wanted", || self.ps().into_iter().find(|run| wanted(run)))
+        eventually("the run looks as wanted", || {
+            // Before the engine has made its directory there is nothing to ask.
+            let ended = self.finish(["ps", "--json"]);
+            let runs = if ended.code() == 0 { ended.json() } else { Vec::new() };
+            runs.into_iter().find(|run| wanted(run))
+        })
     }
 
     /// Waits until every source has found its positions.

@@ -297,7 +297,9 @@ mod tests {
             run.done = 1;
         });
         assert!(counters[0].contains("not conserved"), "{counters:?}");
-        let read = faults(|ledger, _, _| drop(ledger.insert(("t/0".to_owned(), 1), 9)));
+        let read = faults(|ledger, _, _| {
+            ledger.insert(("t/0".to_owned(), 1), 9);
+        });
         assert!(read[0].contains("message 9 was read as 1"), "{read:?}");
     }
 }
