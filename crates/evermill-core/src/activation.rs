@@ -45,6 +45,8 @@ pub(crate) enum Standing {
     },
     /// Started under `on_interrupt = "fail"`; found at resume it means: interrupted (C4).
     Started { failures: u32 },
+    /// What was on record as started came back unstarted.
+    Returned,
     /// Not ended, but failed before: the tries count.
     Tried {
         failures: u32,
@@ -280,6 +282,7 @@ fn encode_entries(out: &mut Writer, entries: &[Entry]) {
                     .option_bytes(error.as_ref());
             }
             Standing::Started { failures } => drop(out.byte(6).int(u64::from(*failures))),
+            Standing::Returned => drop(out.byte(8)),
             Standing::Tried {
                 failures,
                 interruptions,
@@ -334,6 +337,7 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
             6 => Standing::Started {
                 failures: body.small()?,
             },
+            8 => Standing::Returned,
             7 => Standing::Tried {
                 failures: body.small()?,
                 interruptions: body.small()?,

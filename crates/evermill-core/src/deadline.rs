@@ -1,6 +1,5 @@
 //! Deadlines (W13): counted once, cancelling nothing.
 
-use crate::activation::OutcomeMember;
 use crate::bits;
 use crate::command::{Decision, Effect, Ms};
 use crate::machine::{Machine, Timer};
@@ -30,14 +29,7 @@ impl Machine {
             let m = &mut wave.members[member as usize];
             if overdue && !m.late && !bits::get(&wave.left, member) {
                 m.late = true;
-                missed.push(OutcomeMember {
-                    lane: m.key.lane.lane,
-                    position: m.key.position,
-                    child: m.key.child,
-                    round: m.round,
-                    late: true,
-                    entries: Vec::new(),
-                });
+                missed.push(m.outcome(Vec::new()));
             }
         }
         let (run, count) = (wave.run, missed.len() as u32);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::activation::{self, Held, ParkReason};
 use crate::bits;
-use crate::command::{Decision, LaneId, Ms, RunState};
+use crate::command::{Decision, LaneId, Ms};
 use crate::dag::{OnFailure, Order, TaskKind};
 use crate::limits;
 use crate::machine::{Machine, Timer};
@@ -270,12 +270,13 @@ impl Machine {
         let Some(queue) = run.scopes.get_mut(&scope) else {
             return;
         };
+        let was_blocked = queue.blocked.remove(&seq);
         let moved = queue.settle(seq);
         if queue.is_empty() {
             run.scopes.remove(&scope);
             return;
         }
-        if moved {
+        if moved || was_blocked {
             let ix = run.ix;
             self.give_turns_after(scope, ix, seq);
         }
@@ -461,6 +462,7 @@ impl Machine {
         }
         let wave = self.waves[ix as usize].take().expect("just looked at");
         self.free_waves.push(ix);
+        self.alone -= u32::from(wave.alone);
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
         run.waves -= 1;
         for node in bits::ones(&wave.queued) {

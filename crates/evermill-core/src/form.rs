@@ -52,6 +52,7 @@ impl Machine {
             .is_none_or(|max| active < u64::from(max));
         run.accepts()
             && below_max
+            && self.alone == 0
             && run.waiting < limits::MATERIALISED_MAX
             && (live < limits::WAVES_PER_LANE_EAGER || idle_slot)
     }
@@ -99,7 +100,6 @@ impl Machine {
     ) -> Option<usize> {
         let lane = self.runs.get_mut(&id.run)?.lane(id)?;
         let first = lane.pending.front()?.position;
-        let live = lane.segments.iter().any(|s| s.wave.is_some());
         let suspect = lane
             .suspects
             .range(..=first)
@@ -115,9 +115,6 @@ impl Machine {
         if suspect.stops + 1 >= limits::SUSPECT_STOPS_MAX {
             let alone_now = self.waves.iter().all(Option::is_none);
             return alone_now.then_some(1);
-        }
-        if live && lane.segments.iter().filter(|s| s.wave.is_some()).count() > 1 {
-            return None;
         }
         let in_range = lane.pending.partition_point(|e| e.position <= suspect.last);
         Some(size.min(in_range.div_ceil(2)).max(1))
@@ -212,6 +209,7 @@ impl Machine {
                 track_suspects(lane, &mut wave, out);
             }
             bind_sources(&mut wave, source);
+            self.alone += u32::from(wave.alone);
             wave_ix = place(&mut self.waves, &mut self.free_waves, wave);
             lane.segments.push_back(Segment {
                 wave: Some(wave_ix),
@@ -351,6 +349,10 @@ fn track_suspects(lane: &mut Lane, wave: &mut Wave, out: &mut Decision) {
         ours.encode(),
     );
     wave.suspect = Some((lane.id, first));
+    wave.alone = stops + 1 >= limits::SUSPECT_STOPS_MAX;
+    if lane.probation == 0 {
+        lane.leave_probation(out);
+    }
 }
 
 pub(crate) fn place(waves: &mut Vec<Option<Wave>>, free: &mut Vec<u32>, wave: Wave) -> u32 {

@@ -67,6 +67,7 @@ fn entries() -> Vec<Entry> {
             error: None,
         },
         Standing::Started { failures: 1 },
+        Standing::Returned,
         Standing::Tried {
             failures: 1,
             interruptions: 2,

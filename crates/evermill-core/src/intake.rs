@@ -132,6 +132,7 @@ impl Machine {
     pub(crate) fn caught_up(&mut self, id: LaneId) {
         if let Some(lane) = self.runs.get_mut(&id.run).and_then(|run| run.lane(id)) {
             lane.caught_up = true;
+            self.dirty_lanes.insert(id);
             self.dirty_runs.insert(id.run);
         }
     }

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use crate::activation::Entry;
 use crate::bits;
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::command::{ActivationKey, Event, LaneId};
+use crate::command::{ActivationKey, Decision, Event, LaneId};
 use crate::limits;
+use crate::row::{Key, Table, Write};
 use crate::wave::Wave;
 
 /// Format number of lane rows.
@@ -126,6 +127,16 @@ pub(crate) struct Suspect {
 }
 
 impl Suspect {
+    /// Everything that may have been in flight at a stop of which nothing is on record.
+    pub(crate) const fn first_window() -> Self {
+        Self {
+            last: u64::MAX,
+            count: limits::PROBATION_EVENTS as u32,
+            stops: 1,
+            in_flight: false,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Writer::new(SUSPECT_FORMAT);
         out.int(self.last)
@@ -219,6 +230,15 @@ impl Lane {
             overdue: BTreeSet::new(),
             changed: false,
             linger: None,
+        }
+    }
+
+    /// C6: the first window is through; what is still marked, and not in flight, is cleared.
+    pub(crate) fn leave_probation(&mut self, out: &mut Decision) {
+        self.probation = 0;
+        for first in std::mem::take(&mut self.suspects).into_keys() {
+            let key = Key::numbered(self.id.run, self.id.lane, &[first]);
+            out.writes.push(Write::Delete(Table::Suspect, key));
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Machine {
     pub(crate) hungry: BTreeSet<LaneId>,
     /// Materialised activations to put back into waves at the end of this command.
     pub(crate) releases: Vec<ActivationKey>,
+    /// Live waves that must be alone in the shard (C6).
+    pub(crate) alone: u32,
     /// Runs that failed under this command: they stop once it is worked off.
     pub(crate) stopping: Vec<RunIx>,
     /// Members touched while another wave was worked on: slot, wave id, member.
@@ -153,6 +155,7 @@ impl Machine {
             dirty_lanes: BTreeSet::new(),
             hungry: BTreeSet::new(),
             releases: Vec::new(),
+            alone: 0,
             stopping: Vec::new(),
             revisit: Vec::new(),
             refused: 0,
@@ -184,7 +187,7 @@ impl Machine {
             } => {
                 self.outcomes(dispatch, fence, runs, out);
             }
-            Command::Finished { dispatch, fence } => self.finished(dispatch, fence),
+            Command::Finished { dispatch, fence } => self.finished(dispatch, fence, out),
             Command::Died {
                 dispatch,
                 fence,
@@ -272,6 +275,9 @@ impl Machine {
                     lane: id,
                     position: low,
                 });
+            }
+            if lane.probation > 0 && lane.caught_up && lane.events == 0 {
+                lane.leave_probation(out);
             }
             let room = lane.has_room() && !full;
             if lane.open && room != lane.credit {

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::machine::{Machine, Timer, put};
 use crate::row::{Key, Table, Write};
 use crate::run::Run;
-use crate::wave::{Row, Wave};
+use crate::wave::{Member, Row, Wave};
 
 /// What one report changed in one wave.
 struct Touched {
@@ -274,23 +274,29 @@ impl Machine {
             }
             let mut entries = Vec::new();
             wave.standings(node, member, &mut entries);
-            let m = &wave.members[member as usize];
-            members.push(OutcomeMember {
-                lane: m.key.lane.lane,
-                position: m.key.position,
-                child: m.key.child,
-                round: m.round,
-                late: m.late,
-                entries,
-            });
+            members.push(wave.members[member as usize].outcome(entries));
         }
         wave.write_row(members, out);
     }
 
-    /// C4: attempts that may run only once are on record as started before they are sent.
+    /// C4: attempts that may run only once are on record as started before they are sent, and
+    /// taken off the record if they come back unstarted.
     pub(crate) fn record_starts(&mut self, dispatch: &Dispatch, out: &mut Decision) {
+        let slots: Vec<Slot> = dispatch.slots.clone();
+        self.record_standing(dispatch.task, &slots, out, |failures| Standing::Started {
+            failures,
+        });
+    }
+
+    fn record_standing(
+        &mut self,
+        task: u16,
+        slots: &[Slot],
+        out: &mut Decision,
+        standing: impl Fn(u32) -> Standing,
+    ) {
         let mut waves: BTreeMap<u32, Vec<OutcomeMember>> = BTreeMap::new();
-        for slot in &dispatch.slots {
+        for slot in slots {
             let wave = self.wave(slot.wave);
             let m = &wave.members[wave.member_of(slot.node, slot.at) as usize];
             let instance = wave
@@ -301,31 +307,27 @@ impl Machine {
                 .trials
                 .get(&(slot.node, slot.at))
                 .map_or(0, |t| t.failures);
-            let standing = Standing::Started { failures };
-            waves.entry(slot.wave).or_default().push(OutcomeMember {
-                lane: m.key.lane.lane,
-                position: m.key.position,
-                child: m.key.child,
-                round: m.round,
-                late: m.late,
-                entries: vec![Entry {
-                    task: dispatch.task,
-                    instance,
-                    standing,
-                }],
-            });
+            let entry = Entry {
+                task,
+                instance,
+                standing: standing(failures),
+            };
+            waves
+                .entry(slot.wave)
+                .or_default()
+                .push(m.outcome(vec![entry]));
         }
         for (ix, members) in waves {
             self.wave_mut(ix).write_row(members, out);
         }
     }
 
-    pub(crate) fn finished(&mut self, id: DispatchId, fence: Fence) {
+    pub(crate) fn finished(&mut self, id: DispatchId, fence: Fence, out: &mut Decision) {
         if fence != self.fence {
             return;
         }
         if let Some(dispatch) = self.end_dispatch(id) {
-            self.give_back(&dispatch, None);
+            self.give_back(&dispatch, None, out);
         }
     }
 
@@ -347,7 +349,7 @@ impl Machine {
         let suspect = started.filter(|&index| {
             (index as usize) < dispatch.slots.len() && bits::get(&dispatch.outstanding, index)
         });
-        self.give_back(&dispatch, suspect);
+        self.give_back(&dispatch, suspect, out);
         let Some(index) = suspect else { return };
         let slot = dispatch.slots[index as usize];
         let wave = self.wave_mut(slot.wave);
@@ -393,11 +395,17 @@ impl Machine {
     }
 
     /// Unreported members go back uncounted, except the suspect.
-    fn give_back(&mut self, dispatch: &Dispatch, suspect: Option<u32>) {
-        for index in bits::ones(&dispatch.outstanding) {
-            if Some(index) != suspect {
-                self.make_runnable(dispatch.slots[index as usize]);
-            }
+    fn give_back(&mut self, dispatch: &Dispatch, suspect: Option<u32>, out: &mut Decision) {
+        let back: Vec<Slot> = bits::ones(&dispatch.outstanding)
+            .filter(|&index| Some(index) != suspect)
+            .map(|index| dispatch.slots[index as usize])
+            .collect();
+        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
+        if spec.on_interrupt == OnInterrupt::Fail {
+            self.record_standing(dispatch.task, &back, out, |_| Standing::Returned);
+        }
+        for slot in back {
+            self.make_runnable(slot);
         }
     }
 
@@ -493,6 +501,20 @@ impl Machine {
             .and_then(|(s, _)| s.due());
         if due.is_none_or(|due: Ms| due <= now) {
             self.releases.push(key);
+        }
+    }
+}
+
+impl Member {
+    /// What an outcome row says of it.
+    pub(crate) fn outcome(&self, entries: Vec<Entry>) -> OutcomeMember {
+        OutcomeMember {
+            lane: self.key.lane.lane,
+            position: self.key.position,
+            child: self.key.child,
+            round: self.round,
+            late: self.late,
+            entries,
         }
     }
 }

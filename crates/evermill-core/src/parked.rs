@@ -45,11 +45,7 @@ impl Machine {
                 .push(Write::Delete(Table::Activation, activation::row_key(key)));
             self.dirty_runs.insert(ix);
             if let Some((scope, seq)) = held.scope {
-                if let Some(queue) = run.scopes.get_mut(&scope) {
-                    queue.blocked.remove(&seq);
-                }
                 self.leave_scope(ix, scope, seq);
-                self.give_turns_after(scope, ix, seq);
             }
         }
     }

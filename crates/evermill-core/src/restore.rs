@@ -131,6 +131,7 @@ impl Machine {
                     wave.restore_end(node, at, Row::Failed);
                 }
             }
+            Standing::Returned => {}
             Standing::Tried {
                 failures,
                 interruptions,

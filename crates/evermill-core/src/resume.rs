@@ -97,6 +97,9 @@ impl Machine {
             machine.resume_outcome(row, &mut activations, &mut live, &mut out)?;
         }
         machine.keep_live_rows(live, &mut out);
+        if unclean {
+            machine.suspect_first_windows(&mut out);
+        }
         machine.resume_activations(activations);
         machine.register_below_low();
         machine.pump(&mut out);
@@ -197,6 +200,24 @@ impl Machine {
         lane.probation = limits::PROBATION_EVENTS;
         lane.suspects.insert(first, suspect);
         Ok(())
+    }
+
+    /// Nothing says what was in flight at a first unclean stop: it may have been anything in the
+    /// first window of each lane.
+    fn suspect_first_windows(&mut self, out: &mut Decision) {
+        for lane in self
+            .runs
+            .values_mut()
+            .flat_map(|run| run.lanes.values_mut())
+        {
+            if lane.suspects.is_empty() && lane.cursor.replay.is_none() {
+                let window = Suspect::first_window();
+                let low = lane.cursor.low;
+                let key = Key::numbered(lane.id.run, lane.id.lane, &[low]);
+                put(out, Table::Suspect, key, window.encode());
+                lane.suspects.insert(low, window);
+            }
+        }
     }
 
     fn resume_signal(&mut self, row: &Row) -> Result<(), ResumeError> {
@@ -393,6 +414,12 @@ fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
         let same = |e: &&mut Entry| e.task == entry.task && e.instance == entry.instance;
         match entries.iter_mut().find(same) {
             Some(old) if is_final(&old.standing) => {}
+            Some(old) if entry.standing == Standing::Returned => {
+                if matches!(old.standing, Standing::Started { .. }) {
+                    old.standing = Standing::Returned;
+                }
+            }
+            Some(old) if old.standing == Standing::Returned => *old = entry,
             Some(old) if rank(&old.standing) > rank(&entry.standing) => {}
             Some(old) => *old = entry,
             None => entries.push(entry),

@@ -120,6 +120,8 @@ pub(crate) struct Wave {
     pub(crate) choices: BTreeMap<(u16, u32), Vec<u16>>,
     /// The loop's `until` said yes (W15).
     pub(crate) until_reached: bool,
+    /// Nothing else may be in flight with it (C6).
+    pub(crate) alone: bool,
     /// A suspect row covers this wave, keyed by this position (C6).
     pub(crate) suspect: Option<(LaneId, u64)>,
     /// Signal waits begun by the last sweep, for the machine to register: (node, member).
@@ -155,6 +157,7 @@ impl Wave {
             lane: None,
             choices: BTreeMap::new(),
             until_reached: false,
+            alone: false,
             suspect: None,
             signal_waits: Vec::new(),
             dag,
@@ -431,12 +434,11 @@ impl Wave {
         (false, true)
     }
 
-    /// Masked members whose every task is final and that have not left.
+    /// Masked members whose every task is final, that await no source, and that have not left.
     pub(crate) fn settled(&self, mask: &[u64]) -> Vec<u64> {
         let steps = self.plan().steps.len() as u16;
-        let first = self.plan().sources as u16;
         let mut settled: Vec<u64> = mask.iter().zip(&self.left).map(|(m, l)| m & !l).collect();
-        for node in first..steps {
+        for node in 0..steps {
             let done = self.row(node, Row::Done);
             for (all, done) in settled.iter_mut().zip(done) {
                 *all &= done;
