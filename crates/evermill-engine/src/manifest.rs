@@ -133,7 +133,7 @@ impl Reader<'_> {
         DagSpec {
             id: declared.id.clone(),
             version,
-            order: order(declared.order),
+            order: self.order(),
             sources: declared.sources.iter().map(source).collect(),
             tasks: declared.tasks.iter().map(|task| self.task(task)).collect(),
             join: join.map_or_else(JoinSpec::default, |join| JoinSpec {
@@ -144,6 +144,29 @@ impl Reader<'_> {
             deadline_ms: declared.deadline_ms,
             max_active_runs: None,
         }
+    }
+
+    /// A source's word goes before its DAG's. The core knows one order for a DAG, so all of its
+    /// sources have to mean the same.
+    fn order(&mut self) -> Order {
+        let own = self.declared.order;
+        let of = |source: &declared::SourceManifest| source.order.unwrap_or(own);
+        let [first, others @ ..] = &self.declared.sources[..] else {
+            return order(own);
+        };
+        for other in others.iter().filter(|other| of(other) != of(first)) {
+            self.faults.push(Fault {
+                file: self.declared.file.clone(),
+                line: other.line,
+                code: "mixed_orders".to_owned(),
+                message: format!(
+                    "DAG '{}': source '{}' keeps another order than source '{}'",
+                    self.declared.id, other.id, first.id
+                ),
+                cure: "give all sources of a DAG the same order".to_owned(),
+            });
+        }
+        order(of(first))
     }
 
     fn task(&mut self, task: &TaskManifest) -> TaskSpec {
