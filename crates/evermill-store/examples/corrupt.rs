@@ -19,8 +19,9 @@ use std::time::Instant;
 
 use campaign::{Counts, Subject};
 
-/// Commits of the stores that are damaged.
-const COMMITS: u64 = 60;
+/// Commits of the killed store, most of them in the log, and of the closed one.
+const KILLED_COMMITS: u64 = 24;
+const CLOSED_COMMITS: u64 = 60;
 
 struct Arguments {
     flips: u64,
@@ -56,8 +57,11 @@ fn arguments() -> Result<Arguments, String> {
     Ok(arguments)
 }
 
+/// A part of a campaign, given a directory to work in.
+type Part<'a> = Box<dyn Fn(&Path) -> Counts + Send + 'a>;
+
 /// Runs the parts on as many threads and adds up.
-fn parallel(parts: Vec<Box<dyn Fn(&Path) -> Counts + Send + '_>>) -> Counts {
+fn parallel(parts: Vec<Part<'_>>) -> Counts {
     let mut counts = Counts::default();
     thread::scope(|scope| {
         let threads: Vec<_> = parts
@@ -92,7 +96,7 @@ fn campaign(name: &str, subject: &Subject, arguments: &Arguments) -> Counts {
     println!("{name} store: {db} bytes of database, {log} bytes of log");
     let half = flips / 2;
     let mut total = Counts::default();
-    let mut run = |what: &str, parts| {
+    let mut run = |what: &str, parts: Vec<Part<'_>>| {
         let start = Instant::now();
         let counts = parallel(parts);
         println!(
@@ -115,7 +119,10 @@ fn campaign(name: &str, subject: &Subject, arguments: &Arguments) -> Counts {
     let stride = if truncate_all { 1 } else { 101 };
     run(
         "truncations",
-        vec![Box::new(|dir| subject.cuts(dir, stride))],
+        vec![
+            Box::new(move |dir| subject.cuts(dir, stride, (0, 2))),
+            Box::new(move |dir| subject.cuts(dir, stride, (1, 2))),
+        ],
     );
     total
 }
@@ -134,9 +141,9 @@ fn main() -> ExitCode {
     );
     let base = tempfile::tempdir_in(ram()).expect("temporary directory");
     let mut total = Counts::default();
-    let killed = Subject::killed(&base.path().join("killed"), COMMITS);
+    let killed = Subject::killed(&base.path().join("killed"), KILLED_COMMITS);
     total.add(campaign("killed", &killed, &arguments));
-    let closed = Subject::closed(&base.path().join("closed"), COMMITS);
+    let closed = Subject::closed(&base.path().join("closed"), CLOSED_COMMITS);
     total.add(campaign("closed", &closed, &arguments));
     for name in total.undetected.iter().chain(&total.panics) {
         println!("  NOT NOTICED: {name}");

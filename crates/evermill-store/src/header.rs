@@ -156,25 +156,3 @@ fn halves(id: StoreId) -> [u64; 2] {
     let number = u128::from_be_bytes(id.0);
     [(number >> 64) as u64, number as u64]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn header_survives_encoding() {
-        let mut header = HeaderRow::new(StoreId(*b"0123456789abcdef"));
-        header.epoch = 3;
-        header.clean = false;
-        header.last = CommitId { epoch: 2, seq: 99 };
-        header.shards.add(17);
-        header.history.closed.add(5);
-        header.history.first_id = 10;
-        header.history.next_id = 12;
-        header.history.rows = Tally { rows: 2, sum: 8 };
-        header.tally_mut(Table::Suspect).add(u64::MAX);
-        header.tally_mut(Table::Run).add(1);
-        assert_eq!(HeaderRow::decode(&header.encode()), Some(header.clone()));
-        assert_eq!(HeaderRow::decode(&header.encode()[1..]), None);
-    }
-}

@@ -6,6 +6,8 @@
 
 mod commit;
 mod file;
+#[cfg(test)]
+mod golden;
 mod history;
 mod load;
 mod log;

@@ -60,7 +60,9 @@ fn what_waits_during_a_commit_goes_into_one_group() {
     let (hook_gate, first) = (Arc::clone(&gate), std::sync::Once::new());
     let hook = Arc::new(move |step| {
         if step == Step::GroupDrained {
-            first.call_once(|| drop(hook_gate.wait()));
+            first.call_once(|| {
+                hook_gate.wait();
+            });
         }
     });
     let committer = Committer::start(store, Some(hook), |_| {}).expect("committer");

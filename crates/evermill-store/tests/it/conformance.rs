@@ -156,6 +156,28 @@ fn stale_fence_is_refused_and_does_not_hold_up_its_group() {
     }
 }
 
+#[cfg(feature = "sabotage")]
+#[test]
+fn sabotage_dropped_fence_check_lets_a_stale_owner_write() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let sabotage = evermill_store::Sabotage {
+        drop_fence_check: true,
+        ..Default::default()
+    };
+    let lock = DirLock::take(dir.path()).expect("lock");
+    let options = Options {
+        sabotage,
+        ..Options::default()
+    };
+    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(lock, options).expect("store"));
+    let old = store.claim(0).expect("claim");
+    store.claim(0).expect("claim again");
+    assert!(
+        store.commit_one(old, vec![]).is_ok(),
+        "the refusals tested above come from the check"
+    );
+}
+
 #[test]
 fn outcome_of_a_commit_is_looked_up_after_a_crash() {
     for place in Place::all() {
@@ -263,7 +285,7 @@ fn deterministic_workload_leaves_the_same_content_everywhere() {
         let fence = store.claim(0).expect("claim");
         for seq in 1..=60 {
             store.commit_one(fence, writes(seq)).expect("commit");
-            if seq % 20 == 0 {
+            if seq.is_multiple_of(20) {
                 store.tend(true).expect("tend");
                 drop(store);
                 store = place.open();

@@ -85,7 +85,7 @@ fn life() {
     for seq in from..from + COMMITS {
         store.commit_one(fence, writes(seq)).expect("commit");
         child::say(&format!("durable {seq}"));
-        store.tend(seq % 5 == 0).expect("tend");
+        store.tend(seq.is_multiple_of(5)).expect("tend");
     }
     store.trim_history(i64::MAX).expect("trim");
     store.close_clean().expect("close");

@@ -12,6 +12,7 @@ mod committing;
 mod conformance;
 mod corruption;
 mod crashing;
+mod format;
 mod locking;
 mod power;
 mod tampering;

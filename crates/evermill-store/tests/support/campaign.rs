@@ -148,10 +148,10 @@ impl Subject {
     fn make(dir: &Path, commits: u64, close: bool) -> Self {
         let mut earlier = Vec::new();
         let mut store = open(dir).expect("new store");
+        let fence = store.claim(0).expect("claim");
         for seq in 1..=commits {
-            let fence = store.claim(0).expect("claim");
             store.commit_one(fence, writes(seq)).expect("commit");
-            if seq % (commits / 6) == 0 && (close || seq <= commits / 3) {
+            if seq.is_multiple_of(commits / 6) && (close || seq <= commits / 3) {
                 // A new life folds the log into the database file.
                 drop(store);
                 store = open(dir).expect("store");
@@ -236,8 +236,8 @@ impl Subject {
 
     /// The log cut at every `stride`-th byte of its last two commits, and around the edges of every
     /// other frame; the database file cut at every `stride`-th byte of its last page and
-    /// after every other page.
-    pub fn cuts(&self, dir: &Path, stride: usize) -> Counts {
+    /// after every other page. `share` is which of how many equal parts of these cases to run.
+    pub fn cuts(&self, dir: &Path, stride: usize, share: (usize, usize)) -> Counts {
         let mut counts = Counts::default();
         let (db, log) = self.sizes();
         let tail = self.tail();
@@ -248,7 +248,7 @@ impl Subject {
             _ => matches!(inside(cut), 0 | 1 | 24 | 25),
         };
         let log_cuts = (0..tail).filter(near).chain((tail..log).step_by(stride));
-        for cut in log_cuts {
+        for cut in log_cuts.skip(share.0).step_by(share.1) {
             let mut files = self.files.clone();
             files.log.truncate(cut);
             self.judge(dir, &files, &format!("log cut at {cut}"), &mut counts);
@@ -257,7 +257,7 @@ impl Subject {
         let db_cuts = (0..last_page)
             .step_by(PAGE)
             .chain((last_page..db).step_by(stride));
-        for cut in db_cuts {
+        for cut in db_cuts.skip(share.0).step_by(share.1) {
             let mut files = self.files.clone();
             files.db.truncate(cut);
             self.judge(dir, &files, &format!("db cut at {cut}"), &mut counts);

@@ -26,11 +26,11 @@ pub fn writes(seq: u64) -> Vec<Write> {
     let turn = Table::ALL[(seq % 12) as usize];
     writes.push(put(turn, 7, &[seq / 24, seq % 24], seq, 40));
     // Rows that need overflow pages, and keys that differ in length only.
-    if seq % 5 == 0 {
+    if seq.is_multiple_of(5) {
         writes.push(put(Table::Activation, lane, &[seq], seq, 20_000));
         writes.push(put(Table::Activation, lane, &[seq, 0], seq, 10));
     }
-    if seq % 4 == 0 {
+    if seq.is_multiple_of(4) {
         let old = Key::numbered(1, lane, &[seq.saturating_sub(6)]);
         writes.push(Write::DeletePrefix(Table::Outcome, old));
         writes.push(Write::Delete(

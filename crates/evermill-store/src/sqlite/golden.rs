@@ -1,0 +1,150 @@
+//! Holds the frozen format against `golden/store-1.txt`: schema, encodings and sums, byte by byte.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use evermill_core::row::{HistoryRow, Key, Table};
+
+use super::history::Segment;
+use super::{file, schema};
+use crate::header::HeaderRow;
+use crate::store::{CommitId, StoreId};
+use crate::sum::{Sums, Tally};
+
+const GOLDEN: &str = include_str!("../../golden/store-1.txt");
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sample_header(store_id: StoreId) -> HeaderRow {
+    let mut header = HeaderRow::new(store_id);
+    header.epoch = 3;
+    header.clean = false;
+    header.last = CommitId { epoch: 2, seq: 99 };
+    header.shards = Tally { rows: 1, sum: 0x11 };
+    header.history.closed = Tally { rows: 2, sum: 0x22 };
+    header.history.open = 2;
+    header.history.first_id = 21;
+    header.history.next_id = 30;
+    header.history.bytes = 1_234;
+    header.history.rows = Tally { rows: 9, sum: 0x33 };
+    for table in Table::ALL {
+        *header.tally_mut(table) = Tally {
+            rows: table as u64,
+            sum: u64::MAX - table as u64,
+        };
+    }
+    header
+}
+
+fn sample_history() -> HistoryRow {
+    HistoryRow {
+        run: 1,
+        lane: 2,
+        settled_ms: -3,
+        first: 4,
+        last: u64::MAX,
+        done: 5,
+        skipped: 6,
+        parked: 7,
+        dropped: 8,
+        body: Bytes::from_static(b"rows"),
+    }
+}
+
+fn sample_segment() -> Segment {
+    Segment {
+        number: 7,
+        first_id: 1,
+        bytes: 600,
+        rows: Tally {
+            rows: 20,
+            sum: 0x44,
+        },
+        oldest_ms: -1,
+        newest_ms: 1_700_000_000_000,
+        spans: BTreeMap::from([((1, 2), (3, 4)), ((1, u32::MAX), (0, u64::MAX))]),
+    }
+}
+
+fn format_1() -> String {
+    let store_id = StoreId(*b"evermill's store");
+    let sums = Sums::new(store_id);
+    let key = |id: &'static [u8]| Key {
+        run: 1,
+        lane: 2,
+        id: Bytes::from_static(id),
+    };
+    let long = key(&[b'k'; 100]);
+    let segment = sample_segment().encode();
+    let lines = [
+        (
+            "first 112 bytes of an empty file",
+            hex(&file::empty_database()[..112]),
+        ),
+        ("store id", store_id.to_string()),
+        (
+            "sum: run 1 lane 2, no id, no body",
+            format!("{:016x}", sums.row(Table::Run, &key(b""), b"")),
+        ),
+        (
+            "sum: state 1 2 \"id\" = \"body\"",
+            format!("{:016x}", sums.row(Table::State, &key(b"id"), b"body")),
+        ),
+        (
+            "sum: outcome 1 2, id of 100 k, body of 300 z",
+            format!("{:016x}", sums.row(Table::Outcome, &long, &[b'z'; 300])),
+        ),
+        (
+            "sum: history row 9",
+            format!("{:016x}", sums.history(9, &sample_history())),
+        ),
+        (
+            "sum: shard 0, token 5, epoch 3",
+            format!("{:016x}", sums.shard(0, 5, 3)),
+        ),
+        ("segment 7", hex(&segment)),
+        (
+            "sum: segment 7",
+            format!("{:016x}", sums.segment(7, &segment)),
+        ),
+        ("header", hex(&sample_header(store_id).encode())),
+        (
+            "sum: header",
+            format!("{:016x}", Sums::header(&sample_header(store_id).encode())),
+        ),
+    ];
+    let mut text = String::from("# Format 1 of the store, see docs/spec/store.md. Frozen.\n");
+    for sql in schema::all([0].into_iter()) {
+        writeln!(text, "{sql}").expect("a string takes all");
+    }
+    for (name, value) in lines {
+        writeln!(text, "{name}: {value}").expect("a string takes all");
+    }
+    text
+}
+
+#[test]
+fn format_1_is_frozen() {
+    let now = format_1();
+    for (line, (now, golden)) in now.lines().zip(GOLDEN.lines()).enumerate() {
+        assert_eq!(
+            now,
+            golden,
+            "golden/store-1.txt, line {}: a new layout is a new format",
+            line + 1
+        );
+    }
+    assert_eq!(now, GOLDEN);
+}
+
+#[test]
+fn what_is_encoded_is_decoded() {
+    let header = sample_header(StoreId([9; 16]));
+    assert_eq!(HeaderRow::decode(&header.encode()), Some(header));
+    let segment = sample_segment();
+    assert_eq!(Segment::decode(7, &segment.encode()), Some(segment.clone()));
+    assert_eq!(Segment::decode(7, &segment.encode()[..56]), None);
+}
