@@ -235,12 +235,30 @@ impl Machine {
             let run = self.runs.get_mut(&run).expect("waves have runs");
             if let Some(queue) = run.scopes.get_mut(&scope) {
                 queue.blocked.insert(seq);
+                let places: Vec<Place> = queue.places_from(seq + 1).map(|(_, p)| p).collect();
+                self.take_turns_back(&places);
             }
         }
         if policy == OnFailure::Stop {
             self.stopping.push(run);
         }
         policy
+    }
+
+    /// A scope blocked: what had its turn and is not out yet waits again.
+    fn take_turns_back(&mut self, places: &[Place]) {
+        for place in places {
+            let Place::Wave(ix, member) = *place else {
+                continue;
+            };
+            let wave = self.wave_mut(ix);
+            for node in wave.plan().sources as u16..wave.plan().steps.len() as u16 {
+                if wave.is(node, Row::Ready, member) {
+                    wave.take(node, Row::Ready, member);
+                    wave.put(node, Row::Waits, member);
+                }
+            }
+        }
     }
 
     /// A settled member leaves its scope, its row, its join, its loop.
