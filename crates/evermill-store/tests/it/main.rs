@@ -13,6 +13,7 @@ mod conformance;
 mod corruption;
 mod crashing;
 mod format;
+mod full;
 mod locking;
 mod power;
 mod tampering;
