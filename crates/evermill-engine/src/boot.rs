@@ -283,6 +283,10 @@ impl Shard {
         self.slots.forget_waiting();
         self.return_permits();
         let busy: Vec<_> = self.slots.busy().collect();
+        // What a worker has not got yet comes back by itself; the rest ends with its worker.
+        for token in self.slots.tokens() {
+            self.executor.recall(token);
+        }
         for slot in busy {
             self.executor.kill(slot, limits::RELOAD_GRACE);
         }

@@ -13,6 +13,7 @@ use evermill_core::{DispatchView, MemberView};
 use crate::bundle;
 use crate::failpoint::fp;
 use crate::lanes::reference;
+use crate::manifest::Outline;
 use crate::outcome;
 use crate::payload::{Gather, Parts};
 use crate::shard::{Shard, Version};
@@ -62,6 +63,25 @@ impl Shard {
         }
     }
 
+    fn task_ref(&self, outline: &Outline, run: &str, task: &str) -> TaskRef {
+        let folder = bundle::folder(&self.world.data_dir, &outline.version);
+        TaskRef {
+            entry: folder.join(&outline.entry).to_string_lossy().into_owned(),
+            folder: Some(folder.to_string_lossy().into_owned()),
+            dag: outline.dag.to_string(),
+            run: run.to_owned(),
+            task: task.to_owned(),
+        }
+    }
+
+    /// Lets workers import the file whose tasks will be dispatched.
+    pub(crate) fn warm_up(&mut self, outline: &Outline, run: &str) {
+        if let Some(any) = outline.tasks.first() {
+            let task = self.task_ref(outline, run, &any.id);
+            self.executor.prepare(&task);
+        }
+    }
+
     fn build(
         &self,
         view: DispatchView<'_>,
@@ -87,16 +107,9 @@ impl Shard {
         let members: Vec<Member> = members
             .map(|(index, member)| builder.member(index as u32, &member, view.task()))
             .collect();
-        let folder = bundle::folder(&self.world.data_dir, &outline.version);
         let dispatch = Dispatch {
             token,
-            task: TaskRef {
-                entry: folder.join(&outline.entry).to_string_lossy().into_owned(),
-                folder: Some(folder.to_string_lossy().into_owned()),
-                dag: outline.dag.to_string(),
-                run: run.to_owned(),
-                task: declared.id.to_string(),
-            },
+            task: self.task_ref(outline, run, &declared.id),
             order: match view.order() {
                 DispatchOrder::Independent => OrderMode::Independent,
                 DispatchOrder::StopOnFailure => OrderMode::StopOnFailure,

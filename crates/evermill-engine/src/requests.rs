@@ -62,6 +62,7 @@ impl Shard {
             .find(|run| *run.dag == **dag && !is_over(run.state));
         let resumed = open.is_some();
         let (run, name) = open.map_or_else(|| self.new_run(dag), |open| (open.run, open.name));
+        self.warm_up(&prepared.outline, &name);
         self.remember(&prepared);
         self.tell_pools();
         self.apply(Command::Start {

@@ -121,6 +121,11 @@ impl Slots {
         self.out.len()
     }
 
+    /// Dispatches that are with workers.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
+        self.out.keys().map(|&token| Token(token))
+    }
+
     /// Slots that hold dispatches.
     pub(crate) fn busy(&self) -> impl Iterator<Item = Slot> + '_ {
         let busy = |&at: &usize| self.load[at] > 0;

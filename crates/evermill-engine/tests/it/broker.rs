@@ -30,6 +30,8 @@ struct State {
 #[derive(Default)]
 struct Lane {
     values: Vec<String>,
+    /// Values below are gone.
+    low: u64,
     acked: u64,
 }
 
@@ -57,6 +59,12 @@ impl Broker {
             .values
             .extend(values);
         self.0.changed.notify_all();
+    }
+
+    /// Retention: everything below `low` is gone.
+    pub(crate) fn forget_below(&self, lane: &str, low: u64) {
+        let mut state = self.0.state.lock().unwrap();
+        state.lanes.get_mut(&LaneName::from(lane)).unwrap().low = low;
     }
 
     /// The position the engine said was durable.
@@ -114,6 +122,18 @@ impl FakeSource {
         }
         for (name, reading) in self.reading.iter_mut().filter(|(_, reading)| reading.open) {
             let Some(next) = reading.next else { continue };
+            let low = state.lanes[name].low;
+            if next < low {
+                reading.next = None;
+                let (lane, reason) = (name.clone(), "retention".to_owned());
+                out.push(SourceEvent::Gap {
+                    lane,
+                    from: next,
+                    to: low,
+                    reason,
+                });
+                continue;
+            }
             let values = &state.lanes[name].values;
             let end = values.len() as u64;
             let upto = end.min(next + self.budget.batch_events as u64);

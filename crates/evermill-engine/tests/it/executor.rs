@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evermill_contract::worker::{
-    Answer, Death, Dispatch, Events, Executor, Outcome, OutcomeRun, Range, Slot, Token, WorkerEvent,
+    Answer, Death, Dispatch, Events, Executor, LogOrigin, Outcome, OutcomeRun, Question, Range,
+    Slot, Token, WorkerEvent,
 };
 
 /// What user code sees of a member.
@@ -14,6 +16,10 @@ pub(crate) struct Call<'a> {
     pub(crate) task: &'a str,
     pub(crate) value: String,
     pub(crate) try_number: u16,
+    /// Asks the engine and waits for the answer.
+    pub(crate) ask: &'a dyn Fn(Question) -> Answer,
+    /// Prints.
+    pub(crate) print: &'a dyn Fn(&str),
     /// Results shipped for this member, by task id.
     pub(crate) results: Vec<(String, String)>,
 }
@@ -66,15 +72,21 @@ impl Workers {
         let events = Arc::new(events);
         let lines = (0..self.slots).map(|slot| {
             let (orders, line) = bounded(1_024);
+            let (answers, answered) = bounded(1);
             let killed = Arc::new(AtomicBool::new(false));
             let worker = Worker {
                 slot: Slot(slot),
+                answers: answered,
                 workers: self.clone(),
                 events: Arc::clone(&events),
                 killed: Arc::clone(&killed),
             };
             std::thread::spawn(move || worker.run(&line));
-            Line { orders, killed }
+            Line {
+                orders,
+                answers,
+                killed,
+            }
         });
         Box::new(FakeExecutor {
             lines: lines.collect(),
@@ -91,6 +103,7 @@ enum Order {
 
 struct Line {
     orders: Sender<Order>,
+    answers: Sender<Answer>,
     killed: Arc<AtomicBool>,
 }
 
@@ -125,7 +138,13 @@ impl Executor for FakeExecutor {
         self.order(usize::from(slot.0), Order::Die, true);
     }
 
-    fn answer(&mut self, _: Slot, _: u32, _: Answer) {}
+    fn answer(&mut self, slot: Slot, call: u32, answer: Answer) {
+        assert_eq!(call, 7);
+        self.lines[usize::from(slot.0)]
+            .answers
+            .send(answer)
+            .unwrap();
+    }
 
     fn shutdown(&mut self, _: Duration) {
         for slot in 0..self.lines.len() {
@@ -136,6 +155,7 @@ impl Executor for FakeExecutor {
 
 struct Worker {
     slot: Slot,
+    answers: Receiver<Answer>,
     workers: Workers,
     events: Arc<Events>,
     killed: Arc<AtomicBool>,
@@ -236,6 +256,17 @@ impl Worker {
         false
     }
 
+    fn ask(&self, token: Token, member: u32, question: Question) -> Answer {
+        self.tell(WorkerEvent::Ask {
+            slot: self.slot,
+            call: 7,
+            token,
+            member,
+            question,
+        });
+        self.answers.recv().unwrap()
+    }
+
     fn report(&self, token: Token, member: u32, outcome: Outcome) {
         let run = OutcomeRun {
             first: member,
@@ -270,6 +301,16 @@ impl Worker {
             task: &dispatch.task.task,
             value: member.event.value.map(text).unwrap_or_default(),
             try_number: member.try_number,
+            ask: &|question| self.ask(dispatch.token, index, question),
+            print: &|text| {
+                self.tell(WorkerEvent::Log {
+                    slot: self.slot,
+                    token: Some(dispatch.token),
+                    member: Some(index),
+                    origin: LogOrigin::Stdout,
+                    text: Bytes::copy_from_slice(text.as_bytes()),
+                });
+            },
             results: results.collect(),
         })
     }

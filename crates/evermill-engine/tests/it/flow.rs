@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use evermill_contract::worker::{Outcome, Success};
+use evermill_contract::worker::{Answer, Outcome, Question, StateOp, Success};
 use evermill_engine::{Drained, Idle, Selection};
 
 use crate::broker::Broker;
@@ -216,4 +216,90 @@ fn the_bundle_is_unpacked_again_when_its_folder_is_gone() {
     let handle = world.open();
     assert_eq!(std::fs::read(file).unwrap(), b"# a DAG file\n");
     handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_task_that_asks_hears_what_is_committed() {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(2, move |call| {
+        if call.task == "first" {
+            let result = Bytes::from(format!("[{}]", call.value));
+            let incr = StateOp::Incr {
+                name: "seen".to_owned(),
+                by: 1.into(),
+            };
+            return Outcome::Success(Some(Box::new(Success {
+                result: Some(result),
+                state_ops: vec![incr],
+                ..Success::default()
+            })));
+        }
+        let pulled = (call.ask)(Question::XcomPull {
+            task_id: "first".to_owned(),
+            key: "return_value".to_owned(),
+            map_index: None,
+        });
+        assert_eq!(
+            pulled,
+            Answer::Value(Bytes::from(format!("[{}]", call.value)))
+        );
+        let missing = (call.ask)(Question::Variable {
+            name: "none".to_owned(),
+        });
+        assert_eq!(missing, Answer::Missing);
+        match (call.ask)(Question::StateGet {
+            name: "seen".to_owned(),
+        }) {
+            Answer::Value(seen) => notes.note(String::from_utf8_lossy(&seen)),
+            other => panic!("{other:?}"),
+        }
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    let second = r#"{"id":"second","kind":"call","line":3,"wants":{"ctx":true,"state":true},
+        "upstream":[{"node":"first","kind":"task"}]}"#;
+    let first = after_source("first", r#","wants":{"ctx":true,"state":true}"#);
+    started(&handle, &request(&format!("{first},{second}"), true));
+    for round in 1..=20 {
+        world.broker.publish("a", values(round..round + 1));
+        until(&handle, "the event", |run| run.done == round);
+    }
+    assert_eq!(
+        (ledger.times("1"), ledger.times("20"), ledger.len()),
+        (1, 1, 20)
+    );
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn output_is_told_apart_by_task_event_and_try() {
+    let workers = Workers::new(1, |call| {
+        (call.print)(&format!("hello {}", call.value));
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..3));
+    let handle = world.open();
+    let run = started(&handle, &one_task()).run;
+    until(&handle, "3 events", |run| run.done == 3);
+    handle.drain(GRACE).unwrap();
+    drop(handle);
+    let begun = std::time::Instant::now();
+    while world.lines.lock().unwrap().len() < 3 {
+        assert!(begun.elapsed() < PATIENCE, "the log's thread says nothing");
+        std::thread::yield_now();
+    }
+    let lines = world.lines.lock().unwrap();
+    let line = &lines[2];
+    assert_eq!(
+        (line.run.as_deref(), line.task.as_deref()),
+        (Some(&*run), Some("work"))
+    );
+    assert_eq!(
+        (line.lane.as_deref(), line.position, line.try_number),
+        (Some("a"), Some(2), 1)
+    );
+    assert_eq!(&line.text[..], b"hello 2");
 }

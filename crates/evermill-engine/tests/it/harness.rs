@@ -9,7 +9,8 @@ use bytes::Bytes;
 use evermill_contract::manifest::Manifest;
 use evermill_engine::view::RunView;
 use evermill_engine::{
-    Clock, Engine, Handle, NoSettings, OpenError, OpenOptions, StartRequest, Started, StoreFactory,
+    Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, StartRequest, Started,
+    StoreFactory,
 };
 use evermill_store::{
     DirLock, Faults, FaultyStore, MemoryDisk, MemoryStore, Options, SqliteStore, Store, StoreId,
@@ -27,6 +28,7 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) disk: Disk,
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
+    pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
     dir: tempfile::TempDir,
 }
 
@@ -58,6 +60,7 @@ impl World {
             faults: Faults::default(),
             disk,
             notices: Arc::default(),
+            lines: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -69,6 +72,7 @@ impl World {
     fn try_open(&self) -> Result<Handle, OpenError> {
         let (broker, workers) = (self.broker.clone(), self.workers.clone());
         let notices = Arc::clone(&self.notices);
+        let lines = Arc::clone(&self.lines);
         Engine::open(OpenOptions {
             data_dir: self.dir.path().to_owned(),
             store: self.store(),
@@ -76,7 +80,7 @@ impl World {
             sources: Arc::new(move |request| Ok(broker.source(request.budget))),
             settings: Arc::new(NoSettings),
             clock: Clock::system(),
-            log: Box::new(|_| {}),
+            log: Box::new(move |line| lines.lock().unwrap().push(line)),
             notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),
         })
     }

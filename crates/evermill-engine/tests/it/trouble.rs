@@ -179,3 +179,29 @@ fn a_paused_run_takes_nothing_new_until_it_is_resumed() {
     ));
     handle.drain(GRACE).unwrap();
 }
+
+#[test]
+fn a_gap_is_recorded_and_passed_over() {
+    let (ledger, workers) = recording(1);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..50));
+    world.broker.forget_below("a", 20);
+    let handle = world.open();
+    started(&handle, &one_task());
+    until(&handle, "what is left", |run| run.done == 30);
+    assert_eq!(
+        (ledger.len(), ledger.times("19"), ledger.times("20")),
+        (30, 0, 1)
+    );
+    let gap = "positions 0 to 20 can no longer be read (retention)";
+    assert!(
+        world
+            .notices
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|text| text.contains(gap))
+    );
+    handle.drain(GRACE).unwrap();
+    assert_eq!(world.broker.acked("a"), 50);
+}
