@@ -33,6 +33,8 @@ pub(super) struct Lane {
     pub(super) trouble: Option<String>,
     /// Acknowledged and not yet told to the broker.
     pub(super) ack: Option<u64>,
+    /// Events and bytes of the last batch.
+    last_batch: (usize, usize),
     queue: Option<PartitionQueue<SideTalk>>,
     ready: Arc<AtomicBool>,
 }
@@ -82,6 +84,7 @@ impl Lane {
             lag: 0,
             trouble: None,
             ack: None,
+            last_batch: (0, 0),
             queue: None,
             ready: Arc::default(),
         }
@@ -146,16 +149,19 @@ impl Lane {
         };
         // Lowered before the queue is read: what arrives meanwhile raises it again.
         self.ready.store(false, Ordering::Release);
-        let mut taken: Vec<BorrowedMessage<'_>> = Vec::new();
-        let mut bytes = 0;
+        let mut builder = BatchBuilder::with_capacity(0, 0);
+        let mut unreadable_headers = 0;
         let until = loop {
-            if taken.len() >= budget.batch_events || bytes >= budget.batch_bytes {
+            if builder.len() >= budget.batch_events || builder.bytes() >= budget.batch_bytes {
                 break TakenUntil::Full;
             }
             match next(queue, talk) {
+                // Copied at once, while it is in the processor's cache, and given back.
                 Next::Message(message) => {
-                    bytes += message.key_len() + message.payload_len();
-                    taken.push(message);
+                    if builder.is_empty() {
+                        builder = self.room_for(&message, budget);
+                    }
+                    unreadable_headers += copy(&message, &mut builder);
                 }
                 Next::Nothing => break TakenUntil::Empty,
                 Next::Error(KafkaError::PartitionEOF(_)) => break TakenUntil::End,
@@ -165,13 +171,34 @@ impl Lane {
         if !matches!(until, TakenUntil::Empty) {
             self.ready.store(true, Ordering::Release);
         }
-        let batch = (!taken.is_empty()).then(|| gather(&taken));
-        if let Some(last) = batch.as_ref().and_then(|batch| batch.events.events.last()) {
+        if builder.is_empty() {
+            return (None, until);
+        }
+        let events = builder.finish();
+        self.last_batch = (events.events.len(), events.buffer.len());
+        if let Some(last) = events.events.last() {
             self.next = last.position + 1;
             self.at_end = false;
             self.trouble = None;
         }
-        (batch, until)
+        (
+            Some(Batch {
+                events,
+                unreadable_headers,
+            }),
+            until,
+        )
+    }
+
+    /// An empty batch with about as much room as the last one took, so that a busy lane does not
+    /// grow its buffers step by step and a single event does not hold a large one.
+    fn room_for(&self, first: &BorrowedMessage<'_>, budget: &SourceBudget) -> BatchBuilder {
+        let (events, bytes) = self.last_batch;
+        let least = first.key_len() + first.payload_len();
+        BatchBuilder::with_capacity(
+            events.clamp(1, budget.batch_events),
+            bytes.clamp(least, budget.batch_bytes.max(least)),
+        )
     }
 }
 
@@ -199,34 +226,17 @@ fn next<'a>(queue: &'a PartitionQueue<SideTalk>, talk: &SideTalk) -> Next<'a> {
     }
 }
 
-/// Copies messages into one buffer of exactly the right size.
-fn gather(messages: &[BorrowedMessage<'_>]) -> Batch {
-    let mut unreadable_headers = 0;
-    let size = messages
-        .iter()
-        .map(|message| message.key_len() + message.payload_len() + headers_size(message))
-        .sum();
-    let mut builder = BatchBuilder::with_capacity(messages.len(), size);
-    for message in messages {
-        builder.push(
-            u64::try_from(message.offset()).unwrap_or_default(),
-            message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
-            message.key(),
-            readable_headers(message, &mut unreadable_headers),
-            message.payload(),
-        );
-    }
-    Batch {
-        events: builder.finish(),
-        unreadable_headers,
-    }
-}
-
-fn headers_size(message: &BorrowedMessage<'_>) -> usize {
-    let lengths = 2 * size_of::<u32>();
-    readable_headers(message, &mut 0)
-        .map(|(name, value)| lengths + name.len() + value.map_or(0, <[u8]>::len))
-        .sum()
+/// Copies a message to the end of a batch; returns how many of its headers could not be read.
+fn copy(message: &BorrowedMessage<'_>, builder: &mut BatchBuilder) -> usize {
+    let mut unreadable = 0;
+    builder.push(
+        u64::try_from(message.offset()).unwrap_or_default(),
+        message.timestamp().to_millis().unwrap_or(NO_TIMESTAMP),
+        message.key(),
+        readable_headers(message, &mut unreadable),
+        message.payload(),
+    );
+    unreadable
 }
 
 fn readable_headers<'a>(
