@@ -8,10 +8,14 @@
     reason = "a command line tool speaks to the terminal"
 )]
 
+mod corrupt;
+mod crash;
 mod kafka;
 mod kafka_broker;
 mod programs;
 mod python_env;
+mod sabotage;
+mod sim;
 mod steps;
 mod test;
 mod tidy;
@@ -39,6 +43,14 @@ enum Verb {
     Test(test::Args),
     /// Check the house rules that no compiler checks.
     Tidy,
+    /// Play random cases against the core and compare each with the oracle.
+    Sim(sim::Args),
+    /// Damage stores in every way we know and see whether one case goes unnoticed.
+    Corrupt(corrupt::Args),
+    /// Kill the engine again and again under load, then hold what came out against what went in.
+    Crash(crash::Args),
+    /// Build deliberate defects in, one at a time; each has to be noticed.
+    Sabotage,
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
 }
@@ -47,6 +59,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Test(args) => test::run(&args),
         Verb::Tidy => tidy::run(),
+        Verb::Sim(args) => sim::run(&args),
+        Verb::Corrupt(args) => corrupt::run(&args),
+        Verb::Crash(args) => crash::run(&args),
+        Verb::Sabotage => sabotage::run(),
         Verb::Kafka(args) => kafka::run(&args),
     };
     match outcome {

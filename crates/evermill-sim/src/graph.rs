@@ -1,0 +1,194 @@
+//! What follows from a DAG's edges, derived here on its own: the oracle must not share the core's
+//! layout, or it would share its mistakes.
+
+use std::collections::BTreeSet;
+
+use evermill_core::command::Event;
+use evermill_core::dag::{DagSpec, Node, TaskKind, TaskSpec};
+use evermill_core::rule::TriggerRule;
+
+/// Order, ancestry and components of a DAG.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// Tasks in topological order; ties in the order written.
+    pub order: Vec<u16>,
+    /// Every descendant of each task.
+    pub below: Vec<BTreeSet<u16>>,
+    /// Branch parents of each task, and the short circuits above that could cover it.
+    pub guards: Vec<Vec<u16>>,
+    /// Sources that each task descends from.
+    pub sources_above: Vec<BTreeSet<u16>>,
+    /// Tasks whose end decides how the activation ended.
+    pub leaf: Vec<bool>,
+    /// Its sources wait for each other (W6): a task that is not `one_success` is below several.
+    pub joins: bool,
+    /// No rule above or here runs early: every source above has fired or never will.
+    certain: Vec<bool>,
+    /// Sources in the weakly connected component of each task.
+    component: Vec<BTreeSet<u16>>,
+}
+
+impl Graph {
+    /// Derives it; the DAG has no cycle.
+    #[must_use]
+    pub fn of(spec: &DagSpec) -> Self {
+        let count = spec.tasks.len();
+        let ups: Vec<Vec<u16>> = (0..count).map(|t| task_ups(spec, t)).collect();
+        let order = order(&ups);
+        let mut below = vec![BTreeSet::new(); count];
+        let mut sources_above = vec![BTreeSet::new(); count];
+        for &task in order.iter().rev() {
+            let down: BTreeSet<u16> = below[usize::from(task)].clone();
+            for &up in &ups[usize::from(task)] {
+                below[usize::from(up)].insert(task);
+                below[usize::from(up)].extend(down.iter().copied());
+            }
+        }
+        for &task in &order {
+            let mut above = BTreeSet::new();
+            for node in &spec.tasks[usize::from(task)].upstream {
+                match *node {
+                    Node::Source(source) => drop(above.insert(source)),
+                    Node::Task(up) => {
+                        above.extend(sources_above[usize::from(up)].iter().copied());
+                    }
+                }
+            }
+            sources_above[usize::from(task)] = above;
+        }
+        let guards = (0..count as u16).map(|t| guards(spec, &below, t)).collect();
+        let untils: Vec<u16> = spec
+            .sources
+            .iter()
+            .filter_map(|source| source.looped?.until)
+            .collect();
+        let leaf = (0..count as u16)
+            .map(|t| {
+                let is_up = |other: usize| {
+                    let hidden = untils.contains(&(other as u16));
+                    !spec.tasks[other].teardown && !hidden && ups[other].contains(&t)
+                };
+                !spec.tasks[usize::from(t)].teardown && !(0..count).any(is_up)
+            })
+            .collect();
+        let waits = |(task, above): (&TaskSpec, &BTreeSet<u16>)| {
+            above.len() > 1 && task.rule != TriggerRule::OneSuccess
+        };
+        let joins = spec.tasks.iter().zip(&sources_above).any(waits);
+        let mut certain = vec![false; count];
+        for &task in &order {
+            let above = ups[usize::from(task)]
+                .iter()
+                .all(|up| certain[usize::from(*up)]);
+            certain[usize::from(task)] = above && !runs_early(spec.tasks[usize::from(task)].rule);
+        }
+        let component = components(spec);
+        Self {
+            order,
+            below,
+            guards,
+            sources_above,
+            leaf,
+            joins,
+            certain,
+            component,
+        }
+    }
+
+    /// What an attempt of this task may look at: of a join, the events of sources above it.
+    #[must_use]
+    pub fn visible(&self, task: u16, events: &[(u16, Event)]) -> Vec<Event> {
+        let above = &self.sources_above[usize::from(task)];
+        let certain = self.certain[usize::from(task)];
+        let seen = |(source, _): &&(u16, Event)| !self.joins || certain && above.contains(source);
+        events
+            .iter()
+            .filter(seen)
+            .map(|(_, event)| event.clone())
+            .collect()
+    }
+
+    /// Whether a task is connected to no source at all.
+    #[must_use]
+    pub fn is_adrift(&self, task: usize) -> bool {
+        self.component[task].is_empty()
+    }
+
+    /// Whether a task belongs to an activation that these sources opened or may still join (W7).
+    #[must_use]
+    pub fn takes_part(&self, task: u16, fired: &BTreeSet<u16>, awaited: &BTreeSet<u16>) -> bool {
+        let component = &self.component[usize::from(task)];
+        let triggered = fired.is_empty() && awaited.is_empty();
+        triggered || !component.is_disjoint(fired) || !component.is_disjoint(awaited)
+    }
+}
+
+/// Rules that may say *run* before every upstream is final.
+#[must_use]
+pub const fn runs_early(rule: TriggerRule) -> bool {
+    use TriggerRule as R;
+    matches!(rule, R::OneSuccess | R::OneFailed | R::OneDone | R::Always)
+}
+
+fn task_ups(spec: &DagSpec, task: usize) -> Vec<u16> {
+    let task_of = |node: &Node| match *node {
+        Node::Task(up) => Some(up),
+        Node::Source(_) => None,
+    };
+    spec.tasks[task]
+        .upstream
+        .iter()
+        .filter_map(task_of)
+        .collect()
+}
+
+fn order(ups: &[Vec<u16>]) -> Vec<u16> {
+    let mut order: Vec<u16> = Vec::new();
+    while order.len() < ups.len() {
+        let next = (0..ups.len() as u16)
+            .find(|t| !order.contains(t) && ups[usize::from(*t)].iter().all(|u| order.contains(u)));
+        order.push(next.expect("the DAG has no cycle"));
+    }
+    order
+}
+
+fn guards(spec: &DagSpec, below: &[BTreeSet<u16>], task: u16) -> Vec<u16> {
+    let guards = |&other: &u16| match spec.tasks[usize::from(other)].kind {
+        TaskKind::Branch => spec.tasks[usize::from(task)]
+            .upstream
+            .contains(&Node::Task(other)),
+        TaskKind::ShortCircuit {
+            all_downstream: true,
+        } => below[usize::from(other)].contains(&task),
+        TaskKind::ShortCircuit {
+            all_downstream: false,
+        } => spec.tasks[usize::from(task)]
+            .upstream
+            .contains(&Node::Task(other)),
+        _ => false,
+    };
+    (0..spec.tasks.len() as u16).filter(guards).collect()
+}
+
+fn components(spec: &DagSpec) -> Vec<BTreeSet<u16>> {
+    let mut of: Vec<usize> = (0..spec.tasks.len()).collect();
+    let mut of_source: Vec<usize> = (0..spec.sources.len()).map(|s| s + of.len()).collect();
+    for (task, declared) in spec.tasks.iter().enumerate() {
+        for node in &declared.upstream {
+            let (from, to) = match *node {
+                Node::Source(source) => (of_source[usize::from(source)], of[task]),
+                Node::Task(up) => (of[usize::from(up)], of[task]),
+            };
+            of.iter_mut()
+                .chain(&mut of_source)
+                .filter(|c| **c == from)
+                .for_each(|c| *c = to);
+        }
+    }
+    let sources = |component: usize| {
+        (0..spec.sources.len() as u16)
+            .filter(|s| of_source[usize::from(*s)] == component)
+            .collect()
+    };
+    of.iter().map(|&component| sources(component)).collect()
+}
