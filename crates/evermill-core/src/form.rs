@@ -21,11 +21,13 @@ impl Machine {
         let mut formed = false;
         let hungry: Vec<LaneId> = self.hungry.iter().copied().collect();
         for id in hungry {
-            if self.may_form(id)
-                && let Some(count) = self.next_wave_size(id, out)
-            {
-                self.form_wave(id, count, out);
-                formed = true;
+            if self.may_form(id) {
+                let before = self.runs[&id.run].lanes[&id.lane].pending.len();
+                if let Some(count) = self.next_wave_size(id, out) {
+                    self.form_wave(id, count, out);
+                }
+                // A suspect may have been parked instead: what is behind it comes next.
+                formed |= self.runs[&id.run].lanes[&id.lane].pending.len() < before;
             }
             if self.runs[&id.run].lanes[&id.lane].pending.is_empty() {
                 self.hungry.remove(&id);
@@ -72,7 +74,7 @@ impl Machine {
         });
         let lane = run.lanes.get_mut(&id.lane)?;
         let first = lane.pending.front()?.position;
-        let version = lane.cursor.version_at(first);
+        let version = lane.version_of(first);
         let batch = run.dags[usize::from(version)]
             .spec
             .sources
@@ -81,10 +83,7 @@ impl Machine {
             return self.next_batch(id, batch);
         }
         let mut size = lane.pending.len().min(limits::WAVE_MEMBERS_MAX).min(room);
-        size = size.min(
-            lane.pending
-                .partition_point(|e| lane.cursor.version_at(e.position) == version),
-        );
+        size = size.min(lane.same_version(version));
         if lane.probation == 0 {
             return (size > 0).then_some(size);
         }
@@ -137,7 +136,7 @@ impl Machine {
             Table::Suspect,
             Key::numbered(id.run, id.lane, &[at]),
         ));
-        let version = lane.cursor.version_at(event.position);
+        let version = lane.version_of(event.position);
         let recovered = lane.recovered.remove(&(event.position, 0));
         let snapshot = Snapshot {
             key: ActivationKey {
@@ -167,7 +166,7 @@ impl Machine {
             let lane = run.lanes.get_mut(&id.lane).expect("hungry lanes exist");
             let events: Vec<Event> = lane.pending.drain(..count).collect();
             let first = events[0].position;
-            let version = lane.cursor.version_at(first);
+            let version = lane.version_of(first);
             let dag = Arc::clone(&run.dags[usize::from(version)]);
             order = dag.spec.order;
             let source = lane.cursor.source;

@@ -162,6 +162,7 @@ impl Suspect {
 /// An activation whose attempts partly ended before a crash, waiting to be read again.
 #[derive(Debug, Clone)]
 pub(crate) struct Recovered {
+    pub(crate) version: u16,
     pub(crate) late: bool,
     pub(crate) entries: Vec<Entry>,
 }
@@ -233,6 +234,17 @@ impl Lane {
         }
     }
 
+    /// How many pending events in a row are of this version.
+    pub(crate) fn same_version(&self, version: u16) -> usize {
+        if self.recovered.is_empty() && self.cursor.switches.len() == 1 {
+            return self.pending.len();
+        }
+        self.pending
+            .iter()
+            .take_while(|event| self.version_of(event.position) == version)
+            .count()
+    }
+
     /// C6: the first window is through; what is still marked, and not in flight, is cleared.
     pub(crate) fn leave_probation(&mut self, out: &mut Decision) {
         self.probation = 0;
@@ -240,6 +252,15 @@ impl Lane {
             let key = Key::numbered(self.id.run, self.id.lane, &[first]);
             out.writes.push(Write::Delete(Table::Suspect, key));
         }
+    }
+
+    /// The version an event belongs to: the one its first commit pinned it to, else by position.
+    pub(crate) fn version_of(&self, position: u64) -> u16 {
+        let pinned = self
+            .recovered
+            .get(&(position, 0))
+            .map(|recovered| recovered.version);
+        pinned.unwrap_or_else(|| self.cursor.version_at(position))
     }
 
     /// Whether there is room for more events, given whether there was until now.

@@ -273,7 +273,7 @@ impl Machine {
                         snapshot.encode(*held),
                     );
                 }
-            } else if let Some(position) = self.recover(&row, member)? {
+            } else if let Some(position) = self.recover(&row, decoded.version, member)? {
                 *last = (*last).max(Some(position));
             }
         }
@@ -297,7 +297,12 @@ impl Machine {
     }
 
     /// Keeps what a row says of an event until it is read again; its position, if it will be.
-    fn recover(&mut self, row: &Row, member: OutcomeMember) -> Result<Option<u64>, ResumeError> {
+    fn recover(
+        &mut self,
+        row: &Row,
+        version: u16,
+        member: OutcomeMember,
+    ) -> Result<Option<u64>, ResumeError> {
         let run = self.run_of(row)?;
         let Some(lane) = run.lanes.get_mut(&member.lane) else {
             return Ok(None);
@@ -311,6 +316,7 @@ impl Machine {
             .recovered
             .entry((position, member.child))
             .or_insert_with(|| Recovered {
+                version,
                 late: false,
                 entries: Vec::new(),
             });

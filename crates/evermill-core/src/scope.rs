@@ -109,7 +109,8 @@ impl Scope {
         let its_turn = if serial {
             seq == self.base
         } else {
-            seq == self.frontier(version, task)
+            // Below the frontier: it was done here before, and runs again after a redrive or a wait.
+            seq <= self.frontier(version, task)
         };
         let unblocked = self.blocked.first().is_none_or(|&first| seq <= first);
         unblocked && front_is_ours && its_turn
@@ -126,7 +127,10 @@ impl Scope {
     /// This activation is done at this task; the next one's number, if it is now its turn.
     pub(crate) fn done_at(&mut self, seq: u64, version: u16, task: u16) -> Option<u64> {
         let mut front = self.frontier(version, task);
-        if seq != front {
+        if seq < front {
+            return None;
+        }
+        if seq > front {
             self.ahead.insert((version, task, seq));
             return None;
         }
