@@ -23,8 +23,8 @@ pub enum StoreError {
     },
     /// Content that no evermill wrote: bits rotted, a write was lost, or somebody edited the file.
     #[error(
-        "{path}: damaged: {what}; nothing was changed. Restore the data directory from a backup, \
-         and check the disk"
+        "{path}: damaged: {what}; evermill does not start on it. Restore the data directory from a \
+         backup, and check the disk"
     )]
     Damaged {
         /// The file.
