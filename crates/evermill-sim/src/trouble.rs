@@ -151,7 +151,8 @@ impl World<'_> {
             facts: Vec::new(),
             dirty: true,
         };
-        self.greet()
+        // A run that has ended is not started again under its number.
+        if self.is_over() { Ok(()) } else { self.greet() }
     }
 
     /// Clean stop: nothing new is sent, workers give back what they have not started, all commits.

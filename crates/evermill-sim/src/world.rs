@@ -345,7 +345,7 @@ impl<'a> World<'a> {
                 self.toggle_pause()?;
                 return Ok(true);
             }
-            if self.has_signals() && !self.machine.is_idle(RUN) && self.signals < 5_000 {
+            if self.has_signals() && !self.machine.is_idle(RUN) && self.signals < 300 {
                 self.signal()?;
                 return Ok(true);
             }
@@ -739,10 +739,13 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn is_over(&self) -> bool {
-        self.machine
-            .run(RUN)
-            .is_none_or(|run| run.state == RunState::Failed)
+    pub(crate) fn is_over(&self) -> bool {
+        self.machine.run(RUN).is_some_and(|run| {
+            matches!(
+                run.state,
+                RunState::Failed | RunState::Finished | RunState::Stopped
+            )
+        })
     }
 
     /// A dispatch is over; what was not reported was not started.
