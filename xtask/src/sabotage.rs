@@ -22,16 +22,28 @@ enum Guard {
 
 const DEFECTS: [(&str, Guard); 5] = [
     // A killed process loses nothing that the kernel has: only a power cut tells.
-    ("skip_fsync", Guard::OwnTest("evermill-store", "sabotage_skipped_fsync_is_noticed")),
-    ("ack_before_commit", Guard::KillLoop("but the broker was told")),
+    (
+        "skip_fsync",
+        Guard::OwnTest("evermill-store", "sabotage_skipped_fsync_is_noticed"),
+    ),
+    (
+        "ack_before_commit",
+        Guard::KillLoop("but the broker was told"),
+    ),
     ("position_before_result", Guard::KillLoop("lost")),
     (
         "drop_fence_check",
-        Guard::OwnTest("evermill-store", "sabotage_dropped_fence_check_lets_a_stale_owner_write"),
+        Guard::OwnTest(
+            "evermill-store",
+            "sabotage_dropped_fence_check_lets_a_stale_owner_write",
+        ),
     ),
     (
         "accept_second_result",
-        Guard::FailingTest("evermill-engine", "a_report_under_an_old_fence_is_refused_and_counted"),
+        Guard::FailingTest(
+            "evermill-engine",
+            "a_report_under_an_old_fence_is_refused_and_counted",
+        ),
     ),
 ];
 
@@ -61,7 +73,10 @@ fn noticed(world: &World, name: &str, guard: &Guard) -> Result<Option<String>, F
             command.env("EVERMILL_CRASH_SABOTAGE", name);
             let output = ended(&mut command)?;
             let fault = output.text.lines().find(|line| line.contains(says));
-            let after = output.text.lines().find_map(|line| line.strip_prefix("in all: "));
+            let after = output
+                .text
+                .lines()
+                .find_map(|line| line.strip_prefix("in all: "));
             let (fault, after) = (fault.filter(|_| !output.passed), after.unwrap_or_default());
             Ok(fault.map(|fault| format!("noticed by the kill loop: {fault} ({after})")))
         }
@@ -80,7 +95,15 @@ fn noticed(world: &World, name: &str, guard: &Guard) -> Result<Option<String>, F
 
 fn one_test(package: &str, test: &str) -> Command {
     let mut command = workspace::cargo();
-    command.args(["test", "--profile", PROFILE, "--package", package, "--features", "sabotage"]);
+    command.args([
+        "test",
+        "--profile",
+        PROFILE,
+        "--package",
+        package,
+        "--features",
+        "sabotage",
+    ]);
     command.args(["--test", "it", "--", test]);
     command
 }
@@ -92,11 +115,16 @@ struct Ended {
 
 /// Runs a command that may fail.
 fn ended(command: &mut Command) -> Result<Ended, Fault> {
-    let output = command.output().map_err(|error| format!("cargo cannot be started: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("cargo cannot be started: {error}"))?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     if text.contains("error: could not compile") {
         return Err(text);
     }
-    Ok(Ended { passed: output.status.success(), text })
+    Ok(Ended {
+        passed: output.status.success(),
+        text,
+    })
 }

@@ -1,0 +1,54 @@
+//! `cargo xtask bench`: the figures of the main job, side by side with what people write by hand.
+//! The measuring is in `xtask/python/bench.py`; this brings the release build, the broker and the
+//! interpreter.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::kafka_broker::{self, Broker};
+use crate::python_env::{Packages, PythonEnv};
+use crate::workspace::{self, Fault};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Runs of each figure; the median counts.
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Messages of a throughput run.
+    #[arg(long, default_value_t = 200_000)]
+    messages: u32,
+    /// Only these figures: throughput, latency, burst, chain, idle.
+    #[arg(long)]
+    only: Vec<String>,
+}
+
+/// Prints the figures as Markdown.
+pub(crate) fn run(args: &Args) -> Result<(), Fault> {
+    let python = PythonEnv::ensure(&[Packages::Bench])?;
+    workspace::run(workspace::cargo().args(["build", "--release", "--package", "evermill"]))?;
+    let broker = match env::var("EVERMILL_TEST_KAFKA") {
+        Ok(_) => None,
+        Err(_) => Some(Broker::start(&kafka_broker::install()?, None)?),
+    };
+    let address = broker.as_ref().map(Broker::address);
+    let address = address.or_else(|| env::var("EVERMILL_TEST_KAFKA").ok());
+    let address = address.ok_or("no broker")?;
+    let mut command = Command::new(python.python());
+    command.arg(workspace::root().join("xtask/python/bench.py"));
+    command.arg(binary()?).arg(address);
+    command.args(["--runs", &args.runs.to_string()]);
+    command.args(["--messages", &args.messages.to_string()]);
+    for name in &args.only {
+        command.args(["--only", name]);
+    }
+    workspace::run(&mut command)
+}
+
+fn binary() -> Result<PathBuf, Fault> {
+    let metadata = workspace::metadata()?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .ok_or("no target directory")?;
+    Ok(PathBuf::from(target).join("release/evermill"))
+}
