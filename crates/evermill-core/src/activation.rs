@@ -375,40 +375,81 @@ pub(crate) struct OutcomeMember {
 }
 
 impl OutcomeRow {
+    /// Neighbours that share everything but the position are written as one group.
     pub(crate) fn encode(&self) -> Bytes {
+        let groups: Vec<&[OutcomeMember]> = self.members.chunk_by(OutcomeMember::is_like).collect();
         let mut out = Writer::new(OUTCOME_FORMAT);
-        out.int(u64::from(self.version))
-            .int(self.members.len() as u64);
-        let mut previous = 0;
-        for member in &self.members {
-            out.signed(member.position.wrapping_sub(previous).cast_signed());
-            out.int(u64::from(member.lane)).int(u64::from(member.child));
-            out.int(u64::from(member.round)).flag(member.late);
-            previous = member.position;
-            encode_entries(&mut out, &member.entries);
+        out.int(u64::from(self.version)).int(groups.len() as u64);
+        for group in groups {
+            encode_group(
+                &mut out,
+                &group[0],
+                group.iter().map(|member| member.position),
+            );
         }
+        out.finish()
+    }
+
+    /// One group: members like this one at these positions.
+    pub(crate) fn encode_uniform(
+        version: u16,
+        like: &OutcomeMember,
+        positions: impl Iterator<Item = u64> + Clone,
+    ) -> Bytes {
+        let mut out = Writer::new(OUTCOME_FORMAT);
+        out.int(u64::from(version)).int(1);
+        encode_group(&mut out, like, positions);
         out.finish()
     }
 
     pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
         let mut body = Reader::new("outcome", body, OUTCOME_FORMAT)?;
         let version = body.small()?;
-        let (mut members, mut position) = (Vec::new(), 0u64);
+        let mut members = Vec::new();
         for _ in 0..body.length()? {
-            position = position.wrapping_add(body.signed()?.cast_unsigned());
             let (lane, child, round) = (body.small()?, body.small()?, body.small()?);
             let late = body.flag()?;
             let entries = decode_entries(&mut body)?;
-            members.push(OutcomeMember {
-                lane,
-                position,
-                child,
-                round,
-                late,
-                entries,
-            });
+            let mut position = 0u64;
+            for _ in 0..body.length()? {
+                position = position.wrapping_add(body.signed()?.cast_unsigned());
+                let entries = entries.clone();
+                members.push(OutcomeMember {
+                    lane,
+                    position,
+                    child,
+                    round,
+                    late,
+                    entries,
+                });
+            }
         }
         body.end()?;
         Ok(Self { version, members })
+    }
+}
+
+impl OutcomeMember {
+    fn is_like(&self, other: &Self) -> bool {
+        let all_but_position = |m: &Self| (m.lane, m.child, m.round, m.late);
+        all_but_position(self) == all_but_position(other) && self.entries == other.entries
+    }
+}
+
+fn encode_group(
+    out: &mut Writer,
+    like: &OutcomeMember,
+    positions: impl Iterator<Item = u64> + Clone,
+) {
+    out.int(u64::from(like.lane))
+        .int(u64::from(like.child))
+        .int(u64::from(like.round));
+    out.flag(like.late);
+    encode_entries(out, &like.entries);
+    out.int(positions.clone().count() as u64);
+    let mut previous = 0u64;
+    for position in positions {
+        out.signed(position.wrapping_sub(previous).cast_signed());
+        previous = position;
     }
 }

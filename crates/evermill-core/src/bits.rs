@@ -31,7 +31,7 @@ pub(crate) fn is_empty(row: &[u64]) -> bool {
 }
 
 /// The set bits, ascending.
-pub(crate) fn ones(row: &[u64]) -> impl Iterator<Item = u32> + '_ {
+pub(crate) fn ones(row: &[u64]) -> impl Iterator<Item = u32> + Clone + '_ {
     row.iter().enumerate().flat_map(|(index, &word)| {
         let base = index as u32 * 64;
         std::iter::successors((word != 0).then_some(word), |w| {
@@ -39,6 +39,33 @@ pub(crate) fn ones(row: &[u64]) -> impl Iterator<Item = u32> + '_ {
             (rest != 0).then_some(rest)
         })
         .map(move |w| base + w.trailing_zeros())
+    })
+}
+
+/// The highest set bit.
+pub(crate) fn last(row: &[u64]) -> Option<u32> {
+    let word = row.iter().rposition(|&word| word != 0)?;
+    Some(word as u32 * 64 + 63 - row[word].leading_zeros())
+}
+
+/// Whether every bit of `from..to` is set.
+pub(crate) fn all(row: &[u64], from: u32, to: u32) -> bool {
+    spans(from, to).all(|(word, mask)| row[word] & mask == mask)
+}
+
+/// Clears every bit of `from..to`.
+pub(crate) fn clear_all(row: &mut [u64], from: u32, to: u32) {
+    for (word, mask) in spans(from, to) {
+        row[word] &= !mask;
+    }
+}
+
+/// The words `from..to` touches, each with its bits of the range.
+fn spans(from: u32, to: u32) -> impl Iterator<Item = (usize, u64)> {
+    (from / 64..to.div_ceil(64)).map(move |word| {
+        let low = from.saturating_sub(word * 64);
+        let high = (to - word * 64).min(64);
+        (word as usize, (!0u64 << low) & (!0u64 >> (64 - high)))
     })
 }
 

@@ -336,6 +336,8 @@ pub struct Plan {
     pub sources: usize,
     /// Place of each task of the DAG in this plan, if it is part of it.
     pub place: Vec<Option<u16>>,
+    /// Some task waits for a signal.
+    pub has_signals: bool,
     /// Activations wait for every source (W6): some task that is not `one_success` descends from
     /// two of them. Else the sources that did not fire are skipped.
     pub is_join: bool,
@@ -732,10 +734,15 @@ fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
         }
     };
     let is_join = steps.iter().any(waits);
+    let kind = |&task: &u16| &spec.tasks[usize::from(task)].kind;
+    let has_signals = tasks
+        .iter()
+        .any(|task| matches!(kind(task), TaskKind::Signal { .. }));
     Plan {
         sources: sources.len(),
         steps,
         place,
+        has_signals,
         is_join,
     }
 }

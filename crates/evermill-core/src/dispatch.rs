@@ -186,8 +186,8 @@ impl<'a> MemberView<'a> {
 
     /// Events of further sources of a join, by source index.
     pub fn bound(&self) -> impl Iterator<Item = (u16, &'a Event)> + use<'a> {
-        self.wave.members[self.member as usize]
-            .bound
+        self.wave
+            .bound(self.member)
             .iter()
             .map(|(source, _, e)| (*source, e))
     }
@@ -249,9 +249,7 @@ impl<'a> MemberView<'a> {
     /// The scope its order is kept in; `None` when nothing is ordered.
     #[must_use]
     pub fn scope(&self) -> Option<ScopeKey> {
-        self.wave.members[self.member as usize]
-            .scope
-            .map(|(scope, _)| scope)
+        self.wave.scope(self.member).map(|(scope, _)| scope)
     }
 
     /// The scope its state lives in (W5).

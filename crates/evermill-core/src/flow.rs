@@ -57,7 +57,7 @@ impl Machine {
         for member in members {
             let wave = self.wave(ix);
             let nodes = wave.plan().sources as u16..wave.plan().steps.len() as u16;
-            if let Some((scope, seq)) = wave.members[member as usize].scope {
+            if let Some((scope, seq)) = wave.scope(member) {
                 for node in nodes.clone() {
                     let wave = self.wave(ix);
                     let news = wave.is(node, Row::Done, member)
@@ -142,7 +142,7 @@ impl Machine {
             return;
         }
         let task = wave.task_index(node).expect("only tasks wait");
-        if let Some((scope, seq)) = wave.members[member as usize].scope {
+        if let Some((scope, seq)) = wave.scope(member) {
             let serial = wave.dag.spec.order == Order::Serial;
             let queue = &self.runs[&wave.run].scopes[&scope];
             if !queue.may_start(seq, wave.version, task, serial) {
@@ -175,15 +175,17 @@ impl Machine {
             return;
         }
         let (failed, skipped) = self.wave(ix).verdicts(&settled);
+        if bits::is_empty(&failed) && self.wave(ix).is_plain() {
+            return self.settle_plainly(ix, &settled, &skipped, out);
+        }
         let mut sum = Settled::default();
         let (mut first, mut last) = (u64::MAX, 0);
         let members: Vec<u32> = bits::ones(&settled).collect();
-        let plain = bits::is_empty(&failed) && self.wave(ix).is_plain();
         for member in members {
             let wave = self.wave(ix);
             let m = &wave.members[member as usize];
             (first, last) = (first.min(m.key.position), last.max(m.last));
-            let weight = u64::from(m.events) + m.bound.len() as u64;
+            let weight = u64::from(m.events) + wave.bound(member).len() as u64;
             if bits::get(&failed, member) {
                 match self.fail(ix, member, out) {
                     OnFailure::Drop => sum.dropped += weight,
@@ -194,11 +196,37 @@ impl Machine {
             } else {
                 sum.done += weight;
             }
-            if !plain {
-                self.leave(ix, member, bits::get(&failed, member), out);
-            }
+            self.leave(ix, member, bits::get(&failed, member), out);
         }
         self.account(ix, &settled, sum, (first, last), out);
+    }
+
+    /// `settle` where nothing failed and nothing is ordered: counting is all there is to do.
+    fn settle_plainly(&mut self, ix: u32, settled: &[u64], skipped: &[u64], out: &mut Decision) {
+        let wave = self.wave(ix);
+        let weight = |row: &[u64]| -> u64 {
+            if wave.events.len() == wave.members.len() {
+                return u64::from(bits::count(row));
+            }
+            bits::ones(row)
+                .map(|m| u64::from(wave.members[m as usize].events))
+                .sum()
+        };
+        let skipped = weight(skipped);
+        let done = weight(settled) - skipped;
+        let sum = Settled {
+            done,
+            skipped,
+            ..Settled::default()
+        };
+        // Members of a wave that was read from a lane lie in read order.
+        let first = bits::ones(settled).next().expect("someone settled");
+        let last = bits::last(settled).expect("someone settled");
+        let span = (
+            wave.members[first as usize].key.position,
+            wave.members[last as usize].last,
+        );
+        self.account(ix, settled, sum, span, out);
     }
 
     /// Applies the failure policy to a member; which policy it was.
@@ -212,7 +240,7 @@ impl Machine {
         if policy == OnFailure::Drop {
             return policy;
         }
-        let scope = wave.members[member as usize].scope;
+        let scope = wave.scope(member);
         let blocks = policy == OnFailure::Block && scope.is_some();
         let (run, reason) = (
             wave.run,
@@ -264,7 +292,7 @@ impl Machine {
     /// A settled member leaves its scope, its row, its join, its loop.
     fn leave(&mut self, ix: u32, member: u32, failed: bool, out: &mut Decision) {
         let wave = self.wave(ix);
-        let m = wave.members[member as usize].clone();
+        let (m, scope) = (wave.members[member as usize].clone(), wave.scope(member));
         let run_ix = wave.run;
         let run = self.runs.get_mut(&run_ix).expect("waves have runs");
         run.joins.remove(&m.key);
@@ -274,7 +302,7 @@ impl Machine {
             let key = activation::row_key(m.key);
             out.writes.push(Write::Delete(Table::Activation, key));
         }
-        if let Some((scope, seq)) = m.scope
+        if let Some((scope, seq)) = scope
             && !blocked
         {
             self.leave_scope(run_ix, scope, seq);
@@ -336,13 +364,7 @@ impl Machine {
         self.dirty_runs.insert(wave.run);
         let lane = home(wave);
         if let Some(id) = wave.lane {
-            let gone: usize = bits::ones(settled)
-                .map(|m| wave.members[m as usize].events as usize)
-                .sum();
-            let bytes: usize = bits::ones(settled)
-                .flat_map(|m| wave.member_events(m))
-                .map(|e| e.body.len())
-                .sum();
+            let (gone, bytes) = wave.load(settled);
             let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
             lane.events -= gone;
             lane.bytes -= bytes;
@@ -366,7 +388,8 @@ impl Machine {
     fn shed(&mut self, ix: u32, mask: &[u64], out: &mut Decision) {
         let wave = self.wave(ix);
         let ordered = wave.dag.spec.order != Order::None;
-        if wave.trials.is_empty() && !ordered && !wave.plan().is_join && wave.is_plain() {
+        let waits = wave.plan().is_join || wave.plan().has_signals;
+        if wave.trials.is_empty() && !ordered && !waits && wave.is_plain() {
             return;
         }
         let members: Vec<u32> = bits::ones(mask).collect();
@@ -394,9 +417,8 @@ impl Machine {
             }
             waits_for_scope |= wave.is(node, Row::Waits, member);
         }
-        let m = &wave.members[member as usize];
         if waits_for_scope {
-            let (scope, seq) = m.scope?;
+            let (scope, seq) = wave.scope(member)?;
             let queue = run.scopes.get(&scope)?;
             let room = (queue.held as usize) < limits::HELD_PER_KEY_MAX;
             let key_order = wave.dag.spec.order == Order::Key;
@@ -413,7 +435,7 @@ impl Machine {
     fn extract(&mut self, ix: u32, member: u32, held: Held, out: &mut Decision) {
         let snapshot = self.snapshot(ix, member);
         let wave = self.wave_mut(ix);
-        let scope = wave.members[member as usize].scope;
+        let scope = wave.scope(member);
         bits::set(&mut wave.left, member);
         let events = wave.member_events(member);
         let (count, bytes) = (

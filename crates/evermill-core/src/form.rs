@@ -241,7 +241,7 @@ impl Machine {
             };
             let queue = run.scopes.entry(scope).or_default();
             let seq = queue.push(Place::Wave(ix, at as u32), wave.version);
-            wave.members[at].scope = Some((scope, seq));
+            wave.scopes.push(Some((scope, seq)));
         }
     }
 
@@ -283,8 +283,6 @@ fn single_member(lane: LaneId, event: &Event, at: u32) -> Member {
         first_event: at,
         events: 1,
         round: 0,
-        scope: None,
-        bound: Vec::new(),
         late: false,
         silenced: false,
         row: false,

@@ -114,8 +114,9 @@ impl Machine {
             return;
         };
         let wave = self.wave_mut(ix);
-        wave.members[member as usize]
-            .bound
+        wave.bound
+            .entry(member)
+            .or_default()
             .push((source, lane, event));
         let node = wave
             .plan()

@@ -53,6 +53,15 @@ impl Machine {
                 .saturating_add(run.count)
                 .min(dispatch.slots.len() as u32);
             self.refused += u64::from(run.first.saturating_add(run.count) - last);
+            if run.outcome == Outcome::Success
+                && run.first < last
+                && bits::all(&dispatch.outstanding, run.first, last)
+            {
+                bits::clear_all(&mut dispatch.outstanding, run.first, last);
+                let slots = &dispatch.slots[run.first as usize..last as usize];
+                self.accept_plainly(slots, &mut changes);
+                continue;
+            }
             for index in run.first..last {
                 if !bits::get(&dispatch.outstanding, index) {
                     self.refused += 1;
@@ -65,6 +74,43 @@ impl Machine {
         }
         self.dispatches.insert(id, dispatch);
         self.follow(changes, out);
+    }
+
+    /// Takes plain successes over, those of one wave at a time.
+    fn accept_plainly(&mut self, slots: &[Slot], changes: &mut Changes) {
+        for group in slots.chunk_by(|a, b| (a.wave, a.node) == (b.wave, b.node)) {
+            let (ix, node) = (group[0].wave, group[0].node);
+            let wave = self.wave_mut(ix);
+            let special = wave.maps.contains_key(&node)
+                || matches!(
+                    wave.task(node).map(|task| &task.kind),
+                    Some(TaskKind::Branch)
+                );
+            if special {
+                for &slot in group {
+                    self.succeed_plainly(slot);
+                    self.touch(slot, true, changes);
+                }
+                continue;
+            }
+            let mut mask = vec![0; wave.words];
+            for slot in group {
+                bits::set(&mut mask, slot.at);
+            }
+            wave.end(node, Row::Success, &mask);
+            let id = wave.id;
+            let fresh = || Touched {
+                id,
+                node,
+                mask: vec![0; mask.len()],
+                ended: true,
+            };
+            let touched = changes.entry((ix, node)).or_insert_with(fresh);
+            touched.ended = true;
+            for (all, more) in touched.mask.iter_mut().zip(&mask) {
+                *all |= more;
+            }
+        }
     }
 
     /// Takes one member's outcome over into its wave.
@@ -267,11 +313,12 @@ impl Machine {
     /// S1: one row about the members of this report that have not settled.
     fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
         let wave = self.wave_mut(ix);
+        let mask: Vec<u64> = mask.iter().zip(&wave.left).map(|(m, l)| m & !l).collect();
+        if wave.is_uniform(node) {
+            return wave.write_uniform_row(node, &mask, out);
+        }
         let mut members = Vec::new();
-        for member in bits::ones(mask) {
-            if bits::get(&wave.left, member) {
-                continue;
-            }
+        for member in bits::ones(&mask) {
             let mut entries = Vec::new();
             wave.standings(node, member, &mut entries);
             members.push(wave.members[member as usize].outcome(entries));
@@ -479,6 +526,7 @@ impl Machine {
         let old: Vec<Event> = wave.member_events(member).to_vec();
         let (lane, run) = (wave.lane, wave.run);
         let gone = old.len() - good.len();
+        wave.shrunk += gone as u32;
         let bytes = |events: &[Event]| events.iter().map(|e| e.body.len()).sum::<usize>();
         let gone_bytes = bytes(&old) - bytes(&good);
         let m = &mut wave.members[member as usize];
@@ -568,5 +616,41 @@ impl Wave {
             members,
         };
         put(out, Table::Outcome, key, row.encode());
+    }
+
+    /// Whether all that can be said of a node's ended members is that they succeeded, and nothing
+    /// else tells the members apart but their positions.
+    fn is_uniform(&self, node: u16) -> bool {
+        self.lane.is_some()
+            && self.trials.is_empty()
+            && self.choices.is_empty()
+            && self.map_lengths.is_empty()
+            && !self.results.contains_key(&node)
+            && !self.maps.contains_key(&node)
+            && self.dag.spec.deadline_ms.is_none()
+    }
+
+    fn write_uniform_row(&mut self, node: u16, mask: &[u64], out: &mut Decision) {
+        let success = self.row(node, Row::Success);
+        let ended: Vec<u64> = mask.iter().zip(success).map(|(m, s)| m & s).collect();
+        let Some(first) = bits::ones(&ended).next() else {
+            return;
+        };
+        let standing = Standing::Success {
+            result: None,
+            map_length: None,
+            forced: Vec::new(),
+        };
+        let task = self.task_index(node).expect("only tasks end");
+        let like = self.members[first as usize].outcome(vec![Entry {
+            task,
+            instance: 0,
+            standing,
+        }]);
+        let positions = bits::ones(&ended).map(|m| self.members[m as usize].key.position);
+        let body = OutcomeRow::encode_uniform(self.version, &like, positions);
+        let key = Key::numbered(self.run, home(self).lane, &[self.id, self.rows_written]);
+        self.rows_written += 1;
+        put(out, Table::Outcome, key, body);
     }
 }

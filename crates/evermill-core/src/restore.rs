@@ -193,6 +193,7 @@ impl Machine {
         let dag = Arc::clone(&run.dags[usize::from(version)]);
         let (mut members, mut events) = (Vec::new(), Vec::new());
         let (mut restored, mut fired) = (Vec::new(), Vec::new());
+        let (mut scopes, mut bound) = (Vec::new(), BTreeMap::new());
         let slot = self
             .free_waves
             .last()
@@ -216,14 +217,16 @@ impl Machine {
                 plan,
                 run.lanes[&snapshot.key.lane.lane].cursor.source,
             ));
+            scopes.push(held.scope);
+            if !snapshot.bound.is_empty() {
+                bound.insert(at, snapshot.bound);
+            }
             members.push(Member {
                 key: snapshot.key,
                 last: snapshot.last,
                 first_event: events.len() as u32,
                 events: snapshot.events.len() as u32,
                 round: snapshot.round,
-                scope: held.scope,
-                bound: snapshot.bound,
                 late: snapshot.late,
                 silenced: snapshot.silenced,
                 row: true,
@@ -234,6 +237,8 @@ impl Machine {
         let mut wave = Wave::new(self.next_wave, ix, (version, dag), plan, members, events);
         self.next_wave += 1;
         wave.careful = true;
+        wave.scopes = scopes;
+        wave.bound = bound;
         for (at, sources) in fired.iter().enumerate() {
             for &source in sources {
                 wave.put(source, Row::Success, at as u32);

@@ -199,8 +199,7 @@ impl Machine {
     fn dispatch_order(&self, slots: &[Slot]) -> DispatchOrder {
         let scope = |slot: &Slot| {
             let wave = self.wave(slot.wave);
-            wave.members[wave_member(wave, slot)]
-                .scope
+            wave.scope(wave.member_of(slot.node, slot.at))
                 .map(|(scope, _)| scope)
         };
         if self.wave(slots[0].wave).dag.spec.order == Order::None {
@@ -217,10 +216,6 @@ impl Machine {
     pub(crate) fn reopen_rates(&mut self, _run: RunIx) {
         // `room` starts a new window by itself; being woken is all that is needed.
     }
-}
-
-fn wave_member(wave: &Wave, slot: &Slot) -> usize {
-    wave.member_of(slot.node, slot.at) as usize
 }
 
 fn turn(wave: &Wave, node: u16, task: u16) -> Turn {
@@ -263,7 +258,7 @@ fn take_in_order(
             return true;
         }
         wave.take_one(node, ix, head, slots);
-        let Some((scope, seq)) = wave.members[head as usize].scope.filter(|_| !serial) else {
+        let Some((scope, seq)) = wave.scope(head).filter(|_| !serial) else {
             continue;
         };
         for (_, place) in run.scopes[&scope].places_from(seq + 1) {
@@ -345,6 +340,9 @@ impl Wave {
             .maps
             .get(&node)
             .map_or_else(|| self.row(node, Row::Ready), |s| &s.ready);
+        if self.trials.is_empty() && !self.maps.contains_key(&node) {
+            return self.take_plainly(node, ix, room, slots);
+        }
         let ready: Vec<u32> = bits::ones(row).collect();
         for at in ready {
             if slots.len() >= room {
@@ -358,6 +356,32 @@ impl Wave {
                 return true;
             }
             self.take_one(node, ix, at, slots);
+        }
+        false
+    }
+
+    /// `take_ready` where no member is special: a word at a time.
+    fn take_plainly(&mut self, node: u16, ix: u32, room: usize, slots: &mut Vec<Slot>) -> bool {
+        for word in 0..self.words {
+            let mut bits = self.row(node, Row::Ready)[word];
+            let mut taken = 0u64;
+            while bits != 0 && slots.len() < room {
+                let bit = bits & bits.wrapping_neg();
+                let at = word as u32 * 64 + bit.trailing_zeros();
+                slots.push(Slot {
+                    wave: ix,
+                    node,
+                    at,
+                    alone: false,
+                });
+                taken |= bit;
+                bits ^= bit;
+            }
+            self.row_mut(node, Row::Ready)[word] &= !taken;
+            self.row_mut(node, Row::Run)[word] |= taken;
+            if bits != 0 {
+                return true;
+            }
         }
         false
     }

@@ -23,15 +23,11 @@ impl Machine {
             last: m.last,
             version: wave.version,
             round: m.round,
-            ordered: m.scope.is_some(),
+            ordered: wave.scope(member).is_some(),
             late: m.late,
             silenced: m.silenced,
             events: wave.member_events(member).to_vec(),
-            bound: m
-                .bound
-                .iter()
-                .map(|(s, l, e)| (*s, *l, e.clone()))
-                .collect(),
+            bound: wave.bound(member).to_vec(),
             entries,
         }
     }

@@ -58,10 +58,6 @@ pub(crate) struct Member {
     pub(crate) events: u32,
     /// How often it was redriven.
     pub(crate) round: u32,
-    /// Place in its scope; `None` when nothing is ordered or it left the order.
-    pub(crate) scope: Option<(ScopeKey, u64)>,
-    /// Events of further sources (W6), with the source's place in the plan.
-    pub(crate) bound: Vec<(u16, LaneId, Event)>,
     /// Its missed deadline was counted.
     pub(crate) late: bool,
     /// Its join timed out (W6).
@@ -97,6 +93,10 @@ pub(crate) struct Wave {
     pub(crate) plan: u16,
     pub(crate) members: Vec<Member>,
     pub(crate) events: Vec<Event>,
+    /// Places of members in their scopes; empty when nothing is ordered.
+    pub(crate) scopes: Vec<Option<(ScopeKey, u64)>>,
+    /// Events of further sources (W6), by member: source, lane, event.
+    pub(crate) bound: BTreeMap<u32, Vec<(u16, LaneId, Event)>>,
     pub(crate) words: usize,
     rows: Vec<u64>,
     /// Members that settled or were materialised.
@@ -120,6 +120,8 @@ pub(crate) struct Wave {
     pub(crate) choices: BTreeMap<(u16, u32), Vec<u16>>,
     /// The loop's `until` said yes (W15).
     pub(crate) until_reached: bool,
+    /// Events in `events` that belong to no member any more (W8: split off).
+    pub(crate) shrunk: u32,
     /// Nothing else may be in flight with it (C6).
     pub(crate) alone: bool,
     /// A suspect row covers this wave, keyed by this position (C6).
@@ -144,6 +146,8 @@ impl Wave {
             run,
             version,
             plan,
+            scopes: Vec::new(),
+            bound: BTreeMap::new(),
             words,
             rows: vec![0; steps * ROWS * words],
             left: vec![0; words],
@@ -157,6 +161,7 @@ impl Wave {
             lane: None,
             choices: BTreeMap::new(),
             until_reached: false,
+            shrunk: 0,
             alone: false,
             suspect: None,
             signal_waits: Vec::new(),
@@ -458,6 +463,29 @@ impl Wave {
                     .get(&node)
                     .is_some_and(|space| space.is_busy(member))
         })
+    }
+
+    /// Place in its scope; `None` when nothing is ordered or it left the order.
+    pub(crate) fn scope(&self, member: u32) -> Option<(ScopeKey, u64)> {
+        self.scopes.get(member as usize).copied().flatten()
+    }
+
+    /// Events of further sources a member has.
+    pub(crate) fn bound(&self, member: u32) -> &[(u16, LaneId, Event)] {
+        self.bound.get(&member).map_or(&[], Vec::as_slice)
+    }
+
+    /// Events of the masked members, and their payload bytes.
+    pub(crate) fn load(&self, mask: &[u64]) -> (usize, usize) {
+        let bytes = |events: &[Event]| events.iter().map(|event| event.body.len()).sum::<usize>();
+        if bits::count(mask) as usize == self.members.len() && self.shrunk == 0 {
+            return (self.events.len(), bytes(&self.events));
+        }
+        bits::ones(mask)
+            .map(|member| self.member_events(member))
+            .fold((0, 0), |(count, sum), events| {
+                (count + events.len(), sum + bytes(events))
+            })
     }
 
     pub(crate) fn is_over(&self) -> bool {
