@@ -206,7 +206,10 @@ impl Machine {
     fn control(&mut self, command: Command, out: &mut Decision) {
         match command {
             Command::Pause { run } => self.set_state(run, RunState::Paused, out),
-            Command::Resume { run } => self.set_state(run, RunState::Running, out),
+            Command::Resume { run } => {
+                self.set_state(run, RunState::Running, out);
+                self.wake_loops(run);
+            }
             Command::Drain { run } => self.drain(run, out),
             Command::Stop { run } => self.stop(run, RunState::Stopped, out),
             Command::Redrive { run, selection } => self.redrive(run, &selection, out),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::command::{Decision, Event, LaneId, RunState};
+use crate::command::{Decision, Event, LaneId, RunIx, RunState};
 use crate::dag::{BatchSpec, LoopSpec};
 use crate::limits;
 use crate::machine::{Machine, Timer};
@@ -12,6 +12,25 @@ impl Machine {
         let run = self.runs.get(&id.run)?;
         let source = run.lanes.get(&id.lane)?.cursor.source;
         run.dag().spec.sources.get(usize::from(source))?.looped
+    }
+
+    /// A loop whose delay ended while its run was paused goes on.
+    pub(crate) fn wake_loops(&mut self, ix: RunIx) {
+        let lanes = self
+            .runs
+            .get(&ix)
+            .into_iter()
+            .flat_map(|run| run.lanes.values());
+        let ids: Vec<LaneId> = lanes.map(|lane| lane.id).collect();
+        for id in ids {
+            let waits = self
+                .timers
+                .iter()
+                .any(|(_, timer)| *timer == Timer::Loop(id));
+            if self.loop_of(id).is_some() && !waits {
+                self.emit_iteration(id);
+            }
+        }
     }
 
     /// Emits the iteration the loop's lane stands at.
