@@ -245,6 +245,9 @@ class Worker:
                     self.succeed(member, started, "call", value, handle)
                 except BaseException as error:
                     self.fail(member, started, error)
+            if self.flush_at == 0:
+                self.flush()
+                self.flush_at = self.slice_end
         return dispatch.members
 
     def between(self, dispatch: _frames.Dispatch, member: int, now: int) -> bool:

@@ -3,27 +3,33 @@
 use std::io::{self, BufReader, IoSlice, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use evermill_contract::worker::frame::{self, Frame, Kind};
 use evermill_contract::worker::wire::{
     self, Ask, EncodedDispatch, Finished, Hello, Progress, decode_log, decode_outcomes,
-    encode_dispatch, small,
+    encode_answer, encode_dispatch, small,
 };
 use evermill_contract::worker::{
-    Death, Dispatch, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind, WorkerEvent,
+    Answer, Death, Dispatch, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind,
+    WorkerEvent,
 };
 use rustix::process::{Pid, Signal};
 
 use crate::page::{Page, Running, monotonic_ns};
 use crate::pool::{Shared, returned};
 use crate::server::{signal_group, spawn};
-use crate::slot::{Connection, InFlight, Lost, Outgoing};
+use crate::slot::{Connection, InFlight, Lost, Outgoing, Slot};
 use crate::supervisor::Message;
 
 /// Frames that may wait for the writer: two dispatches, their recalls, stop, retire, answers.
 const OUTGOING_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Reads of what a dead worker left in its pipe; a pipe holds less.
+const DRAIN_READS_MAX: usize = 64;
+/// How often the memory of a busy worker is looked at.
+const SIZE_EVERY: Duration = Duration::from_secs(1);
 /// Parts of one `writev`, as many as every system takes.
 const PARTS_MAX: usize = 1024;
 
@@ -196,7 +202,12 @@ impl Reader {
                     question,
                 } = wire::control(frame)?;
                 let mut state = self.shared.slot(slot);
-                let token = state.front(dispatch)?.token;
+                let Ok(token) = state.front(dispatch).map(|front| front.token) else {
+                    // A thread that a task left behind; it asks for a task that has ended.
+                    let refused = Answer::Refused("the task that asks has ended".into());
+                    state.send(encode_answer(call, &refused));
+                    return Ok(Vec::new());
+                };
                 let call = state.ask(call);
                 vec![WorkerEvent::Ask {
                     slot,
@@ -224,13 +235,22 @@ impl Reader {
             }
             Kind::Progress => {
                 let Progress { member } = wire::control(frame)?;
-                let token = self.shared.slot(slot).front(call)?.token;
-                vec![WorkerEvent::Progress {
-                    slot,
-                    token,
-                    member,
-                    value: frame.raw.clone(),
-                }]
+                let token = self
+                    .shared
+                    .slot(slot)
+                    .front(call)
+                    .ok()
+                    .map(|front| front.token);
+                let value = frame.raw.clone();
+                token
+                    .map(|token| WorkerEvent::Progress {
+                        slot,
+                        token,
+                        member,
+                        value,
+                    })
+                    .into_iter()
+                    .collect()
             }
             kind => return Err(Heard::Breach(format!("a worker does not send {kind:?}"))),
         })
@@ -240,17 +260,24 @@ impl Reader {
     fn after_dispatch(&self) {
         let config = &self.shared.config;
         let mut slot = self.shared.slot(self.slot);
-        let Some(connection) = &slot.connection else {
-            return;
-        };
-        // Reading the size costs some microseconds; by then a dispatch has cost much more.
-        if slot.members_run >= config.members_per_worker_max
-            || resident_bytes(connection.pid)
-                .is_some_and(|bytes| bytes > config.worker_rss_bytes_max)
-        {
+        let old = slot.members_run >= config.members_per_worker_max;
+        if old || self.is_fat(&mut slot) {
             slot.replace = true;
         }
         slot.dismiss_if_idle();
+    }
+
+    /// Looked at now and then only: it costs as much as a small dispatch.
+    fn is_fat(&self, slot: &mut Slot) -> bool {
+        if slot.sized_at.is_some_and(|at| at.elapsed() < SIZE_EVERY) {
+            return false;
+        }
+        slot.sized_at = Some(Instant::now());
+        let bytes = slot
+            .connection
+            .as_ref()
+            .and_then(|connection| resident_bytes(connection.pid));
+        bytes.is_some_and(|bytes| bytes > self.shared.config.worker_rss_bytes_max)
     }
 
     /// What the worker wrote to its descriptors at the end comes before its death.
@@ -272,7 +299,11 @@ impl Reader {
         };
         let mut output = outputs.swap_remove(index);
         drop(outputs);
-        while output.read(token, &mut events) {
+        // Bounded, as a child that left the group may go on writing for ever.
+        for _ in 0..DRAIN_READS_MAX {
+            if !output.read(token, &mut events) {
+                break;
+            }
             for event in events.drain(..) {
                 self.shared.emit(event);
             }

@@ -77,6 +77,8 @@ pub(crate) struct Slot {
     pub(crate) announced: bool,
     /// Members that this worker has run.
     pub(crate) members_run: u64,
+    /// When its memory was last looked at.
+    pub(crate) sized_at: Option<Instant>,
     next_call: u32,
     next_ask: u32,
     /// Open questions: the engine's number for them, the worker's.
@@ -209,6 +211,7 @@ impl Slot {
     pub(crate) fn lose(&mut self) -> Lost {
         self.asks.clear();
         self.members_run = 0;
+        self.sized_at = None;
         Lost {
             kill: self.kill.take(),
             leaving: std::mem::take(&mut self.leaving) | std::mem::take(&mut self.replace),

@@ -114,7 +114,7 @@ impl Supervisor {
     }
 
     pub(crate) fn run(mut self) {
-        loop {
+        while !self.shared.ended.load(Ordering::Acquire) {
             self.advance();
             if self.closing && self.empty.len() == usize::from(self.shared.config.slots) {
                 break;

@@ -56,6 +56,11 @@ def third_fails_for_good(event):
         raise evermill.Fail("never again")
 
 
+@task
+def own_pid(event):
+    return os.getpid()
+
+
 class Rude(BaseException):
     def __str__(self):
         raise RuntimeError("no text for you")
@@ -257,6 +262,7 @@ def cases():
         echo,
         describe,
         effect,
+        own_pid,
         third_raises,
         third_of_each_raises,
         third_skips,

@@ -325,3 +325,15 @@ fn an_old_worker_is_replaced_between_dispatches_and_nobody_notices() {
         }
     }
 }
+
+#[test]
+fn a_fat_worker_is_replaced() {
+    let mut config = config(1);
+    config.worker_rss_bytes_max = 1;
+    let mut rig = Rig::with(config);
+    let pid = |rig: &mut Rig| {
+        let dispatch = rig.members("own_pid", 1);
+        rig.run(dispatch).result(0)
+    };
+    assert_ne!(pid(&mut rig), pid(&mut rig));
+}
