@@ -204,11 +204,14 @@ pub(crate) fn start_committer(
     })
 }
 
+/// Outcomes, as a worker reported them under some fence.
+pub(crate) type Report = (DispatchId, Fence, Vec<OutcomeRun>);
+
 /// What outlives a dropped machine.
 #[derive(Default)]
 struct Kept {
     /// Outcomes that came too late, under the fence they carry.
-    reports: Vec<(DispatchId, Fence, Vec<OutcomeRun>)>,
+    reports: Vec<Report>,
     viewers: Vec<Sender<Arc<EngineView>>>,
     inputs: Vec<Input>,
 }
@@ -243,17 +246,16 @@ impl Shard {
     }
 
     fn take_kept(&mut self, kept: Kept) -> Flow {
-        for (dispatch, old, runs) in kept.reports {
-            let fence = if sabotage::accept_second_result() {
-                self.machine.fence()
-            } else {
-                old
-            };
-            self.apply(Command::Outcomes {
-                dispatch,
-                fence,
-                runs,
-            });
+        if sabotage::accept_second_result() {
+            self.late = kept.reports;
+        } else {
+            for (dispatch, fence, runs) in kept.reports {
+                self.apply(Command::Outcomes {
+                    dispatch,
+                    fence,
+                    runs,
+                });
+            }
         }
         for reply in kept.viewers {
             self.show(&reply);

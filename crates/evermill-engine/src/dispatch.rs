@@ -7,7 +7,8 @@ use evermill_contract::source::NO_TIMESTAMP;
 use evermill_contract::worker::{
     Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, Token, UpstreamResult, limits,
 };
-use evermill_core::command::{self, DispatchId, DispatchOrder, LaneId};
+use evermill_core::command::{self, Command, DispatchId, DispatchOrder, LaneId};
+use evermill_core::dag::SourceSpec;
 use evermill_core::{DispatchView, MemberView};
 
 use crate::bundle;
@@ -54,6 +55,24 @@ impl Shard {
         self.slots.sent(token, out);
         self.executor.dispatch(slot, dispatch);
         fp!("dispatch.sent");
+        self.deliver_late(id);
+    }
+
+    /// Sabotage: what an attempt of a dropped machine reported counts for the dispatch that has its
+    /// number now.
+    fn deliver_late(&mut self, id: DispatchId) {
+        let (fence, late) = (self.machine.fence(), std::mem::take(&mut self.late));
+        for (dispatch, old, runs) in late {
+            if dispatch == id {
+                self.apply(Command::Outcomes {
+                    dispatch,
+                    fence,
+                    runs,
+                });
+            } else {
+                self.late.push((dispatch, old, runs));
+            }
+        }
     }
 
     /// Sends what waited for a slot.
@@ -139,7 +158,8 @@ struct Builder<'a> {
     version: &'a Version,
     run: &'a str,
     gather: Gather<'a>,
-    lane_ids: Vec<LaneId>,
+    /// Which lane, and what the DAG says of its source, if it has one.
+    lane_ids: Vec<(LaneId, Option<&'a SourceSpec>)>,
     lanes: Vec<LaneRef>,
     events: Vec<Event>,
     results: Vec<UpstreamResult>,
@@ -167,12 +187,7 @@ impl Builder<'_> {
         for (upstream, &ship) in declared.ships.iter().enumerate() {
             self.result(index, upstream as u32, member, ship);
         }
-        let source = self
-            .version
-            .dag
-            .spec
-            .sources
-            .get(usize::from(member.source()));
+        let source = self.lane_ids[usize::from(lane)].1;
         Member {
             event,
             has_event: source.is_some(),
@@ -187,7 +202,7 @@ impl Builder<'_> {
     /// The lane's place in this dispatch.
     fn lane(&mut self, member: &MemberView<'_>) -> u16 {
         let id = member.activation().lane;
-        if let Some(index) = self.lane_ids.iter().rposition(|&known| known == id) {
+        if let Some(index) = self.lane_ids.iter().rposition(|known| known.0 == id) {
             return index as u16;
         }
         let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
@@ -202,7 +217,9 @@ impl Builder<'_> {
                 member.generation(),
             )
         }));
-        self.lane_ids.push(id);
+        let sources = &self.version.dag.spec.sources;
+        self.lane_ids
+            .push((id, sources.get(usize::from(member.source()))));
         self.lane_ids.len() as u16 - 1
     }
 

@@ -67,6 +67,9 @@ pub(crate) struct Shard {
     /// Reports refused by machines that were dropped.
     pub(crate) refused_before: u64,
 
+    /// Empty, except under sabotage.
+    pub(crate) late: Vec<crate::boot::Report>,
+
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) slots: Slots,
     pub(crate) unavailable: Option<String>,
@@ -166,6 +169,7 @@ impl Shard {
             reloads_in_a_row: 0,
             reloads: 0,
             refused_before: 0,
+            late: Vec::new(),
             executor,
             slots,
             unavailable: None,

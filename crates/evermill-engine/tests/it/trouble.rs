@@ -93,9 +93,12 @@ fn a_report_under_an_old_fence_is_refused_and_counted() {
     // The attempt is out. The next commit fails, the attempt is killed, and reports all the same.
     world.faults.next(Fault::UnknownAbsent);
     world.broker.publish("a", values(1..2));
-    until_true("the reload", || {
-        handle.fresh_view().is_ok_and(|view| view.reloads == 1)
+    until_true("the dispatch after the reload", || {
+        let reloaded = handle.fresh_view().is_ok_and(|view| view.reloads == 1);
+        reloaded && world.workers.dispatches.load(Ordering::SeqCst) >= 2
     });
+    let view = handle.fresh_view().unwrap();
+    assert_eq!((view.refused_reports, view.run("d").unwrap().done), (1, 0));
     world.workers.open_gate();
     until(&handle, "both events", |run| run.done == 2);
     assert_eq!(handle.fresh_view().unwrap().refused_reports, 1);
