@@ -142,6 +142,7 @@ class PassingChannel(Channel):
 _COLUMNS: Dict[str, Optional[str]] = {
     "map_index": "i",
     "try_number": "H",
+    "scope": "I",
     "has_event": "B",
     "batch": None,
     "position": "Q",

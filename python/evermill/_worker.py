@@ -191,7 +191,7 @@ class Worker:
         run = program.run
         plain = program.kind in ("call", "noop")
         independent = dispatch.order == "independent"
-        held: Set[Optional[bytes]] = set()
+        held: Set[int] = set()
         place, start, clock = self.place, self.start, time.monotonic_ns
         context: Any = None
         handles: Any = repeat(None)
@@ -204,7 +204,7 @@ class Worker:
             now = clock()
             if now >= self.flush_at and self.between(dispatch, member, now):
                 return member
-            if held and dispatch.table.key(member) in held:
+            if held and dispatch.table.number("scope", member, 0) in held:
                 self.end(member, now, _frames.HELD)
                 continue
             start[0] = now
@@ -220,7 +220,8 @@ class Worker:
                 continue
             if dispatch.order == "stop_on_failure":
                 return member + 1
-            held.add(dispatch.table.key(member))
+            # Scope 0 is none, so nobody else is in it.
+            held.update(filter(None, [dispatch.table.number("scope", member, 0)]))
         return dispatch.members
 
     def run_together(self, dispatch: _frames.Dispatch, program: Any) -> int:

@@ -68,6 +68,7 @@ def test_dispatches_mean_what_the_engine_meant(name):
             "event": described(event),
             "try_number": dispatch.table.number("try_number", member, 1),
             "map_index": dispatch.table.number("map_index", member, -1),
+            "scope": dispatch.table.number("scope", member, 0),
             "effect_keys": [
                 _frames.effect_key(
                     dispatch.activation(member), dispatch.task, dispatch.table.number("map_index", member, -1), call

@@ -1,5 +1,6 @@
 //! Builds what a worker gets from what the machine gave out, sharing the buffers events came in.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use evermill_contract::worker::{
 };
 use evermill_core::command::{self, Command, DispatchId, DispatchOrder, LaneId};
 use evermill_core::dag::SourceSpec;
-use evermill_core::{DispatchView, MemberView};
+use evermill_core::{DispatchView, MemberView, ScopeKey};
 
 use crate::bundle;
 use crate::failpoint::fp;
@@ -121,6 +122,7 @@ impl Shard {
             events: Vec::new(),
             results: Vec::new(),
             arrivals: Vec::new(),
+            scopes: (view.order() == DispatchOrder::SkipSameScope).then(BTreeMap::new),
         };
         let members = view.members().enumerate();
         let members: Vec<Member> = members
@@ -164,6 +166,8 @@ struct Builder<'a> {
     events: Vec<Event>,
     results: Vec<UpstreamResult>,
     arrivals: Vec<(u32, u64)>,
+    /// Numbers for the scopes in this dispatch, where the worker has to tell them apart.
+    scopes: Option<BTreeMap<ScopeKey, u32>>,
 }
 
 impl Builder<'_> {
@@ -196,7 +200,17 @@ impl Builder<'_> {
                 .map(|_| self.batch(lane, events)),
             try_number: u16::try_from(try_number).unwrap_or(u16::MAX),
             map_index: member.map_index(),
+            scope: self.scope(member),
         }
+    }
+
+    /// The number of the member's scope, from 1; 0 if it is in no order.
+    fn scope(&mut self, member: &MemberView<'_>) -> u32 {
+        let (Some(scopes), Some(scope)) = (&mut self.scopes, member.scope()) else {
+            return 0;
+        };
+        let next = scopes.len() as u32 + 1;
+        *scopes.entry(scope).or_insert(next)
     }
 
     /// The lane's place in this dispatch.

@@ -145,6 +145,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
         batch: None,
         try_number: 1,
         map_index: -1,
+        scope: 0,
     };
     Dispatch {
         token: Token(token as u64),

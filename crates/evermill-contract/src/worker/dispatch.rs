@@ -62,7 +62,7 @@ pub enum OrderMode {
     Independent,
     /// After a failure the rest is returned as tail.
     StopOnFailure,
-    /// After a failure, later members with the same event key get [`super::Outcome::Held`].
+    /// After a failure, later members with the same [`Member::scope`] get [`super::Outcome::Held`].
     SkipSameKey,
 }
 
@@ -125,6 +125,9 @@ pub struct Member {
     pub try_number: u16,
     /// Index of a mapped instance, -1 if the task is not mapped.
     pub map_index: i32,
+    /// Members with the same number are kept in order ([`OrderMode::SkipSameKey`]): they share
+    /// a key, or a lane. 0 for a member that is in no order.
+    pub scope: u32,
 }
 
 /// A result shipped with a dispatch.

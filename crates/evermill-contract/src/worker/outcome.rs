@@ -27,7 +27,7 @@ pub enum Outcome {
     Skipped,
     /// A sensor's condition does not hold yet: ask again later.
     Waiting,
-    /// Not run: a member with the same key failed before it ([`super::OrderMode::SkipSameKey`]).
+    /// Not run: a member of the same scope failed before it ([`super::OrderMode::SkipSameKey`]).
     /// It did not use up a try.
     Held,
     /// The callable failed.

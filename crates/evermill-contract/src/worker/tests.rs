@@ -83,6 +83,7 @@ fn member(event: Event) -> Member {
         batch: None,
         try_number: 1,
         map_index: -1,
+        scope: 0,
     }
 }
 
@@ -127,6 +128,7 @@ fn rich() -> Dispatch {
     let mut mapped = member(queued);
     mapped.map_index = 2;
     mapped.try_number = 3;
+    mapped.scope = 2;
     let mut batch = member(event_of(&log, 0, 0, 0));
     batch.batch = Some(0..2);
     let mut by_hand = member(Event {
@@ -281,7 +283,7 @@ fn meaning(call: u32, dispatch: &Dispatch) -> Value {
             [0, 1].map(|call| effect_key(&activation, &dispatch.task.task, member.map_index, call));
         json!({
             "event": if !member.has_event { Value::Null } else if let Some(events) = events { json!(events) } else { event(&member.event) },
-            "try_number": member.try_number, "map_index": member.map_index,
+            "try_number": member.try_number, "scope": member.scope, "map_index": member.map_index,
             "effect_keys": keys,
         })
     };

@@ -90,12 +90,12 @@ fn stop_on_failure_returns_the_rest() {
 }
 
 #[test]
-fn skip_same_key_holds_only_that_key() {
+fn skip_same_key_holds_only_that_scope() {
     let mut rig = Rig::new(1);
     let mut dispatch = rig.members("third_raises", 7);
     dispatch.order = OrderMode::SkipSameKey;
     let report = rig.run(dispatch);
-    // Keys go k0 k1 k2 k0 k1 k2 k0.
+    // Scopes go 1 2 3 1 2 3 1.
     assert_eq!(
         (report.letters().as_str(), report.tail),
         ("..F..H.", Some(0))

@@ -130,6 +130,7 @@ impl Rig {
                 batch: None,
                 try_number: 1,
                 map_index: -1,
+                scope: u32::try_from(index % 3).unwrap() + 1,
             });
         }
         Dispatch {

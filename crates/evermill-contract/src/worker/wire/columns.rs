@@ -61,6 +61,9 @@ pub(super) fn member_columns(members: &[Member]) -> Columns {
     columns.numbers("try_number", &members, 1u16.to_le_bytes(), |m| {
         m.try_number.to_le_bytes()
     });
+    columns.numbers("scope", &members, 0u32.to_le_bytes(), |m| {
+        m.scope.to_le_bytes()
+    });
     columns.numbers("has_event", &members, [1], |m| [u8::from(m.has_event)]);
     let batches: Vec<Place> = members
         .iter()
