@@ -181,6 +181,10 @@ impl World<'_> {
 
     /// Redrives or gives up what is parked, as the script says. `true` if anything was.
     pub(crate) fn resolve(&mut self, all: bool) -> Result<bool, String> {
+        if self.is_over() {
+            // What ended runs on in the next run.
+            return Ok(false);
+        }
         let parked: Vec<_> = self.machine.parked(RUN).collect();
         let mut any = false;
         for view in parked {
@@ -211,6 +215,9 @@ impl World<'_> {
         blocked: bool,
         resolve: Resolve,
     ) -> Result<(), String> {
+        if blocked {
+            self.coverage.hit(Mark::Blocked);
+        }
         let selection = Selection::Keys(vec![key]);
         match resolve {
             Resolve::Redrive => {
