@@ -241,7 +241,12 @@ impl Shard {
         self.adopt(booted.effects);
         self.pools_told = 0;
         self.tell_pools();
-        self.open_lanes_again();
+        self.forget_unborn();
+        if self.draining.is_some() {
+            self.drain_runs();
+        } else {
+            self.open_lanes_again();
+        }
         self.take_kept(kept)
     }
 
@@ -376,6 +381,17 @@ impl Shard {
                 booted
             }
             Err(cause) => self.abort(&cause.to_string()),
+        }
+    }
+
+    /// A start that was not committed has no sources; it may be asked for again.
+    fn forget_unborn(&mut self) {
+        let listens: BTreeSet<_> = self.listening.keys().map(|key| key.run).collect();
+        let versions = &self.versions;
+        for (run, slot) in &mut self.runs {
+            let outline = versions.get(&slot.version).map(|known| &known.outline);
+            let manual = outline.is_some_and(|outline| outline.sources.is_empty());
+            slot.started &= manual || listens.contains(run);
         }
     }
 

@@ -39,6 +39,16 @@ impl Shard {
         }
         fp!("drain.begun");
         self.hush_sources(None);
+        self.drain_runs();
+        self.draining = Some(Draining {
+            deadline: Instant::now() + grace,
+            replies: vec![reply],
+            ending: None,
+        });
+    }
+
+    /// Lets every run that runs settle what it has read.
+    pub(crate) fn drain_runs(&mut self) {
         let running: Vec<_> = self
             .machine
             .runs()
@@ -48,11 +58,6 @@ impl Shard {
         for run in running {
             self.apply(Command::Drain { run });
         }
-        self.draining = Some(Draining {
-            deadline: Instant::now() + grace,
-            replies: vec![reply],
-            ending: None,
-        });
     }
 
     /// Whether workers were told to end: their deaths are no news then.

@@ -39,6 +39,8 @@ pub const LOG_LINES_QUEUED: usize = 16_384;
 /// Bytes of task output that wait for the log sink; more are dropped and counted.
 pub const LOG_BYTES_QUEUED: usize = 8 * 1024 * 1024;
 
+/// The shortest wait for a timer.
+pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);
 /// Age at which a published view is replaced while work is done.
 pub const VIEW_AGE: Duration = Duration::from_millis(100);
 /// How long a source's thread waits for events; orders wake it at once.

@@ -107,6 +107,16 @@ impl Shard {
                 slot.name
             ));
         }
+        let mut sources = self.listening.iter();
+        let closing = sources.find(|(key, listening)| {
+            let of_dag = self.runs.get(&key.run).is_some_and(|run| run.dag == *dag);
+            of_dag && listening.ended.is_none()
+        });
+        if closing.is_some() {
+            return refuse(format!(
+                "DAG '{dag}' is still letting go of its sources; start it again"
+            ));
+        }
         let inherits = self.machine.runs().any(|run| *run.dag == **dag);
         if prepared.fresh && inherits {
             return refuse(format!(

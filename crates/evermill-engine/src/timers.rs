@@ -12,7 +12,9 @@ use crate::shard::Shard;
 /// Time until a moment of the clock.
 pub(crate) fn until_ms(due: Option<Ms>, clock: &Clock) -> Option<Duration> {
     let due_us = due?.saturating_mul(1_000);
-    Some(Duration::from_micros(due_us.saturating_sub(clock.now_us())))
+    let wait = Duration::from_micros(due_us.saturating_sub(clock.now_us()));
+    // What was due was fired before the wait: a timer that stays due must not spin.
+    Some(wait.max(limits::TIMER_WAIT_MIN))
 }
 
 pub(crate) fn shortest<const N: usize>(waits: [Option<Duration>; N]) -> Option<Duration> {

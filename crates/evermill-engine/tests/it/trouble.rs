@@ -208,3 +208,49 @@ fn a_gap_is_recorded_and_passed_over() {
     handle.drain(GRACE).unwrap();
     assert_eq!(world.broker.acked("a"), 50);
 }
+
+#[test]
+fn a_drain_survives_a_reload() {
+    let (ledger, workers) = recording(1);
+    workers.close_gate();
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..100));
+    until_true("a dispatch", || {
+        world.workers.dispatches.load(Ordering::SeqCst) == 1
+    });
+    let draining = handle.clone();
+    world.faults.next(Fault::UnknownAbsent);
+    let drain = std::thread::spawn(move || draining.drain(GRACE));
+    until_true("the reload", || {
+        world.faults.fired() == 1 && handle.view().reloads == 1
+    });
+    world.workers.open_gate();
+    assert_eq!(drain.join().unwrap().unwrap(), Drained::Settled);
+    let run = handle.view().run("d").cloned().unwrap();
+    assert_eq!((run.state, run.in_flight), ("drained", 0));
+    drop(handle);
+    let handle = world.open();
+    started(&handle, &one_task());
+    until(&handle, "every event", |run| run.done == 100);
+    assert_eq!(ledger.repeated(), Vec::<String>::new());
+    handle.drain(GRACE).unwrap();
+}
+
+#[test]
+fn a_run_that_was_drained_can_be_started_again_in_the_same_engine() {
+    let (ledger, workers) = recording(1);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    world.broker.publish("a", values(0..10));
+    let handle = world.open();
+    started(&handle, &one_task());
+    until(&handle, "10 events", |run| run.done == 10);
+    handle.drain_run("d").unwrap();
+    until(&handle, "rest", |run| run.state == "drained");
+    world.broker.publish("a", values(10..20));
+    until_true("the second start", || handle.start(&one_task()).is_ok());
+    until(&handle, "20 events", |run| run.done == 20);
+    assert_eq!((ledger.len(), ledger.repeated().len()), (20, 0));
+    handle.drain(GRACE).unwrap();
+}
