@@ -15,10 +15,14 @@ fn main() -> io::Result<()> {
     files.sort();
     let mut list = String::from("&[\n");
     for file in &files {
-        let name = file.strip_prefix(&root).expect("it was found below").display();
+        let name = file
+            .strip_prefix(&root)
+            .expect("it was found below")
+            .display();
         let path = file.display().to_string();
         println!("cargo:rerun-if-changed={path}");
-        writeln!(list, "({:?}, include_bytes!({path:?})),", name.to_string()).expect("a String takes everything");
+        writeln!(list, "({:?}, include_bytes!({path:?})),", name.to_string())
+            .expect("a String takes everything");
     }
     list.push(']');
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));

@@ -63,11 +63,18 @@ fn settle(
     data_dir: Option<PathBuf>,
     flags: &[String],
 ) -> Result<Config, Failure> {
-    let flags = flags.iter().map(|flag| parse_flag(flag)).collect::<Result<Vec<_>, _>>()?;
+    let flags = flags
+        .iter()
+        .map(|flag| parse_flag(flag))
+        .collect::<Result<Vec<_>, _>>()?;
     let layers = file.connections.into_iter().chain(environment).chain(flags);
     Ok(Config {
-        data_dir: data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
-        connections: layers.map(|(id, address)| (full_id(&id), address)).collect(),
+        data_dir: data_dir
+            .or(file.data_dir)
+            .unwrap_or_else(|| DATA_DIR.into()),
+        connections: layers
+            .map(|(id, address)| (full_id(&id), address))
+            .collect(),
     })
 }
 
@@ -83,7 +90,10 @@ fn parse_flag(flag: &str) -> Result<(String, String), Failure> {
 }
 
 fn full_id(id: &str) -> String {
-    let long = SHORT.iter().find(|(short, _)| *short == id).map(|(_, long)| *long);
+    let long = SHORT
+        .iter()
+        .find(|(short, _)| *short == id)
+        .map(|(_, long)| *long);
     long.unwrap_or(id).to_owned()
 }
 
@@ -106,8 +116,14 @@ fn read_file(path: &Path) -> Result<File, Failure> {
 mod tests {
     use super::*;
 
-    fn settled(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, Failure> {
-        let environment = environment.iter().map(|(id, to)| ((*id).to_owned(), (*to).to_owned()));
+    fn settled(
+        file: &str,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Result<Config, Failure> {
+        let environment = environment
+            .iter()
+            .map(|(id, to)| ((*id).to_owned(), (*to).to_owned()));
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         settle(toml::from_str(file).unwrap(), environment, None, &flags)
     }
@@ -115,15 +131,29 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment_over_the_file() {
         let file = "data_dir = 'd'\nconnections = { kafka = 'f:1', a = 'f:2', b = 'f:3' }";
-        let config = settled(file, &[("kafka_default", "e:1"), ("a", "e:2")], &["kafka=g:1,h:1"]).unwrap();
+        let config = settled(
+            file,
+            &[("kafka_default", "e:1"), ("a", "e:2")],
+            &["kafka=g:1,h:1"],
+        )
+        .unwrap();
         let expected = [("a", "e:2"), ("b", "f:3"), ("kafka_default", "g:1,h:1")];
         let expected = expected.map(|(id, to)| (id.to_owned(), to.to_owned()));
-        assert_eq!(config, Config { data_dir: "d".into(), connections: expected.into() });
+        assert_eq!(
+            config,
+            Config {
+                data_dir: "d".into(),
+                connections: expected.into()
+            }
+        );
     }
 
     #[test]
     fn without_any_setting_the_data_lies_in_the_working_directory() {
-        assert_eq!(settled("", &[], &[]).unwrap().data_dir, Path::new(".evermill"));
+        assert_eq!(
+            settled("", &[], &[]).unwrap().data_dir,
+            Path::new(".evermill")
+        );
     }
 
     #[test]
@@ -135,13 +165,23 @@ mod tests {
     #[test]
     fn a_connection_without_id_or_address_is_refused() {
         for flag in ["kafka", "=h:1", "kafka="] {
-            assert!(settled("", &[], &[flag]).unwrap_err().to_string().contains(flag));
+            assert!(
+                settled("", &[], &[flag])
+                    .unwrap_err()
+                    .to_string()
+                    .contains(flag)
+            );
         }
     }
 
     #[test]
     fn an_unknown_name_in_the_file_is_named_with_its_line() {
-        let error = toml::from_str::<File>("\nconection = 1").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("conection"), "{error}");
+        let error = toml::from_str::<File>("\nconection = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2") && error.contains("conection"),
+            "{error}"
+        );
     }
 }

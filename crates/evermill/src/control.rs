@@ -68,7 +68,10 @@ impl Control {
                 drop(answer(stream, &handle));
             }
         };
-        std::thread::Builder::new().name("control".into()).spawn(serve).map_err(refused)?;
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(serve)
+            .map_err(refused)?;
         Ok(Self { path })
     }
 }
@@ -88,13 +91,18 @@ pub(crate) fn runs(data_dir: &Path) -> io::Result<Vec<Box<RawValue>>> {
     let mut stream = through(data_dir, |path| UnixStream::connect(path))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {RUNS} HTTP/1.1\r\nhost: evermill\r\nconnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {RUNS} HTTP/1.1\r\nhost: evermill\r\nconnection: close\r\n\r\n"
+    )?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let strange = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    let parsed = response.parse(&bytes).map_err(|error| strange(error.to_string()))?;
+    let parsed = response
+        .parse(&bytes)
+        .map_err(|error| strange(error.to_string()))?;
     match (parsed, response.code) {
         (httparse::Status::Complete(head), Some(200)) => {
             let runs: RawRuns = serde_json::from_slice(&bytes[head..])?;
@@ -152,5 +160,8 @@ fn through<T>(data_dir: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>) ->
         return use_path(&path);
     }
     let folder = File::open(data_dir)?;
-    use_path(&PathBuf::from(format!("/proc/self/fd/{}/{NAME}", folder.as_raw_fd())))
+    use_path(&PathBuf::from(format!(
+        "/proc/self/fd/{}/{NAME}",
+        folder.as_raw_fd()
+    )))
 }

@@ -16,27 +16,42 @@ pub(crate) const INTERRUPTED: i32 = 130;
 impl Failure {
     /// Something failed or parked.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self {
+            code: 1,
+            message: message.into(),
+        }
     }
 
     /// The command line or the configuration asks for what cannot be.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self {
+            code: 2,
+            message: message.into(),
+        }
     }
 
     /// A DAG file is invalid; the message holds every fault.
     pub(crate) fn dag_file(message: impl Into<String>) -> Self {
-        Self { code: 3, message: message.into() }
+        Self {
+            code: 3,
+            message: message.into(),
+        }
     }
 
     /// Somebody else has the data directory.
     pub(crate) fn locked(message: impl Into<String>) -> Self {
-        Self { code: 4, message: message.into() }
+        Self {
+            code: 4,
+            message: message.into(),
+        }
     }
 
     /// A service outside could not be reached.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
-        Self { code: 5, message: message.into() }
+        Self {
+            code: 5,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {

@@ -27,9 +27,15 @@ mod tests {
 
     #[test]
     fn the_dag_wins_over_the_variable_over_the_venv_over_the_path() {
-        let (dag, given) = (Some(Path::new("/dag/python")), Some(PathBuf::from("/given")));
+        let (dag, given) = (
+            Some(Path::new("/dag/python")),
+            Some(PathBuf::from("/given")),
+        );
         let venv = Some(PathBuf::from("/venv"));
-        assert_eq!(choose(dag, given.clone(), venv.clone()), Path::new("/dag/python"));
+        assert_eq!(
+            choose(dag, given.clone(), venv.clone()),
+            Path::new("/dag/python")
+        );
         assert_eq!(choose(None, given, venv.clone()), Path::new("/given"));
         assert_eq!(choose(None, None, venv), Path::new("/venv/bin/python"));
         assert_eq!(choose(None, None, None), Path::new("python3"));

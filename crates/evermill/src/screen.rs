@@ -18,7 +18,10 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { terminal: io::stderr().is_terminal(), status: Mutex::default() })
+        Arc::new(Self {
+            terminal: io::stderr().is_terminal(),
+            status: Mutex::default(),
+        })
     }
 
     /// Whether somebody looks.
@@ -29,7 +32,11 @@ impl Screen {
     /// Writes lines, each behind `prefix`. What is no UTF-8 is written as it came.
     pub(crate) fn lines(&self, prefix: &str, text: &[u8]) {
         let mut out = Vec::with_capacity(text.len() + 2 * prefix.len());
-        for line in text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n') {
+        for line in text
+            .strip_suffix(b"\n")
+            .unwrap_or(text)
+            .split(|byte| *byte == b'\n')
+        {
             out.extend_from_slice(prefix.as_bytes());
             out.extend_from_slice(line);
             out.push(b'\n');

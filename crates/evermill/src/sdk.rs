@@ -32,7 +32,10 @@ pub(crate) fn folder(data_dir: &Path) -> Result<PathBuf, Failure> {
         )));
     }
     let refused = |cause: io::Error| {
-        Failure::failed(format!("{}: cannot unpack the Python package: {cause}", data_dir.display()))
+        Failure::failed(format!(
+            "{}: cannot unpack the Python package: {cause}",
+            data_dir.display()
+        ))
     };
     let data_dir = std::path::absolute(data_dir).map_err(refused)?;
     unpack(&data_dir.join("sdk")).map_err(refused)
@@ -85,10 +88,18 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../python");
         let mut found = BTreeMap::new();
         walk(&root, &root.join("evermill"), &mut found);
-        let embedded: BTreeMap<_, _> =
-            FILES.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
-        assert_eq!(embedded.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
-        assert!(embedded == found, "a file differs; touch crates/evermill/build.rs");
+        let embedded: BTreeMap<_, _> = FILES
+            .iter()
+            .map(|(name, content)| ((*name).to_owned(), content.to_vec()))
+            .collect();
+        assert_eq!(
+            embedded.keys().collect::<Vec<_>>(),
+            found.keys().collect::<Vec<_>>()
+        );
+        assert!(
+            embedded == found,
+            "a file differs; touch crates/evermill/build.rs"
+        );
     }
 
     fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
@@ -98,7 +109,11 @@ mod tests {
             if path.is_dir() && name != "__pycache__" {
                 walk(root, &path, found);
             } else if name.ends_with(".py") || name == "py.typed" {
-                let below = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                let below = path
+                    .strip_prefix(root)
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
                 found.insert(below, fs::read(&path).unwrap());
             }
         }

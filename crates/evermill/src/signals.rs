@@ -26,6 +26,9 @@ pub(crate) fn catch() -> Result<Receiver<()>, Failure> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(refused)?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)
+        .map_err(refused)?;
     Ok(heard)
 }

@@ -21,7 +21,11 @@ pub(super) struct Args {
 /// Prints the address and serves until a signal.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let ended = signals::catch()?;
-    let topics: Vec<_> = args.topics.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    let topics: Vec<_> = args
+        .topics
+        .iter()
+        .map(|(name, n)| (name.as_str(), *n))
+        .collect();
     let broker = DevKafka::start(&topics, args.listen)
         .map_err(|error| Failure::failed(error.to_string()))?;
     println!("{}", broker.bootstrap());
@@ -30,11 +34,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
          evermill run FILE --connection kafka={}",
         broker.bootstrap()
     );
-    ended.recv().map_err(|_| Failure::failed("signals are no longer heard"))
+    ended
+        .recv()
+        .map_err(|_| Failure::failed("signals are no longer heard"))
 }
 
 fn topic(text: &str) -> Result<(String, u32), String> {
-    let parts = text.rsplit_once(':').map(|(name, partitions)| (name, partitions.parse()));
+    let parts = text
+        .rsplit_once(':')
+        .map(|(name, partitions)| (name, partitions.parse()));
     match parts {
         Some((name, Ok(partitions @ 1..))) if !name.is_empty() => Ok((name.to_owned(), partitions)),
         _ => Err("want NAME:PARTITIONS with at least one partition, such as my-topic:3".to_owned()),
@@ -49,7 +57,10 @@ mod tests {
     fn a_topic_needs_a_name_and_at_least_one_partition() {
         assert_eq!(topic("my-topic:3").unwrap(), ("my-topic".to_owned(), 3));
         for text in ["", "t", "t:", "t:0", ":1", "t:-1", "t:x"] {
-            assert!(topic(text).unwrap_err().contains("NAME:PARTITIONS"), "{text}");
+            assert!(
+                topic(text).unwrap_err().contains("NAME:PARTITIONS"),
+                "{text}"
+            );
         }
     }
 }

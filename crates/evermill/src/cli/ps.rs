@@ -1,6 +1,6 @@
 //! `evermill ps`: the runs of a data directory, from the engine that holds it or else from its store.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,14 +30,21 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let data_dir = Config::read(data_dir, &[])?.data_dir;
     let runs = runs(&data_dir)?;
     if args.json {
-        runs.iter().for_each(|run| println!("{run}"));
-        return Ok(());
+        let lines = runs
+            .iter()
+            .map(|run| format!("{run}\n"))
+            .collect::<String>();
+        return print(&lines);
     }
     let rows = runs.iter().map(|run| serde_json::from_str(run.get()));
     let rows = rows.collect::<Result<Vec<Shown>, _>>();
     let rows = rows.map_err(|error| Failure::failed(format!("the answer is strange: {error}")))?;
-    print!("{}", table(&rows));
-    Ok(())
+    print(&table(&rows))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let written = io::stdout().lock().write_all(text.as_bytes());
+    written.map_err(|error| Failure::failed(format!("standard output: {error}")))
 }
 
 /// Whoever holds the lock has the truth; an engine that starts or ends is waited for.
@@ -61,13 +68,20 @@ fn runs(data_dir: &Path) -> Result<Vec<Box<RawValue>>, Failure> {
                 std::thread::sleep(LOOK_AGAIN);
             }
             Err(error) if not_there(&error) => return Err(held),
-            Err(error) => return Err(Failure::failed(format!("the engine does not answer: {error}"))),
+            Err(error) => {
+                return Err(Failure::failed(format!(
+                    "the engine does not answer: {error}"
+                )));
+            }
         }
     }
 }
 
 fn not_there(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Looks without leaving a trace: what was not closed cleanly stays so, since the next engine has to
@@ -81,10 +95,13 @@ fn stored(lock: DirLock) -> Result<Vec<Box<RawValue>>, Failure> {
     let mut store = SqliteStore::open(lock, store_options()).map_err(|error| refused(&error))?;
     let view = Engine::inspect(&dir, &mut store).map_err(|error| refused(&error))?;
     if store.header().clean {
-        Box::new(store).close_clean().map_err(|error| refused(&error))?;
+        Box::new(store)
+            .close_clean()
+            .map_err(|error| refused(&error))?;
     }
     let runs = view.runs.iter().map(serde_json::value::to_raw_value);
-    runs.collect::<Result<_, _>>().map_err(|error| refused(&error))
+    runs.collect::<Result<_, _>>()
+        .map_err(|error| refused(&error))
 }
 
 /// The fields of a run that the table shows.
@@ -109,8 +126,18 @@ struct Points {
     p99: Option<f64>,
 }
 
-const HEAD: [&str; 10] =
-    ["DAG", "RUN", "STATE", "IN", "DONE", "SKIPPED", "PARKED", "DROPPED", "IN FLIGHT", "P50/P99 MS"];
+const HEAD: [&str; 10] = [
+    "DAG",
+    "RUN",
+    "STATE",
+    "IN",
+    "DONE",
+    "SKIPPED",
+    "PARKED",
+    "DROPPED",
+    "IN FLIGHT",
+    "P50/P99 MS",
+];
 /// Columns from here on hold numbers.
 const NUMBERS: usize = 3;
 
@@ -131,12 +158,22 @@ fn table(runs: &[Shown]) -> String {
             format!("{}/{}", ms(run.latency_ms.p50), ms(run.latency_ms.p99)),
         ]
     });
-    let rows: Vec<[String; 10]> = std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect();
+    let rows: Vec<[String; 10]> = std::iter::once(HEAD.map(str::to_owned))
+        .chain(rows)
+        .collect();
     let mut text = String::new();
     for row in &rows {
         let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            if column < NUMBERS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            let width = rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0);
+            if column < NUMBERS {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
         });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');

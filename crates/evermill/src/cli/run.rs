@@ -3,6 +3,7 @@
 mod files;
 mod progress;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,8 +67,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let engine = open(args, config, lock, &files, sdk, &screen)?;
     let _control = Control::open(&data_dir, engine.clone())?;
-    let outcome = start_all(&engine, &files)
-        .and_then(|()| wait(args, &engine, &signalled, &screen));
+    let outcome =
+        start_all(&engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
     let drained = engine.drain(args.grace);
     screen.status("");
@@ -108,10 +109,10 @@ fn open(
         Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, many), &line.text))
     };
     let handle = Engine::open(OpenOptions {
-        data_dir: data_dir.clone(),
+        data_dir,
         store: store::factory(lock),
         executor: Box::new(move |events| {
-            let pool = PythonPool::start(pool, events).map_err(|error| error.to_string())?;
+            let pool = PythonPool::start(pool, events)?;
             Ok(Box::new(pool))
         }),
         sources: sources(config),
@@ -128,7 +129,9 @@ fn open(
 
 fn pool(args: &Args, files: &Files, sdk: PathBuf) -> Result<PoolConfig, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = args.workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
+    let workers = args
+        .workers
+        .unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
     let mut pool = PoolConfig::new(files.interpreter()?, workers);
     pool.sdk = Some(sdk);
     Ok(pool)
@@ -157,7 +160,9 @@ fn notice(screen: &Screen, severity: Severity, text: &str) {
 
 /// What a line of a task's output belongs to: `load orders/3@1207: `.
 fn task_prefix(line: &LogLine, with_dag: bool) -> String {
-    let Some(task) = &line.task else { return "worker: ".to_owned() };
+    let Some(task) = &line.task else {
+        return "worker: ".to_owned();
+    };
     let dag = line.dag.as_ref().filter(|_| with_dag);
     let dag = dag.map_or_else(String::new, |dag| format!("{dag}."));
     match (&line.lane, line.position) {
@@ -170,9 +175,13 @@ fn task_prefix(line: &LogLine, with_dag: bool) -> String {
 /// process gave it already.
 fn start_all(engine: &Handle, files: &Files) -> Result<(), Failure> {
     for (request, dag) in files.requests() {
-        let started = engine.start(&request).map_err(|error| Files::explain(&error))?;
+        let started = engine
+            .start(&request)
+            .map_err(|error| Files::explain(&error))?;
         if dag.sources.is_empty() && !was_triggered(engine, &started.run) {
-            engine.trigger(&started.run, None).map_err(|error| Files::explain(&error))?;
+            engine
+                .trigger(&started.run, None)
+                .map_err(|error| Files::explain(&error))?;
         }
     }
     Ok(())
@@ -224,24 +233,40 @@ fn idle(engine: Handle, quiet: Duration) -> Result<Receiver<Idle>, Failure> {
 fn give_up_on_services(view: &EngineView) -> Result<(), Failure> {
     let sources = view.runs.iter().flat_map(|run| &run.sources);
     let away = sources.filter(|source| !source.ready);
-    let reasons: Vec<_> = away.filter_map(|source| Some((&source.id, source.degraded.as_ref()?))).collect();
-    let Some((id, reason)) = reasons.first() else { return Ok(()) };
+    let reasons: Vec<_> = away
+        .filter_map(|source| Some((&source.id, source.degraded.as_ref()?)))
+        .collect();
+    let Some((id, reason)) = reasons.first() else {
+        return Ok(());
+    };
     Err(Failure::unreachable(format!("source '{id}': {reason}")))
 }
 
 fn print_lines(view: &EngineView) {
+    let mut out = io::stdout().lock();
     for run in &view.runs {
-        println!("{}", serde_json::to_string(run).expect("a view has string keys only"));
+        let line = serde_json::to_string(run).expect("a view has string keys only");
+        if writeln!(out, "{line}").is_err() {
+            // Whoever read them has left, as `head` does.
+            return;
+        }
     }
 }
 
 /// Exit code 1 when something failed or parked.
 fn verdict(view: &EngineView) -> Result<(), Failure> {
-    let bad = view.runs.iter().filter(|run| run.state == "failed" || run.parked > 0);
+    let bad = view
+        .runs
+        .iter()
+        .filter(|run| run.state == "failed" || run.parked > 0);
     let said = bad.map(|run| match run.parked {
         0 => format!("{}: the run failed", run.dag),
         parked => format!("{}: {parked} parked after failure", run.dag),
     });
     let said: Vec<_> = said.collect();
-    if said.is_empty() { Ok(()) } else { Err(Failure::failed(said.join("\n"))) }
+    if said.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::failed(said.join("\n")))
+    }
 }

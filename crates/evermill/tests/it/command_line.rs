@@ -66,11 +66,22 @@ fn a_dag_without_source_is_triggered_once_and_the_command_ends_by_itself() {
     let file = place.file("chain.py", CHAIN);
     let ended = place.finish(["run".as_ref(), file.as_os_str(), "--json".as_ref()]);
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("the answer is 42"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("the answer is 42"),
+        "{}",
+        ended.stderr
+    );
     let run = ended.only_run();
-    assert_eq!((&run["dag"], &run["in"], &run["done"]), (&"chain".into(), &1.into(), &1.into()), "{run}");
+    assert_eq!(
+        (&run["dag"], &run["in"], &run["done"]),
+        (&"chain".into(), &1.into(), &1.into()),
+        "{run}"
+    );
     assert_eq!(run["in_flight"], 0, "{run}");
-    assert!(run["latency_ms"]["p50"].is_number() && run["commit_ms"]["p99"].is_number(), "{run}");
+    assert!(
+        run["latency_ms"]["p50"].is_number() && run["commit_ms"]["p99"].is_number(),
+        "{run}"
+    );
 }
 
 #[test]
@@ -80,9 +91,17 @@ fn an_activation_that_fails_is_parked_and_the_command_says_so_with_exit_code_1()
     let ended = place.finish(["run".as_ref(), file.as_os_str(), "--json".as_ref()]);
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(ended.only_run()["parked"], 1);
-    assert!(ended.stderr.contains("unlucky: 1 parked"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("unlucky: 1 parked"),
+        "{}",
+        ended.stderr
+    );
     let stored = place.ps();
-    assert_eq!((stored.len(), &stored[0]["parked"]), (1, &1.into()), "{stored:?}");
+    assert_eq!(
+        (stored.len(), &stored[0]["parked"]),
+        (1, &1.into()),
+        "{stored:?}"
+    );
 }
 
 #[test]
@@ -90,7 +109,12 @@ fn every_fault_of_every_file_is_said_with_its_line_before_anything_runs() {
     let place = Place::new();
     let broken = place.file("broken.py", "import evermill\n\ndef oops(:\n");
     let empty = place.file("empty.py", "import evermill\n");
-    let ended = place.finish(["run".as_ref(), broken.as_os_str(), empty.as_os_str(), "missing.py".as_ref()]);
+    let ended = place.finish([
+        "run".as_ref(),
+        broken.as_os_str(),
+        empty.as_os_str(),
+        "missing.py".as_ref(),
+    ]);
     assert_eq!(ended.code(), 3, "{}", ended.stderr);
     for part in ["broken.py:3", "[syntax_error]", "[no_dag]", "missing.py"] {
         assert!(ended.stderr.contains(part), "no {part} in {}", ended.stderr);
@@ -104,7 +128,11 @@ fn one_id_in_two_files_is_a_fault_of_both() {
     let (one, two) = (place.file("one.py", CHAIN), place.file("two.py", CHAIN));
     let ended = place.finish(["run".as_ref(), one.as_os_str(), two.as_os_str()]);
     assert_eq!(ended.code(), 3, "{}", ended.stderr);
-    assert!(ended.stderr.contains("one.py") && ended.stderr.contains("two.py:"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("one.py") && ended.stderr.contains("two.py:"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -113,7 +141,13 @@ fn a_source_without_an_address_is_named_with_its_connection_and_the_cure() {
     let file = place.file("listens.py", LISTENS);
     let ended = place.finish(["run".as_ref(), file.as_os_str()]);
     assert_eq!(ended.code(), 2, "{}", ended.stderr);
-    for part in ["listens", "kafka", "kafka_default", "--connection", "EVERMILL_CONNECTION_KAFKA_DEFAULT"] {
+    for part in [
+        "listens",
+        "kafka",
+        "kafka_default",
+        "--connection",
+        "EVERMILL_CONNECTION_KAFKA_DEFAULT",
+    ] {
         assert!(ended.stderr.contains(part), "no {part} in {}", ended.stderr);
     }
 }
@@ -140,7 +174,11 @@ fn a_locked_data_directory_ends_with_exit_code_4_and_names_the_holder() {
     holder.wait_for_lines("waiting", 1);
     let ended = place.finish(["run".as_ref(), chain.as_os_str()]);
     assert_eq!(ended.code(), 4, "{}", ended.stderr);
-    assert!(ended.stderr.contains(&format!("process {}", holder.pid())), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(&format!("process {}", holder.pid())),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -150,11 +188,22 @@ fn ps_asks_the_running_engine_through_a_socket_of_its_owner_alone() {
     let running = Running::start(&mut place.evermill(["run".as_ref(), file.as_os_str()]));
     running.wait_for_lines("waiting", 1);
     let socket = place.data_dir().join("control.sock");
-    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        socket.metadata().unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let run = place.wait_for_run(|run| run["in"] == 1);
-    assert_eq!((&run["dag"], &run["state"]), (&"slow".into(), &"running".into()), "{run}");
+    assert_eq!(
+        (&run["dag"], &run["state"]),
+        (&"slow".into(), &"running".into()),
+        "{run}"
+    );
     let table = place.finish(["ps"]);
-    assert!(table.stdout.starts_with("DAG") && table.stdout.contains("slow"), "{}", table.stdout);
+    assert!(
+        table.stdout.starts_with("DAG") && table.stdout.contains("slow"),
+        "{}",
+        table.stdout
+    );
     running.signal(Signal::TERM);
     let ended = running.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
@@ -168,7 +217,10 @@ fn ps_reads_the_store_when_no_engine_runs() {
     assert_eq!(place.finish(["run".as_ref(), file.as_os_str()]).code(), 0);
     for _ in 0..2 {
         let runs = place.ps();
-        assert_eq!((runs.len(), &runs[0]["dag"], &runs[0]["done"]), (1, &"chain".into(), &1.into()));
+        assert_eq!(
+            (runs.len(), &runs[0]["dag"], &runs[0]["done"]),
+            (1, &"chain".into(), &1.into())
+        );
     }
 }
 
@@ -184,7 +236,12 @@ fn a_second_signal_ends_the_process_at_once() {
     let place = Place::new();
     let stubborn = SLOW.replace("not ctx.should_stop()", "True");
     let file = place.file("slow.py", &stubborn);
-    let arguments = ["run".as_ref(), file.as_os_str(), "--grace".as_ref(), "10m".as_ref()];
+    let arguments = [
+        "run".as_ref(),
+        file.as_os_str(),
+        "--grace".as_ref(),
+        "10m".as_ref(),
+    ];
     let running = Running::start(&mut place.evermill(arguments));
     running.wait_for_lines("waiting", 1);
     running.signal(Signal::INT);

@@ -19,7 +19,9 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("a temporary folder") }
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -38,7 +40,10 @@ impl Place {
     }
 
     /// The command with these arguments, in this place.
-    pub(crate) fn evermill<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn evermill<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evermill"));
         command.current_dir(self.folder()).args(arguments);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EVERMILL_")) {
@@ -52,7 +57,10 @@ impl Place {
     }
 
     /// Runs a command to its end.
-    pub(crate) fn finish<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ended {
+    pub(crate) fn finish<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Ended {
         Running::start(&mut self.evermill(arguments)).end()
     }
 
@@ -61,7 +69,11 @@ impl Place {
         eventually("the run looks as wanted", || {
             // Before the engine has made its directory there is nothing to ask.
             let ended = self.finish(["ps", "--json"]);
-            let runs = if ended.code() == 0 { ended.json() } else { Vec::new() };
+            let runs = if ended.code() == 0 {
+                ended.json()
+            } else {
+                Vec::new()
+            };
             runs.into_iter().find(|run| wanted(run))
         })
     }
@@ -69,7 +81,11 @@ impl Place {
     /// Waits until every source has found its positions.
     pub(crate) fn wait_until_ready(&self) {
         let ready = |source: &Value| source["ready"] == true;
-        let all = |run: &Value| run["sources"].as_array().is_some_and(|sources| sources.iter().all(ready));
+        let all = |run: &Value| {
+            run["sources"]
+                .as_array()
+                .is_some_and(|sources| sources.iter().all(ready))
+        };
         self.wait_for_run(all);
     }
 
@@ -126,7 +142,11 @@ impl Said {
         let mut lines = self.0.0.lock().unwrap();
         while !wanted(&lines.lines) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!lines.ended && !left.is_zero(), "no {what} in:\n{}", lines.lines.join("\n"));
+            assert!(
+                !lines.ended && !left.is_zero(),
+                "no {what} in:\n{}",
+                lines.lines.join("\n")
+            );
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
     }
@@ -147,27 +167,41 @@ impl Said {
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("evermill starts");
         let stdout = Said::listen(child.stdout.take().expect("it is piped"));
         let stderr = Said::listen(child.stderr.take().expect("it is piped"));
-        Self { child, stdout, stderr }
+        Self {
+            child,
+            stdout,
+            stderr,
+        }
     }
 
     /// Waits until standard error has `count` lines that contain `text`.
     pub(crate) fn wait_for_lines(&self, text: &str, count: usize) {
-        let has = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
-        self.stderr.wait(&format!("{count} lines with {text:?}"), has);
+        let has =
+            |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        self.stderr
+            .wait(&format!("{count} lines with {text:?}"), has);
     }
 
     /// How many lines of standard error contain `text` by now.
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.stderr.lines().iter().filter(|line| line.contains(text)).count()
+        self.stderr
+            .lines()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Waits for the first line on standard output.
     pub(crate) fn first_line(&self) -> String {
-        self.stdout.wait("line on standard output", |lines| !lines.is_empty());
+        self.stdout
+            .wait("line on standard output", |lines| !lines.is_empty());
         self.stdout.lines().swap_remove(0)
     }
 
@@ -176,7 +210,10 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
         kill_process(pid, signal).expect("it lives");
     }
 
@@ -193,10 +230,18 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("it can be asked") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "it does not end:\n{}", self.stderr.lines().join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "it does not end:\n{}",
+                self.stderr.lines().join("\n")
+            );
             std::thread::sleep(Duration::from_millis(5));
         };
-        Ended { status, stdout: self.stdout.all(), stderr: self.stderr.all() }
+        Ended {
+            status,
+            stdout: self.stdout.all(),
+            stderr: self.stderr.all(),
+        }
     }
 }
 
@@ -219,7 +264,9 @@ pub(crate) struct Ended {
 impl Ended {
     /// Its exit code; it must not have died of a signal.
     pub(crate) fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| panic!("{}:\n{}", self.status, self.stderr))
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("{}:\n{}", self.status, self.stderr))
     }
 
     /// Standard output as JSON lines.

@@ -51,14 +51,22 @@ impl Topic {
                 Err((name, why)) => panic!("topic {name}: {why}"),
             }
         }
-        Self { name: name.to_owned(), producer: config.create().expect("a producer") }
+        Self {
+            name: name.to_owned(),
+            producer: config.create().expect("a producer"),
+        }
     }
 
     /// Writes one message per value and returns once the broker has acknowledged all.
-    pub(crate) fn write<V: AsRef<[u8]>>(&self, partition: i32, values: impl IntoIterator<Item = V>) {
+    pub(crate) fn write<V: AsRef<[u8]>>(
+        &self,
+        partition: i32,
+        values: impl IntoIterator<Item = V>,
+    ) {
         for value in values {
-            let mut record: BaseRecord<'_, (), [u8]> =
-                BaseRecord::to(&self.name).partition(partition).payload(value.as_ref());
+            let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(&self.name)
+                .partition(partition)
+                .payload(value.as_ref());
             let deadline = Instant::now() + PATIENCE;
             while let Err((why, back)) = self.producer.send(record) {
                 assert!(Instant::now() < deadline, "the producer stays full: {why}");
@@ -66,13 +74,18 @@ impl Topic {
                 record = back;
             }
         }
-        self.producer.flush(PATIENCE).expect("the broker acknowledges");
+        self.producer
+            .flush(PATIENCE)
+            .expect("the broker acknowledges");
     }
 }
 
 pub(crate) fn client() -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address()).set("acks", "all").set("linger.ms", "1");
+    config
+        .set("bootstrap.servers", address())
+        .set("acks", "all")
+        .set("linger.ms", "1");
     config
 }
 

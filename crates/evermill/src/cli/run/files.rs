@@ -40,7 +40,11 @@ pub(super) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failure> {
         }
     }
     faults.extend(twice(&files));
-    if faults.is_empty() { Ok(Files(files)) } else { Err(Failure::dag_file(lines(&faults))) }
+    if faults.is_empty() {
+        Ok(Files(files))
+    } else {
+        Err(Failure::dag_file(lines(&faults)))
+    }
 }
 
 fn load_one(loader: &Loader, path: &Path) -> Result<File, Vec<Fault>> {
@@ -63,14 +67,21 @@ fn load_one(loader: &Loader, path: &Path) -> Result<File, Vec<Fault>> {
         let bytes = std::fs::read(&of_bundle).map_err(|cause| unreadable(&of_bundle, cause))?;
         content.insert(file.path.clone(), bytes.into());
     }
-    Ok(File { folder, manifest: Arc::new(manifest), content })
+    Ok(File {
+        folder,
+        manifest: Arc::new(manifest),
+        content,
+    })
 }
 
 /// DAG ids name runs, so no two files may declare the same.
 fn twice(files: &[File]) -> Vec<Fault> {
     let mut known = BTreeMap::<&str, PathBuf>::new();
     let mut faults = Vec::new();
-    for (file, dag) in files.iter().flat_map(|file| file.manifest.dags.iter().map(move |dag| (file, dag))) {
+    for (file, dag) in files
+        .iter()
+        .flat_map(|file| file.manifest.dags.iter().map(move |dag| (file, dag)))
+    {
         let path = file.folder.join(&dag.file);
         match known.get(dag.id.as_str()) {
             None => drop(known.insert(&dag.id, path)),
@@ -87,7 +98,11 @@ fn twice(files: &[File]) -> Vec<Fault> {
 }
 
 fn lines(faults: &[Fault]) -> String {
-    faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n")
+    faults
+        .iter()
+        .map(Fault::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 impl Files {
@@ -106,7 +121,10 @@ impl Files {
             fresh: false,
         };
         self.0.iter().flat_map(move |file| {
-            file.manifest.dags.iter().map(move |dag| (of_dag(file, dag), dag))
+            file.manifest
+                .dags
+                .iter()
+                .map(move |dag| (of_dag(file, dag), dag))
         })
     }
 
@@ -144,7 +162,11 @@ impl Files {
             for source in &dag.sources {
                 let SourceConfig::Kafka(kafka) = &source.config;
                 if !config.connections.contains_key(&kafka.connection) {
-                    return Err(Failure::usage(no_address(&dag.id, &source.id, &kafka.connection)));
+                    return Err(Failure::usage(no_address(
+                        &dag.id,
+                        &source.id,
+                        &kafka.connection,
+                    )));
                 }
             }
         }

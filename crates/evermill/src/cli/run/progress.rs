@@ -23,9 +23,23 @@ fn push(text: &mut String, why: &str) {
 }
 
 fn of_run(run: &RunView) -> String {
-    let RunView { dag, state, taken_in, done, skipped, parked, dropped, in_flight, .. } = run;
+    let RunView {
+        dag,
+        state,
+        taken_in,
+        done,
+        skipped,
+        parked,
+        dropped,
+        in_flight,
+        ..
+    } = run;
     let mut text = format!("{dag} {state}: in {taken_in}, done {done}");
-    let seldom = [("skipped", *skipped), ("parked", *parked), ("dropped", *dropped)];
+    let seldom = [
+        ("skipped", *skipped),
+        ("parked", *parked),
+        ("dropped", *dropped),
+    ];
     for (name, count) in seldom.into_iter().filter(|(_, count)| *count > 0) {
         write!(text, ", {name} {count}").expect("a String takes everything");
     }
@@ -59,7 +73,10 @@ mod tests {
             parked: 1,
             dropped: 0,
             in_flight: 2,
-            latency_ms: Percentiles { p50: Some(1.23), p99: Some(4.56) },
+            latency_ms: Percentiles {
+                p50: Some(1.23),
+                p99: Some(4.56),
+            },
             commit_ms: Percentiles::default(),
             sources: Vec::new(),
         }
@@ -67,18 +84,40 @@ mod tests {
 
     #[test]
     fn the_line_says_counts_and_latency_and_leaves_out_what_is_nought() {
-        let view = EngineView { runs: vec![a_run()], ..EngineView::default() };
-        let expected = "orders running: in 10, done 7, parked 1, in flight 2, 1.2 ms p50, 4.6 ms p99";
+        let view = EngineView {
+            runs: vec![a_run()],
+            ..EngineView::default()
+        };
+        let expected =
+            "orders running: in 10, done 7, parked 1, in flight 2, 1.2 ms p50, 4.6 ms p99";
         assert_eq!(line(&view), expected);
     }
 
     #[test]
     fn what_is_wrong_outside_is_said_with_its_source() {
-        let lane = LaneView { behind: Some(5), stopped: Some("a gap".into()), ..LaneView::default() };
+        let lane = LaneView {
+            behind: Some(5),
+            stopped: Some("a gap".into()),
+            ..LaneView::default()
+        };
         let degraded = Some("broker away".into());
-        let source = SourceView { id: "in".into(), degraded, lanes: vec![lane], ..SourceView::default() };
-        let view = EngineView { runs: vec![RunView { sources: vec![source], ..a_run() }], ..EngineView::default() };
+        let source = SourceView {
+            id: "in".into(),
+            degraded,
+            lanes: vec![lane],
+            ..SourceView::default()
+        };
+        let view = EngineView {
+            runs: vec![RunView {
+                sources: vec![source],
+                ..a_run()
+            }],
+            ..EngineView::default()
+        };
         let line = line(&view);
-        assert!(line.contains("behind 5") && line.contains("! in: broker away ! in: a gap"), "{line}");
+        assert!(
+            line.contains("behind 5") && line.contains("! in: broker away ! in: a gap"),
+            "{line}"
+        );
     }
 }

@@ -11,6 +11,7 @@
 //! | `EVERMILL_CRASH_CYCLES` | lives in all | 300 |
 //! | `EVERMILL_CRASH_SEED` | of the plan | the time |
 //! | `EVERMILL_CRASH_SABOTAGE` | passed on as `EVERMILL_SABOTAGE` | none |
+#![allow(clippy::print_stdout, reason = "a campaign says what it has done")]
 
 mod chance;
 mod effects;
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::chance::Chance;
-use self::plan::Plan;
+use self::plan::Turns;
 use self::round::{Round, Tally};
 
 /// Lives in a round: enough for every failpoint of a first start and some of the others.
@@ -37,20 +38,26 @@ const ALL_AFTER: usize = 300;
 
 #[test]
 fn no_kill_loses_an_event_or_counts_it_twice() {
-    let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let number =
+        |name, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
     let cycles = usize::try_from(number("EVERMILL_CRASH_CYCLES", 300)).expect("a number of cycles");
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
     let seed = number("EVERMILL_CRASH_SEED", clock);
     let sabotage = std::env::var("EVERMILL_CRASH_SABOTAGE").ok();
     println!("{cycles} cycles, seed {seed}");
 
-    let plans = Mutex::new(Plan::rounds(&mut Chance::new(seed), cycles, ROUND));
+    let mut chance = Chance::new(seed);
+    let plans = Mutex::new(plan::rounds(&mut chance, cycles, ROUND));
+    let turns = Turns::new(chance);
     let total = Mutex::new(Tally::default());
     let number = AtomicU64::new(0);
     let work = || {
         while let Some(plan) = { plans.lock().unwrap().pop() } {
             let number = number.fetch_add(1, Ordering::Relaxed);
-            let tally = Round::new(number, sabotage.as_deref()).run(plan);
+            let tally = Round::new(number, &turns, sabotage.as_deref()).run(plan);
             println!("round {number}: {tally}");
             let mut total = total.lock().unwrap();
             total.add(tally);
@@ -64,8 +71,22 @@ fn no_kill_loses_an_event_or_counts_it_twice() {
     let total = total.into_inner().unwrap();
     println!("in all: {total}");
     let missed: BTreeSet<_> = plan::reachable().difference(&total.hit).copied().collect();
-    println!("failpoints hit: {} of {}; missed: {missed:?}", total.hit.len(), plan::reachable().len());
-    assert!(total.faults.is_empty(), "seed {seed}:\n{}", total.faults.join("\n"));
-    assert!(total.in_flight > 0, "no kill hit work in flight: the loop proves nothing");
-    assert!(cycles < ALL_AFTER || missed.is_empty(), "seed {seed}: never reached: {missed:?}");
+    println!(
+        "failpoints hit: {} of {}; missed: {missed:?}",
+        total.hit.len(),
+        plan::reachable().len()
+    );
+    assert!(
+        total.faults.is_empty(),
+        "seed {seed}:\n{}",
+        total.faults.join("\n")
+    );
+    assert!(
+        total.in_flight > 0,
+        "no kill hit work in flight: the loop proves nothing"
+    );
+    assert!(
+        cycles < ALL_AFTER || missed.is_empty(),
+        "seed {seed}: never reached: {missed:?}"
+    );
 }

@@ -33,7 +33,10 @@ fn earliest_reads_what_is_there_and_until_idle_ends_well_after_it() {
     let (place, topic) = (Place::new(), Topic::new(2));
     topic.write(0, ["a", "b"]);
     topic.write(1, ["c"]);
-    place.file("dag.py", &dag(&topic, "earliest", "print('took', event.text())"));
+    place.file(
+        "dag.py",
+        &dag(&topic, "earliest", "print('took', event.text())"),
+    );
     let ended = start(&place, &["--until-idle", "200ms"]).end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["done"], 3);
@@ -46,20 +49,36 @@ fn earliest_reads_what_is_there_and_until_idle_ends_well_after_it() {
 fn latest_passes_over_what_is_there_and_until_idle_ends_at_once() {
     let (place, topic) = (Place::new(), Topic::new(1));
     topic.write(0, ["old"]);
-    place.file("dag.py", &dag(&topic, "latest", "print('took', event.text())"));
+    place.file(
+        "dag.py",
+        &dag(&topic, "latest", "print('took', event.text())"),
+    );
     let ended = start(&place, &["--until-idle", "200ms"]).end();
-    assert_eq!((ended.code(), &ended.only_run()["in"]), (0, &0.into()), "{}", ended.stderr);
+    assert_eq!(
+        (ended.code(), &ended.only_run()["in"]),
+        (0, &0.into()),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
 fn a_restart_goes_on_where_the_last_run_ended_whatever_the_file_says_of_first_starts() {
     let (place, topic) = (Place::new(), Topic::new(1));
-    place.file("dag.py", &dag(&topic, "latest", "print('took', event.text())"));
+    place.file(
+        "dag.py",
+        &dag(&topic, "latest", "print('took', event.text())"),
+    );
     assert_eq!(start(&place, &["--until-idle", "100ms"]).end().code(), 0);
     topic.write(0, ["in between"]);
     let ended = start(&place, &["--until-idle", "200ms"]).end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert_eq!(ended.stderr.matches("took in between").count(), 1, "{}", ended.stderr);
+    assert_eq!(
+        ended.stderr.matches("took in between").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
@@ -75,7 +94,11 @@ fn sigterm_lets_what_runs_settle_and_reads_no_more() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(ended.stderr.contains("ended x"), "{}", ended.stderr);
     let run = ended.only_run();
-    assert_eq!((&run["done"], &run["in_flight"]), (&1.into(), &0.into()), "{run}");
+    assert_eq!(
+        (&run["done"], &run["in_flight"]),
+        (&1.into(), &0.into()),
+        "{run}"
+    );
 }
 
 #[test]
@@ -91,7 +114,15 @@ fn what_grace_cuts_off_runs_again_at_the_next_start() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["in_flight"], 1);
     let connection = format!("kafka={}", topic::address());
-    let again = ["run", "dag.py", "--json", "--until-idle", "200ms", "--connection", &connection];
+    let again = [
+        "run",
+        "dag.py",
+        "--json",
+        "--until-idle",
+        "200ms",
+        "--connection",
+        &connection,
+    ];
     let ended = Running::start(place.evermill(again).env("QUICK", "1")).end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["done"], 1);
@@ -105,7 +136,11 @@ fn a_poison_message_is_parked_and_does_not_hold_up_the_others() {
     let ended = start(&place, &["--until-idle", "200ms"]).end();
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     let run = ended.only_run();
-    assert_eq!((&run["done"], &run["parked"]), (&2.into(), &1.into()), "{run}");
+    assert_eq!(
+        (&run["done"], &run["parked"]),
+        (&2.into(), &1.into()),
+        "{run}"
+    );
 }
 
 #[test]
@@ -117,7 +152,11 @@ fn every_message_gets_its_own_key_position_and_lane() {
     let ended = start(&place, &["--until-idle", "200ms"]).end();
     for position in [0, 1] {
         let line = format!("at {}/0 {position} kafka 1", topic.name);
-        assert!(ended.stderr.contains(&line), "no {line:?} in {}", ended.stderr);
+        assert!(
+            ended.stderr.contains(&line),
+            "no {line:?} in {}",
+            ended.stderr
+        );
     }
 }
 

@@ -19,7 +19,13 @@ fn file() -> PathBuf {
 fn start(place: &Place) -> Running {
     let connection = format!("kafka={}", topic::address());
     let file = file();
-    let arguments = ["run".as_ref(), file.as_os_str(), "--json".as_ref(), "--connection".as_ref(), connection.as_ref()];
+    let arguments = [
+        "run".as_ref(),
+        file.as_os_str(),
+        "--json".as_ref(),
+        "--connection".as_ref(),
+        connection.as_ref(),
+    ];
     Running::start(&mut place.evermill(arguments))
 }
 
@@ -42,7 +48,11 @@ fn the_first_file_runs_its_callable_once_per_message_and_loses_none_to_kill_9() 
     }
     running.wait_for_lines(SAID, 101);
     let counted = place.wait_for_run(|run| run["done"] == 101);
-    assert_eq!((&counted["in"], &counted["in_flight"]), (&101.into(), &0.into()), "{counted}");
+    assert_eq!(
+        (&counted["in"], &counted["in_flight"]),
+        (&101.into(), &0.into()),
+        "{counted}"
+    );
     running.kill();
 
     topic.write(2, ["while it was dead"]);
@@ -53,6 +63,14 @@ fn the_first_file_runs_its_callable_once_per_message_and_loses_none_to_kill_9() 
     let ended = running.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let run = ended.only_run();
-    assert_eq!((&run["in"], &run["done"]), (&102.into(), &102.into()), "{run}");
-    assert_eq!(ended.stderr.matches(SAID).count(), 1, "once, and what was done is not done again");
+    assert_eq!(
+        (&run["in"], &run["done"]),
+        (&102.into(), &102.into()),
+        "{run}"
+    );
+    assert_eq!(
+        ended.stderr.matches(SAID).count(),
+        1,
+        "once, and what was done is not done again"
+    );
 }

@@ -60,7 +60,9 @@ impl RunSeen {
     /// Next position to read, by lane.
     pub(super) fn positions(&self) -> BTreeMap<&str, u64> {
         let lanes = self.sources.iter().flat_map(|source| &source.lanes);
-        lanes.filter_map(|lane| Some((lane.name.as_str(), lane.position?))).collect()
+        lanes
+            .filter_map(|lane| Some((lane.name.as_str(), lane.position?)))
+            .collect()
     }
 }
 

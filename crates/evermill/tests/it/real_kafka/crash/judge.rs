@@ -31,7 +31,10 @@ type Place<'a> = (&'a str, u64);
 
 /// Judges a round after its last, orderly end.
 pub(super) fn judge(ledger: &Ledger, effects: &[Effect], seen: &[Seen]) -> Verdict {
-    let mut verdict = Verdict { messages: ledger.len(), ..Verdict::default() };
+    let mut verdict = Verdict {
+        messages: ledger.len(),
+        ..Verdict::default()
+    };
     let by_place = by_place(effects);
     inputs(ledger, &by_place, seen, &mut verdict);
     state(&by_place, &mut verdict);
@@ -46,7 +49,10 @@ pub(super) fn judge(ledger: &Ledger, effects: &[Effect], seen: &[Seen]) -> Verdi
 fn by_place(effects: &[Effect]) -> BTreeMap<Place<'_>, Vec<(usize, &Effect)>> {
     let mut places = BTreeMap::<_, Vec<_>>::new();
     for (index, effect) in effects.iter().enumerate() {
-        places.entry((effect.lane.as_str(), effect.position)).or_default().push((index, effect));
+        places
+            .entry((effect.lane.as_str(), effect.position))
+            .or_default()
+            .push((index, effect));
     }
     places
 }
@@ -61,13 +67,20 @@ fn closed(effects: &[(usize, &Effect)]) -> bool {
 fn inputs(ledger: &Ledger, places: &Places<'_>, seen: &[Seen], verdict: &mut Verdict) {
     let mut open = Vec::new();
     for ((lane, position), seq) in ledger {
-        let effects = places.get(&(lane.as_str(), *position)).map_or(&[][..], Vec::as_slice);
+        let effects = places
+            .get(&(lane.as_str(), *position))
+            .map_or(&[][..], Vec::as_slice);
         if !closed(effects) {
             open.push(format!("{lane}@{position} (message {seq})"));
         }
-        let other = effects.iter().filter_map(|(_, effect)| effect.seq).find(|read| read != seq);
+        let other = effects
+            .iter()
+            .filter_map(|(_, effect)| effect.seq)
+            .find(|read| read != seq);
         if let Some(other) = other {
-            verdict.faults.push(format!("{lane}@{position}: message {seq} was read as {other}"));
+            verdict.faults.push(format!(
+                "{lane}@{position}: message {seq} was read as {other}"
+            ));
         }
     }
     let last = seen.iter().rev().find_map(|seen| match seen {
@@ -82,12 +95,16 @@ fn inputs(ledger: &Ledger, places: &Places<'_>, seen: &[Seen], verdict: &mut Ver
     let parked = usize::try_from(last.parked).unwrap_or(usize::MAX);
     verdict.lost = open.len().saturating_sub(parked);
     if verdict.lost > 0 {
-        verdict.faults.push(format!("lost, with {parked} parked: {}", open.join(", ")));
+        verdict
+            .faults
+            .push(format!("lost, with {parked} parked: {}", open.join(", ")));
     }
     let taken_in = usize::try_from(last.taken_in).unwrap_or(usize::MAX);
     if taken_in != ledger.len() || last.in_flight > 0 {
         let (messages, in_flight) = (ledger.len(), last.in_flight);
-        let what = format!("{messages} messages, but {taken_in} taken in and {in_flight} in flight at the end");
+        let what = format!(
+            "{messages} messages, but {taken_in} taken in and {in_flight} in flight at the end"
+        );
         verdict.faults.push(what);
     }
 }
@@ -111,7 +128,9 @@ fn state(places: &Places<'_>, verdict: &mut Verdict) {
         let first = found.first().copied().unwrap_or(0);
         if found.len() != 1 || !(expected..=expected + unsure).contains(&first) {
             verdict.doubled += 1;
-            verdict.faults.push(format!("{lane}@{position}: counted as {found:?}, expected {expected}"));
+            verdict.faults.push(format!(
+                "{lane}@{position}: counted as {found:?}, expected {expected}"
+            ));
         }
         (expected, unsure) = (first + 1, 0);
     }
@@ -122,13 +141,19 @@ fn state(places: &Places<'_>, verdict: &mut Verdict) {
 fn results(places: &Places<'_>, verdict: &mut Verdict) {
     for ((lane, position), effects) in places {
         let tokens = |made: bool| -> BTreeSet<&str> {
-            let of_kind = effects.iter().filter(|(_, effect)| (effect.task == "check") == made);
-            of_kind.filter_map(|(_, effect)| effect.token.as_deref()).collect()
+            let of_kind = effects
+                .iter()
+                .filter(|(_, effect)| (effect.task == "check") == made);
+            of_kind
+                .filter_map(|(_, effect)| effect.token.as_deref())
+                .collect()
         };
         let (made, read) = (tokens(true), tokens(false));
         if read.len() > 1 || !read.is_subset(&made) {
             verdict.doubled += 1;
-            verdict.faults.push(format!("{lane}@{position}: results {read:?} were accepted of {made:?}"));
+            verdict.faults.push(format!(
+                "{lane}@{position}: results {read:?} were accepted of {made:?}"
+            ));
         }
     }
 }
@@ -140,8 +165,12 @@ fn keys(effects: &[Effect], verdict: &mut Verdict) {
     for effect in effects {
         let owner = (effect.task.as_str(), effect.lane.as_str(), effect.position);
         let key = effect.key.as_str();
-        if *key_of.entry(owner).or_insert(key) != key || *owner_of.entry(key).or_insert(owner) != owner {
-            verdict.faults.push(format!("{owner:?}: effect key {key} is not its own"));
+        if *key_of.entry(owner).or_insert(key) != key
+            || *owner_of.entry(key).or_insert(owner) != owner
+        {
+            verdict
+                .faults
+                .push(format!("{owner:?}: effect key {key} is not its own"));
         }
     }
 }
@@ -153,7 +182,10 @@ fn repeats(places: &Places<'_>, seen: &[Seen], verdict: &mut Verdict) {
     let settled = settled(seen);
     for ((lane, position), effects) in places {
         for task in ["check", "count", "act", "close"] {
-            let of_task: Vec<_> = effects.iter().filter(|(_, effect)| effect.task == task).collect();
+            let of_task: Vec<_> = effects
+                .iter()
+                .filter(|(_, effect)| effect.task == task)
+                .collect();
             verdict.repeats += of_task.len().saturating_sub(1);
             let proof = |effect: &Effect| match task {
                 "check" => matches!(effect.task.as_str(), "count" | "act" | "close"),
@@ -161,9 +193,14 @@ fn repeats(places: &Places<'_>, seen: &[Seen], verdict: &mut Verdict) {
                 _ => false,
             };
             let proven = effects.iter().filter(|(_, effect)| proof(effect));
-            let proven = proven.map(|(index, effect)| (effect.life, Some(*index))).min();
+            let proven = proven
+                .map(|(index, effect)| (effect.life, Some(*index)))
+                .min();
             let passed = settled.get(lane).and_then(|lives| {
-                lives.iter().find(|(_, low)| low > position).map(|(life, _)| (*life, None))
+                lives
+                    .iter()
+                    .find(|(_, low)| low > position)
+                    .map(|(life, _)| (*life, None))
             });
             for (index, effect) in of_task {
                 let late = |(life, at): (u32, Option<usize>)| {
@@ -171,7 +208,9 @@ fn repeats(places: &Places<'_>, seen: &[Seen], verdict: &mut Verdict) {
                 };
                 if proven.is_some_and(late) || passed.is_some_and(late) {
                     let life = effect.life;
-                    verdict.faults.push(format!("{lane}@{position}: {task} ran again in life {life} after its commit"));
+                    verdict.faults.push(format!(
+                        "{lane}@{position}: {task} ran again in life {life} after its commit"
+                    ));
                 }
             }
         }
@@ -205,13 +244,17 @@ fn views(seen: &[Seen], verdict: &mut Verdict) {
             Seen::Run { life, run } => {
                 let sum = run.done + run.skipped + run.parked + run.dropped + run.in_flight;
                 if run.taken_in != sum {
-                    verdict.faults.push(format!("life {life}: counters are not conserved: {run:?}"));
+                    verdict
+                        .faults
+                        .push(format!("life {life}: counters are not conserved: {run:?}"));
                 }
                 for (lane, position) in run.positions() {
                     let before = positions.insert(lane.to_owned(), position).unwrap_or(0);
                     let hint = hints.get(lane).copied().unwrap_or(0);
                     if position < before {
-                        verdict.faults.push(format!("life {life}: {lane} went back from {before} to {position}"));
+                        verdict.faults.push(format!(
+                            "life {life}: {lane} went back from {before} to {position}"
+                        ));
                     }
                     if position < hint {
                         verdict.faults.push(format!(
@@ -243,12 +286,22 @@ mod tests {
     }
 
     fn all_of(life: u32, position: u64) -> Vec<Effect> {
-        ["check", "count", "act", "close"].map(|task| effect(life, task, position)).into()
+        ["check", "count", "act", "close"]
+            .map(|task| effect(life, task, position))
+            .into()
     }
 
     fn at(life: u32, taken_in: u64, position: u64) -> Seen {
-        let lanes = vec![LaneSeen { name: "t/0".to_owned(), position: Some(position) }];
-        let run = RunSeen { taken_in, done: taken_in, sources: vec![SourceSeen { lanes }], ..RunSeen::default() };
+        let lanes = vec![LaneSeen {
+            name: "t/0".to_owned(),
+            position: Some(position),
+        }];
+        let run = RunSeen {
+            taken_in,
+            done: taken_in,
+            sources: vec![SourceSeen { lanes }],
+            ..RunSeen::default()
+        };
         Seen::Run { life, run }
     }
 
@@ -277,7 +330,10 @@ mod tests {
     #[test]
     fn every_broken_promise_is_noticed() {
         let lost = faults(|_, effects, _| effects.truncate(11));
-        assert!(lost[0].contains("lost") && lost[0].contains("t/0@2"), "{lost:?}");
+        assert!(
+            lost[0].contains("lost") && lost[0].contains("t/0@2"),
+            "{lost:?}"
+        );
         let twice = faults(|_, effects, _| effects[9].n = Some(4));
         assert!(twice[0].contains("counted as {4}"), "{twice:?}");
         let second = faults(|_, effects, _| effects[10].token = Some("another".to_owned()));
@@ -287,13 +343,21 @@ mod tests {
         let again = faults(|_, effects, _| effects.push(effect(2, "act", 2)));
         assert!(again[0].contains("act ran again"), "{again:?}");
         let passed = faults(|_, effects, _| effects.push(effect(2, "close", 1)));
-        assert!(passed[0].contains("close ran again in life 2"), "{passed:?}");
+        assert!(
+            passed[0].contains("close ran again in life 2"),
+            "{passed:?}"
+        );
         let back = faults(|_, _, seen| seen.insert(1, at(2, 2, 1)));
-        assert!(back.iter().any(|fault| fault.contains("went back")), "{back:?}");
+        assert!(
+            back.iter().any(|fault| fault.contains("went back")),
+            "{back:?}"
+        );
         let told = faults(|_, _, seen| seen.insert(0, Seen::Hints([("t/0".to_owned(), 3)].into())));
         assert!(told[0].contains("the broker was told 3"), "{told:?}");
         let counters = faults(|_, _, seen| {
-            let Seen::Run { run, .. } = &mut seen[0] else { unreachable!("it is a run") };
+            let Seen::Run { run, .. } = &mut seen[0] else {
+                unreachable!("it is a run")
+            };
             run.done = 1;
         });
         assert!(counters[0].contains("not conserved"), "{counters:?}");

@@ -1,6 +1,7 @@
-//! The plan of a round: how each life of the engine is to end.
+//! The plan: how each life of the engine is to end, and which failpoint's turn it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use evermill_engine::failpoint;
 
@@ -9,37 +10,33 @@ use super::chance::Chance;
 /// How a life ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
-    /// `kill -9`, so long after its start.
+    /// `kill -9`, so many milliseconds after its start.
     AfterStart(u64),
-    /// `kill -9`, so long after its first effect.
+    /// `kill -9`, so many milliseconds after its first effect.
     AfterEffect(u64),
-    /// By itself, at a failpoint's n-th hit.
-    At(&'static str, u64),
-    /// By itself, at a failpoint of an orderly end.
-    AtEnd(&'static str),
+    /// By itself, at this failpoint, which only the first lives of a data directory pass.
+    First(&'static str),
+    /// By itself, at the failpoint whose turn it is; the number chooses the hit.
+    Failpoint(u64),
     /// SIGTERM: an orderly end.
     Orderly,
 }
 
-/// The lives of one round.
-pub(super) struct Plan(pub(super) Vec<End>);
-
 /// Places that this workload cannot reach, each with the reason.
 const UNREACHABLE: [&str; 9] = [
-    // A first start without any table is over in one commit: the second step follows the first.
-    // These rows belong to features that the DAG under test has no use for.
+    // Rows of features that the DAG under test has no use for.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",
     "store.commit.wrote.outbox",
-    // Nothing waits for more than a second.
-    "store.commit.wrote.activation",
     // Needs more history than a round writes; the store's own tests cut there.
     "store.commit.segment_rolled",
     "store.trim.dropped",
     "store.trim.durable",
-    // Reached only when the disk fills up or time is asked for.
+    // Rare or timed by the store; its own tests cut there.
     "store.checkpoint.before",
     "store.checkpoint.after",
+    // Nothing waits for so long that it gets a row of its own.
+    "store.commit.wrote.activation",
 ];
 
 /// Places that only the first lives of a data directory pass.
@@ -54,50 +51,86 @@ const FIRST: [&str; 6] = [
 
 /// Every place that the loop has to hit.
 pub(super) fn reachable() -> BTreeSet<&'static str> {
-    failpoint::names().into_iter().filter(|name| !UNREACHABLE.contains(name)).collect()
+    let names = failpoint::names().into_iter();
+    names.filter(|name| !UNREACHABLE.contains(name)).collect()
 }
 
-impl Plan {
-    /// Plans for `cycles` lives, at most `size` in a round.
-    pub(super) fn rounds(chance: &mut Chance, cycles: usize, size: usize) -> Vec<Self> {
-        let mut others: Vec<_> = reachable().into_iter().filter(|name| !FIRST.contains(name)).collect();
-        chance.shuffle(&mut others);
-        let mut turn = others.into_iter().cycle();
-        let mut plans = Vec::new();
-        let mut left = cycles;
-        while left > 0 {
-            let lives = left.min(size);
-            plans.push(Self::round(chance, lives, &mut turn));
-            left -= lives;
-        }
-        plans
-    }
-
-    fn round(chance: &mut Chance, lives: usize, turn: &mut impl Iterator<Item = &'static str>) -> Self {
-        let mut ends: Vec<End> = FIRST.map(|name| End::At(name, 1)).into();
-        while ends.len() < lives {
-            ends.push(match chance.below(10) {
-                0..2 => End::AfterStart(chance.below(500)),
-                2..5 => End::AfterEffect(chance.below(250)),
-                5..9 => at(turn.next().expect("it never ends"), chance),
-                _ => End::Orderly,
-            });
-        }
-        ends.truncate(lives);
-        Self(ends)
-    }
+/// Whether a place is passed only at an orderly end.
+pub(super) fn is_of_the_end(name: &str) -> bool {
+    name.starts_with("drain.") || name.starts_with("store.close.")
 }
 
-fn at(name: &'static str, chance: &mut Chance) -> End {
-    let of_the_end = name.starts_with("drain.") || name.starts_with("store.close.");
-    let of_the_start = name.starts_with("open.") || name.starts_with("start.") || name.starts_with("store.open.");
-    match (of_the_end, of_the_start) {
-        (true, _) => End::AtEnd(name),
-        (_, true) => End::At(name, 1),
-        // Early and late in a life, and in its first commits more often.
-        _ => {
-            let most = 1 << chance.below(5);
-            End::At(name, 1 + chance.below(most))
+/// The lives of `cycles` cycles, in rounds of at most `size`.
+pub(super) fn rounds(chance: &mut Chance, cycles: usize, size: usize) -> Vec<Vec<End>> {
+    let lives = |left: usize| left.min(size);
+    let mut rounds = Vec::new();
+    let mut left = cycles;
+    while left > 0 {
+        rounds.push(round(chance, lives(left)));
+        left -= lives(left);
+    }
+    rounds
+}
+
+fn round(chance: &mut Chance, lives: usize) -> Vec<End> {
+    let mut ends: Vec<End> = FIRST.map(End::First).into();
+    while ends.len() < lives {
+        ends.push(match chance.below(10) {
+            0..2 => End::AfterStart(chance.below(500)),
+            2..4 => End::AfterEffect(chance.below(250)),
+            4..9 => End::Failpoint(chance.next()),
+            _ => End::Orderly,
+        });
+    }
+    ends.truncate(lives);
+    ends
+}
+
+/// Whose turn it is, over all rounds: each place once before any comes again, and one that was not
+/// met comes back soon.
+pub(super) struct Turns(Mutex<Queue>);
+
+struct Queue {
+    waiting: VecDeque<&'static str>,
+    missed: BTreeSet<&'static str>,
+    chance: Chance,
+}
+
+impl Turns {
+    pub(super) fn new(chance: Chance) -> Self {
+        let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
+        Self(Mutex::new(Queue {
+            waiting,
+            missed,
+            chance,
+        }))
+    }
+
+    /// A place and the hit at which it strikes: the first in one of two turns, and for a place that
+    /// was missed before.
+    pub(super) fn next(&self, choice: u64) -> (&'static str, u64) {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.waiting.is_empty() {
+            let names = reachable().into_iter().filter(|name| !FIRST.contains(name));
+            let mut names: Vec<_> = names.collect();
+            queue.chance.shuffle(&mut names);
+            queue.waiting = names.into();
         }
+        let name = queue.waiting.pop_front().expect("it was filled");
+        let early = queue.missed.contains(name) || is_of_the_end(name) || name.contains("open.");
+        let hit = if early || choice.is_multiple_of(2) {
+            1
+        } else {
+            2 + choice / 2 % 8
+        };
+        (name, hit)
+    }
+
+    /// A place was not met in a whole life.
+    pub(super) fn missed(&self, name: &'static str) {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.missed.insert(name);
+        let soon = queue.waiting.len().min(4);
+        queue.waiting.insert(soon, name);
     }
 }

@@ -1,7 +1,7 @@
 //! The producer: outside the blast radius, it writes numbered messages and keeps the ledger of what
 //! the broker has acknowledged.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,9 +14,11 @@ use super::judge::Ledger;
 use crate::process::PATIENCE;
 use crate::topic;
 
-/// Messages a second, over all partitions: so many that a kill finds work in flight, and so few
-/// that the engine catches up between kills.
+/// Messages a second, over all partitions.
 const RATE: u32 = 300;
+/// Messages that the engine may be behind before the producer waits for it: so many that a kill
+/// finds work in flight, so few that a slow machine still gets somewhere between two kills.
+const BEHIND_MAX: u64 = 150;
 
 /// Notes each acknowledgement.
 #[derive(Clone, Default)]
@@ -41,6 +43,7 @@ impl ProducerContext for Notes {
 pub(super) struct Producer {
     notes: Notes,
     stop: Arc<AtomicBool>,
+    settled: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -50,29 +53,53 @@ impl Producer {
         let stop = Arc::<AtomicBool>::default();
         let mut config = topic::client();
         config.set("enable.idempotence", "true");
-        let producer: ThreadedProducer<Notes> = config.create_with_context(notes.clone()).expect("a producer");
-        let (topic, stopped) = (topic.to_owned(), Arc::clone(&stop));
+        let producer: ThreadedProducer<Notes> = config
+            .create_with_context(notes.clone())
+            .expect("a producer");
+        let settled = Arc::<AtomicU64>::default();
+        let (topic, stopped, seen) = (topic.to_owned(), Arc::clone(&stop), Arc::clone(&settled));
         let write = move || {
-            for seq in 0.. {
-                if stopped.load(Ordering::Acquire) {
-                    break;
+            let mut seq = 0;
+            while !stopped.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_secs(1) / RATE);
+                if seq > seen.load(Ordering::Acquire) + BEHIND_MAX {
+                    continue;
                 }
                 let value = seq.to_string();
                 let partition = i32::try_from(seq % partitions).expect("it is small");
                 let record: BaseRecord<'_, (), str, Box<u64>> =
-                    BaseRecord::with_opaque_to(&topic, Box::new(seq)).partition(partition).payload(&value);
-                producer.send(record).map_err(|(why, _)| why).expect("the queue is not full at this rate");
-                std::thread::sleep(Duration::from_secs(1) / RATE);
+                    BaseRecord::with_opaque_to(&topic, Box::new(seq))
+                        .partition(partition)
+                        .payload(&value);
+                producer
+                    .send(record)
+                    .map_err(|(why, _)| why)
+                    .expect("the queue is not full at this rate");
+                seq += 1;
             }
             producer.flush(PATIENCE).expect("the broker acknowledges");
         };
-        Self { notes, stop, thread: Some(std::thread::spawn(write)) }
+        Self {
+            notes,
+            stop,
+            settled,
+            thread: Some(std::thread::spawn(write)),
+        }
+    }
+
+    /// Tells how many messages the engine has settled.
+    pub(super) fn has_settled(&self, messages: u64) {
+        self.settled.fetch_max(messages, Ordering::AcqRel);
     }
 
     /// Stops writing; what was acknowledged, once nothing is open any more.
     pub(super) fn end(mut self) -> Ledger {
         self.stop.store(true, Ordering::Release);
-        self.thread.take().expect("it ends once").join().expect("the producer does well");
+        self.thread
+            .take()
+            .expect("it ends once")
+            .join()
+            .expect("the producer does well");
         std::mem::take(&mut self.notes.0.lock().unwrap())
     }
 }

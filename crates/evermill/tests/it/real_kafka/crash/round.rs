@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::effects::{self, RunSeen, Seen};
 use super::judge;
-use super::plan::{End, Plan};
+use super::plan::{self, End, Turns};
 use super::producer::Producer;
 use crate::process::{PATIENCE, Place};
 use crate::topic::{self, Topic};
@@ -24,8 +24,8 @@ use crate::topic::{self, Topic};
 const PARTITIONS: u64 = 3;
 const SIGKILL: i32 = 9;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// A failpoint that is not met in this time is given up on for this life.
-const UNMET: Duration = Duration::from_secs(4);
+/// What has not come in this time after the engine was first seen is given up on for this life.
+const UNMET: Duration = Duration::from_millis(2500);
 const DAG: &str = include_str!("ledger_dag.py");
 
 /// What rounds come to.
@@ -61,7 +61,18 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cycles, kills, in_flight, messages, lost, doubled, repeats, parked, hit, faults } = self;
+        let Self {
+            cycles,
+            kills,
+            in_flight,
+            messages,
+            lost,
+            doubled,
+            repeats,
+            parked,
+            hit,
+            faults,
+        } = self;
         write!(
             f,
             "{cycles} cycles, {kills} kills ({in_flight} hit work in flight), {messages} messages, \
@@ -77,7 +88,9 @@ impl fmt::Display for Tally {
 pub(super) struct Round<'a> {
     place: Place,
     topic: String,
+    turns: &'a Turns,
     sabotage: Option<&'a str>,
+    producer: Option<Producer>,
     hints: BaseConsumer,
     life: u32,
     seen: Vec<Seen>,
@@ -85,17 +98,24 @@ pub(super) struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(number: u64, sabotage: Option<&'a str>) -> Self {
+    pub(super) fn new(number: u64, turns: &'a Turns, sabotage: Option<&'a str>) -> Self {
         let topic = format!("ledger-{}-{number}", std::process::id());
-        drop(Topic::named(&topic, i32::try_from(PARTITIONS).expect("it is small")));
+        drop(Topic::named(
+            &topic,
+            i32::try_from(PARTITIONS).expect("it is small"),
+        ));
         let mut config = topic::client();
-        config.set("group.id", &topic).set("enable.auto.commit", "false");
+        config
+            .set("group.id", &topic)
+            .set("enable.auto.commit", "false");
         let place = Place::new();
         place.file("ledger_dag.py", DAG);
         Self {
             place,
             topic,
+            turns,
             sabotage,
+            producer: None,
             hints: config.create().expect("a consumer"),
             life: 0,
             seen: Vec::new(),
@@ -103,15 +123,15 @@ impl<'a> Round<'a> {
         }
     }
 
-    pub(super) fn run(mut self, plan: Plan) -> Tally {
-        let producer = Producer::start(&self.topic, PARTITIONS);
-        for end in plan.0 {
+    pub(super) fn run(mut self, plan: Vec<End>) -> Tally {
+        self.producer = Some(Producer::start(&self.topic, PARTITIONS));
+        for end in plan {
             self.live(end);
             if !self.tally.faults.is_empty() {
                 break;
             }
         }
-        let ledger = producer.end();
+        let ledger = self.producer.take().expect("it was started above").end();
         self.settle();
         let verdict = judge::judge(&ledger, &effects::read(self.place.folder()), &self.seen);
         self.tally.messages = verdict.messages;
@@ -126,53 +146,94 @@ impl<'a> Round<'a> {
     /// One life, from start to end.
     fn live(&mut self, end: End) {
         let (mut command, log) = self.command(&[]);
-        if let End::At(name, _) | End::AtEnd(name) = end {
-            let hit = if let End::At(_, hit) = end { hit } else { 1 };
+        let armed = match end {
+            End::First(name) => Some((name, 1)),
+            End::Failpoint(choice) => Some(self.turns.next(choice)),
+            End::AfterStart(_) | End::AfterEffect(_) | End::Orderly => None,
+        };
+        if let Some((name, hit)) = armed {
             command.env("EVERMILL_FAILPOINT", format!("{name}:{hit}:abort"));
         }
-        let mut engine = Engine { child: command.spawn().expect("evermill starts") };
-        self.tally.cycles += 1;
-        let status = match end {
-            End::AfterStart(ms) => self.kill(engine, Duration::from_millis(ms), None),
-            End::AfterEffect(ms) => {
-                let before = self.effect_bytes();
-                self.kill(engine, Duration::from_millis(ms), Some(before))
-            }
-            End::Orderly => {
-                self.watch(&mut engine, UNMET, |round| round.sees_itself());
-                engine.signal(Signal::TERM);
-                engine.wait()
-            }
-            End::AtEnd(name) => {
-                self.watch(&mut engine, UNMET, |round| round.sees_itself());
-                engine.signal(Signal::TERM);
-                let status = engine.wait();
-                self.note_hit(name, status)
-            }
-            End::At(name, _) => {
-                let ended = self.watch(&mut engine, UNMET, |_| false);
-                match ended {
-                    Some(status) => self.note_hit(name, status),
-                    None => self.kill(engine, Duration::ZERO, None),
-                }
-            }
+        let effects = self.effect_bytes();
+        let engine = Engine {
+            child: command.spawn().expect("evermill starts"),
         };
-        self.judge_end(end, status, &log);
+        self.tally.cycles += 1;
+        let status = match (end, armed) {
+            (End::AfterStart(ms), _) => self.kill_soon(engine, Duration::from_millis(ms)),
+            (End::AfterEffect(ms), _) => {
+                self.kill_at_work(engine, Duration::from_millis(ms), effects)
+            }
+            (_, Some((name, _))) => self.until_failpoint(engine, name),
+            (_, None) => self.orderly(engine),
+        };
+        self.judge_end(&format!("{end:?} {armed:?}"), status, &log);
         self.seen.push(Seen::Hints(self.broker_was_told()));
+    }
+
+    /// `kill -9` so long after the start, wherever that hits.
+    fn kill_soon(&mut self, mut engine: Engine, after: Duration) -> ExitStatus {
+        let spawned = Instant::now();
+        self.watch(&mut engine, after, |_| spawned.elapsed() >= after);
+        self.kill(engine)
+    }
+
+    /// `kill -9` so long after its first effect, if that comes.
+    fn kill_at_work(&mut self, mut engine: Engine, after: Duration, before: u64) -> ExitStatus {
+        self.watch(&mut engine, UNMET, |round| round.effect_bytes() > before);
+        self.watch(&mut engine, after, |_| false);
+        self.kill(engine)
+    }
+
+    fn until_failpoint(&mut self, mut engine: Engine, name: &'static str) -> ExitStatus {
+        let status = if plan::is_of_the_end(name) {
+            Some(self.orderly(engine))
+        } else if let Some(status) = self.watch(&mut engine, UNMET, |_| false) {
+            Some(status)
+        } else {
+            self.kill(engine);
+            None
+        };
+        let hit = status.filter(|status| status.signal() == Some(SIGKILL));
+        if hit.is_some() {
+            self.tally.kills += 1;
+            self.note_in_flight();
+            self.tally.hit.insert(name);
+        } else {
+            self.turns.missed(name);
+        }
+        // A life that was ended by us ended as planned.
+        status.unwrap_or_else(|| ExitStatus::from_raw(SIGKILL))
+    }
+
+    fn orderly(&mut self, mut engine: Engine) -> ExitStatus {
+        self.watch(&mut engine, UNMET, |round| round.sees_itself());
+        engine.signal(Signal::TERM);
+        engine.wait()
     }
 
     /// The engine's command in this life; its output goes to a file that is shown when it fails.
     fn command(&mut self, further: &[&str]) -> (Command, std::path::PathBuf) {
         self.life += 1;
         let connection = format!("kafka={}", topic::address());
-        let arguments = ["run", "ledger_dag.py", "--json", "--workers", "2", "--connection", &connection];
+        let arguments = [
+            "run",
+            "ledger_dag.py",
+            "--json",
+            "--workers",
+            "2",
+            "--connection",
+            &connection,
+        ];
         let mut command = self.place.evermill(arguments);
         let log = self.place.folder().join("engine.log");
         let file = std::fs::File::create(&log).expect("a log file");
         command.args(further).stdin(Stdio::null()).stderr(file);
         command.stdout(Stdio::null());
         command.env("LEDGER_FOLDER", self.place.folder());
-        command.env("LEDGER_TOPIC", &self.topic).env("LEDGER_LIFE", self.life.to_string());
+        command
+            .env("LEDGER_TOPIC", &self.topic)
+            .env("LEDGER_LIFE", self.life.to_string());
         if let Some(sabotage) = self.sabotage {
             command.env("EVERMILL_SABOTAGE", sabotage);
         }
@@ -180,19 +241,26 @@ impl<'a> Round<'a> {
     }
 
     /// Looks at the engine until it ends, the condition holds, or time is up; its status if it ended.
+    /// Time is counted from when it is first seen, so that a slow machine does not kill every
+    /// engine before it has done anything.
     fn watch(
         &mut self,
         engine: &mut Engine,
         longest: Duration,
         mut enough: impl FnMut(&mut Self) -> bool,
     ) -> Option<ExitStatus> {
-        let deadline = Instant::now() + longest;
-        while Instant::now() < deadline {
+        let spawned = Instant::now();
+        let mut first_seen = None;
+        while spawned.elapsed() < PATIENCE {
             if let Some(status) = engine.child.try_wait().expect("it can be asked") {
                 return Some(status);
             }
             self.look();
-            if enough(self) {
+            if first_seen.is_none() && self.last_run().is_some() {
+                first_seen = Some(Instant::now());
+            }
+            let over = first_seen.is_some_and(|at| at.elapsed() >= longest);
+            if over || enough(self) {
                 return None;
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -200,47 +268,36 @@ impl<'a> Round<'a> {
         None
     }
 
-    /// `kill -9` after a while, counted from the first new effect if `effects_before` is given.
-    fn kill(&mut self, mut engine: Engine, after: Duration, effects_before: Option<u64>) -> ExitStatus {
-        if let Some(before) = effects_before
-            && let Some(status) = self.watch(&mut engine, UNMET, |round| round.effect_bytes() > before)
-        {
-            return status;
-        }
-        if let Some(status) = self.watch(&mut engine, after, |_| false) {
-            return status;
-        }
+    /// `kill -9`; it may have ended by itself, and then that is its status.
+    fn kill(&mut self, engine: Engine) -> ExitStatus {
         self.look();
-        if self.last_run().is_some_and(|run| run.in_flight > 0) {
-            self.tally.in_flight += 1;
-        }
+        self.note_in_flight();
         self.tally.kills += 1;
         engine.signal(Signal::KILL);
         engine.wait()
     }
 
-    fn note_hit(&mut self, name: &'static str, status: ExitStatus) -> ExitStatus {
-        if status.signal() == Some(SIGKILL) {
-            self.tally.kills += 1;
-            self.tally.hit.insert(name);
+    /// Whether this life's end hits work in flight, as far as was seen.
+    fn note_in_flight(&mut self) {
+        if self.last_run().is_some_and(|run| run.in_flight > 0) {
+            self.tally.in_flight += 1;
         }
-        status
     }
 
     /// A life ends as planned, or the engine is at fault.
-    fn judge_end(&mut self, end: End, status: ExitStatus, log: &std::path::Path) {
-        if status.signal() != Some(SIGKILL) && status.code() != Some(0) && !self.only_parked(status) {
-            let said = std::fs::read_to_string(log).unwrap_or_default();
+    fn judge_end(&mut self, end: &str, status: ExitStatus, log: &std::path::Path) {
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        // Exit code 1 is right when events are parked as suspects.
+        let parked = status.code() == Some(1) && said.contains("parked after failure");
+        if status.signal() != Some(SIGKILL) && status.code() != Some(0) && !parked {
             let tail: Vec<_> = said.lines().rev().take(20).collect();
             let tail: Vec<_> = tail.into_iter().rev().collect();
             let life = self.life;
-            self.tally.faults.push(format!("life {life} ({end:?}) ended with {status}:\n{}", tail.join("\n")));
+            self.tally.faults.push(format!(
+                "life {life} ({end}) ended with {status}:\n{}",
+                tail.join("\n")
+            ));
         }
-    }
-
-    /// Exit code 1 is right when events are parked as suspects.
-    fn only_parked(&self, status: ExitStatus) -> bool {
-        status.code() == Some(1) && self.last_run().is_some_and(|run| run.parked > 0)
     }
 
     /// The last life: everything is read and settles.
@@ -250,9 +307,12 @@ impl<'a> Round<'a> {
         let output = command.output().expect("evermill starts");
         let line = String::from_utf8_lossy(&output.stdout);
         if let Ok(run) = serde_json::from_str(line.trim()) {
-            self.seen.push(Seen::Run { life: self.life, run });
+            self.seen.push(Seen::Run {
+                life: self.life,
+                run,
+            });
         }
-        self.judge_end(End::Orderly, output.status, &log);
+        self.judge_end("the last one", output.status, &log);
     }
 
     /// Asks the engine how it is; one that starts or ends does not answer.
@@ -270,10 +330,19 @@ impl<'a> Round<'a> {
             Ok(text)
         };
         let Ok(text) = ask() else { return };
-        let Some((_, body)) = text.split_once("\r\n\r\n") else { return };
-        let Ok(answer) = serde_json::from_str::<Answer>(body) else { return };
+        let Some((_, body)) = text.split_once("\r\n\r\n") else {
+            return;
+        };
+        let Ok(answer) = serde_json::from_str::<Answer>(body) else {
+            return;
+        };
+        let settled = answer.runs.iter().map(|run| run.taken_in - run.in_flight);
+        if let (Some(settled), Some(producer)) = (settled.max(), &self.producer) {
+            producer.has_settled(settled);
+        }
         let life = self.life;
-        self.seen.extend(answer.runs.into_iter().map(|run| Seen::Run { life, run }));
+        self.seen
+            .extend(answer.runs.into_iter().map(|run| Seen::Run { life, run }));
     }
 
     fn sees_itself(&self) -> bool {
@@ -297,10 +366,16 @@ impl<'a> Round<'a> {
         for partition in 0..i32::try_from(PARTITIONS).expect("it is small") {
             partitions.add_partition(&self.topic, partition);
         }
-        let told = self.hints.committed_offsets(partitions, PATIENCE).expect("the broker answers");
+        let told = self
+            .hints
+            .committed_offsets(partitions, PATIENCE)
+            .expect("the broker answers");
         let told = told.elements().into_iter().filter_map(|element| {
             let offset = u64::try_from(element.offset().to_raw()?).ok()?;
-            Some((format!("{}/{}", element.topic(), element.partition()), offset))
+            Some((
+                format!("{}/{}", element.topic(), element.partition()),
+                offset,
+            ))
         });
         told.collect()
     }
@@ -313,7 +388,10 @@ struct Engine {
 
 impl Engine {
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
         // It may have ended by itself in this moment; its number is ours until it is waited for.
         if kill_process(pid, signal).is_err() {}
     }
