@@ -57,6 +57,11 @@ def third_fails_for_good(event):
 
 
 @task
+def naps(event):
+    time.sleep(0.005)
+
+
+@task
 def own_pid(event):
     return os.getpid()
 
@@ -263,6 +268,7 @@ def cases():
         describe,
         effect,
         own_pid,
+        naps,
         third_raises,
         third_of_each_raises,
         third_skips,

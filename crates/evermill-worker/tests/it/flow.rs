@@ -117,18 +117,26 @@ fn the_tail_comes_back_when_the_slice_ends() {
 #[test]
 fn a_recall_returns_the_tail_and_the_queued_dispatch() {
     let mut rig = Rig::new(1);
-    let running = rig.members("waits_for_stop", 3);
+    // Ten seconds of members, of which some milliseconds are needed.
+    let running = rig.members("naps", 2000);
     let queued = rig.members("echo", 4);
     let (first, second) = (running.token, queued.token);
     rig.pool.dispatch(Slot(0), running);
     rig.pool.dispatch(Slot(0), queued);
-    // It prints, but what is printed comes at a flush, so wait for its page by killing late: the
-    // recall of the queued one is answered only after the first has ended.
+    let reported = rig.until(|event| match event {
+        WorkerEvent::Outcomes { token, runs, .. } if *token == first => Some(runs[0].count),
+        _ => None,
+    });
     rig.pool.recall(second);
     rig.pool.recall(first);
-    rig.pool.kill(Slot(0), Duration::from_secs(30));
     let report = rig.report(first);
-    assert!(report.death.is_some() || report.tail.is_some());
+    let later = u32::try_from(report.outcomes().len()).unwrap();
+    assert!(
+        report
+            .tail
+            .is_some_and(|tail| tail > 0 && reported + later + tail == 2000),
+        "{report:?}"
+    );
     assert_eq!(rig.report(second).tail, Some(4));
 }
 
