@@ -80,7 +80,11 @@ impl<'a> DispatchView<'a> {
     pub(crate) fn of(machine: &'a Machine, id: DispatchId) -> Option<Self> {
         Some(Self {
             machine,
-            dispatch: machine.dispatches.get(&id)?,
+            // With every member reported or given up, its waves may be gone.
+            dispatch: machine
+                .dispatches
+                .get(&id)
+                .filter(|dispatch| !bits::is_empty(&dispatch.outstanding))?,
         })
     }
 

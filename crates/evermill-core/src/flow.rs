@@ -123,10 +123,11 @@ impl Machine {
             }
             Some(Place::Held(key)) => {
                 let run = &self.runs[&key.lane.run];
+                // Waiting in one branch, it may have its turn in another.
                 if run
                     .materialised
                     .get(&key)
-                    .is_some_and(|m| m.held == Held::Behind)
+                    .is_some_and(|m| !matches!(m.held, Held::Parked(_)))
                 {
                     self.releases.push(key);
                 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::command::{Decision, Event, LaneId, RunIx, RunState};
+use crate::activation::Held;
+use crate::command::{ActivationKey, Decision, Event, LaneId, RunIx, RunState};
 use crate::dag::{BatchSpec, LoopSpec};
 use crate::limits;
 use crate::machine::{Machine, Timer};
@@ -39,10 +40,24 @@ impl Machine {
         let Some(run) = self.runs.get_mut(&id.run).filter(|run| run.accepts()) else {
             return;
         };
+        let first = ActivationKey {
+            lane: id,
+            position: 0,
+            child: 0,
+        };
+        let last = ActivationKey {
+            lane: id,
+            position: u64::MAX,
+            child: u32::MAX,
+        };
+        let waits = run
+            .materialised
+            .range(first..=last)
+            .any(|(_, lap)| !matches!(lap.held, Held::Parked(_)));
         let Some(lane) = run.lanes.get_mut(&id.lane) else {
             return;
         };
-        if lane.events > 0 || !lane.open {
+        if lane.events > 0 || waits || !lane.open {
             return;
         }
         let event = Event {

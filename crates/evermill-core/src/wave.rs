@@ -378,8 +378,10 @@ impl Wave {
         for &setup in &step.setup_up {
             up.has_setup = !0;
             up.setup_success |= self.word(setup, Row::Success, word);
-            up.setup_not_skipped |=
-                self.word(setup, Row::Done, word) & !self.word(setup, Row::Skipped, word);
+            // Of a mapped setup some instances may be skipped and others not.
+            for row in [Row::Success, Row::Failed, Row::UpstreamFailed] {
+                up.setup_not_skipped |= self.word(setup, row, word);
+            }
         }
         let mut verdicts = if step.up.is_empty() {
             crate::rule::Verdicts {

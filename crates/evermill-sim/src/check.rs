@@ -511,21 +511,17 @@ impl World<'_> {
 
     fn is_done_at(&self, act: Act, task: u16) -> bool {
         let judged = self.judged(&self.live, act);
-        let failed_block = |t: usize| {
-            judged[t] == Judged::Is(State::Failed)
-                && matches!(
-                    self.case.spec.tasks[t].on_failure,
-                    OnFailure::Block | OnFailure::Stop
-                )
-        };
-        let held_by = |t: &usize| {
-            failed_block(*t) && (*t == usize::from(task) || self.graph.below[*t].contains(&task))
-        };
-        let settled = judged
-            .iter()
-            .all(|j| matches!(j, Judged::Is(_) | Judged::Absent));
-        let held = !settled && (0..judged.len()).any(|t| held_by(&t));
-        matches!(judged[usize::from(task)], Judged::Is(_) | Judged::Absent) && !held
+        matches!(judged[usize::from(task)], Judged::Is(_) | Judged::Absent)
+    }
+
+    /// W4: a redrive of what failed under `block` or `stop` would clear this task.
+    fn is_withheld(&self, judged: &[Judged], task: u16) -> bool {
+        (0..judged.len()).any(|failed| {
+            let policy = self.case.spec.tasks[failed].on_failure;
+            judged[failed] == Judged::Is(State::Failed)
+                && matches!(policy, OnFailure::Block | OnFailure::Stop)
+                && (failed == usize::from(task) || self.graph.below[failed].contains(&task))
+        })
     }
 
     /// W4: nothing of a blocked scope is sent any more; what is out already may end.
@@ -554,6 +550,13 @@ impl World<'_> {
                     .iter()
                     .all(|j| matches!(j, Judged::Is(_) | Judged::Absent));
                 let left = self.live.entries.get(&m.act).is_some_and(|e| e.left_order);
+                let withheld = !all && self.is_withheld(&judged, running.task);
+                if withheld && !left {
+                    let (who, task) = (m.act, running.task);
+                    return Err(format!(
+                        "{who} task {task} is sent, {earlier} may be redriven there"
+                    ));
+                }
                 if all && self.is_blocked(&judged) && !left {
                     let (who, task) = (m.act, running.task);
                     return Err(format!(

@@ -125,7 +125,8 @@ fn candidates(case: &Case) -> Vec<Case> {
             others > 1
         });
         let count = case.lanes[lane].events.len();
-        if count > 1 {
+        // Joined events need their partners.
+        if count > 1 && case.spec.sources.len() == 1 {
             with(&|c| c.lanes[lane].events.truncate(count / 2) == ());
             with(&|c| c.lanes[lane].events.drain(..count / 2).count() > 0);
             for event in 0..count.min(12) {

@@ -7,7 +7,7 @@ use evermill_core::command::{RunState, ScopeState};
 use evermill_core::dag::Order;
 use evermill_core::row::{Key, Table};
 
-use crate::feature::Mark;
+use crate::feature::{Feature, Mark};
 use crate::oracle::{Activation, Ended, Oracle, Scope, Settled, State};
 use crate::script::Act;
 use crate::world::{RUN, World};
@@ -95,7 +95,9 @@ impl World<'_> {
                 exact = false;
                 continue;
             }
-            if self.run_failed() {
+            // What came after a suspect saw a state without it.
+            let unsure = !exact && self.case.features.has(Feature::State);
+            if self.run_failed() || unsure {
                 exact = false;
                 self.compare_part(act, &ended)?;
                 continue;
