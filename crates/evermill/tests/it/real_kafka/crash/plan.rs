@@ -72,6 +72,14 @@ pub(super) fn rounds(chance: &mut Chance, cycles: usize, size: usize) -> Vec<Vec
     rounds
 }
 
+/// A round of failpoints alone, each at its first hit.
+pub(super) fn of_failpoints(lives: usize) -> Vec<End> {
+    let first = FIRST.into_iter().map(End::First);
+    first
+        .chain((FIRST.len()..lives).map(|_| End::Failpoint(0)))
+        .collect()
+}
+
 fn round(chance: &mut Chance, lives: usize) -> Vec<End> {
     let mut ends: Vec<End> = FIRST.map(End::First).into();
     while ends.len() < lives {
