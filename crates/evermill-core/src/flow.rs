@@ -1,5 +1,7 @@
 //! Flow: after something ended in a wave, give verdicts, pass turns on, settle, shed, retire.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::activation::{self, Held, ParkReason};
@@ -575,6 +577,7 @@ impl Machine {
             vec![0; wave.words],
             vec![0; bits::words(wave.plan().steps.len())],
         );
+        let mut delayed: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
         for (node, at) in due {
             let wave = self.wave_mut(ix);
             wave.trial(node, at).due = None;
@@ -591,6 +594,8 @@ impl Machine {
                 for (word, below) in dirty.iter_mut().zip(wave.dirty_below(node)) {
                     *word |= below;
                 }
+                delayed.entry(node).or_insert_with(|| vec![0; wave.words])[at as usize / 64] |=
+                    1 << (at % 64);
             } else {
                 wave.unhold(node, at, ordered);
                 self.enqueue(ix, node);
@@ -599,7 +604,17 @@ impl Machine {
         }
         self.rearm(ix);
         self.count_deadlines(ix, out);
+        let id = self.wave(ix).id;
         self.progress(ix, &mask, dirty, out);
+        // That a delay is over is committed like any end: what follows must not depend on when.
+        for (node, mask) in delayed {
+            if self.waves[ix as usize]
+                .as_ref()
+                .is_some_and(|wave| wave.id == id)
+            {
+                self.record(ix, node, &mask, out);
+            }
+        }
     }
 
     /// Registers the timer of a wave's holds.

@@ -41,7 +41,7 @@ impl Machine {
         let lane = &run.lanes[&id.lane];
         let live = lane.segments.iter().filter(|s| s.wave.is_some()).count();
         let idle_slot = self.used < self.slots && run.ready.is_empty();
-        let active = run.row.counters.in_flight()
+        let active = run.row.counters.in_flight() + run.blocked
             - run
                 .lanes
                 .values()
@@ -63,7 +63,7 @@ impl Machine {
     fn next_wave_size(&mut self, id: LaneId, out: &mut Decision) -> Option<usize> {
         let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
         let max_active = run.dag().spec.max_active_runs;
-        let in_flight = run.row.counters.in_flight();
+        let in_flight = run.row.counters.in_flight() + run.blocked;
         let pending_all: u64 = run
             .lanes
             .values()

@@ -311,7 +311,7 @@ impl Machine {
     }
 
     /// S1: one row about the members of this report that have not settled.
-    fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
+    pub(crate) fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
         let wave = self.wave_mut(ix);
         let mask: Vec<u64> = mask.iter().zip(&wave.left).map(|(m, l)| m & !l).collect();
         if wave.is_uniform(node) {
@@ -374,7 +374,7 @@ impl Machine {
             return;
         }
         if let Some(dispatch) = self.end_dispatch(id) {
-            self.give_back(&dispatch, None, out);
+            self.give_back(&dispatch, &[], out);
         }
     }
 
@@ -396,26 +396,34 @@ impl Machine {
         let suspect = started.filter(|&index| {
             (index as usize) < dispatch.slots.len() && bits::get(&dispatch.outstanding, index)
         });
-        self.give_back(&dispatch, suspect, out);
-        let Some(index) = suspect else { return };
-        let slot = dispatch.slots[index as usize];
-        let wave = self.wave_mut(slot.wave);
-        let only_once = wave
-            .task(slot.node)
-            .is_some_and(|task| task.on_interrupt == OnInterrupt::Fail);
-        let trial = wave.trial(slot.node, slot.at);
-        trial.interruptions += 1;
-        let mut changes = Changes::new();
-        let ended = if only_once {
-            self.fail_try(slot, false, &Bytes::from_static(b"interrupted"))
-        } else if dispatch.slots.len() == 1 {
-            self.fail_try(slot, true, error)
-        } else {
-            trial.alone = true;
-            self.make_runnable(slot);
-            false
+        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
+        let only_once = spec.on_interrupt == OnInterrupt::Fail;
+        // Workers start members in order: those before the running one ran, and are not reported.
+        let ran = |index: &u32| suspect.is_some_and(|suspect| *index < suspect);
+        let lost: Vec<u32> = match only_once {
+            true => bits::ones(&dispatch.outstanding)
+                .filter(ran)
+                .chain(suspect)
+                .collect(),
+            false => suspect.into_iter().collect(),
         };
-        self.touch(slot, ended, &mut changes);
+        self.give_back(&dispatch, &lost, out);
+        let mut changes = Changes::new();
+        for index in lost {
+            let slot = dispatch.slots[index as usize];
+            let trial = self.wave_mut(slot.wave).trial(slot.node, slot.at);
+            trial.interruptions += 1;
+            let ended = if only_once {
+                self.fail_try(slot, false, &Bytes::from_static(b"interrupted"))
+            } else if dispatch.slots.len() == 1 {
+                self.fail_try(slot, true, error)
+            } else {
+                trial.alone = true;
+                self.make_runnable(slot);
+                false
+            };
+            self.touch(slot, ended, &mut changes);
+        }
         self.follow(changes, out);
     }
 
@@ -441,10 +449,10 @@ impl Machine {
         Some(dispatch)
     }
 
-    /// Unreported members go back uncounted, except the suspect.
-    fn give_back(&mut self, dispatch: &Dispatch, suspect: Option<u32>, out: &mut Decision) {
+    /// Unreported members go back uncounted, except these.
+    fn give_back(&mut self, dispatch: &Dispatch, lost: &[u32], out: &mut Decision) {
         let back: Vec<Slot> = bits::ones(&dispatch.outstanding)
-            .filter(|&index| Some(index) != suspect)
+            .filter(|index| !lost.contains(index))
             .map(|index| dispatch.slots[index as usize])
             .collect();
         let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 
 use crate::activation::Held;
-use crate::command::{ActivationKey, Decision, Event, LaneId, RunIx, RunState};
+use crate::bits;
+use crate::command::{Decision, Event, LaneId, RunIx, RunState};
 use crate::dag::{BatchSpec, LoopSpec};
 use crate::limits;
 use crate::machine::{Machine, Timer};
+use crate::wave::Wave;
 
 impl Machine {
     pub(crate) fn loop_of(&self, id: LaneId) -> Option<LoopSpec> {
@@ -34,30 +36,37 @@ impl Machine {
         }
     }
 
+    /// Whether a lap of this lane has left the lane's books and not settled: in a row of its own, or
+    /// back in a wave.
+    fn is_under_way(&self, id: LaneId) -> bool {
+        let held = self.runs.get(&id.run).is_some_and(|run| {
+            let laps = run.materialised.iter().filter(|(key, _)| key.lane == id);
+            laps.into_iter()
+                .any(|(_, lap)| !matches!(lap.held, Held::Parked(_)))
+        });
+        let in_a_wave = |wave: &Wave| {
+            let laps = wave
+                .members
+                .iter()
+                .enumerate()
+                .filter(|(_, m)| m.key.lane == id);
+            laps.into_iter()
+                .any(|(at, _)| !bits::get(&wave.left, at as u32))
+        };
+        held || self.releases.iter().any(|key| key.lane == id)
+            || self.waves.iter().flatten().any(in_a_wave)
+    }
+
     /// Emits the iteration the loop's lane stands at.
     pub(crate) fn emit_iteration(&mut self, id: LaneId) {
-        let now = self.now;
+        let (now, under_way) = (self.now, self.is_under_way(id));
         let Some(run) = self.runs.get_mut(&id.run).filter(|run| run.accepts()) else {
             return;
         };
-        let first = ActivationKey {
-            lane: id,
-            position: 0,
-            child: 0,
-        };
-        let last = ActivationKey {
-            lane: id,
-            position: u64::MAX,
-            child: u32::MAX,
-        };
-        let waits = run
-            .materialised
-            .range(first..=last)
-            .any(|(_, lap)| !matches!(lap.held, Held::Parked(_)));
         let Some(lane) = run.lanes.get_mut(&id.lane) else {
             return;
         };
-        if lane.events > 0 || waits || !lane.open {
+        if lane.events > 0 || under_way || !lane.open {
             return;
         }
         let event = Event {

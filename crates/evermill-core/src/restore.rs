@@ -201,23 +201,12 @@ impl Machine {
             .unwrap_or(self.waves.len() as u32);
         for (at, snapshot) in snapshots.into_iter().enumerate() {
             let at = at as u32;
-            let held = run
-                .unhold(snapshot.key)
-                .expect("released activations exist");
-            if let Some((scope, seq)) = held.scope
-                && let Some(scope) = run.scopes.get_mut(&scope)
-            {
-                scope.move_to(seq, Place::Wave(slot, at));
-            }
-            run.joins
-                .entry(snapshot.key)
-                .and_modify(|place| *place = (slot, at));
             fired.push(snapshot.fired(
                 &dag,
                 plan,
                 run.lanes[&snapshot.key.lane.lane].cursor.source,
             ));
-            scopes.push(held.scope);
+            scopes.push(run.move_into_wave(snapshot.key, slot, at));
             if !snapshot.bound.is_empty() {
                 bound.insert(at, snapshot.bound);
             }
@@ -329,6 +318,25 @@ pub(crate) fn silence(wave: &mut Wave, member: u32) {
 }
 
 impl Run {
+    /// A materialised activation is now this member of the wave in this slot; its scope knows.
+    fn move_into_wave(
+        &mut self,
+        key: ActivationKey,
+        slot: u32,
+        at: u32,
+    ) -> Option<(crate::scope::ScopeKey, u64)> {
+        let held = self.unhold(key).expect("released activations exist");
+        if let Some((scope, seq)) = held.scope
+            && let Some(scope) = self.scopes.get_mut(&scope)
+        {
+            scope.move_to(seq, Place::Wave(slot, at));
+        }
+        self.joins
+            .entry(key)
+            .and_modify(|place| *place = (slot, at));
+        held.scope
+    }
+
     /// Ordered activations materialised before a stop take their place in their scope when the
     /// lane is read again past them, so that what lies before them comes first.
     pub(crate) fn register_deferred(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::activation::Held;
+use crate::activation::{Held, ParkReason};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{ActivationKey, Counters, LaneId, Ms, RunIx, RunState, ScopeState};
 use crate::dag::{Dag, Order};
@@ -107,6 +107,15 @@ pub(crate) struct Materialised {
     pub(crate) key: u128,
 }
 
+impl Materialised {
+    const fn blocked_events(&self) -> u64 {
+        match self.held {
+            Held::Parked(ParkReason::Blocked) => self.weight,
+            _ => 0,
+        }
+    }
+}
+
 /// Where state lives (W5).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StateScope {
@@ -155,6 +164,8 @@ pub(crate) struct Run {
     pub(crate) materialised: BTreeMap<ActivationKey, Materialised>,
     /// Of `materialised`, those not parked.
     pub(crate) waiting: usize,
+    /// Events of blocked activations: parked, but in the way (W19).
+    pub(crate) blocked: u64,
     pub(crate) scopes: BTreeMap<ScopeKey, Scope>,
     /// By scope and by the task its names are private to (W5); `u16::MAX` when they are shared.
     pub(crate) state: BTreeMap<StateScope, ScopeState>,
@@ -188,6 +199,7 @@ impl Run {
             lanes: BTreeMap::new(),
             materialised: BTreeMap::new(),
             waiting: 0,
+            blocked: 0,
             scopes: BTreeMap::new(),
             state: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -249,16 +261,21 @@ impl Run {
     }
 
     pub(crate) fn hold(&mut self, key: ActivationKey, materialised: Materialised) {
-        let parked = matches!(materialised.held, Held::Parked(_));
-        self.waiting += usize::from(!parked);
+        self.waiting += usize::from(!matches!(materialised.held, Held::Parked(_)));
+        self.blocked += materialised.blocked_events();
         if let Some(old) = self.materialised.insert(key, materialised) {
-            self.waiting -= usize::from(!matches!(old.held, Held::Parked(_)));
+            self.uncount(&old);
         }
+    }
+
+    fn uncount(&mut self, gone: &Materialised) {
+        self.waiting -= usize::from(!matches!(gone.held, Held::Parked(_)));
+        self.blocked -= gone.blocked_events();
     }
 
     pub(crate) fn unhold(&mut self, key: ActivationKey) -> Option<Materialised> {
         let old = self.materialised.remove(&key)?;
-        self.waiting -= usize::from(!matches!(old.held, Held::Parked(_)));
+        self.uncount(&old);
         Some(old)
     }
 }
