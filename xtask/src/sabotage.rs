@@ -30,7 +30,7 @@ const DEFECTS: [(&str, Guard); 5] = [
         "ack_before_commit",
         Guard::KillLoop("but the broker was told"),
     ),
-    ("position_before_result", Guard::KillLoop("lost")),
+    ("position_before_result", Guard::KillLoop("taken in and")),
     (
         "drop_fence_check",
         Guard::OwnTest(
