@@ -1,6 +1,6 @@
 //! The committer: order, grouping, refusals, faults.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 
 use evermill_core::row::Write;
@@ -12,9 +12,12 @@ use evermill_store::{
 use crate::conformance::{Place, state};
 use crate::workload::{Content, writes};
 
+/// More answers than any test here waits for, so that no ticket ever waits.
+const ANSWERS: usize = 4_000;
+
 type Answer = Result<CommitId, CommitError>;
 
-fn ticket(answers: &Sender<Answer>) -> Box<dyn FnOnce(Answer) + Send> {
+fn ticket(answers: &SyncSender<Answer>) -> Box<dyn FnOnce(Answer) + Send> {
     let answers = answers.clone();
     Box::new(move |answer| drop(answers.send(answer)))
 }
@@ -24,7 +27,7 @@ fn batch(fence: Fence, writes: Vec<Write>) -> Batch {
 }
 
 fn start(store: Box<dyn Store>) -> (Committer, Receiver<Event>) {
-    let (sender, events) = channel();
+    let (sender, events) = sync_channel(ANSWERS);
     let committer = Committer::start(store, None, move |event| drop(sender.send(event)));
     (committer.expect("committer"), events)
 }
@@ -35,7 +38,7 @@ fn answers_come_in_order_and_everything_is_durable() {
         let mut store = place.open();
         let fence = store.claim(0).expect("claim");
         let (committer, _events) = start(store);
-        let (sender, answers) = channel();
+        let (sender, answers) = sync_channel(ANSWERS);
         for seq in 1..=200 {
             committer.submit(batch(fence, writes(seq)), ticket(&sender));
         }
@@ -66,7 +69,7 @@ fn what_waits_during_a_commit_goes_into_one_group() {
         }
     });
     let committer = Committer::start(store, Some(hook), |_| {}).expect("committer");
-    let (sender, answers) = channel();
+    let (sender, answers) = sync_channel(ANSWERS);
     committer.submit(batch(fence, vec![state("first", "")]), ticket(&sender));
     let wait = || answers.recv().expect("answer").expect("durable").seq;
     // Whether or not the first is drained yet, the rest cannot be drained before the gate opens.
@@ -93,7 +96,7 @@ fn refused_fence_fails_its_batch_only() {
         let old = store.claim(0).expect("claim");
         let new = store.claim(0).expect("claim");
         let (committer, _events) = start(store);
-        let (sender, answers) = channel();
+        let (sender, answers) = sync_channel(ANSWERS);
         for fence in [new, old, new] {
             committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
         }
@@ -110,8 +113,8 @@ fn work_between_commits_sees_what_was_submitted_before_it() {
     let mut store = place.open();
     let fence = store.claim(0).expect("claim");
     let (committer, _events) = start(store);
-    let (sender, _answers) = channel();
-    let (seen_sender, seen) = channel();
+    let (sender, _answers) = sync_channel(ANSWERS);
+    let (seen_sender, seen) = sync_channel(ANSWERS);
     committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
     committer.between(Box::new(move |store| {
         drop(seen_sender.send((Content::of(store).expect("load").rows.len(), store.claim(0))));
@@ -131,7 +134,7 @@ fn full_disk_keeps_order_and_goes_on_when_space_returns() {
     let mut store: Box<dyn Store> = Box::new(FaultyStore::new(place.open(), faults.clone()));
     let fence = store.claim(0).expect("claim");
     let (committer, events) = start(store);
-    let (sender, answers) = channel();
+    let (sender, answers) = sync_channel(ANSWERS);
     for seq in 1..=5 {
         committer.submit(batch(fence, writes(seq)), ticket(&sender));
     }
@@ -151,7 +154,7 @@ fn stop_on_a_full_disk_answers_everybody() {
     let mut store: Box<dyn Store> = Box::new(FaultyStore::new(place.open(), faults));
     let fence = store.claim(0).expect("claim");
     let (committer, events) = start(store);
-    let (sender, answers) = channel();
+    let (sender, answers) = sync_channel(ANSWERS);
     committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
     assert!(matches!(events.recv(), Ok(Event::Full)));
     committer.submit(batch(fence, vec![state("b", "")]), ticket(&sender));
@@ -173,7 +176,7 @@ fn unknown_outcome_is_looked_up_after_opening_again() {
             let mut store: Box<dyn Store> = Box::new(FaultyStore::new(place.open(), faults));
             let fence = store.claim(0).expect("claim");
             let (committer, events) = start(store);
-            let (sender, answers) = channel();
+            let (sender, answers) = sync_channel(ANSWERS);
             committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
             answers.recv().expect("answer").expect("durable");
             committer.submit(batch(fence, vec![state("b", "")]), ticket(&sender));
@@ -203,7 +206,7 @@ fn fatal_error_stops_for_good_and_answers_everybody() {
         let mut store: Box<dyn Store> = Box::new(FaultyStore::new(place.open(), faults));
         let fence = store.claim(0).expect("claim");
         let (committer, events) = start(store);
-        let (sender, answers) = channel();
+        let (sender, answers) = sync_channel(ANSWERS);
         for _ in 0..10 {
             committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
         }
@@ -226,7 +229,7 @@ fn panicking_ticket_does_not_leave_others_waiting() {
     let mut store = place.open();
     let fence = store.claim(0).expect("claim");
     let (committer, _events) = start(store);
-    let (sender, answers) = channel();
+    let (sender, answers) = sync_channel(ANSWERS);
     committer.submit(batch(fence, vec![]), Box::new(|_| panic!("on purpose")));
     for _ in 0..2_000 {
         committer.submit(batch(fence, vec![]), ticket(&sender));

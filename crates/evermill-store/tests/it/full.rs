@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use evermill_store::{
     Batch, CommitError, CommitId, Committer, DirLock, Event, Options, SqliteStore, Store,
@@ -14,6 +14,8 @@ use crate::child;
 use crate::workload::{Content, writes};
 
 const ROUNDS: usize = 20;
+/// More than is ever told before the test listens.
+const ANSWERS: usize = 16;
 
 #[derive(Debug)]
 enum Told {
@@ -54,7 +56,7 @@ fn rounds() {
     let data = dir.join("data");
     let mut store = open(&data);
     let fence = store.claim(0).expect("claim");
-    let (sender, told) = channel();
+    let (sender, told) = sync_channel(ANSWERS);
     let events = sender.clone();
     let committer = Committer::start(store, None, move |event| {
         events.send(Told::Event(event)).expect("the test listens");
