@@ -219,6 +219,10 @@ impl Machine {
         }
         if order != Order::None {
             self.enter_scopes(wave_ix);
+            let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
+            if run.lanes[&id.lane].pending.is_empty() {
+                run.register_deferred(id, u64::MAX, &mut self.releases);
+            }
         }
         self.watch_deadline(wave_ix);
         self.restore_recovered(wave_ix, id);

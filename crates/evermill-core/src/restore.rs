@@ -365,7 +365,10 @@ impl Run {
             queue.move_to(seq, Place::Held(key));
             if held.held == Held::Parked(ParkReason::Blocked) {
                 queue.blocked.insert(seq);
-            } else if held.held != Held::Waiting || lane.overdue.remove(&key) {
+            } else if lane.overdue.remove(&key)
+                || held.held != Held::Waiting
+                || queue.may_have_turn(seq)
+            {
                 releases.push(key);
             }
             held.scope = Some((scope, seq));

@@ -116,6 +116,11 @@ impl Scope {
         unblocked && front_is_ours && its_turn
     }
 
+    /// Whether this activation could start anything now.
+    pub(crate) fn may_have_turn(&self, seq: u64) -> bool {
+        seq == self.base || self.frontier.values().any(|&front| seq <= front)
+    }
+
     /// A blocked activation runs again; it keeps its place, and later ones wait on.
     pub(crate) fn redriven(&mut self, seq: u64) {
         debug_assert!(
