@@ -28,10 +28,15 @@ pub(crate) const fn state_name(state: RunState) -> &'static str {
 impl Shard {
     /// Publishes when the view is old enough, and tells who waits for idleness.
     pub(crate) fn publish_if_due(&mut self) {
-        self.world.board.set_life(self.life());
-        if self.view_stale && self.viewed_at.elapsed() >= limits::VIEW_AGE {
+        let life = self.life();
+        let resting = life != Life::Busy;
+        // Whoever waited for rest looks at the view next.
+        let came_to_rest = resting && !self.resting;
+        self.resting = resting;
+        if self.view_stale && (came_to_rest || self.viewed_at.elapsed() >= limits::VIEW_AGE) {
             self.publish();
         }
+        self.world.board.set_life(life);
     }
 
     pub(crate) fn publish(&mut self) -> Arc<EngineView> {

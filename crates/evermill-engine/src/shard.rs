@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     pub(crate) stalled: Option<String>,
     pub(crate) viewed_at: Instant,
     pub(crate) view_stale: bool,
+    /// Nothing was in flight when the view was last looked at.
+    pub(crate) resting: bool,
     pub(crate) world: World,
 }
 
@@ -184,6 +186,7 @@ impl Shard {
             stalled: None,
             viewed_at: Instant::now(),
             view_stale: true,
+            resting: false,
             world,
         };
         shard.adopt(booted.effects);
