@@ -27,6 +27,8 @@ pub(crate) struct Draining {
 
 struct Ending {
     outcome: Drained,
+    /// Sources have let go by then, or are left alone.
+    sources_until: Instant,
     until: Instant,
 }
 
@@ -98,10 +100,9 @@ impl Shard {
             return Flow::Go;
         };
         let workers_gone = self.slots.ready() == 0 && self.slots.out() == 0;
-        let sources_gone = self
-            .listening
-            .values()
-            .all(|listening| listening.ended.is_some());
+        let mut sources = self.listening.values();
+        let sources_gone =
+            now >= ending.sources_until || sources.all(|listening| listening.ended.is_some());
         let committed = self.groups.is_empty() && !self.unsealed && self.after.is_empty();
         let done = workers_gone && sources_gone && committed;
         if done || now >= ending.until {
@@ -130,6 +131,7 @@ impl Shard {
         if let Some(draining) = &mut self.draining {
             draining.ending = Some(Ending {
                 outcome,
+                sources_until: now + CLOSE_WAIT,
                 until: now + limits::WORKERS_END + CLOSE_WAIT,
             });
         }

@@ -254,7 +254,8 @@ impl Ingest {
             return Ok(());
         }
         lanes.retry_at = None;
-        for found in std::mem::take(&mut lanes.unresolved) {
+        let mut unresolved = std::mem::take(&mut lanes.unresolved).into_iter();
+        while let Some(found) = unresolved.next() {
             let first = if found.appeared {
                 FirstPosition::Earliest
             } else {
@@ -270,7 +271,11 @@ impl Ingest {
                     })?;
                 }
                 Err(SourceError::Unavailable(_)) => {
-                    lanes.later(|lanes| lanes.unresolved.push(found))
+                    // Each question may take seconds: orders are looked at before the others.
+                    lanes.later(|lanes| {
+                        lanes.unresolved.push(found);
+                        lanes.unresolved.extend(unresolved.by_ref());
+                    });
                 }
                 Err(SourceError::Refused(why)) => return Err(Stop::Refused(why)),
             }
