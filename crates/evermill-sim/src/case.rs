@@ -1,7 +1,6 @@
 //! A case: a DAG, its events, what its user code does, and how rough its world is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use evermill_core::command::Event;
 use evermill_core::dag::DagSpec;
@@ -70,6 +69,9 @@ pub struct Rough {
     pub pools: Vec<u32>,
 }
 
+/// An event of a join: the activation it would open, its source, itself.
+type Fired = (Act, u16, Event);
+
 impl Case {
     /// Whether its activations are lists of events (W8).
     #[must_use]
@@ -134,7 +136,7 @@ impl Case {
     }
 
     fn joined(&self, opened: impl Fn(&Act) -> bool) -> Vec<Activation> {
-        let mut pairs: BTreeMap<(usize, u128), Vec<(Act, u16, Event)>> = BTreeMap::new();
+        let mut pairs: BTreeMap<(usize, u128), Vec<Fired>> = BTreeMap::new();
         for (at, lane) in self.lanes.iter().enumerate() {
             for event in &lane.events {
                 let act = Act {
@@ -168,30 +170,32 @@ impl Case {
     pub fn describe(&self) -> String {
         let mut text = String::new();
         let spec = &self.spec;
-        let _ = writeln!(
-            text,
-            "seed {}, order {:?}, join {:?}",
+        text.push_str(&format!(
+            "seed {}, order {:?}, join {:?}\n",
             self.seed, spec.order, spec.join
-        );
+        ));
         if spec.deadline_ms.is_some() || spec.max_active_runs.is_some() {
             let (deadline, active) = (spec.deadline_ms, spec.max_active_runs);
-            let _ = writeln!(text, "deadline {deadline:?}, max_active_runs {active:?}");
+            text.push_str(&format!(
+                "deadline {deadline:?}, max_active_runs {active:?}\n"
+            ));
         }
         for source in &spec.sources {
-            let _ = writeln!(
-                text,
-                "source {}: {:?} {:?}",
+            text.push_str(&format!(
+                "source {}: {:?} {:?}\n",
                 source.id, source.batch, source.looped
-            );
+            ));
         }
         for (at, task) in spec.tasks.iter().enumerate() {
-            let _ = write!(
-                text,
+            text.push_str(&format!(
                 "task {at} '{}' {:?} up {:?} rule {:?}",
                 task.id, task.kind, task.upstream, task.rule
-            );
-            let _ = write!(text, " retries {} backoff {:?}", task.retries, task.backoff);
-            let _ = write!(text, " {:?} {:?}", task.on_failure, task.on_interrupt);
+            ));
+            text.push_str(&format!(
+                " retries {} backoff {:?}",
+                task.retries, task.backoff
+            ));
+            text.push_str(&format!(" {:?} {:?}", task.on_failure, task.on_interrupt));
             for (on, word) in [
                 (task.setup, "setup"),
                 (task.teardown, "teardown"),
@@ -199,11 +203,11 @@ impl Case {
                 (task.writes_state, "state"),
             ] {
                 if on {
-                    let _ = write!(text, " {word}");
+                    text.push_str(&format!(" {word}"));
                 }
             }
             let bounds = (task.batch, task.concurrency, task.pool, task.mapped);
-            let _ = writeln!(text, " batch/concurrency/pool/mapped {bounds:?}");
+            text.push_str(&format!(" batch/concurrency/pool/mapped {bounds:?}\n"));
         }
         for lane in &self.lanes {
             let events: Vec<String> = lane
@@ -211,24 +215,23 @@ impl Case {
                 .iter()
                 .map(|e| format!("{}(k{})", e.position, e.key))
                 .collect();
-            let _ = writeln!(
-                text,
-                "lane {} of source {} from {}: {}",
+            text.push_str(&format!(
+                "lane {} of source {} from {}: {}\n",
                 lane.name,
                 lane.source,
                 lane.first,
                 events.join(" ")
-            );
+            ));
         }
         let script = Script {
             written: Default::default(),
             ..self.script.clone()
         };
-        let _ = writeln!(text, "script {script:?}");
+        text.push_str(&format!("script {script:?}\n"));
         for (key, answer) in &self.script.written {
-            let _ = writeln!(text, "  {key:?} -> {answer:?}");
+            text.push_str(&format!("  {key:?} -> {answer:?}\n"));
         }
-        let _ = writeln!(text, "world {:?}", self.world);
+        text.push_str(&format!("world {:?}\n", self.world));
         text
     }
 }

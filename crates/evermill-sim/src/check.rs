@@ -155,7 +155,11 @@ impl World<'_> {
     /// W16: an activation ends on the version of its first commit.
     fn check_version(&mut self, running: &Running) -> Result<(), String> {
         for member in &running.members {
-            if !self.durable.entries.contains_key(&member.act) {
+            let entry = self.durable.entries.get(&member.act);
+            let began = entry.is_some_and(|e| {
+                !e.finals.is_empty() || !e.failures.is_empty() || !e.started.is_empty()
+            });
+            if !began {
                 // Nothing of it is committed: after a crash it may begin on another one.
                 self.pinned.insert(member.act, running.version.clone());
             }
@@ -470,7 +474,7 @@ impl World<'_> {
                 position: event.position,
                 child: 0,
             };
-            let part_of_batch = self.members.get(&earlier).is_none() && self.case.is_batch();
+            let part_of_batch = !self.members.contains_key(&earlier) && self.case.is_batch();
             if part_of_batch || self.past_caring(earlier) {
                 continue;
             }
@@ -596,7 +600,8 @@ impl World<'_> {
             .filter(|&t| state(t) == Some(State::Failed))
             .map(|t| self.case.spec.tasks[t].on_failure)
             .max();
-        all.clone().any(|t| bad(&t)) && policy == Some(OnFailure::Block)
+        let mut all = all;
+        all.any(|t| bad(&t)) && policy == Some(OnFailure::Block)
     }
 
     /// A report under the current fence: it will be accepted.
@@ -694,27 +699,24 @@ impl World<'_> {
         by_chance: bool,
     ) -> Result<(), String> {
         let m = &running.members[member];
-        let fails =
-            self.case.spec.tasks[usize::from(running.task)].on_interrupt == OnInterrupt::Fail;
-        if running.members.len() > 1 && !fails {
+        let spec = &self.case.spec.tasks[usize::from(running.task)];
+        if spec.on_interrupt == OnInterrupt::Fail {
+            // Whatever ran up to there and was not reported may have happened: it has failed.
+            for &ran in running.left().iter().filter(|&&ran| ran <= member) {
+                self.coverage.hit(Mark::InterruptFail);
+                let (act, index) = (running.members[ran].act, running.members[ran].index);
+                let fact = self.failed_try(&Book::Live, act, running.task, index, false, true);
+                self.fact(fact)?;
+            }
+            return Ok(());
+        }
+        if running.members.len() > 1 {
             self.suspects.insert((m.act, running.task, m.index));
             return Ok(());
         }
-        self.coverage.hit(if fails {
-            Mark::InterruptFail
-        } else {
-            Mark::DeathAlone
-        });
+        self.coverage.hit(Mark::DeathAlone);
         let (act, index) = (m.act, m.index);
-        // What must not be repeated is not tried again either.
-        let fact = self.failed_try(
-            &Book::Live,
-            act,
-            running.task,
-            index,
-            !fails,
-            by_chance || fails,
-        );
+        let fact = self.failed_try(&Book::Live, act, running.task, index, true, by_chance);
         self.fact(fact)
     }
 

@@ -339,7 +339,8 @@ pub fn clear(graph: &Graph, states: &[Option<State>], finals: &mut Finals) {
             .any(|f| graph.below[usize::from(*f)].contains(&task))
     };
     finals.retain(|(task, _), end| {
-        !below(*task) && !(failed.contains(task) && end.state == State::Failed)
+        let cleared = failed.contains(task) && end.state == State::Failed;
+        !below(*task) && !cleared
     });
 }
 

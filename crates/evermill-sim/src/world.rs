@@ -336,7 +336,7 @@ impl<'a> World<'a> {
             return Ok(true);
         }
         let (usual, rare) = self.possible();
-        let step = if usual.is_empty() && !rare.iter().any(|s| *s == Step::Advance) {
+        let step = if usual.is_empty() && !rare.contains(&Step::Advance) {
             // Quiescent: only what an operator may still do.
             if rare.contains(&Step::Resolve) && self.resolve(true)? {
                 return Ok(true);
@@ -781,8 +781,20 @@ impl<'a> World<'a> {
     ) -> Result<(), String> {
         self.coverage.hit(Mark::Death);
         let running = self.workers.swap_remove(at);
+        let once =
+            self.case.spec.tasks[usize::from(running.task)].on_interrupt == OnInterrupt::Fail;
+        // A vectorised call has started all its members.
+        let started = started.map(|member| {
+            if once {
+                member.max(running.next.saturating_sub(1))
+            } else {
+                member
+            }
+        });
         let mut left = running.left();
-        left.retain(|member| Some(*member) != started);
+        left.retain(|member| {
+            started.is_none_or(|started| *member > started || !once && *member != started)
+        });
         self.give_back(&running, &left)?;
         if let Some(member) = started {
             self.interrupted(&running, member, by_chance)?;
