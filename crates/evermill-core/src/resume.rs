@@ -421,8 +421,17 @@ fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
         match entries.iter_mut().find(same) {
             Some(old) if is_final(&old.standing) => {}
             Some(old) if entry.standing == Standing::Returned => {
-                if matches!(old.standing, Standing::Started { .. }) {
-                    old.standing = Standing::Returned;
+                // Its start is taken back; the tries that failed before it are not.
+                match old.standing {
+                    Standing::Started { failures: 0 } => old.standing = Standing::Returned,
+                    Standing::Started { failures } => {
+                        old.standing = Standing::Tried {
+                            failures,
+                            interruptions: 0,
+                            error: None,
+                        };
+                    }
+                    _ => {}
                 }
             }
             Some(old) if old.standing == Standing::Returned => *old = entry,

@@ -114,6 +114,13 @@ impl World<'_> {
         self.live = self.durable.clone();
         self.suspects.clear();
         self.begun.clear();
+        // Of what nothing is committed, the next boot decides anew (W16).
+        let durable = &self.durable.entries;
+        self.pinned.retain(|act, _| {
+            durable
+                .get(act)
+                .is_some_and(|e| !e.finals.is_empty() || !e.failures.is_empty())
+        });
         self.issued.clear();
         let same_epoch = unclean && self.rng.chance(20);
         self.fence = if same_epoch {
