@@ -287,6 +287,12 @@ impl Machine {
                 if wave.is(node, Row::Ready, member) {
                     wave.take(node, Row::Ready, member);
                     wave.put(node, Row::Waits, member);
+                } else if wave
+                    .maps
+                    .get_mut(&node)
+                    .is_some_and(|space| space.hold_back(member))
+                {
+                    wave.put(node, Row::Waits, member);
                 }
             }
         }

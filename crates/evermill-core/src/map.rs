@@ -55,6 +55,30 @@ impl MapSpace {
         ]
     }
 
+    /// Takes the turn of a member's ready instances back; `true` if there were any.
+    pub(crate) fn hold_back(&mut self, member: u32) -> bool {
+        Self::shift(self.segment(member), &mut self.ready, &mut self.waits)
+    }
+
+    /// Gives the turn to a member's instances that wait for it.
+    fn let_go(&mut self, member: u32) {
+        Self::shift(self.segment(member), &mut self.waits, &mut self.ready);
+    }
+
+    fn shift(segment: Option<(u32, u32)>, from: &mut [u64], to: &mut [u64]) -> bool {
+        let Some((first, length)) = segment else {
+            return false;
+        };
+        let moved: Vec<u32> = (first..first + length)
+            .filter(|&i| bits::get(from, i))
+            .collect();
+        for &instance in &moved {
+            bits::clear(from, instance);
+            bits::set(to, instance);
+        }
+        !moved.is_empty()
+    }
+
     /// The member and map index of an instance.
     pub(crate) fn locate(&self, instance: u32) -> (u32, u32) {
         let member = self.member_of[instance as usize];
@@ -133,6 +157,12 @@ impl Wave {
 
     /// Expands one member; `true` if it ended at once.
     pub(crate) fn expand_member(&mut self, node: u16, member: u32) -> bool {
+        if let Some(space) = self.maps.get_mut(&node)
+            && space.segment(member).is_some()
+        {
+            space.let_go(member);
+            return false;
+        }
         let end = match self.map_length(node, member) {
             Some(0) => Row::Skipped,
             Some(length) if length <= limits::MAP_LENGTH_MAX => {

@@ -421,17 +421,8 @@ fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
         match entries.iter_mut().find(same) {
             Some(old) if is_final(&old.standing) => {}
             Some(old) if entry.standing == Standing::Returned => {
-                // Its start is taken back; the tries that failed before it are not.
-                match old.standing {
-                    Standing::Started { failures: 0 } => old.standing = Standing::Returned,
-                    Standing::Started { failures } => {
-                        old.standing = Standing::Tried {
-                            failures,
-                            interruptions: 0,
-                            error: None,
-                        };
-                    }
-                    _ => {}
+                if let Standing::Started { failures } = old.standing {
+                    old.standing = before_start(failures);
                 }
             }
             Some(old) if old.standing == Standing::Returned => *old = entry,
@@ -439,6 +430,18 @@ fn merge(entries: &mut Vec<Entry>, later: Vec<Entry>) {
             Some(old) => *old = entry,
             None => entries.push(entry),
         }
+    }
+}
+
+/// How a (task, instance) stood before the start that was taken back.
+const fn before_start(failures: u32) -> Standing {
+    if failures == 0 {
+        return Standing::Returned;
+    }
+    Standing::Tried {
+        failures,
+        interruptions: 0,
+        error: None,
     }
 }
 

@@ -23,7 +23,7 @@ impl Machine {
         }
         bits::set(&mut wave.queued, u32::from(node));
         let task = wave.task_index(node).expect("only tasks are queued");
-        let (version, turn) = (wave.version, turn(wave, node, task));
+        let (version, turn) = (wave.version, turn(wave, task));
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
         run.queues.entry((version, task)).or_default().push_back(ix);
         if run.ready.is_empty() {
@@ -218,9 +218,15 @@ impl Machine {
     }
 }
 
-fn turn(wave: &Wave, node: u16, task: u16) -> Turn {
+fn turn(wave: &Wave, task: u16) -> Turn {
     let spec = &wave.dag.spec.tasks[usize::from(task)];
-    let depth = u16::MAX - node;
+    // Plan by plan a task has other places; its turn must be one.
+    let place = wave
+        .dag
+        .plans
+        .iter()
+        .find_map(|plan| plan.place[usize::from(task)]);
+    let depth = u16::MAX - place.unwrap_or_default();
     Turn {
         unimportance: -i64::from(spec.priority),
         shallowness: depth,
