@@ -48,7 +48,10 @@ impl Machine {
             self.pass_turns(ix, mask);
         }
         self.settle(ix, mask, out);
-        self.await_signals(ix, out);
+        // One that was there already may begin the next wait.
+        while !self.wave(ix).signal_waits.is_empty() {
+            self.await_signals(ix, out);
+        }
         self.shed(ix, mask, out);
         self.retire(ix, out);
     }

@@ -378,9 +378,14 @@ impl<'a> Oracle<'a> {
     /// Runs one activation to its end, redrives included.
     pub fn run(&mut self, activation: &Activation) -> Ended {
         let (mut finals, mut ran, mut round) = (Finals::new(), BTreeSet::new(), 0);
+        let mut left_order = false;
         loop {
             let states = self.round(activation, &mut finals, &mut ran, round);
             let mut settled = self.settle(&states);
+            // Parking and its redrive leave the order: there is no scope left to block (W4).
+            if left_order && settled == Settled::Parked(true) {
+                settled = Settled::Parked(false);
+            }
             let parked = matches!(settled, Settled::Parked(_));
             let resolved = if parked {
                 self.script
@@ -391,6 +396,7 @@ impl<'a> Oracle<'a> {
             match resolved {
                 Some(Resolve::Redrive) => {
                     clear(self.graph, &states, &mut finals);
+                    left_order |= settled == Settled::Parked(false);
                     round += 1;
                     continue;
                 }
