@@ -244,12 +244,6 @@ impl<'a> MemberView<'a> {
             .collect()
     }
 
-    /// The message of the signal a task of this activation waited for (W14).
-    #[must_use]
-    pub fn signal(&self, task: u16) -> Option<&'a Bytes> {
-        self.result(task)
-    }
-
     /// The scope its order is kept in; `None` when nothing is ordered.
     #[must_use]
     pub fn scope(&self) -> Option<ScopeKey> {

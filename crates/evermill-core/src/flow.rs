@@ -446,22 +446,9 @@ impl Machine {
     /// Moves a member out of its wave into a row of its own.
     fn extract(&mut self, ix: u32, member: u32, held: Held, out: &mut Decision) {
         let snapshot = self.snapshot(ix, member);
-        let wave = self.wave_mut(ix);
-        let scope = wave.scope(member);
-        bits::set(&mut wave.left, member);
-        let events = wave.member_events(member);
-        let (count, bytes) = (
-            events.len(),
-            events.iter().map(|e| e.body.len()).sum::<usize>(),
-        );
-        let (lane, run_ix) = (wave.lane, wave.run);
-        if let Some(id) = lane {
-            let run = self.runs.get_mut(&run_ix).expect("waves have runs");
-            let lane = run.lanes.get_mut(&id.lane).expect("waves have lanes");
-            lane.events -= count;
-            lane.bytes -= bytes;
-            self.dirty_lanes.insert(id);
-        }
+        let wave = self.wave(ix);
+        let (scope, run_ix) = (wave.scope(member), wave.run);
+        self.forget_member(ix, member);
         let waiting = held == Held::Waiting;
         self.materialise(snapshot, held, scope, out);
         if waiting && let Some((scope, seq)) = scope {
@@ -568,7 +555,8 @@ impl Machine {
                 Timer::Held(key) => self.wake_held(key, out),
                 Timer::Linger(lane) => self.stop_lingering(lane),
                 Timer::Loop(lane) => self.emit_iteration(lane),
-                Timer::Rate(run) => self.reopen_rates(run),
+                // The scheduler starts a new window by itself: being woken is all it needs.
+                Timer::Rate(_) => {}
                 Timer::Signal(run) => self.expire_signals(run, out),
             }
         }

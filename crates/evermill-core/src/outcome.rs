@@ -131,7 +131,7 @@ impl Machine {
             Outcome::Skipped => {
                 let wave = self.wave_mut(slot.wave);
                 wave.trial(slot.node, slot.at).skipped_itself = true;
-                wave.finish(slot, Row::Skipped);
+                wave.finish(slot.node, slot.at, Row::Skipped);
                 true
             }
             Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
@@ -162,7 +162,7 @@ impl Machine {
             let member = wave.member_of(slot.node, slot.at);
             wave.force_unchosen(slot.node, member, &[]);
         }
-        wave.finish(slot, Row::Success);
+        wave.finish(slot.node, slot.at, Row::Success);
     }
 
     fn succeed(
@@ -212,7 +212,7 @@ impl Machine {
         if wave.is_until(slot.node) && success.proceed == Some(true) {
             wave.until_reached = true;
         }
-        wave.finish(slot, Row::Success);
+        wave.finish(slot.node, slot.at, Row::Success);
         true
     }
 
@@ -281,7 +281,7 @@ impl Machine {
             self.timers.insert((due, Timer::Wave(slot.wave, id)));
             return false;
         }
-        wave.finish(slot, Row::Failed);
+        wave.finish(slot.node, slot.at, Row::Failed);
         true
     }
 
@@ -577,12 +577,11 @@ impl Member {
 
 impl Wave {
     /// Ends a member, or an instance of a mapped node.
-    fn finish(&mut self, slot: Slot, state: Row) {
-        if self.maps.contains_key(&slot.node) {
-            self.end_instance(slot.node, slot.at, state);
+    pub(crate) fn finish(&mut self, node: u16, at: u32, state: Row) {
+        if self.maps.contains_key(&node) {
+            self.end_instance(node, at, state);
         } else {
-            let (word, bit) = (slot.at as usize / 64, 1 << (slot.at % 64));
-            self.end_word(slot.node, state, word, bit);
+            self.end_word(node, state, at as usize / 64, 1 << (at % 64));
         }
     }
 

@@ -89,11 +89,11 @@ impl Machine {
                 forced,
             } => {
                 wave.restore_success((node, member, at), result, map_length, &forced);
-                wave.restore_end(node, at, Row::Success);
+                wave.finish(node, at, Row::Success);
             }
             Standing::Skipped => {
                 wave.trial(node, at).skipped_itself = true;
-                wave.restore_end(node, at, Row::Skipped);
+                wave.finish(node, at, Row::Skipped);
             }
             Standing::Failed { failures, error } => {
                 let trial = Trial {
@@ -102,7 +102,7 @@ impl Machine {
                     ..Trial::default()
                 };
                 wave.trials.insert((node, at), trial);
-                wave.restore_end(node, at, Row::Failed);
+                wave.finish(node, at, Row::Failed);
             }
             Standing::Hold {
                 failures,
@@ -128,7 +128,7 @@ impl Machine {
                         ..Trial::default()
                     };
                     wave.trials.insert((node, at), trial);
-                    wave.restore_end(node, at, Row::Failed);
+                    wave.finish(node, at, Row::Failed);
                 }
             }
             Standing::Returned => {}
@@ -279,19 +279,11 @@ impl Wave {
         }
     }
 
-    fn restore_end(&mut self, node: u16, at: u32, state: Row) {
-        if self.maps.contains_key(&node) {
-            self.end_instance(node, at, state);
-        } else {
-            self.end(node, state, &bits::single(self.words, at));
-        }
-    }
-
     /// A hold goes on, or is over: then the sweep starts the task anew, and a delay has succeeded.
     fn restore_hold(&mut self, node: u16, at: u32, passed: bool) {
         let kind = self.task(node).map(|task| &task.kind);
         match kind {
-            Some(TaskKind::Delay { .. }) if passed => self.restore_end(node, at, Row::Success),
+            Some(TaskKind::Delay { .. }) if passed => self.finish(node, at, Row::Success),
             Some(TaskKind::Signal { .. }) => {}
             _ if passed => {}
             _ => self.hold(node, at),

@@ -212,10 +212,6 @@ impl Machine {
             DispatchOrder::SkipSameScope
         }
     }
-
-    pub(crate) fn reopen_rates(&mut self, _run: RunIx) {
-        // `room` starts a new window by itself; being woken is all that is needed.
-    }
 }
 
 fn turn(wave: &Wave, task: u16) -> Turn {
