@@ -9,6 +9,8 @@ use evermill_contract::source::{
     SourceBudget, SourceError, SourceEvent, Waker,
 };
 
+use crate::harness::PATIENCE;
+
 /// Shared by tests and sources; survives the engine, like a broker.
 #[derive(Clone, Default)]
 pub(crate) struct Broker(Arc<Inner>);
@@ -25,6 +27,8 @@ struct State {
     wakes: u64,
     /// Events handed to a source, ever.
     delivered: u64,
+    /// Times a source was asked for events, ever.
+    polls: u64,
 }
 
 #[derive(Default)]
@@ -74,6 +78,20 @@ impl Broker {
 
     pub(crate) fn delivered(&self) -> u64 {
         self.0.state.lock().unwrap().delivered
+    }
+
+    /// Returns once whatever was sent to the source before is in its hands: between two polls it
+    /// takes all of it.
+    pub(crate) fn until_heard(&self) {
+        let mut state = self.0.state.lock().unwrap();
+        let enough = state.polls + 2;
+        while state.polls < enough {
+            state.wakes += 1;
+            self.0.changed.notify_all();
+            let (again, late) = self.0.changed.wait_timeout(state, PATIENCE).unwrap();
+            assert!(!late.timed_out(), "the source is not asked any more");
+            state = again;
+        }
     }
 
     pub(crate) fn source(&self, budget: SourceBudget) -> Box<dyn Source> {
@@ -170,6 +188,8 @@ impl Source for FakeSource {
     fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
         let broker = self.broker.clone();
         let mut state = broker.0.state.lock().unwrap();
+        state.polls += 1;
+        broker.0.changed.notify_all();
         self.look(&mut state, out);
         if out.is_empty() && self.wakes_seen == state.wakes {
             state = broker.0.changed.wait_timeout(state, wait).unwrap().0;

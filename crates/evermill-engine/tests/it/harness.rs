@@ -18,6 +18,7 @@ use evermill_store::{
 
 use crate::broker::Broker;
 use crate::executor::Workers;
+use crate::gate::{Gate, GatedStore};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,6 +27,7 @@ pub(crate) struct World {
     pub(crate) broker: Broker,
     pub(crate) workers: Workers,
     pub(crate) faults: Faults,
+    pub(crate) gate: Gate,
     pub(crate) disk: Disk,
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
     pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
@@ -58,6 +60,7 @@ impl World {
             broker,
             workers,
             faults: Faults::default(),
+            gate: Gate::default(),
             disk,
             notices: Arc::default(),
             lines: Arc::default(),
@@ -87,6 +90,7 @@ impl World {
 
     fn store(&self) -> StoreFactory {
         let (disk, faults) = (self.disk.clone(), self.faults.clone());
+        let gate = self.gate.clone();
         Box::new(move || {
             let store: Box<dyn Store> = match &disk {
                 Disk::Memory(disk) => Box::new(MemoryStore::open(disk)),
@@ -94,7 +98,14 @@ impl World {
                     Box::new(SqliteStore::open(DirLock::take(dir)?, Options::default())?)
                 }
             };
-            Ok(Box::new(FaultyStore::new(store, faults.clone())))
+            let inner = Box::new(FaultyStore::new(store, faults.clone()));
+            let gate = gate.clone();
+            let faults = faults.clone();
+            Ok(Box::new(GatedStore {
+                inner,
+                gate,
+                faults,
+            }))
         })
     }
 

@@ -3,5 +3,6 @@
 mod broker;
 mod executor;
 mod flow;
+mod gate;
 mod harness;
 mod trouble;

@@ -55,6 +55,60 @@ fn a_commit_of_unknown_outcome_reloads_the_shard_and_loses_nothing() {
     }
 }
 
+/// A kill at this moment would leave an event acknowledged upstream that no store holds. The
+/// sabotage `ack_before_commit` has to fail here.
+#[test]
+fn a_source_hears_of_a_position_only_once_the_store_holds_it() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..10));
+    until_true("the first acknowledgement", || {
+        world.broker.acked("a") == 10
+    });
+    world.gate.shut();
+    world.broker.publish("a", values(10..20));
+    until_true("the commit of the position", || world.gate.is_reached());
+    world.broker.until_heard();
+    assert_eq!(world.broker.acked("a"), 10, "no store holds more yet");
+    assert!(ledger.len() > 10, "what waits at the gate has run");
+    world.gate.open();
+    until_true("the second acknowledgement", || {
+        world.broker.acked("a") == 20
+    });
+    handle.drain(GRACE).unwrap();
+}
+
+/// The sabotage `position_before_result` has to fail here: its positions pass events whose outcomes
+/// are in the next commit.
+#[test]
+fn a_position_and_the_outcomes_below_it_are_one_commit() {
+    let (_, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..10));
+    until_true("the first acknowledgement", || {
+        world.broker.acked("a") == 10
+    });
+    world.gate.cut_behind();
+    world.broker.publish("a", values(10..20));
+    until_true("the next position", || !world.gate.will_cut());
+    // At the latest their commit is the one that fails.
+    world.broker.publish("a", values(20..30));
+    until_true("the cut", || world.faults.fired() == 1);
+    let run = until(&handle, "the end of the lane", |run| {
+        world.broker.acked("a") == 30 && run.in_flight == 0
+    });
+    assert_eq!(
+        (run.taken_in, run.done),
+        (30, 30),
+        "positions passed events"
+    );
+    handle.drain(GRACE).unwrap();
+}
+
 #[test]
 fn a_full_disk_is_waited_out() {
     let (ledger, workers) = recording(2);

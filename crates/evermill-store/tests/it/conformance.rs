@@ -4,12 +4,13 @@
 use bytes::Bytes;
 use evermill_core::row::{HistoryRow, Key, Row, Table, Write};
 use evermill_store::{
-    Batch, CommitError, CommitId, DirLock, Fence, HistoryQuery, MemoryDisk, MemoryStore, Options,
-    Outcome, SqliteStore, Store, StoreError, StoreId, limits,
+    Batch, CommitError, CommitId, DirLock, Fence, HistoryQuery, MemoryDisk, MemoryStore, Outcome,
+    SqliteStore, Store, StoreError, StoreId, limits,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::sabotage::options;
 use crate::workload::{Content, writes};
 
 /// A place that stores can be opened on, one after the other.
@@ -36,7 +37,7 @@ impl Place {
             Self::Memory(disk) => Box::new(MemoryStore::open(disk)),
             Self::Sqlite(dir) => {
                 let lock = DirLock::take(dir.path()).expect("lock");
-                Box::new(SqliteStore::open(lock, Options::default()).expect("store"))
+                Box::new(SqliteStore::open(lock, options()).expect("store"))
             }
         }
     }
@@ -154,28 +155,6 @@ fn stale_fence_is_refused_and_does_not_hold_up_its_group() {
             .expect("a restart alone takes no shard away");
         assert_eq!(store.claim(0).expect("claim").token, new.token + 1);
     }
-}
-
-#[cfg(feature = "sabotage")]
-#[test]
-fn sabotage_dropped_fence_check_lets_a_stale_owner_write() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    let sabotage = evermill_store::Sabotage {
-        drop_fence_check: true,
-        ..Default::default()
-    };
-    let lock = DirLock::take(dir.path()).expect("lock");
-    let options = Options {
-        sabotage,
-        ..Options::default()
-    };
-    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(lock, options).expect("store"));
-    let old = store.claim(0).expect("claim");
-    store.claim(0).expect("claim again");
-    assert!(
-        store.commit_one(old, vec![]).is_ok(),
-        "the refusals tested above come from the check"
-    );
 }
 
 #[test]

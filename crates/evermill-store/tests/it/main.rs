@@ -16,6 +16,7 @@ mod format;
 mod full;
 mod locking;
 mod power;
+mod sabotage;
 mod tampering;
 #[path = "../support/workload.rs"]
 mod workload;

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use evermill_store::{DirLock, Options, SqliteStore, Store, StoreError};
 
+use crate::sabotage::options;
 use crate::workload::{Content, writes};
 
 const FRAME: u64 = 24 + 8_192;
@@ -180,7 +181,7 @@ fn damage_before_the_last_commit_of_the_log_is_refused_not_forgotten() {
 
 #[test]
 fn acknowledged_commits_have_no_dirty_page_in_the_log() {
-    let Some(dirty) = dirty_after_commits(Options::default()) else {
+    let Some(dirty) = dirty_after_commits() else {
         return;
     };
     assert_eq!(
@@ -189,32 +190,13 @@ fn acknowledged_commits_have_no_dirty_page_in_the_log() {
     );
 }
 
-#[cfg(feature = "sabotage")]
-#[test]
-fn sabotage_skipped_fsync_is_noticed() {
-    let sabotage = evermill_store::Sabotage {
-        skip_fsync: true,
-        ..Default::default()
-    };
-    let Some(dirty) = dirty_after_commits(Options {
-        sabotage,
-        ..Options::default()
-    }) else {
-        return;
-    };
-    assert!(
-        dirty > 0,
-        "the check above would not notice a missing fsync"
-    );
-}
-
 /// Log pages that are not on the disk, summed over moments at which a commit had just returned.
 /// `None` where the kernel cannot tell: cachestat(2) needs Linux 6.5 and a real file system.
-fn dirty_after_commits(options: Options) -> Option<u64> {
+fn dirty_after_commits() -> Option<u64> {
     // Not on tmpfs, whose pages are never written anywhere.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
     let lock = DirLock::take(dir.path()).expect("lock");
-    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(lock, options).expect("store"));
+    let mut store: Box<dyn Store> = Box::new(SqliteStore::open(lock, options()).expect("store"));
     let fence = store.claim(0).expect("claim");
     let mut dirty = 0;
     for seq in 1..=5 {

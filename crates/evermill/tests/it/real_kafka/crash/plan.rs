@@ -18,9 +18,15 @@ pub(super) enum End {
     First(&'static str),
     /// By itself, at the failpoint whose turn it is; the number chooses the hit.
     Failpoint(u64),
+    /// `kill -9` while the disk has stopped in the middle of a commit, after so long that the broker
+    /// would have heard of what is in it; the number chooses the commit.
+    Stalled(u64),
     /// SIGTERM: an orderly end.
     Orderly,
 }
+
+/// Where the disk stops: all is written, and nothing is committed.
+pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
 const UNREACHABLE: [&str; 10] = [
@@ -84,10 +90,11 @@ pub(super) fn of_failpoints(lives: usize) -> Vec<End> {
 fn round(chance: &mut Chance, lives: usize) -> Vec<End> {
     let mut ends: Vec<End> = FIRST.map(End::First).into();
     while ends.len() < lives {
-        ends.push(match chance.below(10) {
-            0..2 => End::AfterStart(chance.below(500)),
-            2..4 => End::AfterEffect(chance.below(250)),
-            4..9 => End::Failpoint(chance.next()),
+        ends.push(match chance.below(20) {
+            0..4 => End::AfterStart(chance.below(500)),
+            4..8 => End::AfterEffect(chance.below(250)),
+            8..17 => End::Failpoint(chance.next()),
+            17 => End::Stalled(3 + chance.below(16)),
             _ => End::Orderly,
         });
     }

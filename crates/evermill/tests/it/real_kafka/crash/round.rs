@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +26,9 @@ const SIGKILL: i32 = 9;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// What has not come in this time after the engine was first seen is given up on for this life.
 const UNMET: Duration = Duration::from_millis(2500);
+/// An engine that does not answer for so long has stopped. A disk that stands still stops it, and
+/// positions are told to the broker more often than that.
+const STUCK: Duration = Duration::from_millis(1500);
 const DAG: &str = include_str!("ledger_dag.py");
 
 /// What rounds come to.
@@ -93,6 +96,8 @@ pub(super) struct Round<'a> {
     producer: Option<Producer>,
     hints: BaseConsumer,
     life: u32,
+    /// It did not answer in this life.
+    stuck: bool,
     seen: Vec<Seen>,
     tally: Tally,
 }
@@ -118,6 +123,7 @@ impl<'a> Round<'a> {
             producer: None,
             hints: config.create().expect("a consumer"),
             life: 0,
+            stuck: false,
             seen: Vec::new(),
             tally: Tally::default(),
         }
@@ -149,10 +155,14 @@ impl<'a> Round<'a> {
         let armed = match end {
             End::First(name) => Some((name, 1)),
             End::Failpoint(choice) => Some(self.turns.next(choice)),
-            End::AfterStart(_) | End::AfterEffect(_) | End::Orderly => None,
+            End::AfterStart(_) | End::AfterEffect(_) | End::Stalled(_) | End::Orderly => None,
         };
         if let Some((name, hit)) = armed {
             command.env("EVERMILL_FAILPOINT", format!("{name}:{hit}:abort"));
+        }
+        if let End::Stalled(commits) = end {
+            let (name, hit, ms) = (plan::STALL, commits, PATIENCE.as_millis());
+            command.env("EVERMILL_FAILPOINT", format!("{name}:{hit}:sleep:{ms}"));
         }
         let effects = self.effect_bytes();
         let engine = Engine {
@@ -164,11 +174,18 @@ impl<'a> Round<'a> {
             (End::AfterEffect(ms), _) => {
                 self.kill_at_work(engine, Duration::from_millis(ms), effects)
             }
+            (End::Stalled(_), _) => {
+                self.watch(&mut engine, 2 * UNMET, |round| round.stuck);
+                self.kill(engine)
+            }
             (_, Some((name, _))) => self.until_failpoint(engine, name),
             (_, None) => self.orderly(engine),
         };
         self.judge_end(&format!("{end:?} {armed:?}"), status, &log);
         self.seen.push(Seen::Hints(self.broker_was_told()));
+        if matches!(end, End::Stalled(_)) {
+            self.look_at_store();
+        }
     }
 
     /// `kill -9` so long after the start, wherever that hits.
@@ -215,6 +232,7 @@ impl<'a> Round<'a> {
     /// The engine's command in this life; its output goes to a file that is shown when it fails.
     fn command(&mut self, further: &[&str]) -> (Command, std::path::PathBuf) {
         self.life += 1;
+        self.stuck = false;
         let connection = format!("kafka={}", topic::address());
         let arguments = [
             "run",
@@ -270,7 +288,9 @@ impl<'a> Round<'a> {
 
     /// `kill -9`; it may have ended by itself, and then that is its status.
     fn kill(&mut self, engine: Engine) -> ExitStatus {
-        self.look();
+        if !self.stuck {
+            self.look();
+        }
         self.note_in_flight();
         self.tally.kills += 1;
         engine.signal(Signal::KILL);
@@ -323,13 +343,19 @@ impl<'a> Round<'a> {
         }
         let ask = || -> std::io::Result<String> {
             let mut stream = UnixStream::connect(self.place.data_dir().join("control.sock"))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(STUCK))?;
             stream.write_all(b"GET /api/v1/runs HTTP/1.1\r\nhost: judge\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let Ok(text) = ask() else { return };
+        let text = match ask() {
+            Ok(text) => text,
+            Err(error) => {
+                self.stuck |= error.kind() == ErrorKind::WouldBlock;
+                return;
+            }
+        };
         let Some((_, body)) = text.split_once("\r\n\r\n") else {
             return;
         };
@@ -343,6 +369,15 @@ impl<'a> Round<'a> {
         let life = self.life;
         self.seen
             .extend(answer.runs.into_iter().map(|run| Seen::Run { life, run }));
+    }
+
+    /// What the store holds while no engine runs, which the next one would read on from at once.
+    fn look_at_store(&mut self) {
+        for run in self.place.ps() {
+            let run = serde_json::from_value(run).expect("ps tells of runs");
+            let life = self.life;
+            self.seen.push(Seen::Run { life, run });
+        }
     }
 
     fn sees_itself(&self) -> bool {
