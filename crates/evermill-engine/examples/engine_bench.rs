@@ -183,6 +183,7 @@ fn request(tasks: &str) -> StartRequest {
         files: BTreeMap::new(),
         folder: ".".into(),
         fresh: false,
+        pass_gaps: false,
     }
 }
 

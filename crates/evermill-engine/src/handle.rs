@@ -28,6 +28,9 @@ pub struct StartRequest {
     pub folder: std::path::PathBuf,
     /// Do not inherit positions of an earlier, stopped run (`--fresh`).
     pub fresh: bool,
+    /// Go on behind positions that can no longer be read (`--pass-gaps`); else their lane stands
+    /// still.
+    pub pass_gaps: bool,
 }
 
 /// A run that was switched on.

@@ -26,6 +26,8 @@ pub(crate) struct Listening {
     pub(crate) found: BTreeMap<LaneName, Found>,
     /// First positions of all lanes found are known.
     pub(crate) resolved: bool,
+    /// A lane goes on behind what can no longer be read.
+    pub(crate) passes_gaps: bool,
     pub(crate) degraded: Option<String>,
     /// It delivers nothing any more; why, unless it was told to close.
     pub(crate) ended: Option<Option<String>>,

@@ -33,6 +33,7 @@ pub(crate) struct Prepared {
     pub(crate) files: Vec<File>,
     pub(crate) sources: Vec<PreparedSource>,
     pub(crate) fresh: bool,
+    pub(crate) pass_gaps: bool,
 }
 
 pub(crate) struct PreparedSource {
@@ -61,6 +62,7 @@ impl Preparation {
             outline: Arc::new(outline),
             files,
             fresh: request.fresh,
+            pass_gaps: request.pass_gaps,
         })
     }
 

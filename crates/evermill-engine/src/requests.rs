@@ -84,9 +84,9 @@ impl Shard {
             version: prepared.outline.version.clone(),
             resumed,
         };
-        let sources = prepared.sources;
+        let (sources, passes_gaps) = (prepared.sources, prepared.pass_gaps);
         self.after.push(After::Do(Box::new(move |shard| {
-            shard.started(run, sources, started, &reply);
+            shard.started(run, sources, passes_gaps, started, &reply);
         })));
     }
 
@@ -132,12 +132,13 @@ impl Shard {
         &mut self,
         run: RunIx,
         sources: Vec<PreparedSource>,
+        passes_gaps: bool,
         started: Started,
         reply: &Reply<Started>,
     ) {
         fp!("start.committed");
         let manual = sources.is_empty();
-        self.listen(run, sources);
+        self.listen(run, sources, passes_gaps);
         if manual {
             self.apply(Command::OpenLane {
                 run,

@@ -20,7 +20,7 @@ use crate::shard::Shard;
 
 impl Shard {
     /// Starts the threads of a run's sources.
-    pub(crate) fn listen(&mut self, run: RunIx, sources: Vec<PreparedSource>) {
+    pub(crate) fn listen(&mut self, run: RunIx, sources: Vec<PreparedSource>, passes_gaps: bool) {
         let keys = self
             .outline_of(run)
             .map_or(crate::payload::Keys::Unused, |outline| outline.keys);
@@ -55,6 +55,7 @@ impl Shard {
                 applied: 0,
                 found: BTreeMap::new(),
                 resolved: false,
+                passes_gaps,
                 degraded: None,
                 ended,
             };
@@ -199,19 +200,32 @@ impl Shard {
         }
     }
 
-    /// Recorded, then passed over: the lane goes on behind it once that is committed.
+    /// The lane stands still: what was lost is for somebody to judge. Who said so at the start
+    /// has it recorded and passed over; the lane goes on behind it once that is committed.
     fn gap(&mut self, lane: LaneId, session: u32, (from, to): (u64, u64), reason: &str) {
         let known = self
             .lanes
             .get_mut(&lane)
             .filter(|known| known.session == session);
         let Some(known) = known else { return };
+        let passes = self
+            .listening
+            .get(&known.source)
+            .is_some_and(|listening| listening.passes_gaps);
+        let next = if passes {
+            "reading goes on behind them"
+        } else {
+            "the lane stands still; start again with --pass-gaps to go on behind them"
+        };
         let text = format!(
-            "{}: positions {from} to {to} can no longer be read ({reason})",
+            "{}: positions {from} to {to} can no longer be read ({reason}): {next}",
             known.name
         );
         known.stopped = Some(text.clone());
         self.notice(Severity::Error, &text);
+        if !passes {
+            return;
+        }
         self.apply(Command::Gap { lane, from, to });
         self.after.push(After::Do(Box::new(move |shard| {
             shard.restart_lane(lane, to)
@@ -223,7 +237,7 @@ impl Shard {
             return;
         };
         let text = format!("{} stands still: {reason}", known.name);
-        known.stopped = Some(reason);
+        known.stopped = Some(text.clone());
         self.notice(Severity::Error, &text);
     }
 

@@ -133,6 +133,7 @@ pub(crate) fn request(tasks: &str, source: bool) -> StartRequest {
         files: BTreeMap::from([("d.py".to_owned(), file)]),
         folder: PathBuf::from("dags"),
         fresh: false,
+        pass_gaps: false,
     }
 }
 

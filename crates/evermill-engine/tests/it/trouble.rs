@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evermill_contract::worker::Outcome;
-use evermill_engine::{Drained, EngineError};
+use evermill_engine::{Drained, EngineError, StartRequest};
 use evermill_store::Fault;
 
 use crate::broker::Broker;
@@ -238,27 +238,36 @@ fn a_paused_run_takes_nothing_new_until_it_is_resumed() {
 }
 
 #[test]
-fn a_gap_is_recorded_and_passed_over() {
+fn a_gap_stops_its_lane_until_somebody_says_to_pass_it() {
     let (ledger, workers) = recording(1);
-    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let world = World::memory(Broker::with_lanes(&["a", "b"]), workers);
     world.broker.publish("a", values(0..50));
+    world.broker.publish("b", values(50..60));
     world.broker.forget_below("a", 20);
     let handle = world.open();
     started(&handle, &one_task());
-    until(&handle, "what is left", |run| run.done == 30);
-    assert_eq!(
-        (ledger.len(), ledger.times("19"), ledger.times("20")),
-        (30, 0, 1)
-    );
-    let gap = "positions 0 to 20 can no longer be read (retention)";
-    assert!(
-        world
-            .notices
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|text| text.contains(gap))
-    );
+    let stands = |run: &evermill_engine::view::RunView| {
+        let lanes = run.sources.iter().flat_map(|source| &source.lanes);
+        let mut stopped = lanes.filter(|lane| lane.stopped.is_some());
+        stopped.any(|lane| lane.name == "a" && lane.position == Some(0))
+    };
+    let run = until(&handle, "the other lane", |run| {
+        run.done == 10 && stands(run)
+    });
+    assert_eq!((run.taken_in, ledger.len()), (10, 10));
+    handle.drain(GRACE).unwrap();
+    let notices = world.notices.lock().unwrap().join("\n");
+    assert!(notices.contains("positions 0 to 20 can no longer be read (retention)"));
+    assert!(notices.contains("--pass-gaps"), "{notices}");
+
+    let handle = world.open();
+    let pass_gaps = StartRequest {
+        pass_gaps: true,
+        ..one_task()
+    };
+    started(&handle, &pass_gaps);
+    until(&handle, "what is left", |run| run.done == 40);
+    assert_eq!((ledger.times("19"), ledger.times("20")), (0, 1));
     handle.drain(GRACE).unwrap();
     assert_eq!(world.broker.acked("a"), 50);
 }

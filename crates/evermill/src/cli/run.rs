@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// How long what is in flight may take to settle after SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     grace: Duration,
+    /// Go on behind messages that the broker has no longer; without it their partition stands still
+    #[arg(long)]
+    pass_gaps: bool,
     /// Worker processes; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -67,8 +70,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let engine = open(args, config, lock, &files, sdk, &screen)?;
     let _control = Control::open(&data_dir, engine.clone())?;
-    let outcome =
-        start_all(&engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
+    let outcome = start_all(&engine, &files, args.pass_gaps)
+        .and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
     let drained = engine.drain(args.grace);
     screen.status("");
@@ -173,8 +176,8 @@ fn task_prefix(line: &LogLine, with_dag: bool) -> String {
 
 /// Starts every DAG. One without source or schedule gets its one activation, unless an earlier
 /// process gave it already.
-fn start_all(engine: &Handle, files: &Files) -> Result<(), Failure> {
-    for (request, dag) in files.requests() {
+fn start_all(engine: &Handle, files: &Files, pass_gaps: bool) -> Result<(), Failure> {
+    for (request, dag) in files.requests(pass_gaps) {
         let started = engine
             .start(&request)
             .map_err(|error| Files::explain(&error))?;
@@ -253,7 +256,7 @@ fn print_lines(view: &EngineView) {
     }
 }
 
-/// Exit code 1 when something failed or parked.
+/// Exit code 1 when something failed or parked, or a partition stands still.
 fn verdict(view: &EngineView) -> Result<(), Failure> {
     let bad = view
         .runs
@@ -263,7 +266,10 @@ fn verdict(view: &EngineView) -> Result<(), Failure> {
         0 => format!("{}: the run failed", run.dag),
         parked => format!("{}: {parked} parked after failure", run.dag),
     });
-    let said: Vec<_> = said.collect();
+    let lanes = view.runs.iter().flat_map(|run| &run.sources);
+    let lanes = lanes.flat_map(|source| &source.lanes);
+    let stopped = lanes.filter_map(|lane| lane.stopped.clone());
+    let said: Vec<_> = said.chain(stopped).collect();
     if said.is_empty() {
         Ok(())
     } else {

@@ -112,13 +112,17 @@ impl Files {
     }
 
     /// What to ask of the engine for each DAG.
-    pub(super) fn requests(&self) -> impl Iterator<Item = (StartRequest, &DagManifest)> {
-        let of_dag = |file: &File, dag: &DagManifest| StartRequest {
+    pub(super) fn requests(
+        &self,
+        pass_gaps: bool,
+    ) -> impl Iterator<Item = (StartRequest, &DagManifest)> {
+        let of_dag = move |file: &File, dag: &DagManifest| StartRequest {
             manifest: Arc::clone(&file.manifest),
             dag: dag.id.clone(),
             files: file.content.clone(),
             folder: file.folder.clone(),
             fresh: false,
+            pass_gaps,
         };
         self.0.iter().flat_map(move |file| {
             file.manifest

@@ -174,10 +174,7 @@ impl<'a> Round<'a> {
             (End::AfterEffect(ms), _) => {
                 self.kill_at_work(engine, Duration::from_millis(ms), effects)
             }
-            (End::Stalled(_), _) => {
-                self.watch(&mut engine, 2 * UNMET, |round| round.stuck);
-                self.kill(engine)
-            }
+            (End::Stalled(_), _) => self.kill_stalled(engine),
             (_, Some((name, _))) => self.until_failpoint(engine, name),
             (_, None) => self.orderly(engine),
         };
@@ -199,6 +196,12 @@ impl<'a> Round<'a> {
     fn kill_at_work(&mut self, mut engine: Engine, after: Duration, before: u64) -> ExitStatus {
         self.watch(&mut engine, UNMET, |round| round.effect_bytes() > before);
         self.watch(&mut engine, after, |_| false);
+        self.kill(engine)
+    }
+
+    /// `kill -9` once its disk stands still, if it has committed so much.
+    fn kill_stalled(&mut self, mut engine: Engine) -> ExitStatus {
+        self.watch(&mut engine, 2 * UNMET, |round| round.stuck);
         self.kill(engine)
     }
 
