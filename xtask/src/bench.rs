@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5)]
     runs: u32,
     /// Messages of a throughput run.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
     /// Only these figures: throughput, latency, burst, chain, idle.
     #[arg(long)]
