@@ -146,6 +146,7 @@ fn started() -> Machine {
             run: 1,
             name: "bench".into(),
             dag,
+            fresh: false,
         },
         &mut out,
     );

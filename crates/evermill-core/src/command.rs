@@ -158,6 +158,8 @@ pub enum Command {
         name: String,
         /// What to run.
         dag: Arc<Dag>,
+        /// A new run inherits neither positions nor state of the DAG's last one.
+        fresh: bool,
     },
     /// A source found a lane. Answered by `Effect::LaneOpen` after the commit (C7).
     OpenLane {

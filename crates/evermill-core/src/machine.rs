@@ -166,7 +166,12 @@ impl Machine {
     pub fn apply(&mut self, now: Ms, command: Command, out: &mut Decision) {
         self.now = self.now.max(now);
         match command {
-            Command::Start { run, name, dag } => self.start(run, name, &dag, out),
+            Command::Start {
+                run,
+                name,
+                dag,
+                fresh,
+            } => self.start(run, name, &dag, fresh, out),
             Command::OpenLane {
                 run,
                 source,
@@ -408,7 +413,7 @@ impl Machine {
             .expect("a referenced wave is live")
     }
 
-    fn start(&mut self, ix: RunIx, name: String, dag: &Arc<Dag>, out: &mut Decision) {
+    fn start(&mut self, ix: RunIx, name: String, dag: &Arc<Dag>, fresh: bool, out: &mut Decision) {
         let open = self
             .runs
             .values()
@@ -430,7 +435,9 @@ impl Machine {
             failures_in_a_row: 0,
         };
         let mut run = Run::new(ix, row, vec![Arc::clone(dag)]);
-        self.inherit(&mut run, out);
+        if !fresh {
+            self.inherit(&mut run, out);
+        }
         self.runs.insert(ix, run);
         self.dirty_runs.insert(ix);
         out.effects.push(Effect::RunState {

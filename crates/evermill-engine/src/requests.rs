@@ -69,6 +69,7 @@ impl Shard {
             run,
             name,
             dag: std::sync::Arc::clone(&prepared.dag),
+            fresh: prepared.fresh,
         });
         fp!("start.applied");
         let Some(view) = self.machine.run(run) else {
@@ -117,11 +118,13 @@ impl Shard {
                 "DAG '{dag}' is still letting go of its sources; start it again"
             ));
         }
-        let inherits = self.machine.runs().any(|run| *run.dag == **dag);
-        if prepared.fresh && inherits {
+        let mut runs = self.machine.runs();
+        let open = runs.find(|run| *run.dag == **dag && !is_over(run.state));
+        if let Some(open) = open.filter(|_| prepared.fresh) {
             return refuse(format!(
-                "DAG '{dag}' has positions of an earlier run, which a new one inherits; \
-                 use another data directory to begin anew"
+                "DAG '{dag}' has the open run '{}', which goes on where it is; --fresh is for the \
+                 time after a stop. Leave it out, or use another data directory",
+                open.name
             ));
         }
         Ok(())

@@ -244,6 +244,7 @@ impl<'a> World<'a> {
             run: RUN,
             name: "run".into(),
             dag,
+            fresh: false,
         })?;
         for &(task, members, interval_ms) in &self.case.world.rates {
             self.apply(Command::RateLimit {

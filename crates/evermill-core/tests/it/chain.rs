@@ -70,6 +70,7 @@ fn every_event_passes_every_task_once_and_the_cursor_follows() {
             run: 1,
             name: "r".into(),
             dag: chain(3),
+            fresh: false,
         },
         &mut out,
     );

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evermill_contract::worker::{Answer, Outcome, Question, StateOp, Success};
-use evermill_engine::{Drained, Idle, Selection};
+use evermill_engine::{Drained, Idle, Selection, StartRequest};
 
 use crate::broker::Broker;
 use crate::executor::Workers;
@@ -86,6 +86,48 @@ fn a_drained_run_goes_on_where_it_stopped() {
         assert_eq!(ledger.len(), 800);
         handle.drain(GRACE).unwrap();
     }
+}
+
+#[test]
+fn a_run_after_a_stop_inherits_positions_unless_it_is_fresh() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let fresh = StartRequest {
+        fresh: true,
+        ..one_task()
+    };
+    world.broker.publish("a", values(0..10));
+    let handle = world.open();
+    started(&handle, &one_task());
+    until(&handle, "10 events", |run| run.done == 10);
+    handle.drain(GRACE).unwrap();
+
+    let handle = world.open();
+    let refused = handle.start(&fresh).unwrap_err().to_string();
+    assert!(refused.contains("open run 'd-1'"), "{refused}");
+    started(&handle, &one_task());
+    handle.stop("d").unwrap();
+    handle.drain(GRACE).unwrap();
+
+    world.broker.publish("a", values(10..20));
+    let handle = world.open();
+    let second = started(&handle, &one_task());
+    assert_eq!((second.run.as_str(), second.resumed), ("d-2", false));
+    until(&handle, "the rest", |run| {
+        run.run == "d-2" && run.done == 10
+    });
+    assert_eq!((ledger.times("9"), ledger.times("10")), (1, 1));
+    handle.stop("d-2").unwrap();
+    handle.drain(GRACE).unwrap();
+
+    let handle = world.open();
+    let third = started(&handle, &fresh);
+    assert_eq!((third.run.as_str(), third.resumed), ("d-3", false));
+    until(&handle, "all of it again", |run| {
+        run.run == "d-3" && run.done == 20
+    });
+    assert_eq!((ledger.times("0"), ledger.times("10")), (2, 2));
+    handle.drain(GRACE).unwrap();
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(super) struct Args {
     /// How long what is in flight may take to settle after SIGTERM or SIGINT
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     grace: Duration,
+    /// Begin where the sources say, not where the stopped run before ended
+    #[arg(long)]
+    fresh: bool,
     /// Go on behind messages that the broker has no longer; without it their partition stands still
     #[arg(long)]
     pass_gaps: bool,
@@ -70,8 +73,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let engine = open(args, config, lock, &files, sdk, &screen)?;
     let _control = Control::open(&data_dir, engine.clone())?;
-    let outcome = start_all(&engine, &files, args.pass_gaps)
-        .and_then(|()| wait(args, &engine, &signalled, &screen));
+    let outcome =
+        start_all(args, &engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
     let drained = engine.drain(args.grace);
     screen.status("");
@@ -176,8 +179,8 @@ fn task_prefix(line: &LogLine, with_dag: bool) -> String {
 
 /// Starts every DAG. One without source or schedule gets its one activation, unless an earlier
 /// process gave it already.
-fn start_all(engine: &Handle, files: &Files, pass_gaps: bool) -> Result<(), Failure> {
-    for (request, dag) in files.requests(pass_gaps) {
+fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure> {
+    for (request, dag) in files.requests(args.fresh, args.pass_gaps) {
         let started = engine
             .start(&request)
             .map_err(|error| Files::explain(&error))?;

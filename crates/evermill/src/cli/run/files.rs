@@ -114,6 +114,7 @@ impl Files {
     /// What to ask of the engine for each DAG.
     pub(super) fn requests(
         &self,
+        fresh: bool,
         pass_gaps: bool,
     ) -> impl Iterator<Item = (StartRequest, &DagManifest)> {
         let of_dag = move |file: &File, dag: &DagManifest| StartRequest {
@@ -121,7 +122,7 @@ impl Files {
             dag: dag.id.clone(),
             files: file.content.clone(),
             folder: file.folder.clone(),
-            fresh: false,
+            fresh,
             pass_gaps,
         };
         self.0.iter().flat_map(move |file| {
