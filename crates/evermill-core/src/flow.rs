@@ -164,14 +164,6 @@ impl Machine {
             wave.put(node, Row::Ready, member);
         }
         self.enqueue(ix, node);
-        if mapped && self.wave(ix).is(node, Row::Done, member) {
-            // Length 0: skipped, which may decide what is below.
-            let mask = bits::single(self.wave(ix).words, member);
-            let dirty = self.wave(ix).dirty_below(node);
-            self.sweep(ix, &mask, dirty);
-            self.pass_turns(ix, &mask);
-            self.revisit.push((ix, self.wave(ix).id, member));
-        }
     }
 
     /// Ends activations whose every task is final.

@@ -73,9 +73,7 @@ impl Machine {
             entries: Vec::new(),
         };
         self.materialise(snapshot, Held::Open { until }, scope, out);
-        let run = self.runs.get_mut(&id.run).expect("lanes have runs");
-        run.joins.insert(key, (u32::MAX, 0));
-        self.releases.push(key);
+        self.release(key);
     }
 
     /// A later event of a missing source joins an open activation.
@@ -98,21 +96,11 @@ impl Machine {
             };
             snapshot.bound.push((source, lane, event));
             let scope = held.scope;
-            let place = run.joins.get(&key).copied();
             self.materialise(snapshot, kind, scope, out);
-            let run = self
-                .runs
-                .get_mut(&key.lane.run)
-                .expect("activations have runs");
-            if let Some(place) = place {
-                run.joins.insert(key, place);
-            }
-            self.releases.push(key);
+            self.release(key);
             return;
         }
-        let Some(&(ix, member)) = run.joins.get(&key) else {
-            return;
-        };
+        let (ix, member) = run.joins[&key];
         let wave = self.wave_mut(ix);
         wave.bound
             .entry(member)
@@ -153,7 +141,7 @@ impl Machine {
         }
         snapshot.silenced = true;
         self.materialise(snapshot, Held::Waiting, held.scope, out);
-        self.releases.push(key);
+        self.release(key);
     }
 
     /// Until when an open member waits.

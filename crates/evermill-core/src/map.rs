@@ -143,32 +143,37 @@ impl MapSpace {
 }
 
 impl Wave {
-    /// Expands the members of one word that are to run: whether any ended (length 0: skipped), and
-    /// whether any has instances to run.
-    pub(crate) fn expand_word(&mut self, node: u16, word: usize, run: u64) -> (bool, bool) {
+    /// Begins the members of one word that are to run: whether any ended (nothing to run: that
+    /// needs no turn), and whether any goes on.
+    pub(crate) fn map_word(
+        &mut self,
+        node: u16,
+        word: usize,
+        run: u64,
+        ordered: bool,
+    ) -> (bool, bool) {
         let (mut ended, mut ran) = (false, false);
         for bit in bits::ones(&[run]) {
-            let end = self.expand_member(node, word as u32 * 64 + bit);
-            ended |= end;
-            ran |= !end;
+            let member = word as u32 * 64 + bit;
+            if self.end_empty(node, member) {
+                ended = true;
+                continue;
+            }
+            ran = true;
+            if ordered {
+                self.put(node, Row::Waits, member);
+            } else {
+                self.expand_member(node, member);
+            }
         }
         (ended, ran)
     }
 
-    /// Expands one member; `true` if it ended at once.
-    pub(crate) fn expand_member(&mut self, node: u16, member: u32) -> bool {
-        if let Some(space) = self.maps.get_mut(&node)
-            && space.segment(member).is_some()
-        {
-            space.let_go(member);
-            return false;
-        }
+    /// Ends a member that has no instances: skipped over an empty list, failed over none.
+    fn end_empty(&mut self, node: u16, member: u32) -> bool {
         let end = match self.map_length(node, member) {
             Some(0) => Row::Skipped,
-            Some(length) if length <= limits::MAP_LENGTH_MAX => {
-                self.maps.entry(node).or_default().expand(member, length);
-                return false;
-            }
+            Some(length) if length <= limits::MAP_LENGTH_MAX => return false,
             _ => Row::Failed,
         };
         if end == Row::Failed {
@@ -178,6 +183,17 @@ impl Wave {
         let mask = bits::single(self.words, member);
         self.end(node, end, &mask);
         true
+    }
+
+    /// Expands a member, or lets its instances go on that had to wait for their turn again.
+    pub(crate) fn expand_member(&mut self, node: u16, member: u32) {
+        let length = self.map_length(node, member).unwrap_or_default();
+        let space = self.maps.entry(node).or_default();
+        if space.segment(member).is_some() {
+            space.let_go(member);
+        } else {
+            space.expand(member, length);
+        }
     }
 
     /// `None`: what it is mapped over reported no list.

@@ -556,7 +556,7 @@ impl Machine {
             .ok()
             .and_then(|(s, _)| s.due());
         if due.is_none_or(|due: Ms| due <= now) {
-            self.releases.push(key);
+            self.release(key);
         }
     }
 }

@@ -30,7 +30,7 @@ impl Machine {
                 queue.redriven(seq);
             }
             self.materialise(snapshot, Held::Waiting, held.scope, out);
-            self.releases.push(key);
+            self.release(key);
         }
     }
 
@@ -73,22 +73,14 @@ impl Machine {
             return;
         };
         match held.held {
-            Held::Waiting => {
-                let lane = &self.runs[&key.lane.run].lanes[&key.lane.lane];
-                if lane.deferred.contains_key(&key) {
-                    let run = self.runs.get_mut(&key.lane.run).expect("looked up above");
-                    run.lane(key.lane)
-                        .expect("looked up above")
-                        .overdue
-                        .insert(key);
-                } else {
-                    self.release_if_due(key);
-                }
-            }
             Held::Open { until } if until.is_some_and(|until| until <= self.now) => {
                 self.time_out_join(key, out);
             }
-            _ => {}
+            // One that lacks a source may hold a task in backoff as well.
+            Held::Waiting | Held::Open { .. } => {
+                self.release_if_due(key);
+            }
+            Held::Behind | Held::Parked(_) => {}
         }
     }
 

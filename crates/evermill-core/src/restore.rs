@@ -148,6 +148,21 @@ impl Machine {
         }
     }
 
+    /// Puts a materialised activation back into a wave at the end of this command; one that has not
+    /// got its place in its scope back yet follows when it has (W4).
+    pub(crate) fn release(&mut self, key: ActivationKey) {
+        let run = self
+            .runs
+            .get_mut(&key.lane.run)
+            .expect("activations have runs");
+        let lane = run.lane(key.lane).expect("activations have lanes");
+        if lane.deferred.contains_key(&key) {
+            lane.overdue.insert(key);
+        } else {
+            self.releases.push(key);
+        }
+    }
+
     /// Puts released activations back into waves, together where run, version and plan agree (W2).
     pub(crate) fn rehydrate(&mut self, out: &mut Decision) {
         let mut keys = std::mem::take(&mut self.releases);
@@ -207,6 +222,9 @@ impl Machine {
                 run.lanes[&snapshot.key.lane.lane].cursor.source,
             ));
             scopes.push(run.move_into_wave(snapshot.key, slot, at));
+            if dag.plans[usize::from(plan)].is_join {
+                run.joins.insert(snapshot.key, (slot, at));
+            }
             if !snapshot.bound.is_empty() {
                 bound.insert(at, snapshot.bound);
             }
@@ -323,9 +341,6 @@ impl Run {
         {
             scope.move_to(seq, Place::Wave(slot, at));
         }
-        self.joins
-            .entry(key)
-            .and_modify(|place| *place = (slot, at));
         held.scope
     }
 
@@ -345,7 +360,15 @@ impl Run {
             && key.position < below
         {
             lane.deferred.pop_first();
-            let Some(held) = self.materialised.get_mut(&key) else {
+            let keeps_place = |held: &Held| match held {
+                Held::Parked(reason) => *reason == ParkReason::Blocked,
+                _ => true,
+            };
+            let Some(held) = self
+                .materialised
+                .get_mut(&key)
+                .filter(|m| keeps_place(&m.held))
+            else {
                 continue;
             };
             let order = self.dags[usize::from(version)].spec.order;
@@ -402,6 +425,9 @@ impl Machine {
         out: &mut Decision,
     ) {
         let key = snapshot.key;
+        if let Some(run) = self.runs.get_mut(&key.lane.run) {
+            run.forget_waits(&snapshot);
+        }
         self.materialise(snapshot, Held::Parked(reason), scope, out);
         let run = self
             .runs

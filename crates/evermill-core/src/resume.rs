@@ -357,14 +357,7 @@ impl Machine {
                 self.reopen_join(key, &snapshot, &dag);
                 match snapshot.due().filter(|&due| due > self.now) {
                     Some(due) => drop(self.timers.insert((due, Timer::Held(key)))),
-                    None if !deferred => self.releases.push(key),
-                    None => {
-                        let lane = self
-                            .runs
-                            .get_mut(&key.lane.run)
-                            .and_then(|r| r.lane(key.lane));
-                        lane.expect("checked before").overdue.insert(key);
-                    }
+                    None => self.release(key),
                 }
             }
             if let Held::Open { until: Some(until) } = held {
@@ -410,7 +403,6 @@ impl Machine {
                 run.open_keys.insert(key, event.key);
             }
         }
-        run.joins.insert(key, (u32::MAX, 0));
     }
 }
 

@@ -181,7 +181,7 @@ pub(crate) struct Run {
     pub(crate) open: BTreeMap<(u16, u16), BTreeSet<(Ms, ActivationKey)>>,
     /// Join keys of open activations.
     pub(crate) open_keys: BTreeMap<ActivationKey, u128>,
-    /// Where open joins are: a wave slot and member; absent while materialised.
+    /// Where activations of joins are: a wave slot and member; absent while materialised.
     pub(crate) joins: BTreeMap<ActivationKey, (u32, u32)>,
     /// Who waits for a signal: name -> (since, activation, task).
     pub(crate) waiters: BTreeMap<String, BTreeSet<(Ms, ActivationKey, u16)>>,

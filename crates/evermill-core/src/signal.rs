@@ -24,7 +24,7 @@ impl Machine {
         all: bool,
         out: &mut Decision,
     ) {
-        let Some(run) = self.runs.get_mut(&ix) else {
+        let Some(run) = self.runs.get_mut(&ix).filter(|run| !run.is_over()) else {
             return;
         };
         if run.signals.contains_key(&id) {
@@ -116,7 +116,7 @@ impl Machine {
             standing,
         });
         self.materialise(snapshot, Held::Waiting, held.scope, out);
-        self.releases.push(key);
+        self.release(key);
     }
 
     fn deliver_in_wave(&mut self, key: ActivationKey, task: u16, body: &Bytes, out: &mut Decision) {
@@ -164,6 +164,21 @@ impl Machine {
 }
 
 impl Run {
+    /// An activation that is parked waits for no signal; redriven, it begins to wait anew.
+    pub(crate) fn forget_waits(&mut self, snapshot: &Snapshot) {
+        let Some(event) = snapshot.events.first() else {
+            return;
+        };
+        let dag = std::sync::Arc::clone(&self.dags[usize::from(snapshot.version)]);
+        for (task, spec) in dag.spec.tasks.iter().enumerate() {
+            if let TaskKind::Signal { name } = &spec.kind
+                && let Some(waiters) = self.waiters.get_mut(name)
+            {
+                waiters.remove(&(event.arrived_ms, snapshot.key, task as u16));
+            }
+        }
+    }
+
     /// Who waits for this signal, oldest first.
     fn waiting_for(&self, signal: &Signal) -> Vec<(ActivationKey, u16)> {
         let fits = |key: &ActivationKey| {

@@ -414,8 +414,8 @@ impl Wave {
         now: Ms,
         ordered: bool,
     ) -> (bool, bool) {
-        if spec.mapped.is_some() && !ordered {
-            return self.expand_word(node, word, run);
+        if spec.mapped.is_some() {
+            return self.map_word(node, word, run, ordered);
         }
         match &spec.kind {
             TaskKind::Noop => {

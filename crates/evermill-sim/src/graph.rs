@@ -130,6 +130,14 @@ pub const fn runs_early(rule: TriggerRule) -> bool {
     matches!(rule, R::OneSuccess | R::OneFailed | R::OneDone | R::Always)
 }
 
+/// Whether this task may get any verdict, a skip included, before its last upstream has ended: what
+/// hangs below it may then run while a sibling is still out.
+pub fn may_be_judged_early(task: &TaskSpec) -> bool {
+    use TriggerRule as R;
+    task.rule == R::Always
+        || task.upstream.len() > 1 && !matches!(task.rule, R::AllDone | R::AllDoneSetupSuccess)
+}
+
 fn task_ups(spec: &DagSpec, task: usize) -> Vec<u16> {
     let task_of = |node: &Node| match *node {
         Node::Task(up) => Some(up),

@@ -346,7 +346,7 @@ impl<'a> World<'a> {
                 self.toggle_pause()?;
                 return Ok(true);
             }
-            if self.has_signals() && !self.machine.is_idle(RUN) && self.signals < 100 {
+            if self.has_signals() && !self.machine.is_idle(RUN) && self.signals < 2_000 {
                 self.signal()?;
                 return Ok(true);
             }
