@@ -16,6 +16,7 @@
 mod chance;
 mod effects;
 mod judge;
+mod lists;
 mod plan;
 mod producer;
 mod round;

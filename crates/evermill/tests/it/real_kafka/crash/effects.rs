@@ -21,6 +21,8 @@ pub(super) struct Effect {
     pub(super) token: Option<String>,
     /// What `count` found in the state, plus one.
     pub(super) n: Option<u64>,
+    /// All of a list, said by `list`.
+    pub(super) positions: Option<Vec<u64>>,
 }
 
 /// Reads the whole file. A line without end is an attempt whose process was cut off in mid-write,
@@ -34,6 +36,8 @@ pub(super) fn read(folder: &Path) -> Vec<Effect> {
 /// What the engine said of itself at one moment, after its last commit.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct RunSeen {
+    #[serde(default)]
+    pub(super) dag: String,
     #[serde(rename = "in")]
     pub(super) taken_in: u64,
     pub(super) done: u64,

@@ -282,6 +282,7 @@ mod tests {
             seq: (task == "check").then_some(position),
             token: matches!(task, "check" | "count" | "act").then(|| format!("token-{position}")),
             n: (task == "count").then_some(position + 1),
+            positions: None,
         }
     }
 

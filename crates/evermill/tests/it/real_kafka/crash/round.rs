@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::effects::{self, RunSeen, Seen};
 use super::judge;
+use super::lists;
 use super::plan::{self, End, Turns};
 use super::producer::Producer;
 use crate::process::{PATIENCE, Place};
@@ -39,6 +40,7 @@ pub(super) struct Tally {
     /// Kills that hit work in flight.
     pub(super) in_flight: usize,
     messages: usize,
+    lists: usize,
     lost: usize,
     doubled: usize,
     repeats: usize,
@@ -53,6 +55,7 @@ impl Tally {
         self.kills += other.kills;
         self.in_flight += other.in_flight;
         self.messages += other.messages;
+        self.lists += other.lists;
         self.lost += other.lost;
         self.doubled += other.doubled;
         self.repeats += other.repeats;
@@ -69,6 +72,7 @@ impl fmt::Display for Tally {
             kills,
             in_flight,
             messages,
+            lists,
             lost,
             doubled,
             repeats,
@@ -79,7 +83,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{cycles} cycles, {kills} kills ({in_flight} hit work in flight), {messages} messages, \
-             {lost} lost, {doubled} doubled, {repeats} repeats of uncommitted attempts, {parked} parked \
+             also in {lists} lists, {lost} lost, {doubled} doubled, {repeats} repeats of uncommitted attempts, {parked} parked \
              as suspects, {} failpoints hit, {} faults",
             hit.len(),
             faults.len()
@@ -99,6 +103,8 @@ pub(super) struct Round<'a> {
     /// It did not answer in this life.
     stuck: bool,
     seen: Vec<Seen>,
+    /// What the run of the second DAG looked like last.
+    lists: Option<RunSeen>,
     tally: Tally,
 }
 
@@ -125,6 +131,7 @@ impl<'a> Round<'a> {
             life: 0,
             stuck: false,
             seen: Vec::new(),
+            lists: None,
             tally: Tally::default(),
         }
     }
@@ -139,7 +146,13 @@ impl<'a> Round<'a> {
         }
         let ledger = self.producer.take().expect("it was started above").end();
         self.settle();
-        let verdict = judge::judge(&ledger, &effects::read(self.place.folder()), &self.seen);
+        let (lists, effects): (Vec<_>, Vec<_>) = effects::read(self.place.folder())
+            .into_iter()
+            .partition(|effect| effect.positions.is_some());
+        let of_lists = lists::judge(&ledger, &lists, self.lists.as_ref());
+        self.tally.lists = of_lists.lists;
+        self.tally.faults.extend(of_lists.faults);
+        let verdict = judge::judge(&ledger, &effects, &self.seen);
         self.tally.messages = verdict.messages;
         self.tally.lost = verdict.lost;
         self.tally.doubled = verdict.doubled;
@@ -328,13 +341,9 @@ impl<'a> Round<'a> {
         let (mut command, log) = self.command(&["--until-idle", "300ms"]);
         command.stdout(Stdio::piped());
         let output = command.output().expect("evermill starts");
-        let line = String::from_utf8_lossy(&output.stdout);
-        if let Ok(run) = serde_json::from_str(line.trim()) {
-            self.seen.push(Seen::Run {
-                life: self.life,
-                run,
-            });
-        }
+        let lines = String::from_utf8_lossy(&output.stdout);
+        let runs = lines.lines().map(serde_json::from_str);
+        self.has_seen(runs.filter_map(Result::ok));
         self.judge_end("the last one", output.status, &log);
     }
 
@@ -366,20 +375,26 @@ impl<'a> Round<'a> {
             return;
         };
         let settled = answer.runs.iter().map(|run| run.taken_in - run.in_flight);
-        if let (Some(settled), Some(producer)) = (settled.max(), &self.producer) {
+        if let (Some(settled), Some(producer)) = (settled.min(), &self.producer) {
             producer.has_settled(settled);
         }
-        let life = self.life;
-        self.seen
-            .extend(answer.runs.into_iter().map(|run| Seen::Run { life, run }));
+        self.has_seen(answer.runs);
     }
 
     /// What the store holds while no engine runs, which the next one would read on from at once.
     fn look_at_store(&mut self) {
-        for run in self.place.ps() {
-            let run = serde_json::from_value(run).expect("ps tells of runs");
-            let life = self.life;
-            self.seen.push(Seen::Run { life, run });
+        let runs = self.place.ps().into_iter().map(serde_json::from_value);
+        self.has_seen(runs.map(|run| run.expect("ps tells of runs")));
+    }
+
+    fn has_seen(&mut self, runs: impl IntoIterator<Item = RunSeen>) {
+        let life = self.life;
+        for run in runs {
+            if run.dag == "lists" {
+                self.lists = Some(run);
+            } else {
+                self.seen.push(Seen::Run { life, run });
+            }
         }
     }
 
