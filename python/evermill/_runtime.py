@@ -24,7 +24,7 @@ make_context = Context
 class Program:
     """One task, ready to run."""
 
-    __slots__ = ("id", "kind", "run", "run_batch", "wants_event", "wants_ctx")
+    __slots__ = ("id", "kind", "plain", "run", "run_batch", "wants_event", "wants_ctx")
 
     def __init__(self, task: Task) -> None:
         binding = bind(task)
@@ -38,6 +38,8 @@ class Program:
         self.run: Callable[[Any, Any], Any]
         #: `run_batch(events, ctxs)` runs many members in one call; None unless the task has `batch=`.
         self.run_batch: Optional[Callable[[List[Any], List[Any]], List[Any]]] = None
+        #: The task's own function, if all there is to a call is to hand it the event.
+        self.plain: Optional[Callable[[Any], Any]] = None
         call = _compile(task, binding.arguments)
         if "batch" in task.fields:
             self.run_batch = _checked_batch(task.id, call)
@@ -46,6 +48,8 @@ class Program:
             self.run = _checked_branch(task, call)
         else:
             self.run = call
+            if task.kind == "call" and _is_plain(task, binding.arguments):
+                self.plain = task.fn
 
 
 _loaded: Dict[str, Dict[str, Dag]] = {}
@@ -92,6 +96,11 @@ def _compile(task: Task, arguments: List[Argument]) -> Callable[[Any, Any], Any]
 
 def _takes_both(arguments: List[Argument]) -> bool:
     return [(argument.name, argument.how) for argument in arguments] == [(None, "event"), (None, "ctx")]
+
+
+def _is_plain(task: Task, arguments: List[Argument]) -> bool:
+    takes_event = [(argument.name, argument.how) for argument in arguments] == [(None, "event")]
+    return takes_event and not inspect.iscoroutinefunction(task.fn)
 
 
 def _part(name: Optional[str], text: str) -> str:

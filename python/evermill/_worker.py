@@ -23,6 +23,7 @@ from typing import Any, Deque, Dict, List, Optional, Set, Tuple
 
 from . import _frames, _output, _values
 from ._handle import Handle
+from .event import Event
 
 
 class Terminated(BaseException):
@@ -175,6 +176,8 @@ class Worker:
             return dispatch.members
         if dispatch.vectorised and program.run_batch is not None:
             return self.run_together(dispatch, program)
+        if program.plain is not None and dispatch.is_plain and dispatch.order == "independent":
+            return self.run_plain(dispatch, program.plain)
         return self.run_members(dispatch, program)
 
     def program(self, dispatch: _frames.Dispatch) -> Any:
@@ -186,6 +189,32 @@ class Worker:
             program = _runtime.load_program(dispatch.entry, dispatch.dag, dispatch.task, dispatch.folder)
             self.programs[key] = program
         return program
+
+    def run_plain(self, dispatch: _frames.Dispatch, run: Any) -> int:
+        """Members of a task that takes its event and nothing else: what most of them are.
+
+        The hottest lines of the SDK: no call of ours per member, not even to make its event.
+        """
+        table = dispatch.table
+        body = table.body
+        place, start, clock = self.place, self.start, time.monotonic_ns
+        for member, begin, end in zip(range(dispatch.members), *table.places("value")):
+            now = clock()
+            if now >= self.flush_at and self.between(dispatch, member, now):
+                return member
+            start[0] = now
+            place[0] = member
+            event = Event()
+            event.value = body[begin:end] if begin else None
+            event._table = table
+            event._row = member
+            try:
+                value = run(event)
+                if value is not None:
+                    self.succeed(member, now, "call", value, None)
+            except BaseException as error:
+                self.fail(member, now, error)
+        return dispatch.members
 
     def run_members(self, dispatch: _frames.Dispatch, program: Any) -> int:
         run = program.run

@@ -20,10 +20,15 @@ class Event:
     #: The content as bytes; None for a tombstone.
     value: Optional[bytes]
 
-    def __init__(self, value: Optional[bytes], table: Any, row: int) -> None:
-        self.value = value
-        self._table = table
-        self._row = row
+    # No `__init__`: workers make events by the million and set their parts one by one.
+
+    @classmethod
+    def _at(cls, value: Optional[bytes], table: Any, row: int) -> "Event":
+        event = cls()
+        event.value = value
+        event._table = table
+        event._row = row
+        return event
 
     @classmethod
     def of(
@@ -38,7 +43,7 @@ class Event:
         lane: str = "",
     ) -> "Event":
         """An event that did not come from a source, for tests."""
-        return cls(value, _Single(key, list(headers), timestamp, position, source, lane), 0)
+        return cls._at(value, _Single(key, list(headers), timestamp, position, source, lane), 0)
 
     def text(self, encoding: str = "utf-8") -> str:
         """The content as text."""
