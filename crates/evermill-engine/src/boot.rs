@@ -280,6 +280,7 @@ impl Shard {
         self.decision = Decision::default();
         self.performed = 0;
         self.unsealed = false;
+        self.pressing = false;
         let mut kept = Kept::default();
         // Whoever waits for a commit that failed hears that by his reply being dropped.
         let after = self.groups.forget().into_iter().chain(self.after.drain(..));

@@ -1,5 +1,7 @@
 //! Group commit from the shard's side: seal what was decided, submit it, and act on the answer.
 
+use std::time::Duration;
+
 use evermill_contract::source::Severity;
 use evermill_core::command::{Decision, Effect};
 use evermill_core::row::{Table, Write};
@@ -16,7 +18,7 @@ impl Shard {
     /// Seals and submits what was decided, if the store has room for a group: at once when it is
     /// idle; behind a group that is being synced only when it is worth a commit of its own.
     pub(crate) fn submit(&mut self) {
-        if !self.unsealed && self.after.is_empty() {
+        if !self.unsealed && self.after.is_empty() || self.may_gather() {
             return;
         }
         let waiting = self.groups.submitted();
@@ -34,26 +36,38 @@ impl Shard {
         }
     }
 
+    /// Nobody waits for this commit, and what the workers are busy with brings another one soon:
+    /// both can share an fsync. It costs an idle engine nothing, and a busy one that a little more
+    /// runs again after a crash.
+    fn may_gather(&self) -> bool {
+        let awaited = self.pressing
+            || !self.after.is_empty()
+            || !self.decision.effects.iter().all(may_be_early);
+        !awaited
+            && self.unsealed
+            && self.slots.out() > 0
+            && self.decision.writes.len() < limits::SECOND_GROUP_WRITES
+            && self.unsealed_at.elapsed() < limits::GATHER
+    }
+
+    /// Time until what was decided is no longer kept for company.
+    pub(crate) fn until_gathered(&self) -> Option<Duration> {
+        self.may_gather()
+            .then(|| limits::GATHER.saturating_sub(self.unsealed_at.elapsed()))
+    }
+
     fn seal(&mut self) -> (Vec<Write>, Group) {
         fp!("commit.before_seal");
         self.machine.seal(&mut self.decision);
         self.speculate();
         self.unsealed = false;
+        self.pressing = false;
         self.performed = 0;
         let Decision { writes, effects } = std::mem::take(&mut self.decision);
         fp!("commit.sealed");
-        let early = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::Dispatch {
-                    speculative: true,
-                    ..
-                }
-            )
-        };
         let effects = effects
             .into_iter()
-            .filter(|effect| !early(effect))
+            .filter(|effect| !may_be_early(effect))
             .map(After::Effect);
         let mut after: Vec<After> = effects.collect();
         after.append(&mut self.after);
@@ -171,6 +185,17 @@ impl Shard {
             }
         }
     }
+}
+
+/// What [`Shard::speculate`] has performed already.
+const fn may_be_early(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Dispatch {
+            speculative: true,
+            ..
+        }
+    )
 }
 
 /// Sabotage: positions go first, in a transaction of their own.

@@ -31,6 +31,9 @@ pub const GROUPS_IN_FLIGHT: usize = 2;
 /// Writes that make a second group worth its own commit while the first is being synced.
 pub const SECOND_GROUP_WRITES: usize = 64;
 
+/// How long a commit that nobody waits for gathers company while workers are busy.
+pub const GATHER: Duration = Duration::from_millis(10);
+
 /// Dispatches a slot holds: one that runs and one behind it.
 pub const DISPATCHES_PER_SLOT: usize = evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
 

@@ -186,7 +186,7 @@ impl Shard {
         self.decision
             .writes
             .push(Write::Put(Row { table, key, body }));
-        self.unsealed = true;
+        self.unseal();
     }
 
     /// Pools that were met for the first time get the usual number of slots (W19).

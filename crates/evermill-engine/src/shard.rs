@@ -54,6 +54,10 @@ pub(crate) struct Shard {
     pub(crate) performed: usize,
     /// Something was applied since the last seal.
     pub(crate) unsealed: bool,
+    /// When the first of it was.
+    pub(crate) unsealed_at: Instant,
+    /// Some of it may not wait for company ([`Shard::may_gather`]).
+    pub(crate) pressing: bool,
     /// What follows the commit of `decision` besides its own effects.
     pub(crate) after: Vec<After>,
     pub(crate) groups: Groups,
@@ -163,6 +167,8 @@ impl Shard {
             decision: Decision::default(),
             performed: 0,
             unsealed: false,
+            unsealed_at: Instant::now(),
+            pressing: false,
             after: Vec::new(),
             groups: Groups::default(),
             committer: Some(committer),
@@ -260,11 +266,25 @@ impl Shard {
 
     /// Applies a command and sends at once what may start before the commit.
     pub(crate) fn apply(&mut self, command: Command) {
+        self.pressing |= !matches!(
+            command,
+            Command::Ingest { .. }
+                | Command::CaughtUp { .. }
+                | Command::Outcomes { .. }
+                | Command::Finished { .. }
+        );
         self.machine
             .apply(self.world.clock.now_ms(), command, &mut self.decision);
-        self.unsealed = true;
+        self.unseal();
         self.view_stale = true;
         self.speculate();
+    }
+
+    /// There is something to seal.
+    pub(crate) fn unseal(&mut self) {
+        if !std::mem::replace(&mut self.unsealed, true) {
+            self.unsealed_at = Instant::now();
+        }
     }
 
     /// Sends dispatches whose whole input is replayable (C3).
@@ -301,6 +321,7 @@ impl Shard {
             self.until_view(),
             self.until_drained(),
             self.until_unstuck(),
+            self.until_gathered(),
         ])
     }
 }

@@ -106,7 +106,7 @@ impl Shard {
             }
             SourceInput::Dropped => {
                 listening.applied += 1;
-                self.unsealed = true;
+                self.unseal();
                 None
             }
             SourceInput::Degraded(reason) => {
@@ -166,7 +166,9 @@ impl Shard {
         fp!("shard.batch_received");
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.applied += 1;
-            self.unsealed = true;
+            // Before the source has to wait for its permits.
+            self.pressing |= 2 * listening.applied >= limits::BATCHES_QUEUED_PER_SOURCE;
+            self.unseal();
         }
         let known = self
             .lanes
