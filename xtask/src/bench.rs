@@ -35,6 +35,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     let address = address.or_else(|| env::var("EVERMILL_TEST_KAFKA").ok());
     let address = address.ok_or("no broker")?;
     let mut command = Command::new(python.python());
+    // Unbuffered: a figure is shown once it is there.
+    command.arg("-u");
     command.arg(workspace::root().join("xtask/python/bench.py"));
     command.arg(binary()?).arg(address);
     command.args(["--runs", &args.runs.to_string()]);

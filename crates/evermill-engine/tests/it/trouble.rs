@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use evermill_contract::worker::Outcome;
 use evermill_engine::{Drained, EngineError, StartRequest};
 use evermill_store::Fault;
@@ -82,6 +83,32 @@ fn a_source_hears_of_a_position_only_once_the_store_holds_it() {
 
 /// The sabotage `position_before_result` has to fail here: its positions pass events whose outcomes
 /// are in the next commit.
+#[test]
+fn what_is_done_is_committed_while_another_task_runs_on() {
+    let (begun, has_begun) = bounded(1);
+    let (release, released) = bounded::<()>(0);
+    let workers = Workers::new(2, move |call| {
+        if call.value == "0" {
+            begun.send(()).unwrap();
+            // Disconnected at the end of the test.
+            drop(released.recv());
+        }
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["slow", "quick"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("slow", values(0..1));
+    has_begun.recv_timeout(PATIENCE).unwrap();
+    world.broker.publish("quick", values(1..2));
+    until_true("the quick one's position", || {
+        world.broker.acked("quick") == 1
+    });
+    assert_eq!(world.broker.acked("slow"), 0);
+    drop(release);
+    handle.drain(GRACE).unwrap();
+}
+
 #[test]
 fn a_position_and_the_outcomes_below_it_are_one_commit() {
     let (_, workers) = recording(2);
