@@ -82,6 +82,21 @@ pub(crate) enum Held {
     Open { until: Option<Ms> },
     /// Gave up; kept.
     Parked(ParkReason),
+    /// In a wave, where an attempt runs for long; how many unclean stops it was running at (C6).
+    Running {
+        /// Unclean stops.
+        stops: u32,
+    },
+}
+
+impl Held {
+    /// Unclean stops on its record.
+    pub(crate) const fn stops(self) -> u32 {
+        match self {
+            Self::Running { stops } => stops,
+            _ => 0,
+        }
+    }
 }
 
 /// An activation outside a wave.
@@ -125,6 +140,7 @@ impl Snapshot {
             Held::Behind => out.byte(2),
             Held::Open { until } => out.byte(3).option(until),
             Held::Parked(reason) => out.byte(4).byte(reason as u8),
+            Held::Running { stops } => out.byte(5).int(u64::from(stops)),
         };
         out.int(self.last)
             .int(u64::from(self.version))
@@ -154,6 +170,9 @@ impl Snapshot {
                 until: body.option()?,
             },
             4 => Held::Parked(decode_reason(&mut body)?),
+            5 => Held::Running {
+                stops: body.small()?,
+            },
             _ => return Err(body.error("unknown kind of hold")),
         };
         let (last, version, round) = (body.int()?, body.small()?, body.small()?);

@@ -325,6 +325,9 @@ pub struct Step {
     pub replayable: bool,
     /// Sources above it, as places in the plan, ascending.
     pub sources_above: Vec<u16>,
+    /// Sources whose events its attempts see (C3): those that fired before it could start, as
+    /// places in the plan, ascending.
+    pub sees: Vec<u16>,
 }
 
 /// The nodes an activation of one source group passes through.
@@ -726,6 +729,10 @@ fn lay_out(spec: &DagSpec, order: &[u16], group: &[u16]) -> Plan {
         steps.push(step);
     }
     link(spec, &mut steps);
+    let sees = crate::sight::fired_before(spec, &steps);
+    for (step, sees) in steps.iter_mut().zip(sees) {
+        step.sees = sees;
+    }
     let waits = |step: &Step| match step.node {
         PlanNode::Source(_) => false,
         PlanNode::Task(task) => {
@@ -758,6 +765,7 @@ const fn blank_step(node: PlanNode) -> Step {
         leaf: false,
         replayable: false,
         sources_above: Vec::new(),
+        sees: Vec::new(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::bits;
-use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, RunIx};
-use crate::dag::Dag;
+use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, Ms, RunIx};
+use crate::dag::{Dag, PlanNode};
 use crate::machine::Machine;
 use crate::run::{Run, StateScope};
 use crate::scope::ScopeKey;
@@ -31,6 +31,7 @@ pub(crate) struct Dispatch {
     pub(crate) version: u16,
     pub(crate) task: u16,
     pub(crate) order: DispatchOrder,
+    pub(crate) issued: Ms,
     pub(crate) slots: Vec<Slot>,
     /// Members not reported yet.
     pub(crate) outstanding: Vec<u64>,
@@ -43,6 +44,7 @@ impl Dispatch {
         dag: Arc<Dag>,
         (version, task): (u16, u16),
         order: DispatchOrder,
+        issued: Ms,
         slots: Vec<Slot>,
     ) -> Self {
         let outstanding = bits::full(slots.len());
@@ -53,6 +55,7 @@ impl Dispatch {
             version,
             task,
             order,
+            issued,
             slots,
             outstanding,
         }
@@ -182,18 +185,40 @@ impl<'a> MemberView<'a> {
         self.run.lanes[&self.activation().lane.lane].cursor.source
     }
 
-    /// Its events: one, or those of a source batch.
+    /// Its events: one, or those of a source batch. None where a join may begin with another
+    /// source, or begin without: see `Step::sees`.
     #[must_use]
     pub fn events(&self) -> &'a [Event] {
-        self.wave.member_events(self.member)
+        if self.sees(self.source()) {
+            self.wave.member_events(self.member)
+        } else {
+            &[]
+        }
     }
 
-    /// Events of further sources of a join, by source index.
+    /// Events of further sources of a join that the task sees, by source index.
     pub fn bound(&self) -> impl Iterator<Item = (u16, &'a Event)> + use<'a> {
-        self.wave
-            .bound(self.member)
-            .iter()
-            .map(|(source, _, e)| (*source, e))
+        let view = *self;
+        let bound = self.wave.bound(self.member).iter();
+        bound
+            .map(|(source, _, event)| (*source, event))
+            .filter(move |(source, _)| view.sees(*source))
+    }
+
+    /// Sources that have fired for this activation, whether the task sees their events or not.
+    pub fn fired(&self) -> impl Iterator<Item = u16> + use<'a> {
+        let bound = self.wave.bound(self.member).iter();
+        std::iter::once(self.source()).chain(bound.map(|(source, ..)| *source))
+    }
+
+    fn sees(&self, source: u16) -> bool {
+        let plan = self.wave.plan();
+        let fired = |&place: &u16| plan.steps[usize::from(place)].node == PlanNode::Source(source);
+        !plan.is_join
+            || plan.steps[usize::from(self.slot.node)]
+                .sees
+                .iter()
+                .any(fired)
     }
 
     /// 1 for the first try.
@@ -253,7 +278,8 @@ impl<'a> MemberView<'a> {
     /// The scope its state lives in (W5).
     #[must_use]
     pub fn state_scope(&self) -> StateScope {
-        let key = self.events().first().map_or(0, |event| event.key);
+        let events = self.wave.member_events(self.member);
+        let key = events.first().map_or(0, |event| event.key);
         let lane = self.activation().lane.lane;
         Run::state_scope(&self.dispatch.dag, self.dispatch.task, lane, key)
     }

@@ -44,12 +44,15 @@ impl Machine {
     /// Everything that follows from a change to the masked members of a wave.
     pub(crate) fn progress(&mut self, ix: u32, mask: &[u64], dirty: Vec<u64>, out: &mut Decision) {
         self.sweep(ix, mask, dirty);
-        if self.wave(ix).dag.spec.order != Order::None {
-            self.pass_turns(ix, mask);
-        }
-        self.settle(ix, mask, out);
-        // One that was there already may begin the next wait.
-        while !self.wave(ix).signal_waits.is_empty() {
+        loop {
+            if self.wave(ix).dag.spec.order != Order::None {
+                self.pass_turns(ix, mask);
+            }
+            self.settle(ix, mask, out);
+            if self.wave(ix).signal_waits.is_empty() {
+                break;
+            }
+            // One that was there already may begin the next wait.
             self.await_signals(ix, out);
         }
         self.shed(ix, mask, out);
@@ -144,7 +147,7 @@ impl Machine {
     /// Makes a waiting member ready if it is its turn.
     pub(crate) fn try_start(&mut self, ix: u32, node: u16, member: u32) {
         let wave = self.wave(ix);
-        if !wave.is(node, Row::Waits, member) {
+        if !wave.is(node, Row::Waits, member) || bits::get(&wave.left, member) {
             return;
         }
         let task = wave.task_index(node).expect("only tasks wait");
@@ -530,6 +533,7 @@ impl Machine {
 
     /// What has come to an end or a turn by the passing of time.
     pub(crate) fn timer(&mut self, out: &mut Decision) {
+        self.cover_long(out);
         while let Some(&(due, timer)) = self.timers.first() {
             if due > self.now {
                 return;

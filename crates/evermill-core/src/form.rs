@@ -55,6 +55,7 @@ impl Machine {
         run.accepts()
             && below_max
             && self.alone == 0
+            && self.next_lonely().is_none()
             && run.waiting < limits::MATERIALISED_MAX
             && (live < limits::WAVES_PER_LANE_EAGER || idle_slot)
     }
@@ -80,7 +81,8 @@ impl Machine {
             .sources
             .get(usize::from(lane.cursor.source));
         if let Some(batch) = batch.and_then(|source| source.batch) {
-            return self.next_batch(id, batch);
+            let count = self.next_batch(id, batch)?;
+            return self.next_probation_batch(id, count, out);
         }
         let mut size = lane.pending.len().min(limits::WAVE_MEMBERS_MAX).min(room);
         size = size.min(lane.same_version(version));
@@ -108,10 +110,10 @@ impl Machine {
             return Some(size.min(lane.probation).max(1));
         };
         if suspect.stops >= limits::SUSPECT_STOPS_MAX && suspect.count == 1 {
-            self.park_suspect(id, at, out);
+            self.park_suspect(id, at, 1, out);
             return None;
         }
-        if suspect.stops + 1 >= limits::SUSPECT_STOPS_MAX {
+        if Self::is_lonely(suspect.stops) {
             let alone_now = self.waves.iter().all(Option::is_none);
             return alone_now.then_some(1);
         }
@@ -119,38 +121,65 @@ impl Machine {
         Some(size.min(in_range.div_ceil(2)).max(1))
     }
 
-    fn park_suspect(&mut self, id: LaneId, at: u64, out: &mut Decision) {
+    /// C6 for source batches: they cannot be halved (W8), but they run alone, and are parked.
+    fn next_probation_batch(
+        &mut self,
+        id: LaneId,
+        count: usize,
+        out: &mut Decision,
+    ) -> Option<usize> {
+        let lane = self.runs.get_mut(&id.run)?.lane(id)?;
+        let first = lane.pending.front()?.position;
+        let last = lane.pending.get(count - 1)?.position;
+        let covering = lane.suspects.range(..=first).next_back();
+        let covering = covering.map(|(&at, &suspect)| (at, suspect));
+        let Some((at, suspect)) = covering.filter(|(_, s)| lane.probation > 0 && first <= s.last)
+        else {
+            return Some(count);
+        };
+        let was_alone = at == first && suspect.last <= last;
+        if suspect.stops >= limits::SUSPECT_STOPS_MAX && was_alone {
+            self.park_suspect(id, at, count, out);
+            return None;
+        }
+        let alone_now = self.waves.iter().all(Option::is_none);
+        (alone_now || !Self::is_lonely(suspect.stops)).then_some(count)
+    }
+
+    fn park_suspect(&mut self, id: LaneId, at: u64, count: usize, out: &mut Decision) {
         let run = self.runs.get_mut(&id.run).expect("suspects have runs");
         let lane = run.lanes.get_mut(&id.lane).expect("suspects have lanes");
         lane.suspects.remove(&at);
-        lane.probation = lane.probation.saturating_sub(1);
-        let event = lane.pending.pop_front().expect("a suspect was read");
-        lane.events -= 1;
-        lane.bytes -= event.body.len();
+        lane.probation = lane.probation.saturating_sub(count);
+        let events: Vec<Event> = lane.pending.drain(..count).collect();
+        let (position, last) = (events[0].position, events[count - 1].position);
+        lane.events -= count;
+        lane.bytes -= events.iter().map(|event| event.body.len()).sum::<usize>();
         lane.segments.push_back(Segment {
             wave: None,
-            first: event.position,
-            last: event.position,
+            first: position,
+            last,
         });
-        out.writes.push(Write::Delete(
-            Table::Suspect,
-            Key::numbered(id.run, id.lane, &[at]),
-        ));
-        let version = lane.version_of(event.position);
-        let recovered = lane.recovered.remove(&(event.position, 0));
+        let key = |first: u64| Key::numbered(id.run, id.lane, &[first]);
+        out.writes.push(Write::Delete(Table::Suspect, key(at)));
+        if lane.batches.remove(&position).is_some() {
+            out.writes.push(Write::Delete(Table::Batch, key(position)));
+        }
+        let version = lane.version_of(position);
+        let recovered = lane.recovered.remove(&(position, 0));
         let snapshot = Snapshot {
             key: ActivationKey {
                 lane: id,
-                position: event.position,
+                position,
                 child: 0,
             },
-            last: event.position,
+            last,
             version,
             round: 0,
             ordered: false,
             late: false,
             silenced: false,
-            events: vec![event],
+            events,
             bound: Vec::new(),
             entries: recovered.map_or_else(Vec::new, |r| r.entries),
         };
@@ -290,6 +319,7 @@ fn single_member(lane: LaneId, event: &Event, at: u32) -> Member {
         late: false,
         silenced: false,
         row: false,
+        stops: 0,
     }
 }
 

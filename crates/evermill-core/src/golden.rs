@@ -114,6 +114,7 @@ fn activation_rows_are_frozen_and_read_back() {
             },
         ),
         ("activation/parked", Held::Parked(ParkReason::SuspectCrash)),
+        ("activation/running", Held::Running { stops: 1 }),
     ];
     for (name, held) in kinds {
         let body = snapshot().encode(held);

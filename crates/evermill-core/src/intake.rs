@@ -69,6 +69,8 @@ impl Machine {
         });
         if self.loop_of(id).is_some() {
             self.emit_iteration(id);
+            let lane = self.runs.get_mut(&ix).and_then(|run| run.lane(id));
+            lane.expect("just opened").bound_suspects(out);
         }
     }
 
@@ -129,9 +131,10 @@ impl Machine {
         }
     }
 
-    pub(crate) fn caught_up(&mut self, id: LaneId) {
+    pub(crate) fn caught_up(&mut self, id: LaneId, out: &mut Decision) {
         if let Some(lane) = self.runs.get_mut(&id.run).and_then(|run| run.lane(id)) {
             lane.caught_up = true;
+            lane.bound_suspects(out);
             self.dirty_lanes.insert(id);
             self.dirty_runs.insert(id.run);
         }

@@ -9,6 +9,7 @@ use crate::bits;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{ActivationKey, Decision, Event, LaneId};
 use crate::limits;
+use crate::machine::put;
 use crate::row::{Key, Table, Write};
 use crate::wave::Wave;
 
@@ -128,9 +129,9 @@ pub(crate) struct Suspect {
 
 impl Suspect {
     /// Everything that may have been in flight at a stop of which nothing is on record.
-    pub(crate) const fn first_window() -> Self {
+    pub(crate) const fn first_window(last: u64) -> Self {
         Self {
-            last: u64::MAX,
+            last,
             count: limits::PROBATION_EVENTS as u32,
             stops: 1,
             in_flight: false,
@@ -195,6 +196,9 @@ pub(crate) struct Lane {
     /// Committed source batches not yet read again: first position, number of events (W8).
     pub(crate) batches: BTreeMap<u64, u32>,
     pub(crate) suspects: BTreeMap<u64, Suspect>,
+    /// The last position that may have been in flight at an unclean stop; `u64::MAX` until the lane
+    /// is read to its end for the first time (C6).
+    pub(crate) suspect_end: Option<u64>,
     /// Events still to be taken with commit before dispatch (C6).
     pub(crate) probation: usize,
     /// Ordered activations materialised before a stop, with their version, that take their place
@@ -226,6 +230,7 @@ impl Lane {
             stale_rows: Vec::new(),
             batches: BTreeMap::new(),
             suspects: BTreeMap::new(),
+            suspect_end: None,
             probation: 0,
             deferred: BTreeMap::new(),
             overdue: BTreeSet::new(),
@@ -243,6 +248,38 @@ impl Lane {
             .iter()
             .take_while(|event| self.version_of(event.position) == version)
             .count()
+    }
+
+    /// C6: what was in flight at a stop was in the stream before it, so the first time a lane has
+    /// nothing unread bounds what is under suspicion.
+    pub(crate) fn bound_suspects(&mut self, out: &mut Decision) {
+        if self.suspect_end != Some(u64::MAX) {
+            return;
+        }
+        let read = self.read;
+        self.suspect_end = read.checked_sub(1);
+        let open =
+            |(&first, suspect): (&u64, &Suspect)| (suspect.last == u64::MAX).then_some(first);
+        let open: Vec<u64> = self.suspects.iter().filter_map(open).collect();
+        for first in open {
+            let key = Key::numbered(self.id.run, self.id.lane, &[first]);
+            if first >= read {
+                self.suspects.remove(&first);
+                out.writes.push(Write::Delete(Table::Suspect, key));
+                continue;
+            }
+            let pending = self.pending.iter().filter(|e| e.position >= first).count();
+            let suspect = self.suspects.get_mut(&first).expect("just listed");
+            suspect.last = read - 1;
+            suspect.count = suspect.count.min(pending.max(1) as u32);
+            let body = suspect.encode();
+            put(out, Table::Suspect, key, body);
+        }
+    }
+
+    /// C6: everything that was under suspicion when the lane was opened is through.
+    pub(crate) fn is_through(&self) -> bool {
+        self.suspect_end.is_none_or(|last| last < self.cursor.low)
     }
 
     /// C6: the first window is through; what is still marked, and not in flight, is cleared.
@@ -347,11 +384,11 @@ impl RangeWalk {
     }
 
     fn wave(&mut self, wave: &Wave) {
-        if bits::is_empty(&wave.left) {
+        if bits::is_empty(&wave.left) && wave.covered.is_empty() {
             return self.unsettled(wave.members[0].key.position);
         }
         for (index, member) in wave.members.iter().enumerate() {
-            if bits::get(&wave.left, index as u32) {
+            if bits::get(&wave.left, index as u32) || wave.is_covered(index as u32) {
                 self.settled(member.key.position, member.last);
             } else {
                 self.unsettled(member.key.position);

@@ -34,6 +34,9 @@ pub const OPEN_JOINS_MAX: usize = 10_000;
 /// Longest backoff that stays inside a wave, milliseconds; longer ones materialise (W2).
 pub const WAVE_BACKOFF_MS_MAX: u64 = 1_000;
 
+/// How long an attempt may run before its activation gets a row of its own, milliseconds (W2).
+pub const ATTEMPT_ROW_MS: u64 = 1_000;
+
 /// Longest wait between two tries, milliseconds: a day.
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 

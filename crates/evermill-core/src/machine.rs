@@ -4,7 +4,7 @@
 //! the sealed decision, and memory runs ahead of the store (C8). A failed commit drops the machine;
 //! `resume` builds it again from committed rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::activation::{Held, ParkReason};
@@ -54,6 +54,8 @@ pub struct Machine {
     pub(crate) next_wave: u64,
     pub(crate) dispatches: BTreeMap<DispatchId, Dispatch>,
     pub(crate) next_dispatch: u64,
+    /// Dispatches from this one on have not run for long yet (W2).
+    pub(crate) next_uncovered: DispatchId,
     pub(crate) slots: u32,
     pub(crate) used: u32,
     pub(crate) timers: BTreeSet<(Ms, Timer)>,
@@ -66,6 +68,8 @@ pub struct Machine {
     pub(crate) hungry: BTreeSet<LaneId>,
     /// Materialised activations to put back into waves at the end of this command.
     pub(crate) releases: Vec<ActivationKey>,
+    /// Materialised activations that must be alone in the shard, and wait for it (C6).
+    pub(crate) lonely: VecDeque<ActivationKey>,
     /// Live waves that must be alone in the shard (C6).
     pub(crate) alone: u32,
     /// Runs that failed under this command: they stop once it is worked off.
@@ -146,6 +150,7 @@ impl Machine {
             next_wave: (fence.epoch << 32) | (u64::from(fence.incarnation & 0xfff) << 20),
             dispatches: BTreeMap::new(),
             next_dispatch: 1,
+            next_uncovered: DispatchId(0),
             slots: 0,
             used: 0,
             timers: BTreeSet::new(),
@@ -155,6 +160,7 @@ impl Machine {
             dirty_lanes: BTreeSet::new(),
             hungry: BTreeSet::new(),
             releases: Vec::new(),
+            lonely: VecDeque::new(),
             alone: 0,
             stopping: Vec::new(),
             revisit: Vec::new(),
@@ -182,7 +188,7 @@ impl Machine {
                 self.open_lane(run, source, name, incarnation, first, out);
             }
             Command::Ingest { lane, events } => self.ingest(lane, events, out),
-            Command::CaughtUp { lane } => self.caught_up(lane),
+            Command::CaughtUp { lane } => self.caught_up(lane, out),
             Command::Gap { lane, from, to } => self.gap(lane, from, to),
             Command::Capacity { slots } => self.slots = slots,
             Command::Outcomes {
@@ -284,7 +290,7 @@ impl Machine {
                     position: low,
                 });
             }
-            if lane.probation > 0 && lane.caught_up && lane.events == 0 {
+            if lane.probation > 0 && lane.is_through() {
                 lane.leave_probation(out);
             }
             let room = lane.has_room() && !full;
@@ -308,7 +314,8 @@ impl Machine {
     /// When the driver must send `Command::Timer` at the latest.
     #[must_use]
     pub fn next_timer(&self) -> Option<Ms> {
-        self.timers.first().map(|(due, _)| *due)
+        let timer = self.timers.first().map(|(due, _)| *due);
+        timer.into_iter().chain(self.next_long()).min()
     }
 
     /// The fence outcomes must carry.
@@ -454,12 +461,23 @@ impl Machine {
             .rev()
             .find(|r| r.row.dag == run.row.dag && r.is_over());
         let Some(last) = last else { return };
-        for lane in last
-            .lanes
-            .values()
-            .filter(|lane| lane.cursor.replay.is_none())
-        {
+        let live = last.lanes.values();
+        for lane in live.filter(|lane| lane.cursor.replay.is_none()) {
             let mut cursor = lane.cursor.clone();
+            // Positions belong to a source's id; its place in the DAG may be another now.
+            let id = |source: u16| {
+                last.dag()
+                    .spec
+                    .sources
+                    .get(usize::from(source))
+                    .map(|s| &s.id)
+            };
+            let same = |other: &crate::dag::SourceSpec| Some(&other.id) == id(cursor.source);
+            let place = run.dag().spec.sources.iter().position(same);
+            if id(cursor.source).is_some() && place.is_none() {
+                continue;
+            }
+            cursor.source = place.map_or(cursor.source, |place| place as u16);
             cursor.switches = vec![(0, 0)];
             let id = LaneId {
                 run: run.ix,
@@ -572,7 +590,7 @@ impl Machine {
             for run in std::mem::take(&mut self.stopping) {
                 self.stop(run, RunState::Failed, out);
             }
-            while self.revisit(out) || !self.releases.is_empty() {
+            while self.revisit(out) || !self.releases.is_empty() || self.release_alone() {
                 self.rehydrate(out);
             }
             self.schedule(out);

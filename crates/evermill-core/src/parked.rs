@@ -80,7 +80,7 @@ impl Machine {
             Held::Waiting | Held::Open { .. } => {
                 self.release_if_due(key);
             }
-            Held::Behind | Held::Parked(_) => {}
+            Held::Behind | Held::Running { .. } | Held::Parked(_) => {}
         }
     }
 

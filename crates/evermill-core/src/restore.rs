@@ -168,7 +168,7 @@ impl Machine {
         let mut keys = std::mem::take(&mut self.releases);
         keys.sort_unstable();
         keys.dedup();
-        let mut groups: BTreeMap<(RunIx, u16, u16), Vec<Snapshot>> = BTreeMap::new();
+        let mut groups: BTreeMap<(RunIx, u16, u16), Vec<(Snapshot, u32)>> = BTreeMap::new();
         for key in keys {
             let Some(run) = self.runs.get(&key.lane.run) else {
                 continue;
@@ -176,7 +176,10 @@ impl Machine {
             let Some(activation) = run.materialised.get(&key) else {
                 continue;
             };
-            let Ok((snapshot, _)) = Snapshot::decode(key, activation.body.clone()) else {
+            if matches!(activation.held, Held::Parked(_)) {
+                continue;
+            }
+            let Ok((snapshot, held)) = Snapshot::decode(key, activation.body.clone()) else {
                 continue;
             };
             let dag = &run.dags[usize::from(snapshot.version)];
@@ -185,7 +188,7 @@ impl Machine {
             groups
                 .entry((key.lane.run, snapshot.version, plan))
                 .or_default()
-                .push(snapshot);
+                .push((snapshot, held.stops()));
         }
         for ((run, version, plan), mut snapshots) in groups {
             while !snapshots.is_empty() {
@@ -201,7 +204,7 @@ impl Machine {
         ix: RunIx,
         version: u16,
         plan: u16,
-        snapshots: Vec<Snapshot>,
+        snapshots: Vec<(Snapshot, u32)>,
         out: &mut Decision,
     ) {
         let run = self.runs.get_mut(&ix).expect("groups have runs");
@@ -214,7 +217,8 @@ impl Machine {
             .last()
             .copied()
             .unwrap_or(self.waves.len() as u32);
-        for (at, snapshot) in snapshots.into_iter().enumerate() {
+        let alone = snapshots.iter().any(|&(_, stops)| Self::is_lonely(stops));
+        for (at, (snapshot, stops)) in snapshots.into_iter().enumerate() {
             let at = at as u32;
             fired.push(snapshot.fired(
                 &dag,
@@ -237,6 +241,7 @@ impl Machine {
                 late: snapshot.late,
                 silenced: snapshot.silenced,
                 row: true,
+                stops,
             });
             events.extend(snapshot.events);
             restored.push((at, snapshot.entries));
@@ -244,6 +249,8 @@ impl Machine {
         let mut wave = Wave::new(self.next_wave, ix, (version, dag), plan, members, events);
         self.next_wave += 1;
         wave.careful = true;
+        wave.alone = alone;
+        self.alone += u32::from(alone);
         wave.scopes = scopes;
         wave.bound = bound;
         for (at, sources) in fired.iter().enumerate() {

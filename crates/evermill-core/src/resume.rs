@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::activation::{self, Entry, Held, OutcomeMember, OutcomeRow, Snapshot, Standing};
+use crate::activation::{
+    self, Entry, Held, OutcomeMember, OutcomeRow, ParkReason, Snapshot, Standing,
+};
 use crate::codec::{DecodeError, Reader};
 use crate::command::{ActivationKey, Decision, Fence, LaneId, Ms};
 use crate::dag::{Dag, Order};
@@ -73,7 +75,7 @@ impl Machine {
             machine.resume_state(&row)?;
         }
         for row in take(Table::Batch) {
-            machine.resume_batch(&row)?;
+            machine.resume_batch(&row, &mut out)?;
         }
         for row in take(Table::Suspect) {
             machine.resume_suspect(&row, unclean, &mut out)?;
@@ -100,7 +102,13 @@ impl Machine {
         if unclean {
             machine.suspect_first_windows(&mut out);
         }
-        machine.resume_activations(activations);
+        for lane in machine.runs.values_mut().flat_map(|r| r.lanes.values_mut()) {
+            lane.suspect_end = lane.suspects.values().map(|suspect| suspect.last).max();
+        }
+        let named = activations.iter();
+        let named = named.map(|(key, (snapshot, _))| (key.lane.run, snapshot.version));
+        machine.strike_versions(named.collect());
+        machine.resume_activations(activations, unclean, &mut out);
         machine.register_below_low();
         machine.pump(&mut out);
         Ok((machine, out))
@@ -119,10 +127,19 @@ impl Machine {
                 .cloned()
                 .ok_or_else(|| missing(&row, &format!("version {version}")))
         };
+        // A version that was struck off is nobody's: any DAG may stand in its place.
+        let current = &decoded.versions[usize::from(decoded.current)];
+        let kept = |version| {
+            if String::is_empty(version) {
+                current
+            } else {
+                version
+            }
+        };
         let dags = decoded
             .versions
             .iter()
-            .map(dag)
+            .map(|version| dag(kept(version)))
             .collect::<Result<Vec<_>, _>>()?;
         self.runs.insert(ix, Run::new(ix, decoded, dags));
         self.dirty_runs.insert(ix);
@@ -169,11 +186,17 @@ impl Machine {
         Ok(())
     }
 
-    fn resume_batch(&mut self, row: &Row) -> Result<(), ResumeError> {
+    fn resume_batch(&mut self, row: &Row, out: &mut Decision) -> Result<(), ResumeError> {
         let mut body = Reader::new("batch", row.body.clone(), 1).map_err(damaged(row))?;
         let count = body.small().map_err(damaged(row))?;
         let first = position(row)?;
-        self.lane_of(row)?.batches.insert(first, count);
+        let lane = self.lane_of(row)?;
+        if first < lane.cursor.low {
+            out.writes
+                .push(Write::Delete(Table::Batch, row.key.clone()));
+        } else {
+            lane.batches.insert(first, count);
+        }
         Ok(())
     }
 
@@ -210,9 +233,10 @@ impl Machine {
             .values_mut()
             .flat_map(|run| run.lanes.values_mut())
         {
-            if lane.suspects.is_empty() && lane.cursor.replay.is_none() {
-                let window = Suspect::first_window();
-                let low = lane.cursor.low;
+            let low = lane.cursor.low;
+            let end = lane.cursor.replay.map_or(u64::MAX, |(_, until)| until - 1);
+            if lane.suspects.is_empty() && low <= end {
+                let window = Suspect::first_window(end);
                 let key = Key::numbered(lane.id.run, lane.id.lane, &[low]);
                 put(out, Table::Suspect, key, window.encode());
                 lane.suspects.insert(low, window);
@@ -326,8 +350,28 @@ impl Machine {
     }
 
     /// Materialised activations go on: parked ones rest, waiting ones wait, others are released.
-    fn resume_activations(&mut self, activations: BTreeMap<ActivationKey, (Snapshot, Held)>) {
-        for (key, (snapshot, held)) in activations {
+    fn resume_activations(
+        &mut self,
+        activations: BTreeMap<ActivationKey, (Snapshot, Held)>,
+        unclean: bool,
+        out: &mut Decision,
+    ) {
+        for (key, (mut snapshot, mut held)) in activations {
+            if let Held::Running { stops } = &mut held
+                && unclean
+            {
+                *stops += 1;
+                if *stops >= limits::SUSPECT_STOPS_MAX {
+                    let run = self.runs.get_mut(&key.lane.run);
+                    let run = run.expect("checked with its lane");
+                    run.row.counters.seen += snapshot.weight();
+                    snapshot.ordered = false;
+                    self.park(snapshot, ParkReason::SuspectCrash, None, out);
+                    continue;
+                }
+                let row = activation::row_key(key);
+                put(out, Table::Activation, row, snapshot.encode(held));
+            }
             let body = snapshot.encode(held);
             let weight = snapshot.weight();
             let event = snapshot.events.first();
@@ -355,9 +399,10 @@ impl Machine {
             if !parked {
                 run.row.counters.seen += weight;
                 self.reopen_join(key, &snapshot, &dag);
-                match snapshot.due().filter(|&due| due > self.now) {
-                    Some(due) => drop(self.timers.insert((due, Timer::Held(key)))),
-                    None => self.release(key),
+                match (held, snapshot.due().filter(|&due| due > self.now)) {
+                    (Held::Running { stops }, _) => self.release_running(key, stops),
+                    (_, Some(due)) => drop(self.timers.insert((due, Timer::Held(key)))),
+                    (_, None) => self.release(key),
                 }
             }
             if let Held::Open { until: Some(until) } = held {

@@ -188,7 +188,15 @@ impl Machine {
         let careful = slots.iter().any(|slot| self.wave(slot.wave).careful);
         let speculative = plain_input && !careful && !only_once && !spec.reads_committed;
         let order = self.dispatch_order(&slots);
-        let dispatch = Dispatch::new(id, ix, dag, (turn.version, turn.task), order, slots);
+        let dispatch = Dispatch::new(
+            id,
+            ix,
+            dag,
+            (turn.version, turn.task),
+            order,
+            self.now,
+            slots,
+        );
         if only_once {
             self.record_starts(&dispatch, out);
         }
@@ -260,7 +268,9 @@ fn take_in_order(
             return true;
         }
         wave.take_one(node, ix, head, slots);
-        let Some((scope, seq)) = wave.scope(head).filter(|_| !serial) else {
+        // A vectorised call starts all its members at once: one of each scope (W8).
+        let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
+        let Some((scope, seq)) = wave.scope(head).filter(|_| !serial && !vectorised) else {
             continue;
         };
         for (_, place) in run.scopes[&scope].places_from(seq + 1) {

@@ -86,7 +86,6 @@ impl Machine {
             wave.end(node, Row::Success, &mask);
             let dirty = wave.dirty_below(node);
             self.sweep(ix, &mask, dirty);
-            self.revisit.push((ix, self.wave(ix).id, member));
         }
     }
 

@@ -69,7 +69,11 @@ impl Wave {
             .sources
             .iter()
             .any(|source| source.looped.is_some());
-        self.lane.is_some() && self.dag.spec.order == Order::None && !self.plan().is_join && !looped
+        self.lane.is_some()
+            && self.covered.is_empty()
+            && self.dag.spec.order == Order::None
+            && !self.plan().is_join
+            && !looped
     }
 
     /// Its only member is a source batch (W8).

@@ -1,5 +1,6 @@
 //! Versions (W16) and replays (W18).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::command::{Decision, Effect, LaneId, RunIx};
@@ -14,10 +15,16 @@ impl Machine {
             return;
         };
         let known = run.row.versions.iter().position(|v| *v == dag.spec.version);
-        let version = known.unwrap_or(run.row.versions.len()) as u16;
+        let free = || run.row.versions.iter().position(String::is_empty);
+        let version = known.or_else(free).unwrap_or(run.row.versions.len()) as u16;
         if known.is_none() {
-            run.row.versions.push(dag.spec.version.clone());
-            run.dags.push(Arc::clone(dag));
+            let place = usize::from(version);
+            run.row
+                .versions
+                .resize(run.row.versions.len().max(place + 1), String::new());
+            run.row.versions[place].clone_from(&dag.spec.version);
+            run.dags.resize(run.row.versions.len(), Arc::clone(dag));
+            run.dags[place] = Arc::clone(dag);
         }
         if version == run.row.current {
             return;
@@ -34,6 +41,36 @@ impl Machine {
             self.dirty_lanes.insert(lane.id);
         }
         self.dirty_runs.insert(ix);
+    }
+
+    /// Versions that nothing durable names any more lose their place in their run's list, but for
+    /// the current one. `named`: run and version of activations with rows of their own.
+    pub(crate) fn strike_versions(&mut self, mut named: BTreeSet<(RunIx, u16)>) {
+        for (&ix, run) in &mut self.runs {
+            named.insert((ix, run.row.current));
+            for lane in run.lanes.values() {
+                named.extend(
+                    lane.cursor
+                        .switches
+                        .iter()
+                        .map(|&(_, version)| (ix, version)),
+                );
+                named.extend(lane.recovered.values().map(|r| (ix, r.version)));
+            }
+            for (version, name) in run.row.versions.iter_mut().enumerate() {
+                if !named.contains(&(ix, version as u16)) {
+                    name.clear();
+                }
+            }
+        }
+    }
+
+    /// Every version some run may still need, by hash.
+    pub fn versions(&self) -> impl Iterator<Item = &str> {
+        let named = self.runs.values().flat_map(|run| &run.row.versions);
+        named
+            .map(String::as_str)
+            .filter(|version| !version.is_empty())
     }
 
     /// Reads a stretch of a lane again as a lane of its own.

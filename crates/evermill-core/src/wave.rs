@@ -64,6 +64,8 @@ pub(crate) struct Member {
     pub(crate) silenced: bool,
     /// It has a row of its own, to be deleted when it settles.
     pub(crate) row: bool,
+    /// Unclean stops at which it was running with a row of its own (C6).
+    pub(crate) stops: u32,
 }
 
 /// What is known of a (node, instance) beyond its bits; most have no such entry.
@@ -101,6 +103,8 @@ pub(crate) struct Wave {
     rows: Vec<u64>,
     /// Members that settled or were materialised.
     pub(crate) left: Vec<u64>,
+    /// Members with rows of their own while they are here (W2); empty until there are any.
+    pub(crate) covered: Vec<u64>,
     /// Sparse: (node, member) or, for mapped nodes, (node, instance).
     pub(crate) trials: BTreeMap<(u16, u32), Trial>,
     /// Results by node, one per member, once any was reported.
@@ -151,6 +155,7 @@ impl Wave {
             words,
             rows: vec![0; steps * ROWS * words],
             left: vec![0; words],
+            covered: Vec::new(),
             trials: BTreeMap::new(),
             results: BTreeMap::new(),
             map_lengths: BTreeMap::new(),

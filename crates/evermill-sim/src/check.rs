@@ -32,11 +32,7 @@ impl World<'_> {
                 .bound()
                 .map(|(source, event)| (source, event.clone()));
             let events: Vec<_> = own.chain(bound).collect();
-            let key = if spec.order == Order::Key {
-                events[0].1.key
-            } else {
-                0
-            };
+            let key = member.state_scope().scope.key;
             members.push(Member {
                 act,
                 index: member.map_index(),
@@ -45,6 +41,7 @@ impl World<'_> {
                 results: self.results(&member, view.task()),
                 scope: (act.lane, key),
                 state: state.cloned().unwrap_or_default(),
+                fired: member.fired().collect(),
                 events,
             });
         }
@@ -147,7 +144,7 @@ impl World<'_> {
                     member.act, running.task
                 ));
             }
-            self.check_events(running.task, member)?;
+            self.check_events(member)?;
         }
         Ok(())
     }
@@ -256,10 +253,10 @@ impl World<'_> {
     }
 
     /// Members carry their own events, whatever was regrouped; membership of a batch never changes.
-    fn check_events(&mut self, task: u16, member: &Member) -> Result<(), String> {
+    fn check_events(&mut self, member: &Member) -> Result<(), String> {
         let who = member.act;
         if self.graph.joins {
-            return self.check_join(task, member);
+            return self.check_join(member);
         }
         let lane = &self.case.lanes[usize::from(who.lane)].events;
         let Some(first) = lane.iter().position(|e| e.position == who.position) else {
@@ -287,26 +284,22 @@ impl World<'_> {
     }
 
     /// W6: the n-th event (of a key) of one source goes with the n-th (of that key) of the other.
-    fn check_join(&mut self, task: u16, member: &Member) -> Result<(), String> {
+    fn check_join(&mut self, member: &Member) -> Result<(), String> {
         let who = member.act;
-        let opener = self.case.lanes[usize::from(who.lane)].source;
-        let above = &self.graph.sources_above[usize::from(task)];
-        // Others may be bound in memory already: no business of this task (C3).
-        let mine = |(source, _): &&(u16, Event)| *source == opener || above.contains(source);
-        let events: Vec<_> = member.events.iter().filter(mine).collect();
+        let events = &member.events;
         let ranks: BTreeSet<(usize, u128)> = events
             .iter()
             .filter_map(|(source, e)| self.case.rank(*source, e))
             .collect();
         let sources: BTreeSet<u16> = events.iter().map(|(source, _)| *source).collect();
-        if ranks.len() != 1 || sources.len() != events.len() {
+        if ranks.len() > 1 || sources.len() != events.len() {
             return Err(format!("{who} joins the wrong events: {events:?} (W6)"));
         }
         let bound = self.bound.entry(who).or_default();
+        bound.extend(member.fired.iter().copied());
         if sources.len() > 1 {
             self.coverage.hit(Mark::Join);
         }
-        bound.extend(sources);
         Ok(())
     }
 
@@ -367,7 +360,7 @@ impl World<'_> {
             self.coverage.hit(Mark::StateRead);
         }
         let view = own_view(&self.script, task, view.clone());
-        let events = self.graph.visible(task, &m.events);
+        let events: Vec<Event> = m.events.iter().map(|(_, event)| event.clone()).collect();
         input_hash(&self.case.spec, task, &events, &view, |up| {
             m.results.get(&up).cloned().unwrap_or_default()
         })
@@ -466,7 +459,7 @@ impl World<'_> {
         let task = self.workers[at].task;
         let lane = &self.case.lanes[usize::from(m.act.lane)].events;
         for event in lane.iter().take_while(|e| e.position < m.act.position) {
-            if order == Order::Key && event.key != m.events[0].1.key {
+            if order == Order::Key && event.key != m.scope.1 {
                 continue;
             }
             let earlier = Act {
@@ -544,7 +537,7 @@ impl World<'_> {
         for m in &running.members {
             let lane = &self.case.lanes[usize::from(m.act.lane)].events;
             for event in lane.iter().take_while(|e| e.position < m.act.position) {
-                let same = order != Order::Key || event.key == m.events[0].1.key;
+                let same = order != Order::Key || event.key == m.scope.1;
                 let earlier = Act {
                     lane: m.act.lane,
                     position: event.position,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use evermill_core::command::Event;
-use evermill_core::dag::{DagSpec, Node, TaskKind, TaskSpec};
+use evermill_core::dag::{DagSpec, Mapped, Node, TaskKind, TaskSpec};
 use evermill_core::rule::TriggerRule;
 
 /// Order, ancestry and components of a DAG.
@@ -22,8 +22,8 @@ pub struct Graph {
     pub leaf: Vec<bool>,
     /// Its sources wait for each other (W6): a task that is not `one_success` is below several.
     pub joins: bool,
-    /// No rule above or here runs early: every source above has fired or never will.
-    certain: Vec<bool>,
+    /// Sources that must have fired before an attempt of each task can start.
+    sees: Vec<BTreeSet<u16>>,
     /// Sources in the weakly connected component of each task.
     component: Vec<BTreeSet<u16>>,
 }
@@ -56,7 +56,7 @@ impl Graph {
             }
             sources_above[usize::from(task)] = above;
         }
-        let guards = (0..count as u16).map(|t| guards(spec, &below, t)).collect();
+        let guards: Vec<Vec<u16>> = (0..count as u16).map(|t| guards(spec, &below, t)).collect();
         let untils: Vec<u16> = spec
             .sources
             .iter()
@@ -75,13 +75,7 @@ impl Graph {
             above.len() > 1 && task.rule != TriggerRule::OneSuccess
         };
         let joins = spec.tasks.iter().zip(&sources_above).any(waits);
-        let mut certain = vec![false; count];
-        for &task in &order {
-            let above = ups[usize::from(task)]
-                .iter()
-                .all(|up| certain[usize::from(*up)]);
-            certain[usize::from(task)] = above && !runs_early(spec.tasks[usize::from(task)].rule);
-        }
+        let sees = sights(spec, &order, &guards);
         let component = components(spec);
         Self {
             order,
@@ -90,17 +84,17 @@ impl Graph {
             sources_above,
             leaf,
             joins,
-            certain,
+            sees,
             component,
         }
     }
 
-    /// What an attempt of this task may look at: of a join, the events of sources above it.
+    /// What an attempt of this task may look at: of a join, the events of sources that must have
+    /// fired before it could start (C3).
     #[must_use]
     pub fn visible(&self, task: u16, events: &[(u16, Event)]) -> Vec<Event> {
-        let above = &self.sources_above[usize::from(task)];
-        let certain = self.certain[usize::from(task)];
-        let seen = |(source, _): &&(u16, Event)| !self.joins || certain && above.contains(source);
+        let sees = &self.sees[usize::from(task)];
+        let seen = |(source, _): &&(u16, Event)| !self.joins || sees.contains(source);
         events
             .iter()
             .filter(seen)
@@ -136,6 +130,54 @@ pub fn may_be_judged_early(task: &TaskSpec) -> bool {
     use TriggerRule as R;
     task.rule == R::Always
         || task.upstream.len() > 1 && !matches!(task.rule, R::AllDone | R::AllDoneSetupSuccess)
+}
+
+/// Which sources have certainly fired when each task runs, whoever was faster.
+///
+/// Two facts per task, in order: what has fired if it *succeeded or failed* (it ran), and what has
+/// fired once it is *final* at all: a skip or an upstream failure may come sooner.
+fn sights(spec: &DagSpec, order: &[u16], guards: &[Vec<u16>]) -> Vec<BTreeSet<u16>> {
+    use TriggerRule as R;
+    let nothing = BTreeSet::new();
+    let mut ran = vec![nothing.clone(); spec.tasks.len()];
+    let mut ended = ran.clone();
+    for &at in order {
+        let at = usize::from(at);
+        let task = &spec.tasks[at];
+        let of = |node: &Node, known: &[BTreeSet<u16>]| match *node {
+            Node::Source(source) => BTreeSet::from([source]),
+            Node::Task(up) => known[usize::from(up)].clone(),
+        };
+        let every = |known: &[BTreeSet<u16>]| -> BTreeSet<u16> {
+            task.upstream.iter().flat_map(|up| of(up, known)).collect()
+        };
+        let shared = || {
+            let sets = task.upstream.iter().map(|up| of(up, &ended));
+            sets.reduce(|a, b| &a & &b).unwrap_or_default()
+        };
+        let list = match task.mapped {
+            Some(Mapped::Over(list)) => Some(list),
+            _ => None,
+        };
+        let waited = guards[at].iter().copied().chain(list);
+        let waited: BTreeSet<u16> = waited
+            .flat_map(|guard| ended[usize::from(guard)].clone())
+            .collect();
+        let runs = match task.rule {
+            R::Always => nothing.clone(),
+            R::AllSuccess => every(&ran),
+            rule if runs_early(rule) => shared(),
+            _ => every(&ended),
+        };
+        let ends = match task.rule {
+            R::Always => nothing.clone(),
+            _ if may_be_judged_early(task) || !guards[at].is_empty() => shared(),
+            _ => every(&ended),
+        };
+        ran[at] = &runs | &waited;
+        ended[at] = &ends | &waited;
+    }
+    ran
 }
 
 fn task_ups(spec: &DagSpec, task: usize) -> Vec<u16> {

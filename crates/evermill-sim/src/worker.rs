@@ -1,6 +1,6 @@
 //! A simulated worker: one dispatch, run member by member in the order it asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use evermill_core::command::{
@@ -21,7 +21,9 @@ pub struct Member {
     pub tries: u32,
     /// Redrives before.
     pub round: u32,
-    /// Its events with their sources, the opening one first.
+    /// Sources that have fired for its activation.
+    pub fired: BTreeSet<u16>,
+    /// The events it sees with their sources, the opening one first.
     pub events: Vec<(u16, Event)>,
     /// Results of direct upstream tasks.
     pub results: BTreeMap<u16, Vec<(i32, Bytes)>>,
