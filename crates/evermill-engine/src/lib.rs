@@ -44,6 +44,7 @@ mod shard;
 mod slots;
 mod sources;
 mod timers;
+mod unused;
 pub mod view;
 mod workers;
 

@@ -30,6 +30,8 @@ pub(crate) struct Outline {
     pub(crate) entry: String,
     pub(crate) tasks: Vec<TaskOutline>,
     pub(crate) sources: Vec<SourceOutline>,
+    /// Its bundle, by content.
+    pub(crate) files: Vec<String>,
     /// How event keys reach the core.
     pub(crate) keys: Keys,
     by_id: BTreeMap<Arc<str>, u16>,
@@ -368,6 +370,11 @@ fn outline(manifest: &Manifest, declared: &DagManifest, spec: &DagSpec) -> Outli
         entry: manifest.entry.clone(),
         keys: if keyed { Keys::Hashed } else { Keys::Unused },
         sources: declared.sources.iter().map(source_outline).collect(),
+        files: manifest
+            .files
+            .iter()
+            .map(|file| file.sha256.clone())
+            .collect(),
         by_id: by_id.collect(),
         tasks,
     }

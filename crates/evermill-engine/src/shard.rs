@@ -196,6 +196,7 @@ impl Shard {
             world,
         };
         shard.adopt(booted.effects);
+        shard.forget_unused_versions();
         shard
     }
 

@@ -265,6 +265,29 @@ fn the_bundle_is_unpacked_again_when_its_folder_is_gone() {
 }
 
 #[test]
+fn a_version_that_nothing_needs_any_more_is_forgotten_at_the_next_start() {
+    let (ledger, workers) = recording(1);
+    let world = World::sqlite(Broker::with_lanes(&["a"]), workers);
+    let bundles = || {
+        let folders = std::fs::read_dir(world.dir().join("bundles")).unwrap();
+        let names = folders.map(|folder| folder.unwrap().file_name().into_string().unwrap());
+        names.collect::<std::collections::BTreeSet<String>>()
+    };
+    let mut versions = Vec::new();
+    for (done, task) in [(1, "old"), (2, "new"), (3, "new"), (4, "new")] {
+        world.broker.publish("a", values(done - 1..done));
+        let handle = world.open();
+        let edited = request(&after_source(task, ""), true);
+        versions.push(started(&handle, &edited).version);
+        until(&handle, "the event", |run| run.done == done);
+        handle.drain(GRACE).unwrap();
+    }
+    assert_ne!(versions[0], versions[1]);
+    assert_eq!(bundles(), [versions[1].clone()].into());
+    assert_eq!(ledger.len(), 4);
+}
+
+#[test]
 fn a_task_that_asks_hears_what_is_committed() {
     let ledger = Ledger::default();
     let notes = ledger.clone();
