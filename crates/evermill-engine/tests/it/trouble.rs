@@ -91,7 +91,7 @@ fn what_is_done_is_committed_while_another_task_runs_on() {
         if call.value == "0" {
             begun.send(()).unwrap();
             // Disconnected at the end of the test.
-            drop(released.recv());
+            released.recv().unwrap_err();
         }
         Outcome::Success(None)
     });
