@@ -93,13 +93,14 @@ impl Machine {
         let lane = run.lanes.get_mut(&id.lane).expect("looked up above");
         lane.caught_up = false;
         for event in events {
-            if event.position < lane.read || lane.cursor.closed {
+            if event.position < lane.read || !lane.open {
                 continue;
             }
             if let Some((_, until)) = lane.cursor.replay
                 && event.position >= until
             {
-                lane.cursor.closed = true;
+                // Read to its end; it is closed once all of it is settled or materialised.
+                lane.read = until;
                 lane.open = false;
                 out.effects.push(Effect::LaneClose(id));
                 break;

@@ -341,6 +341,7 @@ impl Lane {
         let changed = std::mem::take(&mut self.changed) || moved;
         self.cursor.low = low;
         self.cursor.ranges = ranges;
+        self.cursor.closed |= self.cursor.replay.is_some_and(|(_, until)| until <= low);
         while self.cursor.switches.len() > 1 && self.cursor.switches[1].0 <= low {
             self.cursor.switches.remove(0);
         }

@@ -429,6 +429,7 @@ impl Machine {
             if self.runs[&ix].dag().spec.version != dag.spec.version {
                 self.swap(ix, dag);
             }
+            self.reopen_replays(ix, out);
             return self.set_state(ix, RunState::Running, out);
         }
         let row = RunRow {

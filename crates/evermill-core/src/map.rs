@@ -196,6 +196,16 @@ impl Wave {
         }
     }
 
+    /// Every ready instance has to ask for its turn again.
+    pub(crate) fn hold_back(&mut self, node: u16) {
+        for member in 0..self.members.len() as u32 {
+            let space = self.maps.get_mut(&node);
+            if space.is_some_and(|space| space.hold_back(member)) {
+                self.put(node, Row::Waits, member);
+            }
+        }
+    }
+
     /// `None`: what it is mapped over reported no list.
     fn map_length(&self, node: u16, member: u32) -> Option<u32> {
         match self.task(node)?.mapped? {

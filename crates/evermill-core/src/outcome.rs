@@ -588,15 +588,10 @@ impl Wave {
     fn give_back(&mut self, slot: Slot, ordered: bool) {
         if let Some(space) = self.maps.get_mut(&slot.node) {
             bits::clear(&mut space.run, slot.at);
-            bits::set(&mut space.ready, slot.at);
         } else {
             self.take(slot.node, Row::Run, slot.at);
-            self.put(
-                slot.node,
-                if ordered { Row::Waits } else { Row::Ready },
-                slot.at,
-            );
         }
+        self.make_runnable(slot.node, slot.at, ordered);
     }
 
     fn is_until(&self, node: u16) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::activation::{self, Entry, Held, ParkReason, Snapshot, Standing};
 use crate::bits;
 use crate::command::{ActivationKey, Decision, LaneId, RunIx};
-use crate::dag::{Dag, OnInterrupt, PlanNode, TaskKind};
+use crate::dag::{Dag, OnInterrupt, Order, PlanNode, TaskKind};
 use crate::form::place;
 use crate::limits;
 use crate::machine::{Machine, Timer, put};
@@ -53,6 +53,7 @@ impl Machine {
                 }
             }
         }
+        let ordered = self.wave(ix).dag.spec.order != Order::None;
         for (node, entries) in mapped {
             // The list to expand over is known once everything above is restored.
             let everyone = self.wave(ix).everyone();
@@ -73,6 +74,9 @@ impl Machine {
                 {
                     self.restore_entry(ix, node, member, first + entry.instance, entry.standing);
                 }
+            }
+            if ordered {
+                self.wave_mut(ix).hold_back(node);
             }
             self.enqueue(ix, node);
         }

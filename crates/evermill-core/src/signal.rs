@@ -85,6 +85,8 @@ impl Machine {
             let mask = bits::single(wave.words, member);
             wave.end(node, Row::Success, &mask);
             let dirty = wave.dirty_below(node);
+            // Who got it commits with the signal: nobody else will.
+            self.record(ix, node, &mask, out);
             self.sweep(ix, &mask, dirty);
         }
     }
@@ -139,6 +141,7 @@ impl Machine {
         let mask = bits::single(wave.words, member);
         wave.end(node, Row::Success, &mask);
         let dirty = wave.dirty_below(node);
+        self.record(ix, node, &mask, out);
         self.progress(ix, &mask, dirty, out);
     }
 

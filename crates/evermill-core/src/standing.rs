@@ -128,10 +128,23 @@ impl Wave {
     pub(crate) fn unhold(&mut self, node: u16, at: u32, ordered: bool) {
         if let Some(space) = self.maps.get_mut(&node) {
             bits::clear(&mut space.hold, at);
-            bits::set(&mut space.ready, at);
         } else {
             self.take(node, Row::Hold, at);
-            self.put(node, if ordered { Row::Waits } else { Row::Ready }, at);
+        }
+        self.make_runnable(node, at, ordered);
+    }
+
+    /// Ready, or waiting for its turn.
+    pub(crate) fn make_runnable(&mut self, node: u16, at: u32, ordered: bool) {
+        let Some(space) = self.maps.get_mut(&node) else {
+            return self.put(node, if ordered { Row::Waits } else { Row::Ready }, at);
+        };
+        if ordered {
+            bits::set(&mut space.waits, at);
+            let (member, _) = space.locate(at);
+            self.put(node, Row::Waits, member);
+        } else {
+            bits::set(&mut space.ready, at);
         }
     }
 

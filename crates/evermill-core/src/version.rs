@@ -73,6 +73,26 @@ impl Machine {
             .filter(|version| !version.is_empty())
     }
 
+    /// Replays that have not come to their end go on where they stood.
+    pub(crate) fn reopen_replays(&mut self, ix: RunIx, out: &mut Decision) {
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
+        for lane in run.lanes.values_mut() {
+            if lane.cursor.replay.is_none() || lane.cursor.closed || lane.open {
+                continue;
+            }
+            lane.open = true;
+            lane.credit = true;
+            out.effects.push(Effect::LaneOpen {
+                lane: lane.id,
+                source: lane.cursor.source,
+                name: lane.cursor.name.clone(),
+                position: lane.read,
+            });
+        }
+    }
+
     /// Reads a stretch of a lane again as a lane of its own.
     pub(crate) fn replay(&mut self, id: LaneId, from: u64, to: u64, out: &mut Decision) {
         let Some(run) = self.runs.get_mut(&id.run) else {

@@ -38,6 +38,9 @@ pub struct LaneCase {
     pub first: u64,
     /// In read order.
     pub events: Vec<Event>,
+    /// It is a stretch of the live lane of this name, read again (W18); the first position that it
+    /// no longer reads.
+    pub replay_until: Option<u64>,
 }
 
 /// How rough the world is.
@@ -80,6 +83,14 @@ impl Case {
             .sources
             .iter()
             .any(|source| source.batch.is_some())
+    }
+
+    /// The live lane that a replay reads again.
+    #[must_use]
+    pub fn replayed(&self, replay: usize) -> Option<usize> {
+        let name = &self.lanes[replay].name;
+        let live = |lane: &LaneCase| lane.replay_until.is_none() && lane.name == *name;
+        self.lanes.iter().position(live)
     }
 
     /// Whether the machine emits its events itself (W15).
@@ -215,8 +226,9 @@ impl Case {
                 .iter()
                 .map(|e| format!("{}(k{})", e.position, e.key))
                 .collect();
+            let replay = lane.replay_until.map_or("", |_| " (replay)");
             text.push_str(&format!(
-                "lane {} of source {} from {}: {}\n",
+                "lane {}{replay} of source {} from {}: {}\n",
                 lane.name,
                 lane.source,
                 lane.first,

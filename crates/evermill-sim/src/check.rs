@@ -32,6 +32,13 @@ impl World<'_> {
                 .bound()
                 .map(|(source, event)| (source, event.clone()));
             let events: Vec<_> = own.chain(bound).collect();
+            let again = self.case.lanes[usize::from(act.lane)]
+                .replay_until
+                .is_some();
+            if (member.generation() > 0) != again {
+                let generation = member.generation();
+                return Err(format!("{act} has generation {generation} (W18)"));
+            }
             let key = member.state_scope().scope.key;
             members.push(Member {
                 act,

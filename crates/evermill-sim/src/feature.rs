@@ -118,7 +118,7 @@ impl Features {
     /// All, except those that the core does not have yet.
     #[must_use]
     pub fn all() -> Self {
-        let missing = [Feature::SharedState, Feature::Replay];
+        let missing = [Feature::SharedState];
         let built = Feature::ALL.iter().filter(|f| !missing.contains(f));
         built.fold(Self::NONE, |set, &f| set.with(f))
     }

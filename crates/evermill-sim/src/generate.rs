@@ -12,7 +12,7 @@ use evermill_core::rule::TriggerRule;
 
 use crate::case::{Case, LaneCase, Rough};
 use crate::feature::{Feature, Features};
-use crate::graph::{Graph, runs_early};
+use crate::graph::{Graph, runs_early, skips_early};
 use crate::oracle::{Activation, Oracle, Settled};
 use crate::prng::{Prng, hash};
 use crate::script::{Act, Answer, Script};
@@ -57,6 +57,9 @@ pub fn generate(seed: u64, allowed: Features) -> Case {
     if features.has(Feature::Join) {
         pair_up(&mut rng, &mut spec, &mut lanes);
     }
+    if features.has(Feature::Replay) {
+        read_again(&mut rng, &mut lanes);
+    }
     let mut script = script(&mut rng, features, hash(&[seed, 1]));
     script.private_names = spec.order == Order::Serial && !features.has(Feature::SharedState);
     let mut world = rough(&mut rng, features, hash(&[seed, 2]));
@@ -81,6 +84,24 @@ pub fn generate(seed: u64, allowed: Features) -> Case {
         run_loop(&mut case);
     }
     case
+}
+
+/// A stretch of a lane that is to be read again.
+fn read_again(rng: &mut Prng, lanes: &mut Vec<LaneCase>) {
+    let original = rng.pick(lanes).clone();
+    let count = original.events.len() as u64;
+    if count == 0 {
+        return;
+    }
+    let (first, length) = (rng.below(count), rng.between(1, 12));
+    let events: Vec<_> = original.events[first as usize..].to_vec();
+    let events = events[..events.len().min(length as usize)].to_vec();
+    lanes.push(LaneCase {
+        first: events[0].position,
+        replay_until: Some(events[events.len() - 1].position + 1),
+        events,
+        ..original
+    });
 }
 
 /// Laps after which a loop ends at the latest.
@@ -189,6 +210,10 @@ const fn settle_conflicts(mut features: Features) -> Features {
             .without(Feature::Deadline);
         features = features.without(Feature::Interrupt);
     }
+    if features.has(Feature::State) || features.has(Feature::Join) || features.has(Feature::Loop) {
+        // Which state a replay sees, and with whom it joins, depends on when it is asked for.
+        features = features.without(Feature::Replay);
+    }
     if features.has(Feature::Join) {
         features = features.without(Feature::Batch).without(Feature::Order);
         // A limit that counts activations which wait for a partner would keep the partner out.
@@ -291,8 +316,9 @@ fn tune_tasks(rng: &mut Prng, features: Features, spec: &mut DagSpec) {
         task.kind = kind;
         if features.has(Feature::Rules) && rng.chance(60) {
             task.rule = *rng.pick(&TriggerRule::ALL);
-            if orderly_redrive && runs_early(task.rule) {
-                // What ran early may have passed what a redrive of an earlier member changes.
+            if orderly_redrive && (runs_early(task.rule) || skips_early(task.rule)) {
+                // What ran early, or below what was skipped early, may have passed what a redrive
+                // of an earlier member changes.
                 task.rule = TriggerRule::AllDone;
             }
         }
@@ -450,6 +476,7 @@ fn lanes(rng: &mut Prng, features: Features, spec: &DagSpec) -> Vec<LaneCase> {
                 name: format!("{source}-{lane}"),
                 first,
                 events,
+                replay_until: None,
             });
         }
     }

@@ -124,6 +124,16 @@ pub const fn runs_early(rule: TriggerRule) -> bool {
     matches!(rule, R::OneSuccess | R::OneFailed | R::OneDone | R::Always)
 }
 
+/// Rules that may say *skip* before every upstream is final.
+#[must_use]
+pub const fn skips_early(rule: TriggerRule) -> bool {
+    use TriggerRule as R;
+    matches!(
+        rule,
+        R::AllSkipped | R::AllFailed | R::NoneSkipped | R::AllDoneMinOneSuccess
+    )
+}
+
 /// Whether this task may get any verdict, a skip included, before its last upstream has ended: what
 /// hangs below it may then run while a sibling is still out.
 pub fn may_be_judged_early(task: &TaskSpec) -> bool {

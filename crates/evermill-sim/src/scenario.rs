@@ -126,6 +126,7 @@ impl Reading {
             "order" => self.order = order(rest.first().copied().unwrap_or_default())?,
             "source" => self.source(rest)?,
             "lane" => self.lane(rest)?,
+            "replay" => self.replay(rest)?,
             "task" => self.task(rest)?,
             "answer" => self.answers.push(owned()[1..].to_vec()),
             "resolve" => self.resolve(rest)?,
@@ -201,7 +202,28 @@ impl Reading {
             name: (*name).into(),
             first: number(first)?,
             events,
+            replay_until: None,
         });
+        Ok(())
+    }
+
+    /// `replay LANE from FIRST to UNTIL`
+    fn replay(&mut self, words: Words<'_>) -> Result<(), String> {
+        let [lane, "from", first, "to", until] = words else {
+            return Err("expected: replay LANE from POSITION to POSITION".into());
+        };
+        let (first, until) = (number(first)?, number::<u64>(until)?);
+        let live = self
+            .lanes
+            .get(number::<usize>(lane)?)
+            .ok_or("no such lane")?;
+        let mut replay = live.clone();
+        replay
+            .events
+            .retain(|e| (first..until).contains(&e.position));
+        replay.first = first;
+        replay.replay_until = Some(until);
+        self.lanes.push(replay);
         Ok(())
     }
 

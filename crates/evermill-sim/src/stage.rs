@@ -261,6 +261,7 @@ impl World<'_> {
             "late" => self.late(),
             "signal" => self.signal(),
             "swap" => self.swap(),
+            "replay" => self.replay(count(1)?),
             "wait" => {
                 self.now += count(1)? as u64;
                 self.apply(Command::Timer)

@@ -139,6 +139,7 @@ impl World<'_> {
         }
         for reader in &mut self.readers {
             reader.open = false;
+            reader.told = false;
         }
         let (machine, decision) = Machine::resume(
             self.fence,
@@ -153,6 +154,14 @@ impl World<'_> {
             self.coverage.hit(Mark::Probation);
         }
         self.machine = machine;
+        // A replay that was asked for and not committed is asked for again.
+        for at in 0..self.readers.len() {
+            let again = self.case.lanes[at].replay_until.is_some();
+            let lane = self.readers[at].lane;
+            if again && lane.is_some_and(|lane| !self.is_replay(lane)) {
+                self.readers[at].lane = None;
+            }
+        }
         self.open = Batch {
             decision,
             facts: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evermill_core::ParkReason;
-use evermill_core::command::{RunState, ScopeState};
+use evermill_core::command::{LaneId, RunState, ScopeState};
 use evermill_core::dag::Order;
 use evermill_core::row::{Key, Table};
 
@@ -56,6 +56,11 @@ impl World<'_> {
                 .events
                 .last()
                 .map_or(0, |e| e.position + 1);
+            if self.case.lanes[at].replay_until.is_some() {
+                // Once it is closed nobody hears of it any more.
+                self.check_replay(reader.lane, last)?;
+                continue;
+            }
             if reader.low < last && !self.is_over() {
                 let name = &self.case.lanes[at].name;
                 return Err(format!(
@@ -65,6 +70,15 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    fn check_replay(&self, lane: Option<LaneId>, last: u64) -> Result<(), String> {
+        let mut lanes = self.machine.lanes(RUN);
+        let view = lanes.find(|view| Some(view.lane) == lane);
+        match view.filter(|view| view.low < last && !self.is_over()) {
+            None => Ok(()),
+            Some(view) => Err(format!("the replay of {} stays at {}", view.name, view.low)),
+        }
     }
 
     fn run_failed(&self) -> bool {

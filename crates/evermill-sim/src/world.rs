@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_core::Machine;
 use evermill_core::command::{
-    Command, Counters, Decision, DispatchId, Effect, Fence, LaneId, Ms, RunIx, RunState,
+    Command, Counters, Decision, DispatchId, Effect, Event, Fence, LaneId, Ms, RunIx, RunState,
 };
 use evermill_core::dag::{Dag, OnInterrupt};
 use evermill_core::row::{Table, Write};
 
-use crate::case::Case;
+use crate::case::{Case, LaneCase};
 use crate::feature::{Coverage, Feature, Mark};
 use crate::generate::DAWN_MS;
 use crate::graph::Graph;
@@ -70,6 +70,7 @@ enum Step {
     Pause,
     Signal,
     Swap,
+    Replay(usize),
 }
 
 /// A case being played.
@@ -258,7 +259,12 @@ impl<'a> World<'a> {
             // A start says "go on"; the operator who paused says it again.
             self.paused = false;
         }
-        for lane in &self.case.lanes {
+        let live = self
+            .case
+            .lanes
+            .iter()
+            .filter(|lane| lane.replay_until.is_none());
+        for lane in live {
             self.apply(Command::OpenLane {
                 run: RUN,
                 source: lane.source,
@@ -342,6 +348,10 @@ impl<'a> World<'a> {
             if rare.contains(&Step::Resolve) && self.resolve(true)? {
                 return Ok(true);
             }
+            if let Some(at) = self.next_replay() {
+                self.replay(at)?;
+                return Ok(true);
+            }
             if self.paused {
                 self.toggle_pause()?;
                 return Ok(true);
@@ -374,6 +384,7 @@ impl<'a> World<'a> {
             Step::Pause => self.toggle_pause()?,
             Step::Signal => self.signal()?,
             Step::Swap => self.swap()?,
+            Step::Replay(at) => self.replay(at)?,
         }
         Ok(true)
     }
@@ -430,6 +441,9 @@ impl<'a> World<'a> {
         if on(Feature::Swap, busy && self.swaps < self.case.world.swaps) {
             rare.push(Step::Swap);
         }
+        if let Some(at) = self.next_replay().filter(|_| busy) {
+            rare.push(Step::Replay(at));
+        }
         if on(Feature::Pause, busy) {
             rare.push(Step::Pause);
         }
@@ -462,7 +476,18 @@ impl<'a> World<'a> {
         };
         if reader.next == events.len() {
             reader.told = true;
-            return self.apply(Command::CaughtUp { lane });
+            return self.apply(match self.case.lanes[at].replay_until {
+                None => Command::CaughtUp { lane },
+                Some(position) => Command::Ingest {
+                    lane,
+                    events: vec![Event {
+                        position,
+                        key: 0,
+                        arrived_ms: self.now,
+                        body: Bytes::new(),
+                    }],
+                },
+            });
         }
         let chunk = self.rng.between(1, self.case.world.chunk);
         self.ingest_some(at, chunk as usize)
@@ -568,18 +593,62 @@ impl<'a> World<'a> {
                 self.missed += u64::from(count);
                 self.coverage.hit(Mark::Deadline);
             }
-            Effect::LaneClose(_) | Effect::RunState { .. } => {}
+            Effect::LaneClose(lane) => {
+                for reader in self.readers.iter_mut().filter(|r| r.lane == Some(lane)) {
+                    reader.open = false;
+                }
+            }
+            Effect::RunState { .. } => {}
         }
         Ok(())
     }
 
     /// A lane got its number; it is read once that is committed.
     fn name_lane(&mut self, lane: LaneId, source: u16, name: &str) {
-        let mut lanes = self.case.lanes.iter().zip(&mut self.readers);
-        let found = lanes.find(|(of, _)| of.source == source && of.name == name);
-        if let Some((_, reader)) = found {
-            reader.lane = Some(lane);
+        if let Some(at) = self.lane_index(lane, source, name) {
+            self.readers[at].lane = Some(lane);
         }
+    }
+
+    fn lane_index(&self, lane: LaneId, source: u16, name: &str) -> Option<usize> {
+        let again = self.is_replay(lane);
+        let fits = |of: &LaneCase| {
+            of.source == source && of.name == name && of.replay_until.is_some() == again
+        };
+        self.case.lanes.iter().position(fits)
+    }
+
+    /// W18: replays have a generation of their own.
+    pub(crate) fn is_replay(&self, lane: LaneId) -> bool {
+        let mut lanes = self.machine.lanes(RUN);
+        lanes.any(|view| view.lane == lane && view.generation > 0)
+    }
+
+    /// A replay nobody has asked for yet.
+    fn next_replay(&self) -> Option<usize> {
+        let open = |at: &usize| {
+            let live = self.case.replayed(*at).map(|live| &self.readers[live]);
+            self.case.lanes[*at].replay_until.is_some()
+                && self.readers[*at].lane.is_none()
+                && live.is_some_and(|live| live.lane.is_some())
+        };
+        (0..self.readers.len())
+            .find(open)
+            .filter(|_| !self.is_over())
+    }
+
+    /// W18: a stretch of a lane is read again, as a lane of its own.
+    pub(crate) fn replay(&mut self, at: usize) -> Result<(), String> {
+        let live = self.case.replayed(at).ok_or("nothing to replay")?;
+        let lane = self.readers[live].lane.ok_or("the lane is not open")?;
+        let replay = &self.case.lanes[at];
+        let to = replay.replay_until.ok_or("it is no replay")?;
+        self.coverage.hit(Mark::Replay);
+        self.apply(Command::Replay {
+            lane,
+            from: replay.first,
+            to,
+        })
     }
 
     fn acknowledge(&mut self, lane: LaneId, position: u64) -> Result<(), String> {
@@ -602,12 +671,7 @@ impl<'a> World<'a> {
         name: &str,
         position: u64,
     ) -> Result<(), String> {
-        let found = self
-            .case
-            .lanes
-            .iter()
-            .position(|l| l.source == source && l.name == name);
-        let Some(at) = found else {
+        let Some(at) = self.lane_index(lane, source, name) else {
             return Err(format!("unknown lane '{name}' was opened"));
         };
         let events = &self.case.lanes[at].events;
