@@ -185,6 +185,10 @@ impl Machine {
         };
         self.park(snapshot, ParkReason::SuspectCrash, None, out);
         self.dirty_lanes.insert(id);
+        let run = self.runs.get_mut(&id.run).expect("suspects have runs");
+        if run.lanes[&id.lane].pending.is_empty() {
+            run.register_deferred(id, u64::MAX, &mut self.releases);
+        }
     }
 
     fn form_wave(&mut self, id: LaneId, count: usize, out: &mut Decision) {

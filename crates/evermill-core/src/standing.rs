@@ -228,8 +228,11 @@ impl Wave {
         }
         let rows = [Row::Success, Row::Failed, Row::Skipped, Row::Hold];
         let state = rows.into_iter().find(|&row| self.is(node, row, member));
+        // Of a mapped task without instances only its failure is worth a word: a redrive clears
+        // what hangs below it, and people want to know.
         let mapped = self.task(node).is_some_and(|t| t.mapped.is_some());
-        if mapped || (state == Some(Row::Skipped) && !self.is_own_skip(node, member)) {
+        let derived = state == Some(Row::Skipped) && !self.is_own_skip(node, member);
+        if derived || (mapped && state != Some(Row::Failed)) {
             return;
         }
         let result = self.result(node, member).cloned();

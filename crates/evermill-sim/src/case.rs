@@ -125,6 +125,9 @@ impl Case {
         }
         let mut all = Vec::new();
         for (at, lane) in self.lanes.iter().enumerate() {
+            if lane.replay_until.is_some() && self.replayed(at).is_none() {
+                continue;
+            }
             let mut next = 0;
             while let Some(first) = lane.events.get(next) {
                 let act = Act {

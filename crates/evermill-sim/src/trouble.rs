@@ -165,6 +165,7 @@ impl World<'_> {
         self.open = Batch {
             decision,
             facts: Vec::new(),
+            fired: Vec::new(),
             dirty: true,
         };
         // A run that has ended is not started again under its number.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_core::Machine;
 use evermill_core::command::{
-    Command, Counters, Decision, DispatchId, Effect, Event, Fence, LaneId, Ms, RunIx, RunState,
+    ActivationKey, Command, Counters, Decision, DispatchId, Effect, Event, Fence, LaneId, Ms,
+    RunIx, RunState,
 };
 use evermill_core::dag::{Dag, OnInterrupt};
 use evermill_core::row::{Table, Write};
@@ -36,6 +37,8 @@ const STEPS_MAX: u64 = 200_000;
 pub(crate) struct Batch {
     pub(crate) decision: Decision,
     pub(crate) facts: Vec<Fact>,
+    /// Sources that had fired for attempts put on record as started (C4).
+    pub(crate) fired: Vec<(Act, BTreeSet<u16>)>,
     pub(crate) dirty: bool,
 }
 
@@ -326,6 +329,8 @@ impl<'a> World<'a> {
         if spec.on_interrupt == OnInterrupt::Fail {
             for member in &running.members {
                 self.fact(Fact::Started(member.act, running.task, member.index))?;
+                let fired = (member.act, member.fired.clone());
+                self.open.fired.push(fired);
             }
         }
         Ok(())
@@ -555,8 +560,40 @@ impl<'a> World<'a> {
         for fact in &batch.facts {
             self.durable.note(self.graph, fact)?;
         }
+        for (act, fired) in &batch.fired {
+            self.bound.entry(*act).or_default().extend(fired);
+        }
+        for write in &batch.decision.writes {
+            self.note_batch(write)?;
+        }
         self.say(|w| format!("commit {}: {:?}", w.store.commits, batch.facts));
         Ok(batch.decision.effects)
+    }
+
+    /// W8: what a list holds is settled by its row, whether any of its tasks runs or not.
+    fn note_batch(&mut self, write: &Write) -> Result<(), String> {
+        let Write::Put(row) = write else {
+            return Ok(());
+        };
+        let [_format, count] = row.body[..] else {
+            return Ok(());
+        };
+        let position = row.key.id.get(..8).and_then(|id| id.try_into().ok());
+        if row.table == Table::Batch
+            && let Some(position) = position.map(u64::from_be_bytes)
+        {
+            let lane = LaneId {
+                run: row.key.run,
+                lane: row.key.lane,
+            };
+            let act = self.act_of(ActivationKey {
+                lane,
+                position,
+                child: 0,
+            })?;
+            self.members.entry(act).or_insert(usize::from(count));
+        }
+        Ok(())
     }
 
     fn perform(&mut self, effect: Effect) -> Result<(), String> {
