@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from ._fault import DagError, declared_at, declaring_module
+from ._fault import DagError, blame, declared_at, declaring_module
 
 _ID = re.compile(r"[\w.-]{1,250}")
 
@@ -81,11 +81,15 @@ class Node:
         check_id("a node", id, (self.file, self.line))
         other = dag.nodes.get(id)
         if other is not None:
-            raise DagError(
-                "duplicate_id",
-                f"DAG {dag.id!r} has two nodes {id!r}: the other one is at line {other.line}",
-                "give one of them another id",
+            blame(
+                DagError(
+                    "duplicate_id",
+                    f"DAG {dag.id!r} has two nodes {id!r}: the other one is at line {other.line}",
+                    "give one of them another id",
+                    (self.file, self.line),
+                )
             )
+            id = dag.free_id(id)
         self.id = id
         self.dag = dag
         #: Nodes right before this one; a dict for its order.
@@ -94,11 +98,14 @@ class Node:
 
     def after(self, other: "Node") -> None:
         if other.dag is not self.dag:
-            raise DagError(
-                "unknown_upstream",
-                f"{self.id!r} of DAG {self.dag.id!r} cannot come after {other.id!r} of DAG {other.dag.id!r}",
-                "an edge joins two nodes of the same DAG",
+            blame(
+                DagError(
+                    "unknown_upstream",
+                    f"{self.id!r} of DAG {self.dag.id!r} cannot come after {other.id!r} of DAG {other.dag.id!r}",
+                    "an edge joins two nodes of the same DAG",
+                )
             )
+            return
         self.upstream[other] = None
 
     def ancestors(self) -> Dict["Node", None]:
@@ -146,7 +153,7 @@ class Source(Node):
         self.fields = fields
 
     def after(self, other: Node) -> None:
-        raise DagError("bad_edge", f"source {self.id!r} cannot come after {other.id!r}", "a source is a root")
+        blame(DagError("bad_edge", f"source {self.id!r} cannot come after {other.id!r}", "a source is a root"))
 
     def batch(self, *, max_events: int, linger: Any = 0) -> "Source":
         """Makes each activation a list of events: at most `max_events`, none waiting longer than `linger`."""
@@ -198,8 +205,14 @@ def nodes(value: Any) -> List[Node]:
         if not isinstance(node, Node):
             name = getattr(node, "__name__", None)
             cure = f"call it: {name}()" if name else "an edge joins tasks and sources"
-            raise DagError("bad_edge", f"{node!r} is no task or source of this DAG", cure)
-    return found
+            blame(DagError("bad_edge", f"{_shown(node)} is no task or source of this DAG", cure))
+    return [node for node in found if isinstance(node, Node)]
+
+
+def _shown(value: Any) -> str:
+    """A function by its name, so that a message says the same each time."""
+    name = getattr(value, "__name__", None)
+    return f"the function {name!r}" if name else repr(value)
 
 
 def nodes_within(value: Any) -> Iterable[Node]:

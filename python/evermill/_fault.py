@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from contextlib import contextmanager
 from types import FrameType
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple
 
 #: Frames below this directory are ours: the author's line is the nearest one outside.
 _SDK = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -23,8 +24,51 @@ class DagError(Exception):
         self.file, self.line = at or declared_at()
 
 
+#: What was found so far, while a loader wants to hear of everything at once.
+_found: Optional[List[DagError]] = None
+
+#: Where the declaration stands that is being read, when no frame says so.
+_reading: Optional[Tuple[str, int]] = None
+
+
+@contextmanager
+def collecting() -> Iterator[List[DagError]]:
+    """Within, faults that can be passed over are kept in the list and raised by nobody."""
+    global _found
+    _found = found = []
+    try:
+        yield found
+    finally:
+        _found = None
+
+
+def blame(fault: DagError) -> None:
+    """Raises the fault; or keeps it for the loader, and the caller goes on without what was wrong."""
+    if _found is None:
+        raise fault
+    _found.append(fault)
+
+
+def found_so_far() -> List[DagError]:
+    """What was kept until now."""
+    return list(_found or ())
+
+
+@contextmanager
+def reading(file: str, line: int) -> Iterator[None]:
+    """Faults found within belong to this line."""
+    global _reading
+    _reading = (file, line)
+    try:
+        yield
+    finally:
+        _reading = None
+
+
 def declared_at(file: Optional[str] = None) -> Tuple[str, int]:
     """File and line of the author's innermost frame; of the innermost one in `file` if there is any."""
+    if _reading is not None:
+        return _reading
     nearest = None
     frame: Optional[FrameType] = sys._getframe(1)
     while frame is not None:

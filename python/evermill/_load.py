@@ -8,19 +8,27 @@ file itself prints goes to standard error, also from below Python.
 from __future__ import annotations
 
 import argparse
+import builtins
 import json
 import os
 import sys
+import threading
 import traceback
-from typing import Any, Dict, List, Optional, Sequence
+from types import FrameType, ModuleType
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+import evermill
 
 from ._bundle import bundle
 from ._dag import Dag
-from ._fault import DagError
+from ._fault import DagError, collecting, found_so_far, nearest
 from ._file import build, dag_of, declared_in, import_file, is_stand_in, stand_ins
 from ._manifest import FORMAT, dag_manifest, faults, relative
 
 EXIT_FAULTS = 3
+
+#: Names the package will have; an author who knows them hears that, not that they are unknown.
+_COMING = ("after", "cron", "emit", "every", "files", "http", "loop", "signal", "sqs", "topic", "webhook")
 
 
 class Faults(Exception):
@@ -36,53 +44,91 @@ def manifest(path: str, folder: Optional[str] = None) -> Dict[str, Any]:
     path = os.path.abspath(path)
     folder = os.path.abspath(folder) if folder else os.path.dirname(path)
     entry = relative(path, folder)
-    found: List[Dict[str, Any]] = []
-    if not entry:
-        raise Faults([_fault(path, 0, "bad_value", f"the file is not below the DAG folder {folder}")])
-    try:
-        module = import_file(path, folder)
-    except BaseException as why:  # a DAG file may raise anything, SystemExit among it
-        raise Faults([_explained(why, path, folder)]) from None
-    dags = _built(declared_in(module), path, folder, found)
-    if found:
-        raise Faults(found)
-    if not dags:
-        raise Faults([_fault(path, 0, "no_dag", "the file declares no DAG", "decorate a function with @evermill.dag")])
+    with collecting() as found:
+        dags = _declared(path, folder, entry, found)
+        if found:
+            raise Faults(_said(found, path))
     made = [dag_manifest(dag, folder, entry) for dag in dags]
     return {"format": FORMAT, "entry": entry, "dags": made, "files": bundle(path, folder)}
 
 
-def _built(declared: Sequence[Any], path: str, folder: str, found: List[Dict[str, Any]]) -> List[Dag]:
+def _declared(path: str, folder: str, entry: str, found: List[DagError]) -> List[Dag]:
+    if not entry:
+        found.append(DagError("bad_value", f"the file is not below the DAG folder {folder}", at=(path, 0)))
+        return []
+    try:
+        module = import_file(path, folder)
+    except BaseException as why:  # a DAG file may raise anything, SystemExit among it
+        found.append(_explained(why, path, folder))
+        return []
+    dags = _built(declared_in(module), path, folder, found)
+    if not dags and not found:
+        cure = "decorate a function with @evermill.dag"
+        found.append(DagError("no_dag", "the file declares no DAG", cure, (path, 0)))
+    return dags
+
+
+def _built(declared: Sequence[Any], path: str, folder: str, found: List[DagError]) -> List[Dag]:
     dags: Dict[str, Dag] = {}
     for made in declared:
         dag = dag_of(made)
         other = dags.setdefault(dag.id, dag)
         if other is not dag:
             message = f"two DAGs have the id {dag.id!r}: the other one is at line {other.line}"
-            found.append(_fault(dag.file, dag.line, "duplicate_id", message, "give one of them another id"))
+            found.append(DagError("duplicate_id", message, "give one of them another id", (dag.file, dag.line)))
             continue
+        before = len(found)
         try:
-            found.extend(_of(fault, path) for fault in faults(build(made)))
+            built = build(made)
+            # What follows from a node that could not be declared would only distract from it.
+            found.extend(faults(built) if len(found) == before else [])
         except BaseException as why:
             found.append(_explained(why, path, folder))
     return list(dags.values())
 
 
-def _explained(why: BaseException, path: str, folder: str) -> Dict[str, Any]:
+def _explained(why: BaseException, path: str, folder: str) -> DagError:
     """An exception of the author's code as a fault, at the line of theirs that is nearest to it."""
     if isinstance(why, DagError):
-        return _of(why, path)
+        return why
     if isinstance(why, SyntaxError) and why.filename:
         text = (why.text or "").strip()
-        return _fault(why.filename, why.lineno or 0, "syntax_error", f"{why.msg}: {text}" if text else why.msg)
-    file, line = path, 0
-    for frame, at in traceback.walk_tb(why.__traceback__):
+        message = f"{why.msg}: {text}" if text else why.msg
+        return DagError("syntax_error", message, at=(why.filename, why.lineno or 0))
+    frames = traceback.walk_tb(why.__traceback__)
+    at = _authors(((frame, line) for frame, line in frames), folder) or (path, 0)
+    if isinstance(why, ImportError):
+        return DagError("import_error", why.msg, _import_cure(why), at)
+    if _is_of_the_package(why) and why.name in _COMING:  # type: ignore[attr-defined]
+        return DagError("not_built", f"evermill.{why.name} is not built yet", "evermill.kafka is", at)  # type: ignore[attr-defined]
+    return DagError("raised", f"{type(why).__name__}: {why}", _name_cure(why), at)
+
+
+def _authors(frames: Iterable[Tuple[FrameType, int]], folder: str) -> Optional[Tuple[str, int]]:
+    """File and line of the last frame whose code is in the DAG folder."""
+    found = None
+    for frame, line in frames:
         name = frame.f_code.co_filename
         if relative(name, folder) and os.path.isfile(name):
-            file, line = name, at
-    if isinstance(why, ImportError):
-        return _fault(file, line, "import_error", why.msg, _import_cure(why))
-    return _fault(file, line, "raised", f"{type(why).__name__}: {why}")
+            found = name, line
+    return found
+
+
+def _is_of_the_package(why: BaseException) -> bool:
+    of = getattr(why, "obj", None)  # Python 3.9 does not say
+    return isinstance(why, AttributeError) and isinstance(of, ModuleType) and of is evermill
+
+
+def _name_cure(why: BaseException) -> str:
+    """For a name that does not exist: the nearest one that does."""
+    name = getattr(why, "name", None)
+    if _is_of_the_package(why):
+        return nearest(str(name), evermill.__all__)
+    if isinstance(why, NameError) and name and why.__traceback__:
+        frame = [frame for frame, _ in traceback.walk_tb(why.__traceback__)][-1]
+        cure = nearest(name, {*frame.f_globals, *frame.f_locals, *dir(builtins)})
+        return cure if cure.startswith("did you mean") else ""
+    return ""
 
 
 def _import_cure(why: ImportError) -> str:
@@ -91,29 +137,73 @@ def _import_cure(why: ImportError) -> str:
     return "install it for the interpreter that runs the DAG" if isinstance(why, ModuleNotFoundError) else ""
 
 
-def _of(fault: DagError, path: str) -> Dict[str, Any]:
-    return _fault(fault.file or path, fault.line, fault.code, fault.message, fault.cure)
+def _said(found: Iterable[DagError], path: str) -> List[Dict[str, Any]]:
+    """The faults as the engine reads them. A fault that a second use of the same thing found again is left out."""
+    made: Dict[Tuple[str, str, str], Dict[str, Any]] = {}
+    for fault in found:
+        file = fault.file or path
+        one = {"file": os.path.relpath(file), "line": fault.line, "code": fault.code, "message": fault.message}
+        made.setdefault((file, fault.code, fault.message), {**one, "cure": fault.cure} if fault.cure else one)
+    return list(made.values())
 
 
-def _fault(file: str, line: int, code: str, message: str, cure: str = "") -> Dict[str, Any]:
-    made = {"file": os.path.relpath(file), "line": line, "code": code, "message": message}
-    return {**made, "cure": cure} if cure else made
+def _watch(path: str, folder: str, seconds: float, say: Callable[[List[Dict[str, Any]]], None]) -> threading.Timer:
+    """Ends the process when the file takes too long, with the line of the author's that it is at."""
+    main = threading.main_thread().ident
+
+    def late() -> None:
+        frame = sys._current_frames().get(main) if main is not None else None
+        steps = [(step, step.f_lineno) for step in _outwards(frame)]
+        at = _authors(reversed(steps), folder) or (path, 0)
+        cure = "move slow work from the top of the file into tasks"
+        say(_said([*found_so_far(), DagError("loader_timeout", f"loading took longer than {seconds:g} s", cure, at)], path))
+        os._exit(EXIT_FAULTS)
+
+    timer = threading.Timer(seconds, late)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _outwards(frame: Optional[FrameType]) -> Iterable[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evermill._load", description=__doc__.splitlines()[0])
     parser.add_argument("file")
     parser.add_argument("--folder", help="the DAG folder; else the file's own")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="the longest the file may take")
     args = parser.parse_args()
     out = os.dup(1)
     os.dup2(2, 1)
+    path = os.path.abspath(args.file)
+    folder = os.path.abspath(args.folder or os.path.dirname(path))
+
+    def say(line: str) -> None:
+        with os.fdopen(out, "w", encoding="utf-8") as stdout:
+            stdout.write(line + "\n")
+
+    def say_faults(found: List[Dict[str, Any]]) -> None:
+        say("EVERMILL-FAULTS " + json.dumps(found))
+
+    timer = _watch(path, folder, args.time_limit, say_faults) if args.time_limit else None
     try:
-        line, code = "EVERMILL-MANIFEST " + json.dumps(manifest(args.file, args.folder)), 0
+        line = "EVERMILL-MANIFEST " + json.dumps(manifest(path, folder))
     except Faults as why:
-        line, code = "EVERMILL-FAULTS " + json.dumps(why.found), EXIT_FAULTS
-    with os.fdopen(out, "w", encoding="utf-8") as stdout:
-        stdout.write(line + "\n")
-    return code
+        _stop(timer)
+        say_faults(why.found)
+        return EXIT_FAULTS
+    _stop(timer)
+    say(line)
+    return 0
+
+
+def _stop(timer: Optional[threading.Timer]) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 if __name__ == "__main__":

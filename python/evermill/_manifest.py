@@ -63,6 +63,7 @@ def _check_task(task: Task, ordered: bool) -> None:
             what, cure = f"sensor {task.id!r} is polled", "use a source"
         raise DagError("not_built", f"{what}, and waiting inside an activation is not built yet", cure, at(task))
     bind(task)
+    _check_rule(task)
     if not ordered:
         check_state(task)
         if task.fields.get("on_failure", task.dag.fields.get("on_failure")) == "block":
@@ -72,6 +73,21 @@ def _check_task(task: Task, ordered: bool) -> None:
                 "set order='key', 'partition' or 'serial', or use on_failure='park'",
                 at(task),
             )
+
+
+#: Rules that want something of an upstream which a source never gives: it fires, or nothing runs.
+_NOT_OF_SOURCES = ("all_failed", "one_failed", "all_skipped")
+
+
+def _check_rule(task: Task) -> None:
+    rule = task.fields.get("trigger_rule")
+    if rule in _NOT_OF_SOURCES and len(task.upstream) == 1 and next(iter(task.upstream)).is_source:
+        raise DagError(
+            "rule_never_holds",
+            f"task {task.id!r} has trigger_rule={rule!r} and comes after a source, which neither fails nor skips",
+            "leave trigger_rule out, or put the task after one that can fail or skip",
+            at(task),
+        )
 
 
 def _check_schedule(dag: Dag) -> None:
@@ -85,7 +101,8 @@ def _check_schedule(dag: Dag) -> None:
             where,
         )
     if schedule == "once" and dag.sources():
-        raise DagError("bad_value", f"DAG {dag.id!r} has sources and schedule='@once'", "use schedule=None", where)
+        message = f"DAG {dag.id!r} runs once, by schedule='@once', so its sources would never fire"
+        raise DagError("never_fires", message, "use schedule=None", where)
 
 
 def _check_cycle(dag: Dag) -> None:

@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Tuple
 
-from ._fault import DagError, nearest
+from ._fault import DagError, blame, nearest
 
 Converter = Callable[[Any], Any]
 
@@ -152,18 +152,22 @@ INHERITED = tuple(name for name in TASK if name not in DAG and name not in ("tri
 
 
 def convert(owner: str, known: Mapping[str, Tuple[str, Converter]], given: Mapping[str, Any]) -> Dict[str, Any]:
-    """Fields of the manifest for the options an author gave; None means not given."""
+    """Fields of the manifest for the options an author gave; None means not given.
+
+    What is wrong is said and left out.
+    """
     fields = {}
     for name, value in given.items():
         if name not in known:
-            raise _unknown(owner, name, known)
+            blame(_unknown(owner, name, known))
+            continue
         if value is None:
             continue
         field, converter = known[name]
         try:
             fields[field] = converter(value)
         except ValueError as why:
-            raise DagError("bad_value", f"{owner}: {name}={value!r} is not possible", str(why)) from None
+            blame(DagError("bad_value", f"{owner}: {name}={value!r} is not possible", str(why)))
     return fields
 
 

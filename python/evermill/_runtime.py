@@ -69,7 +69,7 @@ def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = 
 
 def _named(what: str, id: str, known: Dict[str, Any], path: str) -> Any:
     if id not in known:
-        raise DagError("unknown_node", f"{path} declares no {what} {id!r}", nearest(id, known), (path, 0))
+        raise DagError("no_dag", f"{path} declares no {what} {id!r}", nearest(id, known), (path, 0))
     return known[id]
 
 

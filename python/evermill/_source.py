@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NoReturn, Optional
 
 from . import _option
 from ._dag import Source
+from ._fault import DagError, blame
+
+#: Kafka takes no other names; `.` and `..` would be folders to it.
+_TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 
 _KAFKA = {
     "topic": ("topic", _option.text),
@@ -23,6 +28,10 @@ _KAFKA_DEFAULTS = {"auto_offset_reset": "latest", "connection": "kafka_default",
 def kafka_config(owner: str, **given: Any) -> dict:
     """The manifest's `config` of a Kafka source, without what is default."""
     fields = _option.convert(owner, _KAFKA, given)
+    topic = fields.get("topic", "")
+    if topic and not _TOPIC.fullmatch(topic):
+        cure = "a topic's name has letters, digits, '.', '_' and '-', at most 249"
+        blame(DagError("never_fires", f"{owner}: no Kafka topic can be called {topic!r}, so no event would ever come", cure))
     return {name: value for name, value in fields.items() if _KAFKA_DEFAULTS.get(name) != value}
 
 
@@ -58,6 +67,6 @@ def kafka(
         membership=membership,
         from_group=from_group,
     )
-    if fields["order"] == "none":  # the DAG's word holds
+    if fields.get("order") == "none":  # the DAG's word holds
         del fields["order"]
     return Source("kafka", config, name, fields)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextlib import nullcontext
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import _option
 from ._dag import Dag, Source, Task, building, declared, nodes_within
-from ._fault import DagError
+from ._fault import DagError, reading
 
 
 class TaskFunction:
@@ -77,12 +78,9 @@ class TaskDecorator:
         if not callable(fn):
             raise DagError("bad_value", f"{fn!r} is no function", "write @task or @task(option=value)")
         made = self._makes(fn, self._kind, options, {})
-        try:
+        code = getattr(fn, "__code__", None)  # Python 3.9 takes a decorator's call to the next line
+        with reading(code.co_filename, code.co_firstlineno) if code else nullcontext():
             made.settle(None)  # a wrong option shows where it stands
-        except DagError as fault:
-            code = getattr(fn, "__code__", None)  # Python 3.9 takes a decorator's call to the next line
-            fault.line = code.co_firstlineno if code else fault.line
-            raise
         return made
 
 

@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod code;
 mod fault;
 #[cfg(test)]
 mod tests;
 mod version;
 
+pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
 pub use version::Version;
 

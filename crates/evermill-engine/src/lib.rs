@@ -53,6 +53,7 @@ pub use engine::Engine;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,
 };
+pub use manifest::faults;
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
     SourceRequest, StoreFactory, first_position, store_options,

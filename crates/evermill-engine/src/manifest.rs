@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use evermill_contract::identity::IdKind;
 use evermill_contract::manifest::{
-    self as declared, DagManifest, Fault, Manifest, MapList, NodeKind, SourceConfig, TaskManifest,
+    self as declared, Code, DagManifest, Fault, Manifest, MapList, NodeKind, SourceConfig,
+    TaskManifest,
 };
 use evermill_core::dag::{
     self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
@@ -100,9 +101,23 @@ fn placed(declared: &DagManifest, fault: dag::Fault) -> Fault {
     Fault {
         file: declared.file.clone(),
         line: line.unwrap_or(declared.line),
-        code: fault.code.to_owned(),
+        code: code_of(fault.code),
         message: format!("DAG '{}': {}", fault.dag, fault.message),
         cure: fault.cure,
+    }
+}
+
+/// The core's word for a kind of fault, in the words of DAG files. The core refuses more than any
+/// front end can write, so several of its words have one page.
+fn code_of(core: &str) -> Code {
+    match core {
+        "block_without_order" => Code::BlockNeedsOrder,
+        "duplicate_edge" => Code::BadEdge,
+        "empty_id" | "zero_bound" => Code::BadValue,
+        "map_not_upstream" => Code::BadMap,
+        "too_many_nodes" => Code::TooLarge,
+        // What the two call the same; a word that is new in the core shows as the broadest one.
+        same => Code::of(same).unwrap_or(Code::BadValue),
     }
 }
 
@@ -116,6 +131,22 @@ fn line_of(declared: &DagManifest, node: &str) -> Option<u32> {
         .chain(sources)
         .find(|(id, _)| *id == node)
         .map(|(_, line)| line)
+}
+
+/// Every fault that starting this DAG would find, without an engine.
+#[must_use]
+pub fn faults(manifest: &Manifest, declared: &DagManifest) -> Vec<Fault> {
+    let mut pools = BTreeMap::new();
+    compile(manifest, declared, String::new(), &mut pools)
+        .err()
+        .unwrap_or_default()
+}
+
+impl Pools for BTreeMap<String, u16> {
+    fn number(&mut self, name: &str) -> u16 {
+        let next = self.len() as u16;
+        *self.entry(name.to_owned()).or_insert(next)
+    }
 }
 
 struct Reader<'a> {
@@ -160,7 +191,7 @@ impl Reader<'_> {
             self.faults.push(Fault {
                 file: self.declared.file.clone(),
                 line: other.line,
-                code: "mixed_orders".to_owned(),
+                code: Code::MixedOrders,
                 message: format!(
                     "DAG '{}': source '{}' keeps another order than source '{}'",
                     self.declared.id, other.id, first.id
@@ -218,7 +249,7 @@ impl Reader<'_> {
             );
             self.fault(
                 task,
-                "unknown_upstream",
+                Code::UnknownUpstream,
                 message,
                 "name an existing task or source",
             );
@@ -232,7 +263,7 @@ impl Reader<'_> {
             let message = format!("task '{}' maps over {} lists at once", task.id, over.len());
             self.fault(
                 task,
-                "map_product",
+                Code::NotBuilt,
                 message,
                 "build the combinations in a task and map over its result",
             );
@@ -245,18 +276,18 @@ impl Reader<'_> {
                 None => {
                     let message =
                         format!("task '{}' maps over '{id}', which does not exist", task.id);
-                    self.fault(task, "unknown_map", message, "map over an existing task");
+                    self.fault(task, Code::BadMap, message, "map over an existing task");
                     None
                 }
             },
         }
     }
 
-    fn fault(&mut self, task: &TaskManifest, code: &str, message: String, cure: &str) {
+    fn fault(&mut self, task: &TaskManifest, code: Code, message: String, cure: &str) {
         self.faults.push(Fault {
             file: self.declared.file.clone(),
             line: task.line,
-            code: code.to_owned(),
+            code,
             message,
             cure: cure.to_owned(),
         });

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use evermill_contract::manifest::{Fault, Manifest};
+use evermill_contract::manifest::{Code, Fault, Manifest};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 #[cfg(test)]
@@ -29,6 +29,9 @@ const STDOUT_BYTES_MAX: usize = 32 * 1024 * 1024;
 const STDERR_TAIL_BYTES: usize = 4 * 1024;
 /// A process that left the group may still hold its end of standard error.
 const STDERR_WAIT: Duration = Duration::from_secs(1);
+
+/// The loader ends itself at the limit and says at which line; this much later we end it.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Loads DAG files with one interpreter.
 #[derive(Debug, Clone)]
@@ -62,11 +65,11 @@ impl Loader {
     /// All faults the loader finds. An interpreter that cannot be started, a file that takes too
     /// long and one that takes the whole process down are faults as well.
     pub fn load(&self, file: &Path, folder: Option<&Path>) -> Result<Manifest, Vec<Fault>> {
-        let fault = |code: &str, message: String, cure: &str| {
+        let fault = |code: Code, message: String, cure: &str| {
             vec![Fault {
                 file: file.display().to_string(),
                 line: 0,
-                code: code.to_owned(),
+                code,
                 message,
                 cure: cure.to_owned(),
             }]
@@ -74,29 +77,36 @@ impl Loader {
         let mut child = self.command(file, folder).spawn().map_err(|why| {
             let message = format!("cannot start {}: {why}", self.interpreter.display());
             fault(
-                "interpreter",
+                Code::Interpreter,
                 message,
                 "set EVERMILL_PYTHON to a Python of 3.9 or later",
             )
         })?;
-        let heard = hear(&mut child, self.timeout);
+        let heard = hear(&mut child, self.timeout + LAST_WORD);
         match heard.stdout {
             Stdout::Whole(bytes) => match answer(&bytes) {
                 Some(answer) => answer,
-                None => Err(fault("loader_died", died(heard.status, &heard.stderr), "")),
+                None => Err(fault(
+                    Code::LoaderDied,
+                    died(heard.status, &heard.stderr),
+                    "",
+                )),
             },
             Stdout::TooLong => {
                 let message = format!("the manifest is longer than {STDOUT_BYTES_MAX} bytes");
                 Err(fault(
-                    "too_large",
+                    Code::TooLarge,
                     message,
                     "declare fewer tasks, or map over a list",
                 ))
             }
             Stdout::TimedOut => {
-                let message = format!("loading took longer than {:?}", self.timeout);
+                let message = format!(
+                    "loading took longer than {:?}, and the interpreter does not say where",
+                    self.timeout
+                );
                 Err(fault(
-                    "loader_timeout",
+                    Code::LoaderTimeout,
                     message,
                     "move slow work from the top of the file into tasks",
                 ))
@@ -110,6 +120,9 @@ impl Loader {
         if let Some(folder) = folder {
             command.arg("--folder").arg(folder);
         }
+        command
+            .arg("--time-limit")
+            .arg(self.timeout.as_secs_f64().to_string());
         // The order of a set may reach the manifest; it must not change the version (W17).
         command.env("PYTHONHASHSEED", "0");
         if let Some(path) = self.python_path() {
@@ -142,18 +155,23 @@ fn answer(stdout: &[u8]) -> Option<Result<Manifest, Vec<Fault>>> {
     let text = std::str::from_utf8(stdout).ok()?;
     let line = text.trim_end_matches('\n').rsplit('\n').next()?;
     if let Some(json) = line.strip_prefix(MANIFEST) {
-        return Some(Manifest::decode(json.as_bytes()).map_err(|why| {
-            vec![Fault {
-                file: "evermill".to_owned(),
-                line: 0,
-                code: "manifest".to_owned(),
-                message: why.to_string(),
-                cure: "use the evermill package that came with this binary".to_owned(),
-            }]
-        }));
+        return Some(
+            Manifest::decode(json.as_bytes()).map_err(|why| misunderstood(&why.to_string())),
+        );
     }
-    let faults = serde_json::from_str::<Vec<Fault>>(line.strip_prefix(FAULTS)?).ok()?;
+    let faults = serde_json::from_str::<Vec<Fault>>(line.strip_prefix(FAULTS)?);
+    let faults = faults.unwrap_or_else(|why| misunderstood(&why.to_string()));
     (!faults.is_empty()).then_some(Err(faults))
+}
+
+fn misunderstood(why: &str) -> Vec<Fault> {
+    vec![Fault {
+        file: "evermill".to_owned(),
+        line: 0,
+        code: Code::Manifest,
+        message: why.to_owned(),
+        cure: "use the evermill package that came with this binary".to_owned(),
+    }]
 }
 
 fn died(status: io::Result<ExitStatus>, stderr: &[u8]) -> String {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::FORMAT;
+use super::{Code, FORMAT};
 
 /// One fault in a DAG file. A front end reports all it finds, not the first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,8 @@ pub struct Fault {
     pub file: String,
     /// Line from 1; 0 when the fault belongs to no line.
     pub line: u32,
-    /// Stable name of the kind of fault, `snake_case`; listed in `docs/spec/manifest.md`.
-    pub code: String,
+    /// The kind of fault.
+    pub code: Code,
     /// What is wrong, with the field and the value.
     pub message: String,
     /// What to do about it; empty when the message says it all.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evermill_contract::manifest::{Fault, Manifest, SourceConfig};
+use evermill_contract::manifest::{Code, Fault, Manifest, SourceConfig};
 
 use super::Loader;
 
@@ -47,7 +47,7 @@ fn faults_arrive_with_line_and_cure() {
         &loader(),
         "import evermill\n@evermill.task(retires=1)\ndef a(): pass\n",
     );
-    assert_eq!((fault.line, fault.code.as_str()), (2, "unknown_option"));
+    assert_eq!((fault.line, fault.code), (2, Code::UnknownOption));
     assert_eq!(fault.cure, "did you mean 'retries'?");
     assert!(fault.to_string().contains("flow.py:2: "), "{fault}");
 }
@@ -64,7 +64,7 @@ fn a_file_that_hangs_is_ended_with_its_children() {
                 open(__file__ + '.pid', 'w').write(str(child.pid))\ntime.sleep(600)\n";
     fs::write(&file, text).expect("a DAG file");
     let faults = loader.load(&file, None).expect_err("a fault");
-    assert_eq!(faults[0].code, "loader_timeout");
+    assert_eq!(faults[0].code, Code::LoaderTimeout);
     let pid = fs::read_to_string(folder.path().join("flow.py.pid")).expect("the child's id");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(
@@ -79,7 +79,7 @@ fn a_file_that_takes_the_process_down_is_a_fault_with_what_it_said() {
         &loader(),
         "import os, sys\nprint('last words')\nsys.stdout.flush()\nos._exit(7)\n",
     );
-    assert_eq!(fault.code, "loader_died");
+    assert_eq!(fault.code, Code::LoaderDied);
     assert!(
         fault.message.contains("exit status: 7") && fault.message.contains("last words"),
         "{fault}"
@@ -106,7 +106,7 @@ fn a_thread_that_a_file_leaves_behind_holds_nothing_up() {
 #[test]
 fn an_interpreter_that_is_not_there_is_a_fault() {
     let fault = only_fault(&Loader::new("no-such-python"), "");
-    assert_eq!(fault.code, "interpreter");
+    assert_eq!(fault.code, Code::Interpreter);
     assert!(fault.message.contains("no-such-python"), "{fault}");
 }
 

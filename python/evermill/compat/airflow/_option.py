@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, Tuple
 
 from evermill import _option
-from evermill._fault import DagError, nearest
+from evermill._fault import DagError, blame, nearest
 
 #: Airflow's name -> ours.
 TASK_NAMES = {
@@ -66,7 +66,7 @@ def task_fields(
     known = [*TASK_NAMES, *_INERT_TASK, *_REFUSED_TASK]
     for name in given:
         if name not in known:
-            raise DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, [*known, *also]))
+            blame(DagError("unknown_option", f"{owner} has no option {name!r}", nearest(name, [*known, *also])))
     refuse(owner, given, _REFUSED_TASK)
     ours = {TASK_NAMES[name]: value for name, value in given.items() if name in TASK_NAMES}
     fields = _option.convert(owner, _option.TASK, ours)
@@ -87,7 +87,7 @@ def refuse(owner: str, given: Dict[str, Any], harmless: Dict[str, Tuple[Any, ...
     """Raises for the first argument whose value asks for something that is not there yet."""
     for name, value in given.items():
         if name in harmless and value not in harmless[name]:
-            raise DagError("not_built", f"{owner}: {name}={value!r} is not built yet", f"leave {name} out")
+            blame(DagError("not_built", f"{owner}: {name}={value!r} is not built yet", f"leave {name} out"))
 
 
 def refuse_templates(owner: str, values: Iterable[Any]) -> None:
@@ -95,6 +95,6 @@ def refuse_templates(owner: str, values: Iterable[Any]) -> None:
     for value in values:
         if isinstance(value, str) and ("{{" in value or "{%" in value):
             cure = "ask for the value by a parameter of the callable: ds, ts, run_id, params, ti"
-            raise DagError("not_built", f"{owner}: the template {value!r} is not rendered yet", cure)
+            blame(DagError("not_built", f"{owner}: the template {value!r} is not rendered yet", cure))
         if isinstance(value, (list, tuple, dict)):
             refuse_templates(owner, value.values() if isinstance(value, dict) else value)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
+use evermill_contract::manifest::{Code, DagManifest, Fault, Manifest, SourceConfig};
 use evermill_engine::{EngineError, StartRequest};
 use evermill_worker::Loader;
 
@@ -52,7 +52,7 @@ fn load_one(loader: &Loader, path: &Path) -> Result<File, Vec<Fault>> {
         vec![Fault {
             file: path.display().to_string(),
             line: 0,
-            code: "unreadable".to_owned(),
+            code: Code::Unreadable,
             message: cause.to_string(),
             cure: String::new(),
         }]
@@ -88,7 +88,7 @@ fn twice(files: &[File]) -> Vec<Fault> {
             Some(other) => faults.push(Fault {
                 file: path.display().to_string(),
                 line: dag.line,
-                code: "duplicate_id".to_owned(),
+                code: Code::DuplicateId,
                 message: format!("{} declares the DAG '{}' as well", other.display(), dag.id),
                 cure: "give one of them another id, or name one file only".to_owned(),
             }),

@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 from airflow._option import default_fields, refuse
 from evermill import _option
 from evermill._dag import Dag, declared
-from evermill._fault import DagError, nearest
+from evermill._fault import DagError, blame, nearest
 
 _SCHEDULES = {None: "none", "@continuous": "continuous", "@once": "once"}
 
@@ -64,9 +64,8 @@ class DAG(Dag):
         )
         for name in others:
             if name not in _INERT and name not in _REFUSED:
-                raise DagError(
-                    "unknown_option", f"{owner} has no option {name!r}", nearest(name, [*named, *_INERT, *_REFUSED])
-                )
+                cure = nearest(name, [*named, *_INERT, *_REFUSED])
+                blame(DagError("unknown_option", f"{owner} has no option {name!r}", cure))
         refuse(owner, others, _REFUSED)
         default_args = dict(default_args or {})
         fields = _option.convert(owner, _option.DAG, {"tags": tags})
@@ -79,7 +78,7 @@ class DAG(Dag):
             fields["order"] = "serial"
         elif max_active_runs is not None:
             cure = "1 keeps activations in line; leave it out otherwise"
-            raise DagError("not_built", f"{owner}: max_active_runs={max_active_runs!r} is not built yet", cure)
+            blame(DagError("not_built", f"{owner}: max_active_runs={max_active_runs!r} is not built yet", cure))
         super().__init__(dag_id, fields, default_fields(owner, default_args))
         self.dag_id = dag_id
         self.params = {name: getattr(value, "value", value) for name, value in (params or {}).items()}
@@ -99,7 +98,8 @@ def _schedule(owner: str, value: Any) -> str:
         return _SCHEDULES[value]
     except (KeyError, TypeError):
         cure = "use schedule=None, '@continuous' or '@once'"
-        raise DagError("not_built", f"{owner}: schedule={value!r}: clocks are not built yet", cure) from None
+        blame(DagError("not_built", f"{owner}: schedule={value!r}: clocks are not built yet", cure))
+        return "none"
 
 
 def _instant(owner: str, value: Any) -> Optional[str]:
@@ -108,5 +108,6 @@ def _instant(owner: str, value: Any) -> Optional[str]:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, timedelta) or not isinstance(value, datetime):
-        raise DagError("bad_value", f"{owner}: start_date={value!r} is no date", "write datetime(2025, 1, 30)")
+        blame(DagError("bad_value", f"{owner}: start_date={value!r} is no date", "write datetime(2025, 1, 30)"))
+        return None
     return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).isoformat()
