@@ -1,5 +1,10 @@
 //! Bitsets as plain words: one bit per member.
 
+use smallvec::{SmallVec, smallvec};
+
+/// A row of its own. Most are short-lived and about few members: those cost no allocation.
+pub(crate) type Mask = SmallVec<[u64; 2]>;
+
 /// Words needed for this many bits.
 pub(crate) const fn words(bits: usize) -> usize {
     bits.div_ceil(64)
@@ -53,6 +58,13 @@ pub(crate) fn all(row: &[u64], from: u32, to: u32) -> bool {
     spans(from, to).all(|(word, mask)| row[word] & mask == mask)
 }
 
+/// Sets every bit that is set in `more`.
+pub(crate) fn add(row: &mut [u64], more: &[u64]) {
+    for (all, more) in row.iter_mut().zip(more) {
+        *all |= more;
+    }
+}
+
 /// Clears every bit of `from..to`.
 pub(crate) fn clear_all(row: &mut [u64], from: u32, to: u32) {
     for (word, mask) in spans(from, to) {
@@ -69,9 +81,14 @@ fn spans(from: u32, to: u32) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
+/// A row of this many words with no bit set.
+pub(crate) fn none(words: usize) -> Mask {
+    smallvec![0; words]
+}
+
 /// A row with the first `bits` bits set.
-pub(crate) fn full(bits: usize) -> Vec<u64> {
-    let mut row = vec![!0; words(bits)];
+pub(crate) fn full(bits: usize) -> Mask {
+    let mut row: Mask = smallvec![!0; words(bits)];
     if !bits.is_multiple_of(64)
         && let Some(last) = row.last_mut()
     {
@@ -81,8 +98,8 @@ pub(crate) fn full(bits: usize) -> Vec<u64> {
 }
 
 /// A row of this many words with one bit set.
-pub(crate) fn single(words: usize, at: u32) -> Vec<u64> {
-    let mut row = vec![0; words];
+pub(crate) fn single(words: usize, at: u32) -> Mask {
+    let mut row = none(words);
     set(&mut row, at);
     row
 }

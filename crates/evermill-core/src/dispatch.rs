@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::bits;
+use crate::bits::{self, Mask};
 use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, Ms, RunIx};
 use crate::dag::{Dag, PlanNode};
 use crate::machine::Machine;
@@ -34,7 +34,7 @@ pub(crate) struct Dispatch {
     pub(crate) issued: Ms,
     pub(crate) slots: Vec<Slot>,
     /// Members not reported yet.
-    pub(crate) outstanding: Vec<u64>,
+    pub(crate) outstanding: Mask,
 }
 
 impl Dispatch {

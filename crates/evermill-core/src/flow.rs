@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::activation::{self, Held, ParkReason};
-use crate::bits;
+use crate::bits::{self, Mask};
 use crate::command::{Decision, LaneId, Ms};
 use crate::dag::{OnFailure, Order, TaskKind};
 use crate::limits;
@@ -25,7 +25,7 @@ struct Settled {
 
 impl Machine {
     /// Gives verdicts below the dirty nodes and queues what became runnable.
-    pub(crate) fn sweep(&mut self, ix: u32, mask: &[u64], mut dirty: Vec<u64>) {
+    pub(crate) fn sweep(&mut self, ix: u32, mask: &[u64], mut dirty: Mask) {
         let now = self.now;
         let mut runnable = Vec::new();
         let wave = self.wave_mut(ix);
@@ -42,7 +42,7 @@ impl Machine {
     }
 
     /// Everything that follows from a change to the masked members of a wave.
-    pub(crate) fn progress(&mut self, ix: u32, mask: &[u64], dirty: Vec<u64>, out: &mut Decision) {
+    pub(crate) fn progress(&mut self, ix: u32, mask: &[u64], dirty: Mask, out: &mut Decision) {
         self.sweep(ix, mask, dirty);
         loop {
             if self.wave(ix).dag.spec.order != Order::None {
@@ -482,7 +482,7 @@ impl Machine {
                 .is_some_and(|wave| wave.id == id)
             {
                 let mask = bits::single(self.wave(ix).words, member);
-                let nothing = vec![0; bits::words(self.wave(ix).plan().steps.len())];
+                let nothing = bits::none(bits::words(self.wave(ix).plan().steps.len()));
                 self.progress(ix, &mask, nothing, out);
             }
         }
@@ -567,10 +567,10 @@ impl Machine {
         let due = wave.trials.iter().filter(|(_, trial)| is_due(trial.due));
         let due: Vec<(u16, u32)> = due.map(|(&at, _)| at).filter(held).collect();
         let (mut mask, mut dirty) = (
-            vec![0; wave.words],
-            vec![0; bits::words(wave.plan().steps.len())],
+            bits::none(wave.words),
+            bits::none(bits::words(wave.plan().steps.len())),
         );
-        let mut delayed: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
+        let mut delayed: BTreeMap<u16, Mask> = BTreeMap::new();
         for (node, at) in due {
             let wave = self.wave_mut(ix);
             wave.trial(node, at).due = None;
@@ -587,8 +587,9 @@ impl Machine {
                 for (word, below) in dirty.iter_mut().zip(wave.dirty_below(node)) {
                     *word |= below;
                 }
-                delayed.entry(node).or_insert_with(|| vec![0; wave.words])[at as usize / 64] |=
-                    1 << (at % 64);
+                delayed
+                    .entry(node)
+                    .or_insert_with(|| bits::none(wave.words))[at as usize / 64] |= 1 << (at % 64);
             } else {
                 wave.unhold(node, at, ordered);
                 self.enqueue(ix, node);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::activation::{Entry, Held, OutcomeMember, OutcomeRow, Snapshot, Standing};
-use crate::bits;
+use smallvec::SmallVec;
+
+use crate::bits::{self, Mask};
 use crate::command::{
     ActivationKey, Decision, DispatchId, Event, Fence, Ms, Outcome, OutcomeRun, StateOp, Success,
 };
@@ -18,16 +20,59 @@ use crate::row::{Key, Table, Write};
 use crate::run::Run;
 use crate::wave::{Member, Row, Wave};
 
-/// What one report changed in one wave.
+/// What one report changed at one node of one wave.
 struct Touched {
+    wave: u32,
     id: u64,
     node: u16,
-    mask: Vec<u64>,
+    mask: Mask,
     /// Something below may be judged now.
     ended: bool,
 }
 
-type Changes = BTreeMap<(u32, u16), Touched>;
+/// In the order of the report's members, neighbours at one place together; `follow` sorts.
+#[derive(Default)]
+struct Changes(SmallVec<[Touched; 1]>);
+
+impl Changes {
+    fn at(&mut self, ix: u32, node: u16, wave: &Wave) -> &mut Touched {
+        let place = self.0.len().checked_sub(1).filter(|&last| {
+            let last = &self.0[last];
+            (last.wave, last.node) == (ix, node)
+        });
+        let place = place.unwrap_or_else(|| {
+            self.0.push(Touched {
+                wave: ix,
+                id: wave.id,
+                node,
+                mask: bits::none(wave.words),
+                ended: false,
+            });
+            self.0.len() - 1
+        });
+        &mut self.0[place]
+    }
+
+    fn touch(&mut self, slot: Slot, wave: &Wave, ended: bool) {
+        let touched = self.at(slot.wave, slot.node, wave);
+        bits::set(&mut touched.mask, wave.member_of(slot.node, slot.at));
+        touched.ended |= ended;
+    }
+
+    /// Every place once, by wave and node.
+    fn in_order(mut self) -> SmallVec<[Touched; 1]> {
+        self.0.sort_by_key(|touched| (touched.wave, touched.node));
+        self.0.dedup_by(|next, kept| {
+            let same = (next.wave, next.node) == (kept.wave, kept.node);
+            if same {
+                bits::add(&mut kept.mask, &next.mask);
+                kept.ended |= next.ended;
+            }
+            same
+        });
+        self.0
+    }
+}
 
 impl Machine {
     pub(crate) fn outcomes(
@@ -42,12 +87,12 @@ impl Machine {
             self.refused += members;
             return;
         }
-        let Some(mut dispatch) = self.dispatches.remove(&id) else {
-            self.refused += members;
-            return;
-        };
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         for run in runs {
+            let Some(dispatch) = self.dispatches.get_mut(&id) else {
+                self.refused += members;
+                return;
+            };
             let last = run
                 .first
                 .saturating_add(run.count)
@@ -59,75 +104,35 @@ impl Machine {
             {
                 bits::clear_all(&mut dispatch.outstanding, run.first, last);
                 let slots = &dispatch.slots[run.first as usize..last as usize];
-                self.accept_plainly(slots, &mut changes);
+                accept_plainly(&mut self.waves, slots, &mut changes);
                 continue;
             }
             for index in run.first..last {
-                if !bits::get(&dispatch.outstanding, index) {
-                    self.refused += 1;
-                    continue;
+                match self.take_outstanding(id, index) {
+                    Some(slot) => self.accept(slot, &run.outcome, &mut changes, out),
+                    None => self.refused += 1,
                 }
-                bits::clear(&mut dispatch.outstanding, index);
-                let slot = dispatch.slots[index as usize];
-                self.accept(&dispatch, slot, &run.outcome, &mut changes, out);
             }
         }
-        self.dispatches.insert(id, dispatch);
         self.follow(changes, out);
     }
 
-    /// Takes plain successes over, those of one wave at a time.
-    fn accept_plainly(&mut self, slots: &[Slot], changes: &mut Changes) {
-        for group in slots.chunk_by(|a, b| (a.wave, a.node) == (b.wave, b.node)) {
-            let (ix, node) = (group[0].wave, group[0].node);
-            let wave = self.wave_mut(ix);
-            let special = wave.maps.contains_key(&node)
-                || matches!(
-                    wave.task(node).map(|task| &task.kind),
-                    Some(TaskKind::Branch)
-                );
-            if special {
-                for &slot in group {
-                    self.succeed_plainly(slot);
-                    self.touch(slot, true, changes);
-                }
-                continue;
-            }
-            let mut mask = vec![0; wave.words];
-            for slot in group {
-                bits::set(&mut mask, slot.at);
-            }
-            wave.end(node, Row::Success, &mask);
-            let id = wave.id;
-            let fresh = || Touched {
-                id,
-                node,
-                mask: vec![0; mask.len()],
-                ended: true,
-            };
-            let touched = changes.entry((ix, node)).or_insert_with(fresh);
-            touched.ended = true;
-            for (all, more) in touched.mask.iter_mut().zip(&mask) {
-                *all |= more;
-            }
-        }
+    /// A member of a dispatch that was not reported until now.
+    fn take_outstanding(&mut self, id: DispatchId, index: u32) -> Option<Slot> {
+        let dispatch = self.dispatches.get_mut(&id)?;
+        let outstanding = bits::get(&dispatch.outstanding, index);
+        bits::clear(&mut dispatch.outstanding, index);
+        outstanding.then(|| dispatch.slots[index as usize])
     }
 
     /// Takes one member's outcome over into its wave.
-    fn accept(
-        &mut self,
-        dispatch: &Dispatch,
-        slot: Slot,
-        outcome: &Outcome,
-        changes: &mut Changes,
-        out: &mut Decision,
-    ) {
+    fn accept(&mut self, slot: Slot, outcome: &Outcome, changes: &mut Changes, out: &mut Decision) {
         let ended = match outcome {
             Outcome::Success => {
-                self.succeed_plainly(slot);
+                self.wave_mut(slot.wave).succeed_plainly(slot.node, slot.at);
                 true
             }
-            Outcome::SuccessWith(success) => self.succeed(dispatch, slot, success, out),
+            Outcome::SuccessWith(success) => self.succeed(slot, success, out),
             Outcome::Skipped => {
                 let wave = self.wave_mut(slot.wave);
                 wave.trial(slot.node, slot.at).skipped_itself = true;
@@ -136,50 +141,18 @@ impl Machine {
             }
             Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
         };
-        self.touch(slot, ended, changes);
+        changes.touch(slot, self.wave(slot.wave), ended);
     }
 
-    fn touch(&self, slot: Slot, ended: bool, changes: &mut Changes) {
-        let wave = self.wave(slot.wave);
-        let touched = changes
-            .entry((slot.wave, slot.node))
-            .or_insert_with(|| Touched {
-                id: wave.id,
-                node: slot.node,
-                mask: vec![0; wave.words],
-                ended: false,
-            });
-        bits::set(&mut touched.mask, wave.member_of(slot.node, slot.at));
-        touched.ended |= ended;
-    }
-
-    fn succeed_plainly(&mut self, slot: Slot) {
-        let wave = self.wave_mut(slot.wave);
-        if matches!(
-            wave.task(slot.node).map(|task| &task.kind),
-            Some(TaskKind::Branch)
-        ) {
-            let member = wave.member_of(slot.node, slot.at);
-            wave.force_unchosen(slot.node, member, &[]);
-        }
-        wave.finish(slot.node, slot.at, Row::Success);
-    }
-
-    fn succeed(
-        &mut self,
-        dispatch: &Dispatch,
-        slot: Slot,
-        success: &Success,
-        out: &mut Decision,
-    ) -> bool {
-        if !success.failed_items.is_empty() && !self.split(dispatch, slot, success, out) {
+    fn succeed(&mut self, slot: Slot, success: &Success, out: &mut Decision) -> bool {
+        if !success.failed_items.is_empty() && !self.split(slot, success, out) {
             return self.fail_try(
                 slot,
                 true,
                 &Bytes::from_static(b"every item of the batch failed"),
             );
         }
-        if !self.write_state(dispatch, slot, &success.state, out) {
+        if !self.write_state(slot, &success.state, out) {
             let error = format!(
                 "ctx.state would hold more than {} bytes in this scope",
                 limits::STATE_BYTES_PER_SCOPE_MAX
@@ -218,13 +191,7 @@ impl Machine {
 
     /// W5: state commits with the outcome of the attempt that changed it; replays only read.
     /// `false` if the scope would grow beyond its bound: nothing is changed then.
-    fn write_state(
-        &mut self,
-        dispatch: &Dispatch,
-        slot: Slot,
-        ops: &[StateOp],
-        out: &mut Decision,
-    ) -> bool {
+    fn write_state(&mut self, slot: Slot, ops: &[StateOp], out: &mut Decision) -> bool {
         if ops.is_empty() {
             return true;
         }
@@ -233,15 +200,13 @@ impl Machine {
             .expect("slots are of live waves");
         let member = &wave.members[wave.member_of(slot.node, slot.at) as usize];
         let lane = member.key.lane.lane;
-        let run = self
-            .runs
-            .get_mut(&dispatch.run)
-            .expect("dispatches have runs");
+        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
         if run.lanes[&lane].cursor.replay.is_some() {
             return true;
         }
         let key = wave.events[member.first_event as usize].key;
-        let scope = Run::state_scope(&dispatch.dag, dispatch.task, lane, key);
+        let task = wave.task_index(slot.node).expect("slots are of tasks");
+        let scope = Run::state_scope(&wave.dag, task, lane, key);
         let mut state = run.state.get(&scope).cloned().unwrap_or_default();
         let names: BTreeSet<Bytes> = ops
             .iter()
@@ -287,25 +252,26 @@ impl Machine {
 
     /// What follows from a report: verdicts, settling, and rows for those that go on.
     fn follow(&mut self, changes: Changes, out: &mut Decision) {
-        for (&(ix, _), touched) in &changes {
-            let Some(wave) = self.waves[ix as usize]
-                .as_ref()
-                .filter(|w| w.id == touched.id)
-            else {
+        let changes = changes.in_order();
+        let live = |machine: &Self, touched: &Touched| {
+            let wave = machine.waves[touched.wave as usize].as_ref();
+            wave.is_some_and(|wave| wave.id == touched.id)
+        };
+        for touched in changes.iter() {
+            if !live(self, touched) {
                 continue;
-            };
-            let mut dirty = vec![0; bits::words(wave.plan().steps.len())];
-            if touched.ended {
-                dirty = wave.dirty_below(touched.node);
             }
-            self.progress(ix, &touched.mask, dirty, out);
+            let wave = self.wave(touched.wave);
+            let dirty = if touched.ended {
+                wave.dirty_below(touched.node)
+            } else {
+                bits::none(bits::words(wave.plan().steps.len()))
+            };
+            self.progress(touched.wave, &touched.mask, dirty, out);
         }
-        for ((ix, _), touched) in changes {
-            if self.waves[ix as usize]
-                .as_ref()
-                .is_some_and(|wave| wave.id == touched.id)
-            {
-                self.record(ix, touched.node, &touched.mask, out);
+        for touched in changes {
+            if live(self, &touched) {
+                self.record(touched.wave, touched.node, &touched.mask, out);
             }
         }
     }
@@ -313,7 +279,7 @@ impl Machine {
     /// S1: one row about the members of this report that have not settled.
     pub(crate) fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
         let wave = self.wave_mut(ix);
-        let mask: Vec<u64> = mask.iter().zip(&wave.left).map(|(m, l)| m & !l).collect();
+        let mask: Mask = mask.iter().zip(&wave.left).map(|(m, l)| m & !l).collect();
         if wave.is_uniform(node) {
             return wave.write_uniform_row(node, &mask, out);
         }
@@ -408,7 +374,7 @@ impl Machine {
             false => suspect.into_iter().collect(),
         };
         self.give_back(&dispatch, &lost, out);
-        let mut changes = Changes::new();
+        let mut changes = Changes::default();
         for index in lost {
             let slot = dispatch.slots[index as usize];
             let trial = self.wave_mut(slot.wave).trial(slot.node, slot.at);
@@ -422,7 +388,7 @@ impl Machine {
                 self.make_runnable(slot);
                 false
             };
-            self.touch(slot, ended, &mut changes);
+            changes.touch(slot, self.wave(slot.wave), ended);
         }
         self.follow(changes, out);
     }
@@ -476,14 +442,9 @@ impl Machine {
 
     /// W8: failed items of a source batch become a child activation, which has failed this try.
     /// `false` if every item failed: that is a failed try of the whole.
-    fn split(
-        &mut self,
-        dispatch: &Dispatch,
-        slot: Slot,
-        success: &Success,
-        out: &mut Decision,
-    ) -> bool {
+    fn split(&mut self, slot: Slot, success: &Success, out: &mut Decision) -> bool {
         let wave = self.wave(slot.wave);
+        let task = wave.task_index(slot.node).expect("slots are of tasks");
         let member = wave.member_of(slot.node, slot.at);
         let m = wave.members[member as usize].clone();
         let fails = |index: usize| success.failed_items.contains(&(index as u32));
@@ -496,8 +457,8 @@ impl Machine {
         }
         let mut child = self.snapshot(slot.wave, member);
         child.events = failed;
-        child.entries.retain(|entry| entry.task != dispatch.task);
-        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
+        child.entries.retain(|entry| entry.task != task);
+        let spec = &wave.dag.spec.tasks[usize::from(task)];
         let error = Bytes::from_static(b"item failed");
         let standing = if spec.retries > 0 {
             let due = Some(self.now + spec.backoff.after(1));
@@ -510,13 +471,13 @@ impl Machine {
             Standing::Failed { failures: 1, error }
         };
         child.entries.push(Entry {
-            task: dispatch.task,
+            task,
             instance: 0,
             standing,
         });
         child.key = ActivationKey {
             position: child.events[0].position,
-            child: (((m.key.child >> 16) + 1) << 16) | (u32::from(dispatch.task) + 1),
+            child: (((m.key.child >> 16) + 1) << 16) | (u32::from(task) + 1),
             ..m.key
         };
         child.last = child.events[child.events.len() - 1].position;
@@ -561,6 +522,36 @@ impl Machine {
     }
 }
 
+/// Takes plain successes over, those of one wave at a time.
+fn accept_plainly(waves: &mut [Option<Wave>], slots: &[Slot], changes: &mut Changes) {
+    for group in slots.chunk_by(|a, b| (a.wave, a.node) == (b.wave, b.node)) {
+        let (ix, node) = (group[0].wave, group[0].node);
+        let wave = waves[ix as usize]
+            .as_mut()
+            .expect("slots are of live waves");
+        let special = wave.maps.contains_key(&node)
+            || matches!(
+                wave.task(node).map(|task| &task.kind),
+                Some(TaskKind::Branch)
+            );
+        if special {
+            for &slot in group {
+                wave.succeed_plainly(node, slot.at);
+                changes.touch(slot, wave, true);
+            }
+            continue;
+        }
+        let mut mask = bits::none(wave.words);
+        for slot in group {
+            bits::set(&mut mask, slot.at);
+        }
+        wave.end(node, Row::Success, &mask);
+        let touched = changes.at(ix, node, wave);
+        bits::add(&mut touched.mask, &mask);
+        touched.ended = true;
+    }
+}
+
 impl Member {
     /// What an outcome row says of it.
     pub(crate) fn outcome(&self, entries: Vec<Entry>) -> OutcomeMember {
@@ -576,6 +567,18 @@ impl Member {
 }
 
 impl Wave {
+    /// A success with nothing to say: a branch then chose nothing.
+    fn succeed_plainly(&mut self, node: u16, at: u32) {
+        if matches!(
+            self.task(node).map(|task| &task.kind),
+            Some(TaskKind::Branch)
+        ) {
+            let member = self.member_of(node, at);
+            self.force_unchosen(node, member, &[]);
+        }
+        self.finish(node, at, Row::Success);
+    }
+
     /// Ends a member, or an instance of a mapped node.
     pub(crate) fn finish(&mut self, node: u16, at: u32, state: Row) {
         if self.maps.contains_key(&node) {
@@ -634,7 +637,7 @@ impl Wave {
 
     fn write_uniform_row(&mut self, node: u16, mask: &[u64], out: &mut Decision) {
         let success = self.row(node, Row::Success);
-        let ended: Vec<u64> = mask.iter().zip(success).map(|(m, s)| m & s).collect();
+        let ended: Mask = mask.iter().zip(success).map(|(m, s)| m & s).collect();
         let Some(first) = bits::ones(&ended).next() else {
             return;
         };

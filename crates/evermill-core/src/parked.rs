@@ -104,7 +104,7 @@ impl Machine {
                     self.park_member(slot, member, out);
                 }
             }
-            let nothing = vec![0; bits::words(self.wave(slot).plan().steps.len())];
+            let nothing = bits::none(bits::words(self.wave(slot).plan().steps.len()));
             self.progress(slot, &mask, nothing, out);
         }
         let run = &self.runs[&ix];

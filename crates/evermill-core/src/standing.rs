@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::activation::{Entry, Snapshot, Standing};
-use crate::bits;
+use crate::bits::{self, Mask};
 use crate::command::Ms;
 use crate::dag::{Order, TaskKind};
 use crate::machine::Machine;
@@ -35,8 +35,8 @@ impl Machine {
 
 impl Wave {
     /// How settled members ended: those with a failed leaf, and those with every leaf skipped.
-    pub(crate) fn verdicts(&self, settled: &[u64]) -> (Vec<u64>, Vec<u64>) {
-        let (mut failed, mut skipped) = (vec![0; self.words], settled.to_vec());
+    pub(crate) fn verdicts(&self, settled: &[u64]) -> (Mask, Mask) {
+        let (mut failed, mut skipped) = (bits::none(self.words), Mask::from_slice(settled));
         let leaves = self
             .plan()
             .steps
@@ -90,10 +90,10 @@ impl Wave {
     }
 
     /// The nodes whose verdict may change when this one ends.
-    pub(crate) fn dirty_below(&self, node: u16) -> Vec<u64> {
+    pub(crate) fn dirty_below(&self, node: u16) -> Mask {
         let plan = self.plan();
         let step = &plan.steps[usize::from(node)];
-        let mut dirty = vec![0; bits::words(plan.steps.len())];
+        let mut dirty = bits::none(bits::words(plan.steps.len()));
         let guarded = matches!(
             self.task(node).map(|task| &task.kind),
             Some(TaskKind::ShortCircuit {

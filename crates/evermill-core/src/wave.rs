@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::bits;
+use crate::bits::{self, Mask};
 use crate::command::{ActivationKey, Event, LaneId, Ms, RunIx};
 use crate::dag::{Dag, Plan, PlanNode, TaskKind, TaskSpec};
 use crate::map::MapSpace;
@@ -102,9 +102,9 @@ pub(crate) struct Wave {
     pub(crate) words: usize,
     rows: Vec<u64>,
     /// Members that settled or were materialised.
-    pub(crate) left: Vec<u64>,
+    pub(crate) left: Mask,
     /// Members with rows of their own while they are here (W2); empty until there are any.
-    pub(crate) covered: Vec<u64>,
+    pub(crate) covered: Mask,
     /// Sparse: (node, member) or, for mapped nodes, (node, instance).
     pub(crate) trials: BTreeMap<(u16, u32), Trial>,
     /// Results by node, one per member, once any was reported.
@@ -113,7 +113,7 @@ pub(crate) struct Wave {
     pub(crate) map_lengths: BTreeMap<(u16, u32), u32>,
     pub(crate) maps: BTreeMap<u16, MapSpace>,
     /// Nodes whose ready members are queued with the run.
-    pub(crate) queued: Vec<u64>,
+    pub(crate) queued: Mask,
     /// Outcome rows written so far.
     pub(crate) rows_written: u64,
     /// Dispatches must follow a commit: probation, batches, recovered or redriven members.
@@ -154,13 +154,13 @@ impl Wave {
             bound: BTreeMap::new(),
             words,
             rows: vec![0; steps * ROWS * words],
-            left: vec![0; words],
-            covered: Vec::new(),
+            left: bits::none(words),
+            covered: Mask::new(),
             trials: BTreeMap::new(),
             results: BTreeMap::new(),
             map_lengths: BTreeMap::new(),
             maps: BTreeMap::new(),
-            queued: vec![0; bits::words(steps)],
+            queued: bits::none(bits::words(steps)),
             rows_written: 0,
             careful: false,
             lane: None,
@@ -192,7 +192,7 @@ impl Wave {
         }
     }
 
-    pub(crate) fn everyone(&self) -> Vec<u64> {
+    pub(crate) fn everyone(&self) -> Mask {
         bits::full(self.members.len())
     }
 
@@ -447,9 +447,9 @@ impl Wave {
     }
 
     /// Masked members whose every task is final, that await no source, and that have not left.
-    pub(crate) fn settled(&self, mask: &[u64]) -> Vec<u64> {
+    pub(crate) fn settled(&self, mask: &[u64]) -> Mask {
         let steps = self.plan().steps.len() as u16;
-        let mut settled: Vec<u64> = mask.iter().zip(&self.left).map(|(m, l)| m & !l).collect();
+        let mut settled: Mask = mask.iter().zip(&self.left).map(|(m, l)| m & !l).collect();
         for node in 0..steps {
             let done = self.row(node, Row::Done);
             for (all, done) in settled.iter_mut().zip(done) {
