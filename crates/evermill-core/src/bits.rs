@@ -65,6 +65,24 @@ pub(crate) fn add(row: &mut [u64], more: &[u64]) {
     }
 }
 
+/// The bits of `row` that are set in `other`.
+pub(crate) fn both(row: &[u64], other: &[u64]) -> Mask {
+    let mut both = Mask::from_slice(row);
+    for (bits, other) in both.iter_mut().zip(other) {
+        *bits &= other;
+    }
+    both
+}
+
+/// The bits of `row` that are not set in `other`.
+pub(crate) fn without(row: &[u64], other: &[u64]) -> Mask {
+    let mut rest = Mask::from_slice(row);
+    for (bits, other) in rest.iter_mut().zip(other) {
+        *bits &= !other;
+    }
+    rest
+}
+
 /// Clears every bit of `from..to`.
 pub(crate) fn clear_all(row: &mut [u64], from: u32, to: u32) {
     for (word, mask) in spans(from, to) {

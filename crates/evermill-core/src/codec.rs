@@ -26,7 +26,10 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts a body of this format.
     pub(crate) fn new(format: u8) -> Self {
-        Self { out: vec![format] }
+        // Room for most bodies: growing byte by byte costs more than what stays unused.
+        let mut out = Vec::with_capacity(64);
+        out.push(format);
+        Self { out }
     }
 
     pub(crate) fn byte(&mut self, value: u8) -> &mut Self {

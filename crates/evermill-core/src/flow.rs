@@ -12,7 +12,7 @@ use crate::limits;
 use crate::machine::{Machine, Timer};
 use crate::row::{HistoryRow, Key, Table, Write};
 use crate::scope::{Place, ScopeKey};
-use crate::wave::{Row, Trial, Wave};
+use crate::wave::{Nodes, Row, Trial, Wave};
 
 /// How the members of one sweep settled.
 #[derive(Debug, Default, Clone, Copy)]
@@ -27,7 +27,7 @@ impl Machine {
     /// Gives verdicts below the dirty nodes and queues what became runnable.
     pub(crate) fn sweep(&mut self, ix: u32, mask: &[u64], mut dirty: Mask) {
         let now = self.now;
-        let mut runnable = Vec::new();
+        let mut runnable = Nodes::new();
         let wave = self.wave_mut(ix);
         let ordered = wave.dag.spec.order != Order::None;
         wave.sweep(mask, &mut dirty, now, ordered, &mut runnable);
@@ -501,9 +501,9 @@ impl Machine {
         run.waves -= 1;
         for node in bits::ones(&wave.queued) {
             if let Some(task) = wave.task_index(node as u16)
-                && let Some(queue) = run.queues.get_mut(&(wave.version, task))
+                && let Some(load) = run.loads.get_mut(&(wave.version, task))
             {
-                queue.retain(|&queued| queued != ix);
+                load.waves.retain(|&queued| queued != ix);
             }
         }
         let lane = home(&wave);

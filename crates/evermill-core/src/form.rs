@@ -19,8 +19,9 @@ impl Machine {
     /// Forms at most one wave per hungry lane that a worker could use; `true` if any was formed.
     pub(crate) fn form_waves(&mut self, out: &mut Decision) -> bool {
         let mut formed = false;
-        let hungry: Vec<LaneId> = self.hungry.iter().copied().collect();
-        for id in hungry {
+        let mut at = None;
+        while let Some(id) = self.hungry.after(at) {
+            at = Some(id);
             if self.may_form(id) {
                 let before = self.runs[&id.run].lanes[&id.lane].pending.len();
                 if let Some(count) = self.next_wave_size(id, out) {
@@ -30,7 +31,7 @@ impl Machine {
                 formed |= self.runs[&id.run].lanes[&id.lane].pending.len() < before;
             }
             if self.runs[&id.run].lanes[&id.lane].pending.is_empty() {
-                self.hungry.remove(&id);
+                self.hungry.remove(id);
             }
         }
         formed
@@ -41,17 +42,11 @@ impl Machine {
         let lane = &run.lanes[&id.lane];
         let live = lane.segments.iter().filter(|s| s.wave.is_some()).count();
         let idle_slot = self.used < self.slots && run.ready.is_empty();
-        let active = run.row.counters.in_flight() + run.blocked
-            - run
-                .lanes
-                .values()
-                .map(|lane| lane.pending.len() as u64)
-                .sum::<u64>();
         let below_max = run
             .dag()
             .spec
             .max_active_runs
-            .is_none_or(|max| active < u64::from(max));
+            .is_none_or(|max| run.active() < u64::from(max));
         run.accepts()
             && below_max
             && self.alone == 0
@@ -64,15 +59,7 @@ impl Machine {
     fn next_wave_size(&mut self, id: LaneId, out: &mut Decision) -> Option<usize> {
         let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
         let max_active = run.dag().spec.max_active_runs;
-        let in_flight = run.row.counters.in_flight() + run.blocked;
-        let pending_all: u64 = run
-            .lanes
-            .values()
-            .map(|lane| lane.pending.len() as u64)
-            .sum();
-        let room = max_active.map_or(usize::MAX, |max| {
-            (u64::from(max) + pending_all - in_flight) as usize
-        });
+        let room = max_active.map_or(usize::MAX, |max| (u64::from(max) - run.active()) as usize);
         let lane = run.lanes.get_mut(&id.lane)?;
         let first = lane.pending.front()?.position;
         let version = lane.version_of(first);

@@ -9,6 +9,7 @@ pub mod command;
 pub mod dag;
 mod deadline;
 mod dispatch;
+mod few;
 mod flow;
 mod form;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::command::{
 };
 use crate::dag::Dag;
 use crate::dispatch::{Dispatch, DispatchView};
+use crate::few::Few;
 use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Run, RunRow, Signal, StateScope};
@@ -61,11 +62,11 @@ pub struct Machine {
     pub(crate) timers: BTreeSet<(Ms, Timer)>,
     pub(crate) pools: BTreeMap<u16, Pool>,
     /// Runs with ready members, least served first.
-    pub(crate) ready_runs: BTreeSet<(u64, RunIx)>,
-    pub(crate) dirty_runs: BTreeSet<RunIx>,
-    pub(crate) dirty_lanes: BTreeSet<LaneId>,
+    pub(crate) ready_runs: Few<(u64, RunIx)>,
+    pub(crate) dirty_runs: Few<RunIx>,
+    pub(crate) dirty_lanes: Few<LaneId>,
     /// Lanes with pending events.
-    pub(crate) hungry: BTreeSet<LaneId>,
+    pub(crate) hungry: Few<LaneId>,
     /// Materialised activations to put back into waves at the end of this command.
     pub(crate) releases: Vec<ActivationKey>,
     /// Materialised activations that must be alone in the shard, and wait for it (C6).
@@ -155,10 +156,10 @@ impl Machine {
             used: 0,
             timers: BTreeSet::new(),
             pools: BTreeMap::new(),
-            ready_runs: BTreeSet::new(),
-            dirty_runs: BTreeSet::new(),
-            dirty_lanes: BTreeSet::new(),
-            hungry: BTreeSet::new(),
+            ready_runs: Few::new(),
+            dirty_runs: Few::new(),
+            dirty_lanes: Few::new(),
+            hungry: Few::new(),
             releases: Vec::new(),
             lonely: VecDeque::new(),
             alone: 0,
@@ -260,7 +261,9 @@ impl Machine {
 
     /// Completes a decision: cursors, counters, hints and credit. Once per commit.
     pub fn seal(&mut self, out: &mut Decision) {
-        for id in std::mem::take(&mut self.dirty_lanes) {
+        let mut at = None;
+        while let Some(id) = self.dirty_lanes.after(at) {
+            at = Some(id);
             let Some(run) = self.runs.get_mut(&id.run) else {
                 continue;
             };
@@ -302,13 +305,18 @@ impl Machine {
                 });
             }
         }
-        for ix in std::mem::take(&mut self.dirty_runs) {
+        // A run that comes to rest here dirties its lanes: they are sealed with the next commit.
+        self.dirty_lanes.clear();
+        let mut at = None;
+        while let Some(ix) = self.dirty_runs.after(at) {
+            at = Some(ix);
             self.rest_if_done(ix, out);
             let Some(run) = self.runs.get(&ix) else {
                 continue;
             };
             put(out, Table::Run, Key::numbered(ix, 0, &[]), run.row.encode());
         }
+        self.dirty_runs.clear();
     }
 
     /// When the driver must send `Command::Timer` at the latest.
@@ -549,7 +557,7 @@ impl Machine {
             run.row.counters.seen -= forgotten as u64;
             lane.pending.clear();
             lane.open = false;
-            self.hungry.remove(&lane.id);
+            self.hungry.remove(lane.id);
             self.dirty_lanes.insert(lane.id);
         }
         self.dirty_runs.insert(ix);
@@ -568,7 +576,6 @@ impl Machine {
             _ => return,
         };
         self.set_state(ix, next, out);
-        self.dirty_runs.remove(&ix);
     }
 
     fn rate_limit(&mut self, run: RunIx, task: u16, members: u32, interval: Ms) {

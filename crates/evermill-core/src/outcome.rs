@@ -279,7 +279,7 @@ impl Machine {
     /// S1: one row about the members of this report that have not settled.
     pub(crate) fn record(&mut self, ix: u32, node: u16, mask: &[u64], out: &mut Decision) {
         let wave = self.wave_mut(ix);
-        let mask: Mask = mask.iter().zip(&wave.left).map(|(m, l)| m & !l).collect();
+        let mask = bits::without(mask, &wave.left);
         if wave.is_uniform(node) {
             return wave.write_uniform_row(node, &mask, out);
         }
@@ -404,14 +404,8 @@ impl Machine {
             .runs
             .get_mut(&dispatch.run)
             .expect("dispatches have runs");
-        let count = run
-            .out
-            .entry((dispatch.version, dispatch.task))
-            .or_default();
-        *count -= 1;
-        if *count == 0 {
-            run.out.remove(&(dispatch.version, dispatch.task));
-        }
+        let load = run.loads.get_mut(&(dispatch.version, dispatch.task));
+        load.expect("dispatches are counted").out -= 1;
         Some(dispatch)
     }
 
@@ -542,8 +536,9 @@ fn accept_plainly(waves: &mut [Option<Wave>], slots: &[Slot], changes: &mut Chan
             continue;
         }
         let mut mask = bits::none(wave.words);
+        let row: &mut [u64] = &mut mask;
         for slot in group {
-            bits::set(&mut mask, slot.at);
+            bits::set(row, slot.at);
         }
         wave.end(node, Row::Success, &mask);
         let touched = changes.at(ix, node, wave);
@@ -637,7 +632,7 @@ impl Wave {
 
     fn write_uniform_row(&mut self, node: u16, mask: &[u64], out: &mut Decision) {
         let success = self.row(node, Row::Success);
-        let ended: Mask = mask.iter().zip(success).map(|(m, s)| m & s).collect();
+        let ended = bits::both(mask, success);
         let Some(first) = bits::ones(&ended).next() else {
             return;
         };

@@ -9,6 +9,7 @@ use crate::activation::{Held, ParkReason};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{ActivationKey, Counters, LaneId, Ms, RunIx, RunState, ScopeState};
 use crate::dag::{Dag, Order};
+use crate::few::Few;
 use crate::lane::Lane;
 use crate::scope::{Scope, ScopeKey};
 
@@ -154,6 +155,15 @@ pub(crate) struct Turn {
     pub(crate) task: u16,
 }
 
+/// What there is to do of a task, and what is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Wave slots with ready members.
+    pub(crate) waves: VecDeque<u32>,
+    /// Dispatches out.
+    pub(crate) out: u32,
+}
+
 /// A run in memory.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -169,11 +179,9 @@ pub(crate) struct Run {
     pub(crate) scopes: BTreeMap<ScopeKey, Scope>,
     /// By scope and by the task its names are private to (W5); `u16::MAX` when they are shared.
     pub(crate) state: BTreeMap<StateScope, ScopeState>,
-    /// Wave slots with ready members, by (version, task).
-    pub(crate) queues: BTreeMap<(u16, u16), VecDeque<u32>>,
-    pub(crate) ready: BTreeSet<Turn>,
-    /// Dispatches out, by (version, task).
-    pub(crate) out: BTreeMap<(u16, u16), u32>,
+    /// What there is to do and under way, by (version, task).
+    pub(crate) loads: BTreeMap<(u16, u16), Load>,
+    pub(crate) ready: Few<Turn>,
     pub(crate) rates: BTreeMap<u16, Rate>,
     /// Live waves.
     pub(crate) waves: usize,
@@ -202,9 +210,8 @@ impl Run {
             blocked: 0,
             scopes: BTreeMap::new(),
             state: BTreeMap::new(),
-            queues: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            out: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            ready: Few::new(),
             rates: BTreeMap::new(),
             waves: 0,
             open: BTreeMap::new(),
@@ -222,6 +229,12 @@ impl Run {
 
     pub(crate) fn lane(&mut self, lane: LaneId) -> Option<&mut Lane> {
         self.lanes.get_mut(&lane.lane)
+    }
+
+    /// Events in waves or materialised and in the way: what `max_active_runs` bounds (W19).
+    pub(crate) fn active(&self) -> u64 {
+        let pending = self.lanes.values().map(|lane| lane.pending.len() as u64);
+        self.row.counters.in_flight() + self.blocked - pending.sum::<u64>()
     }
 
     pub(crate) fn accepts(&self) -> bool {

@@ -1,7 +1,5 @@
 //! Scheduling: which ready members go to a worker next, under every limit.
 
-use std::collections::VecDeque;
-
 use crate::bits;
 use crate::command::{Decision, DispatchId, DispatchOrder, Effect, RunIx};
 use crate::dag::{OnInterrupt, Order};
@@ -25,7 +23,8 @@ impl Machine {
         let task = wave.task_index(node).expect("only tasks are queued");
         let (version, turn) = (wave.version, turn(wave, task));
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
-        run.queues.entry((version, task)).or_default().push_back(ix);
+        let load = run.loads.entry((version, task)).or_default();
+        load.waves.push_back(ix);
         if run.ready.is_empty() {
             self.ready_runs.insert((run.served, run.ix));
         }
@@ -35,9 +34,14 @@ impl Machine {
     /// Hands out work while there are slots.
     pub(crate) fn schedule(&mut self, out: &mut Decision) {
         while self.used < self.slots {
-            let ready: Vec<(u64, RunIx)> = self.ready_runs.iter().copied().collect();
-            if !ready.into_iter().any(|(_, run)| self.serve(run, out)) {
-                return;
+            let mut at = None;
+            loop {
+                at = self.ready_runs.after(at);
+                match at {
+                    None => return,
+                    Some((_, run)) if self.serve(run, out) => break,
+                    Some(_) => {}
+                }
             }
         }
     }
@@ -50,8 +54,9 @@ impl Machine {
         if !run.works() {
             return false;
         }
-        let turns: Vec<Turn> = run.ready.iter().copied().collect();
-        for turn in turns {
+        let mut at = None;
+        while let Some(turn) = self.runs.get(&ix).and_then(|run| run.ready.after(at)) {
+            at = Some(turn);
             let room = self.room(ix, turn);
             if room == 0 {
                 continue;
@@ -73,12 +78,8 @@ impl Machine {
         let now = self.now;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
         let spec = &run.dags[usize::from(turn.version)].spec.tasks[usize::from(turn.task)];
-        let out = run
-            .out
-            .get(&(turn.version, turn.task))
-            .copied()
-            .unwrap_or(0);
-        if spec.concurrency.is_some_and(|most| out >= most) {
+        let load = &run.loads[&(turn.version, turn.task)];
+        if spec.concurrency.is_some_and(|most| load.out >= most) {
             return 0;
         }
         let pool = spec.pool.and_then(|pool| self.pools.get(&pool));
@@ -98,8 +99,8 @@ impl Machine {
             }
         }
         let waves = &self.waves;
-        let queue = &run.queues[&(turn.version, turn.task)];
-        let ready: usize = queue
+        let ready: usize = load
+            .waves
             .iter()
             .take(limits::QUEUE_LOOK_AHEAD)
             .filter_map(|&ix| waves[ix as usize].as_ref())
@@ -111,15 +112,17 @@ impl Machine {
     /// Takes up to `room` ready members of a task out of the waves queued for it.
     fn collect(&mut self, ix: RunIx, turn: Turn, room: usize) -> Vec<Slot> {
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        let Some(mut queue) = run.queues.remove(&(turn.version, turn.task)) else {
-            return Vec::new();
-        };
+        let place = (turn.version, turn.task);
+        let load = run.loads.get_mut(&place).expect("ready tasks have a load");
+        let mut queue = std::mem::take(&mut load.waves);
         let mut slots: Vec<Slot> = Vec::new();
-        let mut again = VecDeque::new();
+        // Waves that have more stay in the queue, before this place.
+        let mut at = 0;
         while slots.len() < room
-            && let Some(wave_ix) = queue.pop_front()
+            && let Some(&wave_ix) = queue.get(at)
         {
             let Some(wave) = self.waves[wave_ix as usize].as_mut() else {
+                queue.remove(at);
                 continue;
             };
             let node = wave.plan().place[usize::from(turn.task)].expect("queued by this task");
@@ -131,30 +134,25 @@ impl Machine {
             };
             let wave = self.waves[wave_ix as usize].as_mut().expect("just used");
             if more || wave.has_ready(node) {
-                again.push_back(wave_ix);
+                at += 1;
             } else {
+                queue.remove(at);
                 bits::clear(&mut wave.queued, u32::from(node));
             }
-            if slots.iter().any(|slot| slot.alone) {
+            if slots.first().is_some_and(|slot| slot.alone) {
                 break;
             }
         }
-        again.extend(queue);
-        run.queues.insert((turn.version, turn.task), again);
+        run.loads.entry(place).or_default().waves = queue;
         slots
     }
 
     fn forget_if_empty(&mut self, ix: RunIx, turn: Turn) {
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        if run
-            .queues
-            .get(&(turn.version, turn.task))
-            .is_none_or(VecDeque::is_empty)
-        {
-            run.queues.remove(&(turn.version, turn.task));
-            run.ready.remove(&turn);
+        if run.loads[&(turn.version, turn.task)].waves.is_empty() {
+            run.ready.remove(turn);
             if run.ready.is_empty() {
-                self.ready_runs.remove(&(run.served, ix));
+                self.ready_runs.remove((run.served, ix));
             }
         }
     }
@@ -165,11 +163,12 @@ impl Machine {
         self.next_dispatch += 1;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
         if !run.ready.is_empty() {
-            self.ready_runs.remove(&(run.served, ix));
+            self.ready_runs.remove((run.served, ix));
             self.ready_runs.insert((run.served + 1, ix));
         }
         run.served += 1;
-        *run.out.entry((turn.version, turn.task)).or_default() += 1;
+        let load = run.loads.entry((turn.version, turn.task)).or_default();
+        load.out += 1;
         if let Some(rate) = run.rates.get_mut(&turn.task) {
             rate.used += slots.len() as u32;
         }
@@ -185,7 +184,8 @@ impl Machine {
             let place = first.plan().place[usize::from(turn.task)].expect("it has the task");
             first.plan().steps[usize::from(place)].replayable && spec.mapped.is_none()
         };
-        let careful = slots.iter().any(|slot| self.wave(slot.wave).careful);
+        let mut waves = slots.chunk_by(|a, b| a.wave == b.wave);
+        let careful = waves.any(|group| self.wave(group[0].wave).careful);
         let speculative = plain_input && !careful && !only_once && !spec.reads_committed;
         let order = self.dispatch_order(&slots);
         let dispatch = Dispatch::new(

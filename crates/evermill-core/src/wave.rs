@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::bits::{self, Mask};
 use crate::command::{ActivationKey, Event, LaneId, Ms, RunIx};
@@ -84,6 +85,9 @@ pub(crate) struct Trial {
     /// The last error, for parked activations.
     pub(crate) error: Option<Bytes>,
 }
+
+/// Some nodes of a plan.
+pub(crate) type Nodes = SmallVec<[u16; 8]>;
 
 /// A container of members. See the module's table.
 #[derive(Debug)]
@@ -312,7 +316,7 @@ impl Wave {
         dirty: &mut [u64],
         now: Ms,
         ordered: bool,
-        runnable: &mut Vec<u16>,
+        runnable: &mut Nodes,
     ) {
         let dag = Arc::clone(&self.dag);
         let plan = &dag.plans[usize::from(self.plan)];
@@ -449,11 +453,16 @@ impl Wave {
     /// Masked members whose every task is final, that await no source, and that have not left.
     pub(crate) fn settled(&self, mask: &[u64]) -> Mask {
         let steps = self.plan().steps.len() as u16;
-        let mut settled: Mask = mask.iter().zip(&self.left).map(|(m, l)| m & !l).collect();
-        for node in 0..steps {
-            let done = self.row(node, Row::Done);
-            for (all, done) in settled.iter_mut().zip(done) {
+        let mut settled = bits::without(mask, &self.left);
+        // From the end of the graph, where what is under way lacks something soonest.
+        for node in (0..steps).rev() {
+            let mut any = 0;
+            for (all, done) in settled.iter_mut().zip(self.row(node, Row::Done)) {
                 *all &= done;
+                any |= *all;
+            }
+            if any == 0 {
+                break;
             }
         }
         settled
