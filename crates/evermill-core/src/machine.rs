@@ -311,10 +311,12 @@ impl Machine {
         while let Some(ix) = self.dirty_runs.after(at) {
             at = Some(ix);
             self.rest_if_done(ix, out);
-            let Some(run) = self.runs.get(&ix) else {
+            let Some(run) = self.runs.get_mut(&ix) else {
                 continue;
             };
-            put(out, Table::Run, Key::numbered(ix, 0, &[]), run.row.encode());
+            if let Some(body) = run.seal() {
+                put(out, Table::Run, Key::numbered(ix, 0, &[]), body);
+            }
         }
         self.dirty_runs.clear();
     }

@@ -141,7 +141,9 @@ impl Machine {
             .iter()
             .map(|version| dag(kept(version)))
             .collect::<Result<Vec<_>, _>>()?;
-        self.runs.insert(ix, Run::new(ix, decoded, dags));
+        let mut run = Run::new(ix, decoded, dags);
+        run.stored = row.body.to_vec();
+        self.runs.insert(ix, run);
         self.dirty_runs.insert(ix);
         Ok(())
     }

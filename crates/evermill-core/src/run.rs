@@ -169,6 +169,8 @@ pub(crate) struct Load {
 pub(crate) struct Run {
     pub(crate) ix: RunIx,
     pub(crate) row: RunRow,
+    /// `row` as the store has it, or will have it with the last sealed decision.
+    pub(crate) stored: Vec<u8>,
     pub(crate) dags: Vec<Arc<Dag>>,
     pub(crate) lanes: BTreeMap<u32, Lane>,
     pub(crate) materialised: BTreeMap<ActivationKey, Materialised>,
@@ -203,6 +205,7 @@ impl Run {
         Self {
             ix,
             row,
+            stored: Vec::new(),
             dags,
             lanes: BTreeMap::new(),
             materialised: BTreeMap::new(),
@@ -221,6 +224,17 @@ impl Run {
             signals: BTreeMap::new(),
             served: 0,
         }
+    }
+
+    /// The row's body, if the store does not have it yet.
+    pub(crate) fn seal(&mut self) -> Option<Bytes> {
+        let body = self.row.encode();
+        if self.stored == body {
+            return None;
+        }
+        self.stored.clear();
+        self.stored.extend_from_slice(&body);
+        Some(body)
     }
 
     pub(crate) fn dag(&self) -> &Arc<Dag> {
