@@ -171,6 +171,7 @@ impl Machine {
             entries: recovered.map_or_else(Vec::new, |r| r.entries),
         };
         self.park(snapshot, ParkReason::SuspectCrash, None, out);
+        self.end_lap(id, false, true, out);
         self.dirty_lanes.insert(id);
         let run = self.runs.get_mut(&id.run).expect("suspects have runs");
         if run.lanes[&id.lane].pending.is_empty() {

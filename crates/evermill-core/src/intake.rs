@@ -68,7 +68,7 @@ impl Machine {
             position: lane.read,
         });
         if self.loop_of(id).is_some() {
-            self.emit_iteration(id);
+            self.go_on_looping(id);
             let lane = self.runs.get_mut(&ix).and_then(|run| run.lane(id));
             lane.expect("just opened").bound_suspects(out);
         }

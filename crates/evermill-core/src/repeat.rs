@@ -26,13 +26,16 @@ impl Machine {
             .flat_map(|run| run.lanes.values());
         let ids: Vec<LaneId> = lanes.map(|lane| lane.id).collect();
         for id in ids {
-            let waits = self
-                .timers
-                .iter()
-                .any(|(_, timer)| *timer == Timer::Loop(id));
-            if self.loop_of(id).is_some() && !waits {
-                self.emit_iteration(id);
-            }
+            self.go_on_looping(id);
+        }
+    }
+
+    /// The next iteration of this lane, if it is a loop's and none is due later.
+    pub(crate) fn go_on_looping(&mut self, id: LaneId) {
+        let mut timers = self.timers.iter();
+        let waits = timers.any(|(_, timer)| *timer == Timer::Loop(id));
+        if self.loop_of(id).is_some() && !waits {
+            self.emit_iteration(id);
         }
     }
 
@@ -94,6 +97,11 @@ impl Machine {
     ) {
         let wave = self.wave(ix);
         let (id, reached) = (wave.members[member as usize].key.lane, wave.until_reached);
+        self.end_lap(id, reached, failed, out);
+    }
+
+    /// W15: what follows on the end of a lap; one that is parked as a suspect has failed.
+    pub(crate) fn end_lap(&mut self, id: LaneId, reached: bool, failed: bool, out: &mut Decision) {
         let Some(spec) = self.loop_of(id) else { return };
         let run = self.runs.get_mut(&id.run).expect("lanes have runs");
         if reached && !failed {

@@ -369,6 +369,7 @@ impl Machine {
                     run.row.counters.seen += snapshot.weight();
                     snapshot.ordered = false;
                     self.park(snapshot, ParkReason::SuspectCrash, None, out);
+                    self.end_lap(key.lane, false, true, out);
                     continue;
                 }
                 let row = activation::row_key(key);

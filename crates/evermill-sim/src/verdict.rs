@@ -90,8 +90,16 @@ impl World<'_> {
     /// What caused what: every event in one activation, batches and joins as they were observed.
     fn activations(&self) -> Vec<Activation> {
         let size = |act: &Act| self.members.get(act).copied().unwrap_or(1);
-        self.case
-            .activations(self.graph, size, |act| self.bound.contains_key(act))
+        let parked = self.machine.parked(RUN);
+        let parked: BTreeSet<Act> = parked
+            .filter_map(|view| self.act_of(view.activation).ok())
+            .collect();
+        self.case.activations(self.graph, size, |act| {
+            // Sent, parked without ever being sent, or given up as such.
+            self.bound.contains_key(act)
+                || self.live.entries.contains_key(act)
+                || parked.contains(act)
+        })
     }
 
     fn compare(&mut self) -> Result<(), String> {
