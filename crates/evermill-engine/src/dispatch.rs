@@ -194,7 +194,8 @@ impl Builder<'_> {
         let source = self.lane_ids[usize::from(lane)].1;
         Member {
             event,
-            has_event: source.is_some(),
+            // Of a join a task sees only what must have come before it (C3).
+            has_event: source.is_some() && !events.is_empty(),
             batch: source
                 .and_then(|source| source.batch)
                 .map(|_| self.batch(lane, events)),
