@@ -132,9 +132,11 @@ def _name_cure(why: BaseException) -> str:
 
 
 def _import_cure(why: ImportError) -> str:
+    if not isinstance(why, ModuleNotFoundError):
+        return ""
     if is_stand_in(why.name or ""):
-        return "evermill stands in for " + ", ".join(stand_ins())
-    return "install it for the interpreter that runs the DAG" if isinstance(why, ModuleNotFoundError) else ""
+        return nearest(why.name or "", stand_ins())
+    return "install it for the interpreter that runs the DAG"
 
 
 def _said(found: Iterable[DagError], path: str) -> List[Dict[str, Any]]:

@@ -1,5 +1,6 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
+mod check;
 mod dev_kafka;
 mod ps;
 mod run;
@@ -25,6 +26,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Load DAG files and run every DAG in them until interrupted
     Run(run::Args),
+    /// Say everything that is wrong with DAG files, and draw what is right
+    Check(check::Args),
     /// List the runs of a data directory
     Ps(ps::Args),
     /// Tools for development
@@ -44,6 +47,7 @@ impl Cli {
         let data_dir = self.data_dir;
         match self.command {
             Command::Run(args) => run::run(&args, data_dir),
+            Command::Check(args) => check::run(&args, data_dir),
             Command::Ps(args) => ps::run(&args, data_dir),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
         }

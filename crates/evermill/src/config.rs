@@ -97,8 +97,16 @@ fn full_id(id: &str) -> String {
     long.unwrap_or(id).to_owned()
 }
 
+/// What to do about a connection without an address.
+pub(crate) fn how_to_give(id: &str) -> String {
+    format!(
+        "give one by --connection {id}=HOST:PORT or {}=HOST:PORT",
+        variable(id)
+    )
+}
+
 /// The environment's name for a connection, for messages.
-pub(crate) fn variable(id: &str) -> String {
+fn variable(id: &str) -> String {
     format!("{VARIABLE}{}", id.to_uppercase())
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{Code, DagManifest, Fault, Manifest, SourceConfig};
+use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
 use evermill_engine::{EngineError, StartRequest};
-use evermill_worker::Loader;
 
+use crate::cli::check::{self, Loaded, Loading};
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::python;
@@ -27,82 +27,49 @@ struct File {
 /// Loads every file, one after the other, with the interpreter of the environment.
 ///
 /// # Errors
-/// All faults of all files, a line each.
+/// All faults of all files, as `check` says them.
 pub(super) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failure> {
-    let mut loader = Loader::new(python::interpreter(None));
-    loader.sdk = Some(sdk.to_owned());
-    let mut files = Vec::new();
+    let loading = Loading::new(sdk.to_owned());
+    let mut loaded = Vec::new();
     let mut faults = Vec::new();
     for path in paths {
-        match load_one(&loader, path) {
-            Ok(file) => files.push(file),
-            Err(found) => faults.extend(found),
+        match loading.load(path, None) {
+            Ok(file) => loaded.push(file),
+            Err(found) => faults.extend(check::sorted(found)),
         }
     }
-    faults.extend(twice(&files));
-    if faults.is_empty() {
-        Ok(Files(files))
-    } else {
-        Err(Failure::dag_file(lines(&faults)))
+    faults.extend(check::duplicates(loaded.iter()));
+    if !faults.is_empty() {
+        return Err(Failure::dag_file(said(&faults)));
     }
+    let files = loaded
+        .into_iter()
+        .map(read_bundle)
+        .collect::<Result<_, _>>();
+    files
+        .map(Files)
+        .map_err(|fault| Failure::dag_file(said(&[fault])))
 }
 
-fn load_one(loader: &Loader, path: &Path) -> Result<File, Vec<Fault>> {
-    let unreadable = |path: &Path, cause: std::io::Error| {
-        vec![Fault {
-            file: path.display().to_string(),
-            line: 0,
-            code: Code::Unreadable,
-            message: cause.to_string(),
-            cure: String::new(),
-        }]
-    };
-    // What cannot be opened is said in the system's words, not as a traceback.
-    let whole = std::fs::canonicalize(path).map_err(|cause| unreadable(path, cause))?;
-    let manifest = loader.load(path, None)?;
-    let folder = whole.parent().expect("a file lies in a folder").to_owned();
+/// The content of the bundle's files, as they are now.
+fn read_bundle(loaded: Loaded) -> Result<File, Fault> {
     let mut content = BTreeMap::new();
-    for file in &manifest.files {
-        let of_bundle = folder.join(&file.path);
-        let bytes = std::fs::read(&of_bundle).map_err(|cause| unreadable(&of_bundle, cause))?;
+    for file in &loaded.manifest.files {
+        let path = loaded.folder.join(&file.path);
+        let bytes = std::fs::read(&path).map_err(|cause| check::unreadable(&path, &cause))?;
         content.insert(file.path.clone(), bytes.into());
     }
     Ok(File {
-        folder,
-        manifest: Arc::new(manifest),
+        folder: loaded.folder,
+        manifest: loaded.manifest,
         content,
     })
 }
 
-/// DAG ids name runs, so no two files may declare the same.
-fn twice(files: &[File]) -> Vec<Fault> {
-    let mut known = BTreeMap::<&str, PathBuf>::new();
-    let mut faults = Vec::new();
-    for (file, dag) in files
-        .iter()
-        .flat_map(|file| file.manifest.dags.iter().map(move |dag| (file, dag)))
-    {
-        let path = file.folder.join(&dag.file);
-        match known.get(dag.id.as_str()) {
-            None => drop(known.insert(&dag.id, path)),
-            Some(other) => faults.push(Fault {
-                file: path.display().to_string(),
-                line: dag.line,
-                code: Code::DuplicateId,
-                message: format!("{} declares the DAG '{}' as well", other.display(), dag.id),
-                cure: "give one of them another id, or name one file only".to_owned(),
-            }),
-        }
-    }
-    faults
-}
-
-fn lines(faults: &[Fault]) -> String {
-    faults
-        .iter()
-        .map(Fault::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+/// The faults below the word `error:` that every failure begins with.
+fn said(faults: &[Fault]) -> String {
+    let text = check::said(faults);
+    format!("nothing was started\n{}", text.trim_end())
 }
 
 impl Files {
@@ -181,7 +148,7 @@ impl Files {
     /// What the engine said against starting a DAG, for people and scripts.
     pub(super) fn explain(error: &EngineError) -> Failure {
         match error {
-            EngineError::Faults(faults) => Failure::dag_file(lines(faults)),
+            EngineError::Faults(faults) => Failure::dag_file(said(faults)),
             EngineError::Source { .. } => Failure::usage(error.to_string()),
             error => Failure::failed(error.to_string()),
         }
@@ -190,8 +157,7 @@ impl Files {
 
 fn no_address(dag: &str, source: &str, connection: &str) -> String {
     format!(
-        "{dag}: source '{source}' needs the connection '{connection}', which has no address; give one by \
-         --connection {connection}=HOST:PORT or {}=HOST:PORT",
-        config::variable(connection)
+        "{dag}: source '{source}' needs the connection '{connection}', which has no address; {}",
+        config::how_to_give(connection)
     )
 }

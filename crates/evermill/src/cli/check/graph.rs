@@ -1,0 +1,182 @@
+//! A DAG's declaration as something to draw: what is worth a word beside each node.
+
+use evermill_api::drawing::{Edge, Graph, Node, Shape};
+use evermill_contract::manifest::{
+    DagManifest, MapList, NodeKind, OffsetReset, SourceConfig, SourceManifest, TaskKind,
+    TaskManifest,
+};
+use serde::Serialize;
+
+/// The DAG of a file; sources first, then tasks, each in order of declaration.
+pub(super) fn of(dag: &DagManifest, file: &str) -> Graph {
+    let sources = dag.sources.iter().map(|source| source_node(source, dag));
+    let tasks = dag.tasks.iter().map(|task| task_node(task, dag));
+    Graph {
+        title: format!("{}  {file}:{}", dag.id, dag.line),
+        details: vec![about(dag)],
+        nodes: sources.chain(tasks).collect(),
+        edges: edges(dag),
+    }
+}
+
+fn about(dag: &DagManifest) -> String {
+    let mut said = Vec::new();
+    let order = word(&dag.order);
+    said.push(format!("order {order}"));
+    said.push(format!("after failure {}", word(&dag.on_failure)));
+    if dag.sources.is_empty() {
+        said.push("no source: run once, by hand".to_owned());
+    }
+    said.extend(
+        dag.deadline_ms
+            .map(|ms| format!("deadline {}", duration(ms))),
+    );
+    said.extend(dag.python.as_ref().map(|python| format!("python {python}")));
+    if !dag.tags.is_empty() {
+        said.push(format!("tags {}", dag.tags.join(", ")));
+    }
+    said.join(" · ")
+}
+
+fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
+    let SourceConfig::Kafka(kafka) = &source.config;
+    let mut said = vec![format!("kafka topic {}", kafka.topic)];
+    said.extend(
+        kafka
+            .group_id
+            .as_ref()
+            .map(|group| format!("group {group}")),
+    );
+    said.push(match (&kafka.from_group, kafka.auto_offset_reset) {
+        (Some(group), _) => format!("from where {group} is"),
+        (None, OffsetReset::Earliest) => "from earliest".to_owned(),
+        (None, OffsetReset::Latest) => "from latest".to_owned(),
+    });
+    said.push(format!("connection {}", kafka.connection));
+    let order = source.order.filter(|order| *order != dag.order);
+    said.extend(order.map(|order| format!("order {}", word(&order))));
+    said.extend(source.batch.map(|batch| match batch.linger_ms {
+        0 => format!("lists of {} at most", batch.max_events),
+        linger => format!(
+            "lists of {} at most, within {}",
+            batch.max_events,
+            duration(linger)
+        ),
+    }));
+    said.extend(
+        source
+            .freshness_ms
+            .map(|ms| format!("freshness {}", duration(ms))),
+    );
+    if source.promoted_from_task.is_some() {
+        said.push("a root sensor: it listens for ever".to_owned());
+    }
+    Node {
+        id: source.id.clone(),
+        shape: Shape::Source,
+        details: said,
+    }
+}
+
+fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
+    let shape = match task.kind {
+        TaskKind::Noop => Shape::Noop,
+        TaskKind::Branch | TaskKind::ShortCircuit => Shape::Choice,
+        TaskKind::Call | TaskKind::Sensor if task.mapped.is_some() => Shape::Mapped,
+        TaskKind::Call | TaskKind::Sensor => Shape::Task,
+    };
+    let mut said = Vec::new();
+    said.extend((task.kind != TaskKind::Call).then(|| word(&task.kind).replace('_', " ")));
+    let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
+    said.extend(lists.map(|over| match &over.list {
+        MapList::Task(id) => format!("once per {} of {id}", over.param),
+        MapList::Literal(length) => format!("once per {} of {length}", over.param),
+    }));
+    said.extend(unless_default(&task.trigger_rule).map(|rule| format!("rule {rule}")));
+    if task.retries > 0 {
+        let after = task
+            .retry_delay_ms
+            .map_or_else(String::new, |ms| format!(" after {}", duration(ms)));
+        let grows = if task.retry_exponential_backoff {
+            ", doubling"
+        } else {
+            ""
+        };
+        said.push(format!("retries {}{after}{grows}", task.retries));
+    }
+    said.extend(
+        task.timeout_ms
+            .map(|ms| format!("timeout {}", duration(ms))),
+    );
+    said.extend(task.batch.map(|batch| format!("{batch} a call")));
+    said.extend(task.concurrency.map(|many| format!("concurrency {many}")));
+    said.extend(task.pool.as_ref().map(|pool| format!("pool {pool}")));
+    said.extend((task.priority != 0).then(|| format!("priority {}", task.priority)));
+    said.extend(
+        task.deadline_ms
+            .map(|ms| format!("deadline {}", duration(ms))),
+    );
+    let after_failure = task.on_failure.filter(|policy| *policy != dag.on_failure);
+    said.extend(after_failure.map(|policy| format!("after failure {}", word(&policy))));
+    said.extend(unless_default(&task.on_interrupt).map(|policy| format!("on interrupt {policy}")));
+    said.extend(task.wants.state.then(|| "state".to_owned()));
+    Node {
+        id: task.id.clone(),
+        shape,
+        details: said,
+    }
+}
+
+fn edges(dag: &DagManifest) -> Vec<Edge> {
+    let source = |id: &str| dag.sources.iter().position(|source| source.id == id);
+    let task = |id: &str| {
+        let at = dag.tasks.iter().position(|task| task.id == id);
+        at.map(|at| dag.sources.len() + at)
+    };
+    let mut edges = Vec::new();
+    for (to, of) in dag.tasks.iter().enumerate() {
+        for edge in &of.upstream {
+            let from = match edge.kind {
+                NodeKind::Source => source(&edge.node),
+                NodeKind::Task => task(&edge.node),
+            };
+            edges.extend(from.map(|from| Edge {
+                from,
+                to: dag.sources.len() + to,
+                carries: edge.reads_result,
+            }));
+        }
+    }
+    for (to, of) in dag.sources.iter().enumerate() {
+        let before = of.after.iter().filter_map(|id| task(id));
+        edges.extend(before.map(|from| Edge {
+            from,
+            to,
+            carries: false,
+        }));
+    }
+    edges
+}
+
+/// The word of an enumeration, as authors write it.
+fn word(value: &impl Serialize) -> String {
+    let json = serde_json::to_value(value).expect("a word is JSON");
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+fn unless_default<T: Default + PartialEq + Serialize>(value: &T) -> Option<String> {
+    (*value != T::default()).then(|| word(value))
+}
+
+/// In the greatest unit that leaves no rest.
+fn duration(ms: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let fits = |unit: &&(u64, &str)| ms >= unit.0 && ms.is_multiple_of(unit.0);
+    let unit = UNITS.iter().find(fits).unwrap_or(&(1, "ms"));
+    format!("{}{}", ms / unit.0, unit.1)
+}
