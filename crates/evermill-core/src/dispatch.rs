@@ -1,5 +1,6 @@
 //! Dispatches: what is out at a worker, and how the driver reads it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,6 +63,51 @@ impl Dispatch {
     }
 }
 
+/// What is out, by id. Ids only grow, so a queue keeps their order, and its memory: there is one
+/// dispatch or many, and they come and go with every other command.
+#[derive(Debug, Default)]
+pub(crate) struct Dispatches(VecDeque<Dispatch>);
+
+impl Dispatches {
+    fn place(&self, id: DispatchId) -> Option<usize> {
+        self.0
+            .binary_search_by_key(&id, |dispatch| dispatch.id)
+            .ok()
+    }
+
+    /// Adds the latest dispatch.
+    pub(crate) fn push(&mut self, dispatch: Dispatch) {
+        debug_assert!(self.0.back().is_none_or(|last| last.id < dispatch.id));
+        self.0.push_back(dispatch);
+    }
+
+    pub(crate) fn get(&self, id: DispatchId) -> Option<&Dispatch> {
+        self.0.get(self.place(id)?)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: DispatchId) -> Option<&mut Dispatch> {
+        let place = self.place(id)?;
+        self.0.get_mut(place)
+    }
+
+    pub(crate) fn remove(&mut self, id: DispatchId) -> Option<Dispatch> {
+        self.0.remove(self.place(id)?)
+    }
+
+    /// The oldest dispatch that is not older than this one.
+    pub(crate) fn first_from(&self, id: DispatchId) -> Option<&Dispatch> {
+        self.0.get(self.0.partition_point(|other| other.id < id))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Dispatch> {
+        self.0.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Dispatch> {
+        self.0.iter_mut()
+    }
+}
+
 /// A dispatch as the driver sends it.
 #[derive(Debug, Clone, Copy)]
 pub struct DispatchView<'a> {
@@ -86,7 +132,7 @@ impl<'a> DispatchView<'a> {
             // With every member reported or given up, its waves may be gone.
             dispatch: machine
                 .dispatches
-                .get(&id)
+                .get(id)
                 .filter(|dispatch| !bits::is_empty(&dispatch.outstanding))?,
         })
     }

@@ -14,18 +14,17 @@ use crate::wave::Wave;
 impl Machine {
     /// When the oldest dispatch without such rows has run for long.
     pub(crate) fn next_long(&self) -> Option<Ms> {
-        let oldest = self.dispatches.range(self.next_uncovered..).next();
-        oldest.map(|(_, dispatch)| dispatch.issued + limits::ATTEMPT_ROW_MS)
+        let oldest = self.dispatches.first_from(self.next_uncovered);
+        oldest.map(|dispatch| dispatch.issued + limits::ATTEMPT_ROW_MS)
     }
 
     /// Writes the rows that have become due.
     pub(crate) fn cover_long(&mut self, out: &mut Decision) {
         while self.next_long().is_some_and(|due| due <= self.now) {
-            let oldest = self.dispatches.range(self.next_uncovered..).next();
-            let Some((&id, dispatch)) = oldest else {
+            let Some(dispatch) = self.dispatches.first_from(self.next_uncovered) else {
                 return;
             };
-            self.next_uncovered = DispatchId(id.0 + 1);
+            self.next_uncovered = DispatchId(dispatch.id.0 + 1);
             let members: BTreeSet<(u32, u32)> = bits::ones(&dispatch.outstanding)
                 .map(|index| dispatch.slots[index as usize])
                 .map(|slot| {

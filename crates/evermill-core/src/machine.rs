@@ -13,7 +13,7 @@ use crate::command::{
     RunState, ScopeState,
 };
 use crate::dag::Dag;
-use crate::dispatch::{Dispatch, DispatchView};
+use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
@@ -53,7 +53,7 @@ pub struct Machine {
     pub(crate) waves: Vec<Option<Wave>>,
     pub(crate) free_waves: Vec<u32>,
     pub(crate) next_wave: u64,
-    pub(crate) dispatches: BTreeMap<DispatchId, Dispatch>,
+    pub(crate) dispatches: Dispatches,
     pub(crate) next_dispatch: u64,
     /// Dispatches from this one on have not run for long yet (W2).
     pub(crate) next_uncovered: DispatchId,
@@ -149,7 +149,7 @@ impl Machine {
             waves: Vec::new(),
             free_waves: Vec::new(),
             next_wave: (fence.epoch << 32) | (u64::from(fence.incarnation & 0xfff) << 20),
-            dispatches: BTreeMap::new(),
+            dispatches: Dispatches::default(),
             next_dispatch: 1,
             next_uncovered: DispatchId(0),
             slots: 0,
@@ -537,11 +537,7 @@ impl Machine {
         self.set_state(ix, state, out);
         self.forget_pending(ix);
         self.park_unsettled(ix, out);
-        let recalled = self
-            .dispatches
-            .values()
-            .filter(|d| d.run == ix)
-            .map(|d| d.id);
+        let recalled = self.dispatches.iter().filter(|d| d.run == ix).map(|d| d.id);
         out.effects.extend(recalled.map(Effect::Recall));
     }
 

@@ -61,6 +61,9 @@ impl Changes {
 
     /// Every place once, by wave and node.
     fn in_order(mut self) -> SmallVec<[Touched; 1]> {
+        if self.0.len() == 1 {
+            return self.0;
+        }
         self.0.sort_by_key(|touched| (touched.wave, touched.node));
         self.0.dedup_by(|next, kept| {
             let same = (next.wave, next.node) == (kept.wave, kept.node);
@@ -89,7 +92,7 @@ impl Machine {
         }
         let mut changes = Changes::default();
         for run in runs {
-            let Some(dispatch) = self.dispatches.get_mut(&id) else {
+            let Some(dispatch) = self.dispatches.get_mut(id) else {
                 self.refused += members;
                 return;
             };
@@ -119,7 +122,7 @@ impl Machine {
 
     /// A member of a dispatch that was not reported until now.
     fn take_outstanding(&mut self, id: DispatchId, index: u32) -> Option<Slot> {
-        let dispatch = self.dispatches.get_mut(&id)?;
+        let dispatch = self.dispatches.get_mut(id)?;
         let outstanding = bits::get(&dispatch.outstanding, index);
         bits::clear(&mut dispatch.outstanding, index);
         outstanding.then(|| dispatch.slots[index as usize])
@@ -394,7 +397,7 @@ impl Machine {
     }
 
     fn end_dispatch(&mut self, id: DispatchId) -> Option<Dispatch> {
-        let dispatch = self.dispatches.remove(&id)?;
+        let dispatch = self.dispatches.remove(id)?;
         self.used -= 1;
         let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
         if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {

@@ -86,7 +86,7 @@ impl Machine {
 
     /// Parks everything of a run that has not settled (a run that ends keeps what it had begun).
     pub(crate) fn park_unsettled(&mut self, ix: RunIx, out: &mut Decision) {
-        for dispatch in self.dispatches.values_mut().filter(|d| d.run == ix) {
+        for dispatch in self.dispatches.iter_mut().filter(|d| d.run == ix) {
             dispatch.outstanding.fill(0);
         }
         let slots: Vec<u32> = (0..self.waves.len() as u32)

@@ -200,7 +200,7 @@ impl Machine {
         if only_once {
             self.record_starts(&dispatch, out);
         }
-        self.dispatches.insert(id, dispatch);
+        self.dispatches.push(dispatch);
         out.effects.push(Effect::Dispatch { id, speculative });
     }
 
