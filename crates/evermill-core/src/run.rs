@@ -306,3 +306,30 @@ impl Run {
         Some(old)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_the_store_has_is_not_written_again() {
+        let row = RunRow {
+            name: "run".into(),
+            dag: "dag".into(),
+            state: RunState::Running,
+            versions: vec!["v1".into()],
+            current: 0,
+            counters: Counters::default(),
+            deadlines_missed: 0,
+            failures_in_a_row: 0,
+        };
+        let mut run = Run::new(1, row, Vec::new());
+        assert!(run.seal().is_some());
+        assert_eq!(run.seal(), None);
+        // What was only read is in no row; what settled is.
+        run.row.counters.seen += 1;
+        assert_eq!(run.seal(), None);
+        run.row.counters.done += 1;
+        assert!(run.seal().is_some());
+    }
+}
