@@ -11,10 +11,11 @@ import argparse
 import builtins
 import json
 import os
+import re
 import sys
 import threading
 import traceback
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import evermill
@@ -29,6 +30,10 @@ EXIT_FAULTS = 3
 
 #: Names the package will have; an author who knows them hears that, not that they are unknown.
 _COMING = ("after", "cron", "emit", "every", "files", "http", "loop", "signal", "sqs", "topic", "webhook")
+
+
+#: What to do about an exception that nothing more is known of.
+_RAISED = "put this line right, or move what may fail into a task"
 
 
 class Faults(Exception):
@@ -94,13 +99,15 @@ def _explained(why: BaseException, path: str, folder: str) -> DagError:
     if isinstance(why, SyntaxError) and why.filename:
         text = (why.text or "").strip()
         message = f"{why.msg}: {text}" if text else why.msg
-        return DagError("syntax_error", message, at=(why.filename, why.lineno or 0))
+        cure = "put this line right, or the end of the one before it"
+        return DagError("syntax_error", message, cure, (why.filename, why.lineno or 0))
     frames = traceback.walk_tb(why.__traceback__)
-    at = _authors(((frame, line) for frame, line in frames), folder) or (path, 0)
+    at = _authors(frames, folder) or (path, 0)
     if isinstance(why, ImportError):
         return DagError("import_error", why.msg, _import_cure(why), at)
-    if _is_of_the_package(why) and why.name in _COMING:  # type: ignore[attr-defined]
-        return DagError("not_built", f"evermill.{why.name} is not built yet", "evermill.kafka is", at)  # type: ignore[attr-defined]
+    asked = _asked_of_the_package(why)
+    if asked in _COMING:
+        return DagError("not_built", f"evermill.{asked} is not built yet", "the only source so far is evermill.kafka", at)
     return DagError("raised", f"{type(why).__name__}: {why}", _name_cure(why), at)
 
 
@@ -114,21 +121,22 @@ def _authors(frames: Iterable[Tuple[FrameType, int]], folder: str) -> Optional[T
     return found
 
 
-def _is_of_the_package(why: BaseException) -> bool:
-    of = getattr(why, "obj", None)  # Python 3.9 does not say
-    return isinstance(why, AttributeError) and isinstance(of, ModuleType) and of is evermill
+def _asked_of_the_package(why: BaseException) -> str:
+    """The name that `evermill` was asked for and does not have; Python 3.9 says it in the message alone."""
+    said = re.match(r"module 'evermill' has no attribute '(\w+)'", str(why))
+    return said[1] if said and isinstance(why, AttributeError) else ""
 
 
 def _name_cure(why: BaseException) -> str:
     """For a name that does not exist: the nearest one that does."""
     name = getattr(why, "name", None)
-    if _is_of_the_package(why):
-        return nearest(str(name), evermill.__all__)
+    if _asked_of_the_package(why):
+        return nearest(_asked_of_the_package(why), evermill.__all__)
     if isinstance(why, NameError) and name and why.__traceback__:
         frame = [frame for frame, _ in traceback.walk_tb(why.__traceback__)][-1]
         cure = nearest(name, {*frame.f_globals, *frame.f_locals, *dir(builtins)})
-        return cure if cure.startswith("did you mean") else ""
-    return ""
+        return cure if cure.startswith("did you mean") else _RAISED
+    return _RAISED
 
 
 def _import_cure(why: ImportError) -> str:

@@ -207,3 +207,26 @@ def test_a_subfolder_keeps_its_path(load, tmp_path):
     manifest = load_file(tmp_path / "team" / "flow.py", tmp_path).manifest
     assert manifest["entry"] == manifest["dags"][0]["file"] == "team/flow.py"
     assert [file["path"] for file in manifest["files"]] == ["shared.py", "team/flow.py"]
+
+
+def test_every_code_the_package_can_say_has_a_page():
+    import re
+
+    from conftest import ROOT
+
+    said = set()
+    for path in (ROOT / "python" / "evermill").rglob("*.py"):
+        said.update(re.findall(r'DagError\(\s*"(\w+)"', path.read_text()))
+    pages = {page.stem for page in (ROOT / "docs" / "errors").glob("*.md")}
+    assert len(said) > 15
+    assert said <= pages
+
+
+def test_what_goes_before_an_exception_is_said_as_well(load):
+    loaded = load(HEAD + "@task(retires=3)\ndef a(event): pass\nraise ValueError('later')\n")
+    assert [(fault["code"], fault["line"]) for fault in loaded.faults] == [("unknown_option", 3), ("raised", 5)]
+
+
+def test_a_wrong_option_is_said_once_however_often_the_task_is_used(load):
+    loaded = load(HEAD + "@task(retires=3)\ndef a(event): pass\n@dag\ndef flow():\n    k = kafka('t')\n    a(k), a(k)\n")
+    assert [(fault["code"], fault["line"]) for fault in loaded.faults] == [("unknown_option", 3)]

@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(Links::new(&flow).order(), [0, 1]);
         assert!(
             text(&flow).contains('b')
-                && svg(&[flow.clone()]).contains("svg")
+                && svg(std::slice::from_ref(&flow)).contains("svg")
                 && dot(&[flow]).contains("b")
         );
     }

@@ -89,7 +89,7 @@ impl Loader {
                 None => Err(fault(
                     Code::LoaderDied,
                     died(heard.status, &heard.stderr),
-                    "",
+                    "move what ends the process into a task",
                 )),
             },
             Stdout::TooLong => {

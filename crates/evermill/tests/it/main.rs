@@ -2,7 +2,9 @@
 //!
 //! What needs the real broker lives in [`real_kafka`] and fails without it.
 
+mod checking;
 mod command_line;
+mod errors;
 mod process;
 mod real_kafka;
 mod topic;

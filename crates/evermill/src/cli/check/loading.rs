@@ -111,7 +111,7 @@ pub(in crate::cli) fn unreadable(path: &Path, cause: &std::io::Error) -> Fault {
         line: 0,
         code: Code::Unreadable,
         message: cause.to_string(),
-        cure: String::new(),
+        cure: "name a file that is there and may be read".to_owned(),
     }
 }
 

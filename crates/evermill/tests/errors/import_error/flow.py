@@ -1,0 +1,2 @@
+import evermill
+import no_such_package_here

@@ -1,0 +1,4 @@
+import os
+
+print("these are the last words")
+os._exit(7)

@@ -1,0 +1,11 @@
+import evermill
+
+
+@evermill.task
+def load(event):
+    print(event.text())
+
+
+@evermill.dag
+def flow():
+    load(evermill.kafka("new orders"))

@@ -1,0 +1,6 @@
+import evermill
+
+
+@evermill.task
+def load(event):
+    pass

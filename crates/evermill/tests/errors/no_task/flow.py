@@ -1,0 +1,6 @@
+import evermill
+
+
+@evermill.dag
+def flow():
+    evermill.kafka("orders")

@@ -1,0 +1,11 @@
+import evermill
+
+
+@evermill.task
+def load(event):
+    pass
+
+
+@evermill.dag
+def flow():
+    load(evermill.cron("0 * * * *"))

@@ -1,0 +1,4 @@
+import json
+
+limits = json.loads("{}")
+print(limits["orders"])

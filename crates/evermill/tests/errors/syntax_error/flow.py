@@ -1,0 +1,5 @@
+import evermill
+
+
+def flow(:
+    pass
