@@ -11,7 +11,7 @@ import inspect
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ._airflow_context import KEYS
-from ._dag import Node, Source, Task, nodes_within
+from ._dag import Node, Task, nodes_within
 from ._fault import DagError, nearest
 from ._uses import uses
 
@@ -54,7 +54,7 @@ def at(node: Node) -> Any:
 
 def is_batched(task: Task) -> bool:
     """Whether an activation of this task's DAG is a list of events."""
-    return any("batch" in source.fields for source in task.dag.sources() if isinstance(source, Source))
+    return any("batch" in source.fields for source in task.dag.declared_sources)
 
 
 def _arguments(task: Task, signature: inspect.Signature, given: Dict[str, Any]) -> List[Argument]:

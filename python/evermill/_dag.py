@@ -35,16 +35,22 @@ class Dag:
         #: Fields of the manifest that hold for every task which does not set them itself.
         self.defaults = defaults
         self.nodes: Dict[str, Node] = {}
+        #: Those of them that were declared as sources; a sensor becomes one later.
+        self.declared_sources: List[Source] = []
+        self._numbered: Dict[Tuple[str, str], int] = {}
         #: Airflow's `params`: constants the context shows.
         self.params: Dict[str, Any] = {}
 
     def free_id(self, wanted: str, pattern: str = "{}_{}", first: int = 2) -> str:
         """`wanted`, or numbered when a node has it."""
-        number, id = first, wanted
-        while id in self.nodes:
-            id = pattern.format(wanted, number)
+        if wanted not in self.nodes:
+            return wanted
+        # Numbers before this one are taken for good: no node ever leaves.
+        number = self._numbered.get((wanted, pattern), first)
+        while pattern.format(wanted, number) in self.nodes:
             number += 1
-        return id
+        self._numbered[wanted, pattern] = number
+        return pattern.format(wanted, number)
 
     @contextmanager
     def build(self) -> Iterator["Dag"]:
@@ -150,6 +156,7 @@ class Source(Node):
         dag = building()
         super().__init__(name or (dag.free_id(kind) if dag else kind), dag)
         self.config = {"kind": kind, **config}
+        self.dag.declared_sources.append(self)
         self.fields = fields
 
     def after(self, other: Node) -> None:

@@ -141,7 +141,7 @@ def _name_cure(why: BaseException) -> str:
 
 def _import_cure(why: ImportError) -> str:
     if not isinstance(why, ModuleNotFoundError):
-        return ""
+        return "import a name that the module has"
     if is_stand_in(why.name or ""):
         return nearest(why.name or "", stand_ins())
     return "install it for the interpreter that runs the DAG"

@@ -49,8 +49,9 @@ def faults(dag: Dag) -> List[DagError]:
 
     for rule in (_check_cycle, _check_schedule, _check_reach):
         check(rule, dag)
+    ordered = is_ordered(dag)
     for task in dag.tasks():
-        check(_check_task, task, is_ordered(dag))
+        check(_check_task, task, ordered)
     return found
 
 

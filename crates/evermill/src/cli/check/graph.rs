@@ -1,9 +1,10 @@
 //! A DAG's declaration as something to draw: what is worth a word beside each node.
 
+use std::collections::BTreeMap;
+
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    DagManifest, MapList, NodeKind, OffsetReset, SourceConfig, SourceManifest, TaskKind,
-    TaskManifest,
+    DagManifest, MapList, OffsetReset, SourceConfig, SourceManifest, TaskKind, TaskManifest,
 };
 use serde::Serialize;
 
@@ -128,27 +129,23 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
 }
 
 fn edges(dag: &DagManifest) -> Vec<Edge> {
-    let source = |id: &str| dag.sources.iter().position(|source| source.id == id);
-    let task = |id: &str| {
-        let at = dag.tasks.iter().position(|task| task.id == id);
-        at.map(|at| dag.sources.len() + at)
-    };
+    // A source and a task never have one id.
+    let sources = dag.sources.iter().map(|source| source.id.as_str());
+    let ids = sources.chain(dag.tasks.iter().map(|task| task.id.as_str()));
+    let places: BTreeMap<&str, usize> = ids.enumerate().map(|(place, id)| (id, place)).collect();
+    let place = |id: &String| places.get(id.as_str()).copied();
     let mut edges = Vec::new();
-    for (to, of) in dag.tasks.iter().enumerate() {
+    for (to, of) in (dag.sources.len()..).zip(&dag.tasks) {
         for edge in &of.upstream {
-            let from = match edge.kind {
-                NodeKind::Source => source(&edge.node),
-                NodeKind::Task => task(&edge.node),
-            };
-            edges.extend(from.map(|from| Edge {
+            edges.extend(place(&edge.node).map(|from| Edge {
                 from,
-                to: dag.sources.len() + to,
+                to,
                 carries: edge.reads_result,
             }));
         }
     }
     for (to, of) in dag.sources.iter().enumerate() {
-        let before = of.after.iter().filter_map(|id| task(id));
+        let before = of.after.iter().filter_map(place);
         edges.extend(before.map(|from| Edge {
             from,
             to,

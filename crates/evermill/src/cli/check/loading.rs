@@ -51,31 +51,51 @@ impl Loading {
         folder: Option<&Path>,
     ) -> Result<Loaded, Vec<Fault>> {
         // What cannot be opened is said in the system's words, not as a traceback.
-        let whole = std::fs::canonicalize(path).map_err(|cause| vec![unreadable(path, &cause)])?;
-        let manifest = self.0.load(path, folder)?;
-        let of_file = || path.parent().unwrap_or(Path::new("")).to_owned();
-        let shown = folder.map_or_else(of_file, Path::to_path_buf);
+        let whole = path
+            .canonicalize()
+            .map_err(|cause| vec![unreadable(path, &cause)])?;
+        let shown = folder.or(path.parent()).unwrap_or(Path::new("")).to_owned();
         let own = || whole.parent().expect("a file lies in a folder").to_owned();
-        let folder = folder.map_or_else(own, |folder| {
+        let folder_whole = folder.map_or_else(own, |folder| {
             folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
         });
+        let manifest = self.0.load(path, folder).map_err(|mut faults| {
+            for fault in &mut faults {
+                fault.file = as_named(&fault.file, &folder_whole, &shown);
+            }
+            faults
+        })?;
         let loaded = Loaded {
-            folder,
+            folder: folder_whole,
             shown,
             manifest: Arc::new(manifest),
         };
-        let faults: Vec<Fault> = loaded
-            .manifest
-            .dags
-            .iter()
-            .flat_map(|dag| loaded.faults_of(dag))
-            .collect();
+        let dags = loaded.manifest.dags.iter();
+        let faults: Vec<Fault> = dags.flat_map(|dag| loaded.faults_of(dag)).collect();
         if faults.is_empty() {
             Ok(loaded)
         } else {
             Err(faults)
         }
     }
+}
+
+/// A path that the loader gave, seen from the folder as somebody typed it.
+fn as_named(file: &str, folder: &Path, shown: &Path) -> String {
+    let whole = Path::new(file).canonicalize();
+    let below = whole
+        .as_ref()
+        .ok()
+        .and_then(|whole| whole.strip_prefix(folder).ok());
+    below.map_or_else(|| file.to_owned(), |below| shown_path(shown, below))
+}
+
+fn shown_path(folder: &Path, below: &Path) -> String {
+    let path = folder.join(below);
+    path.strip_prefix(".")
+        .unwrap_or(&path)
+        .display()
+        .to_string()
 }
 
 impl Loaded {
@@ -89,11 +109,7 @@ impl Loaded {
 
     /// A path of the manifest as messages show it.
     pub(super) fn path(&self, of_manifest: &str) -> String {
-        let path = self.shown.join(of_manifest);
-        path.strip_prefix(".")
-            .unwrap_or(&path)
-            .display()
-            .to_string()
+        shown_path(&self.shown, Path::new(of_manifest))
     }
 
     /// File, line and id of each DAG.
