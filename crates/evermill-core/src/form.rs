@@ -88,12 +88,7 @@ impl Machine {
     ) -> Option<usize> {
         let lane = self.runs.get_mut(&id.run)?.lane(id)?;
         let first = lane.pending.front()?.position;
-        let suspect = lane
-            .suspects
-            .range(..=first)
-            .next_back()
-            .map(|(&at, &s)| (at, s));
-        let Some((at, suspect)) = suspect.filter(|(_, s)| first <= s.last) else {
+        let Some((at, suspect)) = lane.suspicion(first) else {
             return Some(size.min(lane.probation).max(1));
         };
         if suspect.stops >= limits::SUSPECT_STOPS_MAX && suspect.count == 1 {
@@ -118,10 +113,7 @@ impl Machine {
         let lane = self.runs.get_mut(&id.run)?.lane(id)?;
         let first = lane.pending.front()?.position;
         let last = lane.pending.get(count - 1)?.position;
-        let covering = lane.suspects.range(..=first).next_back();
-        let covering = covering.map(|(&at, &suspect)| (at, suspect));
-        let Some((at, suspect)) = covering.filter(|(_, s)| lane.probation > 0 && first <= s.last)
-        else {
+        let Some((at, suspect)) = lane.suspicion(first).filter(|_| lane.probation > 0) else {
             return Some(count);
         };
         let was_alone = at == first && suspect.last <= last;
@@ -331,13 +323,8 @@ fn track_suspects(lane: &mut Lane, wave: &mut Wave, out: &mut Decision) {
     let last = wave.members[wave.members.len() - 1].last;
     let count = wave.events.len() as u32;
     lane.probation = lane.probation.saturating_sub(wave.events.len());
-    let covering = lane
-        .suspects
-        .range(..=first)
-        .next_back()
-        .map(|(&at, &s)| (at, s));
     let mut stops = 0;
-    if let Some((at, old)) = covering.filter(|(_, old)| first <= old.last) {
+    if let Some((at, old)) = lane.suspicion(first) {
         stops = old.stops;
         lane.suspects.remove(&at);
         out.writes.push(Write::Delete(

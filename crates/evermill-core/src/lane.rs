@@ -250,6 +250,12 @@ impl Lane {
             .count()
     }
 
+    /// The suspicion this position is under, and where it begins (C6).
+    pub(crate) fn suspicion(&self, position: u64) -> Option<(u64, Suspect)> {
+        let (&first, &suspect) = self.suspects.range(..=position).next_back()?;
+        (position <= suspect.last).then_some((first, suspect))
+    }
+
     /// C6: what was in flight at a stop was in the stream before it, so the first time a lane has
     /// nothing unread bounds what is under suspicion.
     pub(crate) fn bound_suspects(&mut self, out: &mut Decision) {

@@ -447,7 +447,7 @@ const fn owner(mark: Mark) -> &'static [Feature] {
         Mark::ActiveMax => &[F::ActiveMax],
         Mark::Rate => &[F::Rate],
         // Credit stops at thousands of events, recalls need several runs: scenarios show those.
-        Mark::CreditStop | Mark::Recall => &[F::Replay],
+        Mark::CreditStop | Mark::Recall => &[F::SharedState],
         Mark::Event
         | Mark::RuleAllSuccess
         | Mark::OrderNone
