@@ -144,6 +144,8 @@ impl Machine {
                 let trial = Trial {
                     failures,
                     interruptions,
+                    // Whether it has failed since is not kept: better alone once too often (W3).
+                    alone: interruptions > 0,
                     error,
                     ..Trial::default()
                 };
