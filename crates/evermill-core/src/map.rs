@@ -142,6 +142,12 @@ impl MapSpace {
     }
 }
 
+/// Where the trial of a mapped member without instances is kept: trials of mapped nodes go by
+/// instance, and no wave has so many.
+pub(crate) const fn no_instance(member: u32) -> u32 {
+    u32::MAX - member
+}
+
 impl Wave {
     /// Begins the members of one word that are to run: whether any ended (nothing to run: that
     /// needs no turn), and whether any goes on.
@@ -178,7 +184,7 @@ impl Wave {
         };
         if end == Row::Failed {
             let error = Bytes::from_static(b"mapped over no list, or over one that is too long");
-            self.trial(node, member).error = Some(error);
+            self.trial(node, no_instance(member)).error = Some(error);
         }
         let mask = bits::single(self.words, member);
         self.end(node, end, &mask);

@@ -7,6 +7,7 @@ use crate::bits::{self, Mask};
 use crate::command::Ms;
 use crate::dag::{Order, TaskKind};
 use crate::machine::Machine;
+use crate::map::no_instance;
 use crate::wave::{Row, Wave};
 
 impl Machine {
@@ -196,10 +197,9 @@ impl Wave {
         let Some(task) = self.task_index(node) else {
             return;
         };
-        if let Some(space) = self.maps.get(&node) {
-            let Some((first, length)) = space.segment(member) else {
-                return;
-            };
+        let space = self.maps.get(&node);
+        let segment = space.and_then(|space| space.segment(member));
+        if let (Some(space), Some((first, length))) = (space, segment) {
             for index in 0..length {
                 let at = first + index;
                 let state = [
@@ -236,8 +236,9 @@ impl Wave {
             return;
         }
         let result = self.result(node, member).cloned();
+        let at = if mapped { no_instance(member) } else { member };
         entries.extend(
-            self.standing(node, member, member, state, result)
+            self.standing(node, member, at, state, result)
                 .map(|standing| Entry {
                     task,
                     instance: 0,
