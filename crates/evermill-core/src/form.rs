@@ -359,7 +359,7 @@ fn track_suspects(lane: &mut Lane, wave: &mut Wave, out: &mut Decision) {
         ours.encode(),
     );
     wave.suspect = Some((lane.id, first));
-    wave.alone = stops + 1 >= limits::SUSPECT_STOPS_MAX;
+    wave.alone = Machine::is_lonely(stops);
     if lane.probation == 0 {
         lane.leave_probation(out);
     }

@@ -476,19 +476,13 @@ impl Machine {
         for lane in live.filter(|lane| lane.cursor.replay.is_none()) {
             let mut cursor = lane.cursor.clone();
             // Positions belong to a source's id; its place in the DAG may be another now.
-            let id = |source: u16| {
-                last.dag()
-                    .spec
-                    .sources
-                    .get(usize::from(source))
-                    .map(|s| &s.id)
-            };
-            let same = |other: &crate::dag::SourceSpec| Some(&other.id) == id(cursor.source);
-            let place = run.dag().spec.sources.iter().position(same);
-            if id(cursor.source).is_some() && place.is_none() {
-                continue;
+            if let Some(old) = last.dag().spec.sources.get(usize::from(cursor.source)) {
+                let mut sources = run.dag().spec.sources.iter();
+                let Some(place) = sources.position(|source| source.id == old.id) else {
+                    continue;
+                };
+                cursor.source = place as u16;
             }
-            cursor.source = place.map_or(cursor.source, |place| place as u16);
             cursor.switches = vec![(0, 0)];
             let id = LaneId {
                 run: run.ix,

@@ -6,24 +6,31 @@ use std::collections::BTreeSet;
 use crate::activation::{self, Held};
 use crate::bits;
 use crate::command::{ActivationKey, Decision, DispatchId, Ms};
+use crate::dispatch::Dispatch;
 use crate::limits;
 use crate::machine::{Machine, put};
 use crate::row::Table;
 use crate::wave::Wave;
 
+/// When a dispatch has run for long.
+const fn long_at(dispatch: &Dispatch) -> Ms {
+    dispatch.issued + limits::ATTEMPT_ROW_MS
+}
+
 impl Machine {
     /// When the oldest dispatch without such rows has run for long.
     pub(crate) fn next_long(&self) -> Option<Ms> {
         let oldest = self.dispatches.first_from(self.next_uncovered);
-        oldest.map(|dispatch| dispatch.issued + limits::ATTEMPT_ROW_MS)
+        oldest.map(long_at)
     }
 
     /// Writes the rows that have become due.
     pub(crate) fn cover_long(&mut self, out: &mut Decision) {
-        while self.next_long().is_some_and(|due| due <= self.now) {
-            let Some(dispatch) = self.dispatches.first_from(self.next_uncovered) else {
-                return;
-            };
+        while let Some(dispatch) = self
+            .dispatches
+            .first_from(self.next_uncovered)
+            .filter(|dispatch| long_at(dispatch) <= self.now)
+        {
             self.next_uncovered = DispatchId(dispatch.id.0 + 1);
             let members: BTreeSet<(u32, u32)> = bits::ones(&dispatch.outstanding)
                 .map(|index| dispatch.slots[index as usize])
