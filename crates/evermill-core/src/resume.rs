@@ -98,7 +98,7 @@ impl Machine {
         for row in outcomes {
             machine.resume_outcome(row, &mut activations, &mut live, &mut out)?;
         }
-        machine.keep_live_rows(live, &mut out);
+        machine.keep_live_rows(live);
         if unclean {
             machine.suspect_first_windows(&mut out);
         }
@@ -266,19 +266,22 @@ impl Machine {
         Ok(())
     }
 
-    /// Gives what an outcome row says to those it is about. `live`: per wave, the last position
-    /// that will be read again and needs its rows.
+    /// Gives what an outcome row says to those it is about. What is in a row of their own now, or
+    /// of no use any more, leaves the outcome row: said twice, it would take back what came
+    /// between. `live`: per wave, the last position that will be read again and needs its rows.
     fn resume_outcome(
         &mut self,
         row: Row,
         activations: &mut BTreeMap<ActivationKey, (Snapshot, Held)>,
-        live: &mut BTreeMap<(LaneId, u64), Option<u64>>,
+        live: &mut BTreeMap<(LaneId, u64), u64>,
         out: &mut Decision,
     ) -> Result<(), ResumeError> {
-        let decoded = OutcomeRow::decode(row.body.clone()).map_err(damaged(&row))?;
-        let home = self.lane_of(&row)?.id;
-        let last = live.entry((home, position(&row)?)).or_default();
-        for member in decoded.members {
+        let OutcomeRow { version, members } =
+            OutcomeRow::decode(row.body.clone()).map_err(damaged(&row))?;
+        let wave = (self.lane_of(&row)?.id, position(&row)?);
+        let all = members.len();
+        let mut kept = Vec::new();
+        for member in members {
             let lane = LaneId {
                 run: row.key.run,
                 lane: member.lane,
@@ -299,44 +302,46 @@ impl Machine {
                         snapshot.encode(*held),
                     );
                 }
-            } else if let Some(position) = self.recover(&row, decoded.version, member)? {
-                *last = (*last).max(Some(position));
+            } else if self.recover(&row, version, &member)? {
+                let last = live.entry(wave).or_default();
+                *last = (*last).max(member.position);
+                kept.push(member);
             }
+        }
+        if kept.is_empty() {
+            out.writes.push(Write::Delete(Table::Outcome, row.key));
+        } else if kept.len() < all {
+            let members = kept;
+            let body = OutcomeRow { version, members }.encode();
+            put(out, Table::Outcome, row.key, body);
         }
         Ok(())
     }
 
-    /// Rows that speak only of activations with rows of their own have been merged into these;
-    /// the others stay until their lane has passed what they speak of.
-    fn keep_live_rows(&mut self, live: BTreeMap<(LaneId, u64), Option<u64>>, out: &mut Decision) {
+    /// What is left in outcome rows stays until their lane has passed what they speak of.
+    fn keep_live_rows(&mut self, live: BTreeMap<(LaneId, u64), u64>) {
         for ((lane, wave), last) in live {
             let lane = self.runs.get_mut(&lane.run).and_then(|run| run.lane(lane));
             let lane = lane.expect("checked with its rows");
-            match last {
-                Some(last) => lane.stale_rows.push((last, wave)),
-                None => {
-                    let key = Key::numbered(lane.id.run, lane.id.lane, &[wave]);
-                    out.writes.push(Write::DeletePrefix(Table::Outcome, key));
-                }
-            }
+            lane.stale_rows.push((last, wave));
         }
     }
 
-    /// Keeps what a row says of an event until it is read again; its position, if it will be.
+    /// Keeps what a row says of an event until it is read again; whether it will be.
     fn recover(
         &mut self,
         row: &Row,
         version: u16,
-        member: OutcomeMember,
-    ) -> Result<Option<u64>, ResumeError> {
+        member: &OutcomeMember,
+    ) -> Result<bool, ResumeError> {
         let run = self.run_of(row)?;
         let Some(lane) = run.lanes.get_mut(&member.lane) else {
-            return Ok(None);
+            return Ok(false);
         };
         let position = member.position;
         let gone = position < lane.cursor.low || lane.was_settled(position);
         if gone || member.round > 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let recovered = lane
             .recovered
@@ -347,8 +352,8 @@ impl Machine {
                 entries: Vec::new(),
             });
         recovered.late |= member.late;
-        merge(&mut recovered.entries, member.entries);
-        Ok(Some(position))
+        merge(&mut recovered.entries, member.entries.clone());
+        Ok(true)
     }
 
     /// Materialised activations go on: parked ones rest, waiting ones wait, others are released.

@@ -596,7 +596,9 @@ impl World<'_> {
         };
         let all = 0..judged.len();
         let bad = |t: &usize| {
-            self.graph.leaf[*t] && matches!(state(*t), Some(State::Failed | State::UpstreamFailed))
+            let takes_part = |task: usize| judged[task] != Judged::Absent;
+            matches!(state(*t), Some(State::Failed | State::UpstreamFailed))
+                && self.graph.is_leaf(*t, takes_part)
         };
         let policy = all
             .clone()

@@ -7,7 +7,7 @@ use evermill_core::command::Event;
 use evermill_core::dag::{DagSpec, Mapped, Node, TaskKind, TaskSpec};
 use evermill_core::rule::TriggerRule;
 
-/// Order, ancestry and components of a DAG.
+/// Order, ancestry and plans of a DAG.
 #[derive(Debug, Clone)]
 pub struct Graph {
     /// Tasks in topological order; ties in the order written.
@@ -18,14 +18,14 @@ pub struct Graph {
     pub guards: Vec<Vec<u16>>,
     /// Sources that each task descends from.
     pub sources_above: Vec<BTreeSet<u16>>,
-    /// Tasks whose end decides how the activation ended.
-    pub leaf: Vec<bool>,
+    /// Who makes a task no leaf by taking part in the activation; `None`: it never is one.
+    leaf_unless: Vec<Option<Vec<usize>>>,
     /// Its sources wait for each other (W6): a task that is not `one_success` is below several.
     pub joins: bool,
     /// Sources that must have fired before an attempt of each task can start.
     sees: Vec<BTreeSet<u16>>,
-    /// Sources in the weakly connected component of each task.
-    component: Vec<BTreeSet<u16>>,
+    /// Sources whose activations pass through each task (W7).
+    passed_by: Vec<BTreeSet<u16>>,
 }
 
 impl Graph {
@@ -62,13 +62,14 @@ impl Graph {
             .iter()
             .filter_map(|source| source.looped?.until)
             .collect();
-        let leaf = (0..count as u16)
+        let leaf_unless = (0..count as u16)
             .map(|t| {
-                let is_up = |other: usize| {
-                    let hidden = untils.contains(&(other as u16));
-                    !spec.tasks[other].teardown && !hidden && ups[other].contains(&t)
+                let is_up = |other: &usize| {
+                    let hidden = untils.contains(&(*other as u16));
+                    !spec.tasks[*other].teardown && !hidden && ups[*other].contains(&t)
                 };
-                !spec.tasks[usize::from(t)].teardown && !(0..count).any(is_up)
+                let may_be = !spec.tasks[usize::from(t)].teardown;
+                may_be.then(|| (0..count).filter(is_up).collect())
             })
             .collect();
         let waits = |(task, above): (&TaskSpec, &BTreeSet<u16>)| {
@@ -76,16 +77,16 @@ impl Graph {
         };
         let joins = spec.tasks.iter().zip(&sources_above).any(waits);
         let sees = sights(spec, &order, &guards);
-        let component = components(spec);
+        let passed_by = passed_by(spec, &below, &sources_above);
         Self {
             order,
             below,
             guards,
             sources_above,
-            leaf,
+            leaf_unless,
             joins,
             sees,
-            component,
+            passed_by,
         }
     }
 
@@ -102,18 +103,24 @@ impl Graph {
             .collect()
     }
 
-    /// Whether a task is connected to no source at all.
+    /// Whether no activation of any source passes through a task.
     #[must_use]
     pub fn is_adrift(&self, task: usize) -> bool {
-        self.component[task].is_empty()
+        self.passed_by[task].is_empty()
+    }
+
+    /// Whether the end of a task decides how an activation ended that passes through these tasks.
+    pub fn is_leaf(&self, task: usize, takes_part: impl Fn(usize) -> bool) -> bool {
+        let unless = self.leaf_unless[task].as_ref();
+        unless.is_some_and(|downs| !downs.iter().any(|&down| takes_part(down)))
     }
 
     /// Whether a task belongs to an activation that these sources opened or may still join (W7).
     #[must_use]
     pub fn takes_part(&self, task: u16, fired: &BTreeSet<u16>, awaited: &BTreeSet<u16>) -> bool {
-        let component = &self.component[usize::from(task)];
+        let sources = &self.passed_by[usize::from(task)];
         let triggered = fired.is_empty() && awaited.is_empty();
-        triggered || !component.is_disjoint(fired) || !component.is_disjoint(awaited)
+        triggered || !sources.is_disjoint(fired) || !sources.is_disjoint(awaited)
     }
 }
 
@@ -230,25 +237,34 @@ fn guards(spec: &DagSpec, below: &[BTreeSet<u16>], task: u16) -> Vec<u16> {
     (0..spec.tasks.len() as u16).filter(guards).collect()
 }
 
-fn components(spec: &DagSpec) -> Vec<BTreeSet<u16>> {
-    let mut of: Vec<usize> = (0..spec.tasks.len()).collect();
-    let mut of_source: Vec<usize> = (0..spec.sources.len()).map(|s| s + of.len()).collect();
-    for (task, declared) in spec.tasks.iter().enumerate() {
-        for node in &declared.upstream {
-            let (from, to) = match *node {
-                Node::Source(source) => (of_source[usize::from(source)], of[task]),
-                Node::Task(up) => (of[usize::from(up)], of[task]),
-            };
-            of.iter_mut()
-                .chain(&mut of_source)
-                .filter(|c| **c == from)
-                .for_each(|c| *c = to);
+/// Which sources' activations pass through each task: the sources that share a descendant go
+/// together; with them what is below them, what feeds that, and what hangs below those feeders and
+/// below no source (W7).
+fn passed_by(
+    spec: &DagSpec,
+    below: &[BTreeSet<u16>],
+    sources_above: &[BTreeSet<u16>],
+) -> Vec<BTreeSet<u16>> {
+    let mut passed_by = vec![BTreeSet::new(); spec.tasks.len()];
+    for source in 0..spec.sources.len() as u16 {
+        let (mut group, mut tasks) = (BTreeSet::from([source]), BTreeSet::new());
+        let mut size = 0;
+        while size != group.len() + tasks.len() {
+            size = group.len() + tasks.len();
+            for (task, above) in sources_above.iter().enumerate() {
+                let feeds = !below[task].is_disjoint(&tasks);
+                let hangs = |up: &u16| below[usize::from(*up)].contains(&(task as u16));
+                if !above.is_disjoint(&group) {
+                    group.extend(above.iter().copied());
+                    tasks.insert(task as u16);
+                } else if feeds || above.is_empty() && tasks.iter().any(hangs) {
+                    tasks.insert(task as u16);
+                }
+            }
+        }
+        for task in tasks {
+            passed_by[usize::from(task)].insert(source);
         }
     }
-    let sources = |component: usize| {
-        (0..spec.sources.len() as u16)
-            .filter(|s| of_source[usize::from(*s)] == component)
-            .collect()
-    };
-    of.iter().map(|&component| sources(component)).collect()
+    passed_by
 }

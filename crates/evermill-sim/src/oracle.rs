@@ -559,7 +559,8 @@ impl<'a> Oracle<'a> {
     fn settle(&self, states: &[Option<State>]) -> Settled {
         let leaves = || {
             let leaf = |(at, state): (usize, &Option<State>)| {
-                if self.graph.leaf[at] { *state } else { None }
+                let takes_part = |task: usize| states[task].is_some();
+                state.filter(|_| self.graph.is_leaf(at, takes_part))
             };
             states.iter().enumerate().filter_map(leaf)
         };
