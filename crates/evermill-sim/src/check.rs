@@ -67,6 +67,7 @@ impl World<'_> {
             unreported: BTreeMap::new(),
             reported: BTreeMap::new(),
             overlays: BTreeMap::new(),
+            outran: BTreeSet::new(),
             recalled: false,
         }))
     }
@@ -482,6 +483,9 @@ impl World<'_> {
                 continue;
             }
             let running = &self.workers[at];
+            if running.outran.contains(&earlier) {
+                continue;
+            }
             let fresh = running.members.iter().enumerate().any(|(i, other)| {
                 other.act == earlier
                     && matches!(

@@ -241,6 +241,9 @@ impl World<'_> {
                 self.coverage.hit(Mark::Redrive);
                 let states = self.states(act);
                 self.fact(Fact::Redriven(act, states, !blocked))?;
+                for running in &mut self.workers {
+                    running.outran.insert(act);
+                }
                 self.apply(Command::Redrive {
                     run: RUN,
                     selection,

@@ -18,11 +18,17 @@ impl World<'_> {
     /// # Errors
     /// The first difference.
     pub fn conclude(&mut self) -> Result<(), String> {
-        let suspect = self
-            .machine
-            .parked(RUN)
-            .any(|p| p.reason == ParkReason::SuspectCrash);
-        if self.case.is_loop() && suspect {
+        let parked = self.machine.parked(RUN);
+        let suspects = parked
+            .filter(|p| p.reason == ParkReason::SuspectCrash)
+            .count() as u64;
+        let left_over = self.graph.joins && (1..=suspects).contains(&self.counters()?.in_flight());
+        if left_over {
+            // These wait for events that are parked as suspects (W6).
+            self.coverage.hit(Mark::SuspectParked);
+            return Ok(());
+        }
+        if self.case.is_loop() && suspects > 0 {
             // What becomes of the laps after such a one is not decided (W15).
             self.coverage.hit(Mark::SuspectParked);
             return Ok(());
