@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use evermill_core::command::{Event, StateOp, Success};
 use evermill_core::dag::{
-    Backoff, BatchSpec, DagSpec, JoinSpec, Mapped, Node, OnFailure, OnInterrupt, Order, SourceSpec,
-    TaskKind, TaskSpec,
+    Backoff, BatchSpec, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
+    SourceSpec, TaskKind, TaskSpec,
 };
 use evermill_core::rule::TriggerRule;
 
@@ -63,6 +63,8 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
 #[derive(Default)]
 struct Reading {
     sources: Vec<SourceSpec>,
+    /// Name of the task that ends the loop.
+    until: Option<String>,
     tasks: Vec<TaskSpec>,
     order: Order,
     join: JoinSpec,
@@ -166,6 +168,9 @@ impl Reading {
                 self.join.park_on_timeout = name == "within_park";
                 continue;
             }
+            if self.loop_option(&mut source, word)? {
+                continue;
+            }
             let batch = source.batch.get_or_insert(BatchSpec {
                 max_events: 1,
                 linger_ms: 0,
@@ -178,6 +183,24 @@ impl Reading {
         }
         self.sources.push(source);
         Ok(())
+    }
+
+    /// `loop=MS until=TASK failures=N`; the lane of such a source lists the laps it takes.
+    fn loop_option(&mut self, source: &mut SourceSpec, word: &str) -> Result<bool, String> {
+        let Some((name @ ("loop" | "until" | "failures"), value)) = word.split_once('=') else {
+            return Ok(false);
+        };
+        let looped = source.looped.get_or_insert(LoopSpec {
+            delay_ms: 0,
+            max_consecutive_failures: None,
+            until: None,
+        });
+        match name {
+            "loop" => looped.delay_ms = number(value)?,
+            "failures" => looped.max_consecutive_failures = Some(number(value)?),
+            _ => self.until = Some(value.into()),
+        }
+        Ok(true)
     }
 
     /// `lane NAME of SOURCE from N: POSITION[/KEY] ...`
@@ -367,6 +390,11 @@ impl Reading {
 
     fn finish(mut self) -> Result<Scenario, String> {
         self.answers()?;
+        let until = self.until.as_deref();
+        let until = until.map(|name| task_of(&self.tasks, name)).transpose()?;
+        for looped in self.sources.iter_mut().filter_map(|s| s.looped.as_mut()) {
+            looped.until = until;
+        }
         if self.lanes.is_empty() || self.tasks.is_empty() {
             return Err("a scenario needs a source, a lane and a task".into());
         }
