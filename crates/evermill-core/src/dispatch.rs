@@ -173,26 +173,28 @@ impl<'a> DispatchView<'a> {
         self.dispatch.slots.is_empty()
     }
 
-    /// The members, in the order they are to start.
+    /// The members, in the order they are to start; before any of them is reported.
     pub fn members(&self) -> impl ExactSizeIterator<Item = MemberView<'a>> + use<'a> {
-        let (machine, dispatch) = (self.machine, self.dispatch);
-        dispatch.slots.iter().map(move |&slot| {
-            let wave = machine.wave(slot.wave);
-            let run = &machine.runs[&dispatch.run];
-            MemberView {
-                run,
-                wave,
-                dispatch,
-                slot,
-                member: wave.member_of(slot.node, slot.at),
-            }
-        })
+        let view = *self;
+        self.dispatch.slots.iter().map(move |&slot| view.at(slot))
     }
 
-    /// One member.
+    /// One member that is not reported yet. Once it is, its wave may be gone, while others go on.
     #[must_use]
     pub fn member(&self, index: u32) -> Option<MemberView<'a>> {
-        self.members().nth(index as usize)
+        let slot = *self.dispatch.slots.get(index as usize)?;
+        bits::get(&self.dispatch.outstanding, index).then(|| self.at(slot))
+    }
+
+    fn at(&self, slot: Slot) -> MemberView<'a> {
+        let wave = self.machine.wave(slot.wave);
+        MemberView {
+            run: &self.machine.runs[&self.dispatch.run],
+            wave,
+            dispatch: self.dispatch,
+            slot,
+            member: wave.member_of(slot.node, slot.at),
+        }
     }
 }
 

@@ -55,25 +55,22 @@ fn dispatches(decision: &mut Decision) -> Vec<DispatchId> {
         .collect()
 }
 
-#[test]
-fn every_event_passes_every_task_once_and_the_cursor_follows() {
-    let fence = Fence {
-        epoch: 1,
-        incarnation: 0,
-    };
-    let mut machine = Machine::new(fence);
+const FENCE: Fence = Fence {
+    epoch: 1,
+    incarnation: 0,
+};
+const LANE: LaneId = LaneId { run: 1, lane: 1 };
+
+/// A chain that is switched on, with one lane and two slots.
+fn listening(tasks: usize) -> (Machine, Decision) {
+    let mut machine = Machine::new(FENCE);
     let mut out = Decision::default();
-    let lane = LaneId { run: 1, lane: 1 };
-    machine.apply(
-        0,
-        Command::Start {
-            run: 1,
-            name: "r".into(),
-            dag: chain(3),
-            fresh: false,
-        },
-        &mut out,
-    );
+    let start = Command::Start {
+        run: 1,
+        name: "r".into(),
+        dag: chain(tasks),
+        fresh: false,
+    };
     let open = Command::OpenLane {
         run: 1,
         source: 0,
@@ -81,16 +78,46 @@ fn every_event_passes_every_task_once_and_the_cursor_follows() {
         incarnation: "t/0".into(),
         first: 0,
     };
-    machine.apply(0, open, &mut out);
-    machine.apply(0, Command::Capacity { slots: 2 }, &mut out);
-    machine.apply(
-        1,
-        Command::Ingest {
-            lane,
-            events: events(0..1000),
-        },
-        &mut out,
-    );
+    for command in [start, open, Command::Capacity { slots: 2 }] {
+        machine.apply(0, command, &mut out);
+    }
+    (machine, out)
+}
+
+fn ingest(machine: &mut Machine, positions: std::ops::Range<u64>, out: &mut Decision) {
+    let events = events(positions);
+    machine.apply(1, Command::Ingest { lane: LANE, events }, out);
+}
+
+fn succeed(
+    machine: &mut Machine,
+    dispatch: DispatchId,
+    (first, count): (u32, u32),
+    out: &mut Decision,
+) {
+    let runs = vec![OutcomeRun {
+        first,
+        count,
+        outcome: Outcome::Success,
+    }];
+    let fence = FENCE;
+    let outcomes = Command::Outcomes {
+        dispatch,
+        fence,
+        runs,
+    };
+    machine.apply(2, outcomes, out);
+}
+
+fn finish(machine: &mut Machine, dispatch: DispatchId, out: &mut Decision) {
+    let fence = FENCE;
+    machine.apply(2, Command::Finished { dispatch, fence }, out);
+}
+
+#[test]
+fn every_event_passes_every_task_once_and_the_cursor_follows() {
+    let (mut machine, mut out) = listening(3);
+    ingest(&mut machine, 0..1000, &mut out);
     let mut started = 0;
     loop {
         let ids = dispatches(&mut out);
@@ -100,28 +127,8 @@ fn every_event_passes_every_task_once_and_the_cursor_follows() {
         for id in ids {
             let count = machine.dispatch(id).expect("it is out").len() as u32;
             started += count;
-            let runs = vec![OutcomeRun {
-                first: 0,
-                count,
-                outcome: Outcome::Success,
-            }];
-            machine.apply(
-                2,
-                Command::Outcomes {
-                    dispatch: id,
-                    fence,
-                    runs,
-                },
-                &mut out,
-            );
-            machine.apply(
-                2,
-                Command::Finished {
-                    dispatch: id,
-                    fence,
-                },
-                &mut out,
-            );
+            succeed(&mut machine, id, (0, count), &mut out);
+            finish(&mut machine, id, &mut out);
         }
     }
     machine.seal(&mut out);
@@ -131,4 +138,31 @@ fn every_event_passes_every_task_once_and_the_cursor_follows() {
     assert_eq!(run.counters.in_flight(), 0);
     assert_eq!(machine.lanes(1).next().expect("it was opened").low, 1000);
     assert!(machine.is_idle(1));
+}
+
+#[test]
+fn a_member_can_be_read_after_others_of_its_dispatch_have_settled_with_their_waves() {
+    let (mut machine, mut out) = listening(2);
+    ingest(&mut machine, 0..1, &mut out);
+    ingest(&mut machine, 1..2, &mut out);
+    let first = dispatches(&mut out);
+    assert_eq!(first.len(), 2, "a wave each");
+    for &id in &first {
+        succeed(&mut machine, id, (0, 1), &mut out);
+    }
+    // No slot was free in between, so the second task gets the members of both waves.
+    finish(&mut machine, first[0], &mut out);
+    let second = dispatches(&mut out);
+    let position = |machine: &Machine, index| {
+        let view = machine.dispatch(second[0]).expect("it is out");
+        view.member(index)
+            .map(|member| member.activation().position)
+    };
+    assert_eq!(
+        [0, 1, 2].map(|at| position(&machine, at)),
+        [Some(0), Some(1), None]
+    );
+    succeed(&mut machine, second[0], (0, 1), &mut out);
+    assert_eq!(machine.run(1).expect("it was started").counters.done, 1);
+    assert_eq!([0, 1].map(|at| position(&machine, at)), [None, Some(1)]);
 }
