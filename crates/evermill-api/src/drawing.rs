@@ -14,7 +14,7 @@ mod rails;
 pub use dot::dot;
 pub use layers::layers;
 pub use picture::svg;
-pub use rails::text;
+pub use rails::{RailRow, rails, text};
 
 /// One DAG to be drawn.
 #[derive(Debug, Clone, Default)]

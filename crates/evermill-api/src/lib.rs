@@ -2,3 +2,4 @@
 //! engine's handle.
 
 pub mod drawing;
+pub mod live;

@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod dev_producer;
 mod health;
 mod lane;
 mod mock;
@@ -12,5 +13,6 @@ mod source;
 mod statistics;
 
 pub use config::Connection;
+pub use dev_producer::{DevProducer, DevProducerError};
 pub use mock::{DevKafka, DevKafkaError};
 pub use source::KafkaSource;

@@ -77,3 +77,6 @@ const _: () = {
     assert!(2 * KAFKA_ASK.as_millis() <= RESOLVE_WAIT.as_millis());
     assert!(KAFKA_LAST_ACK.as_millis() + KAFKA_SHUTDOWN.as_millis() <= CLOSE_WAIT.as_millis());
 };
+
+/// Messages a [`crate::kafka::DevProducer`] holds that the broker has not acknowledged.
+pub const DEV_PRODUCER_MESSAGES: usize = 10_000;

@@ -204,6 +204,7 @@ impl Shard {
             sealed: None,
             latency: crate::histogram::Histogram::default(),
             commit: crate::histogram::Histogram::default(),
+            tally: crate::tally::Tally::default(),
         });
         slot.version.clone_from(&view.version);
         slot.state = view.state;

@@ -64,6 +64,8 @@ impl Engine {
                 in_flight: run.counters.in_flight(),
                 latency_ms: Percentiles::default(),
                 commit_ms: Percentiles::default(),
+                // Attempts are counted by an engine while it is open.
+                tasks: Vec::new(),
             }
         });
         Ok(EngineView {

@@ -43,6 +43,7 @@ mod sabotage;
 mod shard;
 mod slots;
 mod sources;
+mod tally;
 mod timers;
 mod unused;
 pub mod view;

@@ -90,6 +90,7 @@ impl Shard {
             in_flight: counters.in_flight(),
             latency_ms: slot.latency.percentiles(),
             commit_ms: slot.commit.percentiles(),
+            tasks: self.task_views(run),
             sources,
         }
     }

@@ -45,6 +45,7 @@ use crate::open::{Settings, StoreFactory};
 use crate::payload::Buffers;
 use crate::prepare::PoolNumbers;
 use crate::slots::Slots;
+use crate::tally::Tally;
 
 /// Everything the thread owns.
 pub(crate) struct Shard {
@@ -132,6 +133,7 @@ pub(crate) struct RunSlot {
     pub(crate) sealed: Option<(RunState, Counters)>,
     pub(crate) latency: Histogram,
     pub(crate) commit: Histogram,
+    pub(crate) tally: Tally,
 }
 
 /// A panic here is a defect that leaves the machine in an unknown state: the process ends, and the

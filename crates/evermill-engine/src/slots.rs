@@ -117,6 +117,11 @@ impl Slots {
         self.ready.iter().filter(|&&ready| ready).count() as u16
     }
 
+    /// Dispatches that are with workers, and what they are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Out> {
+        self.out.values()
+    }
+
     pub(crate) fn out(&self) -> usize {
         self.out.len()
     }

@@ -58,8 +58,26 @@ pub struct RunView {
     pub latency_ms: Percentiles,
     /// Arrival to committed, milliseconds.
     pub commit_ms: Percentiles,
+    /// Its tasks, in order of declaration.
+    pub tasks: Vec<TaskView>,
     /// Its sources, in order of declaration.
     pub sources: Vec<SourceView>,
+}
+
+/// One task of a run: attempts of it that ended since this engine opened, by how they did. A task
+/// without a callable has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TaskView {
+    /// The task's id.
+    pub id: String,
+    /// Attempts that succeeded.
+    pub succeeded: u64,
+    /// Attempts that ended as skipped by their own word.
+    pub skipped: u64,
+    /// Attempts that failed, whether they are tried again or not.
+    pub failed: u64,
+    /// Members that are with workers at the moment, those that wait there included.
+    pub running: u64,
 }
 
 /// Two points of a distribution, milliseconds, about 3 % wide.

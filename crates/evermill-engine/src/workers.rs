@@ -80,6 +80,9 @@ impl Shard {
             return;
         }
         let (dispatch, fence) = self.name(token);
+        if fence == self.machine.fence() {
+            self.tally(token, &runs);
+        }
         self.apply(Command::Outcomes {
             dispatch,
             fence,

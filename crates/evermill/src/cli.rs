@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
 mod check;
+mod demo;
 mod dev_kafka;
 mod ps;
 mod run;
@@ -24,6 +25,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See a pipeline live within a minute: a broker, a producer and a DAG, all in this process
+    Demo(demo::Args),
     /// Load DAG files and run every DAG in them until interrupted
     Run(run::Args),
     /// Say everything that is wrong with DAG files, and draw what is right
@@ -46,6 +49,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let data_dir = self.data_dir;
         match self.command {
+            Command::Demo(args) => demo::run(&args),
             Command::Run(args) => run::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
             Command::Ps(args) => ps::run(&args, data_dir),

@@ -25,7 +25,7 @@ const VARIABLE: &str = "EVERMILL_CONNECTION_";
 const SHORT: [(&str, &str); 1] = [("kafka", "kafka_default")];
 
 /// What was set, settled.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Config {
     /// Where the engine keeps everything.
     pub(crate) data_dir: PathBuf,

@@ -35,6 +35,29 @@ pub fn text(graph: &Graph) -> String {
     out
 }
 
+/// One line of a drawing: its rails, and the node that stands in it, if any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RailRow {
+    /// Rails, arrows and the node's glyph.
+    pub rails: String,
+    /// The node's place in the graph.
+    pub node: Option<usize>,
+}
+
+/// The rails alone, for who writes something of their own beside each node.
+#[must_use]
+pub fn rails(graph: &Graph) -> Vec<RailRow> {
+    let mut rails = Rails::new(graph);
+    for node in rails.links.order() {
+        rails.draw(node);
+    }
+    let row = |row: Row| RailRow {
+        rails: row.cells.into_iter().collect(),
+        node: row.node,
+    };
+    rails.rows.into_iter().map(row).collect()
+}
+
 fn labelled(graph: &Graph, rows: &[Row]) -> String {
     let width = |cells: &Vec<char>| cells.len();
     let rails = rows.iter().map(|row| width(&row.cells)).max().unwrap_or(0);

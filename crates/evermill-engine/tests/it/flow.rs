@@ -220,9 +220,14 @@ fn an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
     handle
         .redrive("d", Selection::Keys(vec![parked[0].key]))
         .unwrap();
-    until(&handle, "the redrive", |run| {
+    let run = until(&handle, "the redrive", |run| {
         run.done == 10 && run.parked == 0
     });
+    let attempts: Vec<_> = run.tasks.iter().collect();
+    assert!(
+        matches!(attempts[..], [task] if (task.succeeded, task.failed) == (10, 3)),
+        "{attempts:?}"
+    );
     handle.drain(GRACE).unwrap();
 }
 

@@ -2,7 +2,7 @@
 //! draws what is right. It starts no source, asks no broker and leaves the data directory alone.
 
 mod files;
-mod graph;
+pub(super) mod graph;
 mod loading;
 mod report;
 

@@ -1,7 +1,7 @@
 //! `evermill run`: loads DAG files, runs them in the foreground, drains when asked to end.
 
-mod files;
-mod progress;
+pub(super) mod files;
+pub(super) mod progress;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -13,7 +13,8 @@ use evermill_connectors::Environment;
 use evermill_contract::source::Severity;
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Engine, Handle, Idle, LogLine, NoSettings, OpenError, OpenOptions, SourceFactory,
+    Clock, Engine, Handle, Idle, LogLine, LogSink, NoSettings, OpenError, OpenOptions,
+    SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{PoolConfig, PythonPool};
@@ -71,7 +72,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
     let screen = Screen::new();
-    let engine = open(args, config, lock, &files, sdk, &screen)?;
+    let log = log_lines(&screen, files.dags().count() > 1);
+    let pool = pool(args.workers, &files, sdk)?;
+    let engine = open(config, lock, pool, &screen, log)?;
     let _control = Control::open(&data_dir, engine.clone())?;
     let outcome =
         start_all(args, &engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
@@ -87,32 +90,27 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     verdict(&view)
 }
 
-fn lock(config: &Config) -> Result<DirLock, Failure> {
+/// Takes the data directory for this process alone.
+pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
     DirLock::take(&config.data_dir).map_err(|error| match error {
         LockError::Held { .. } => Failure::locked(error.to_string()),
         LockError::Io { .. } => Failure::failed(error.to_string()),
     })
 }
 
-fn open(
-    args: &Args,
+/// Opens an engine that says what it has to say on `screen`, and hands `log` what tasks print.
+pub(super) fn open(
     config: Config,
     lock: DirLock,
-    files: &Files,
-    sdk: PathBuf,
+    pool: PoolConfig,
     screen: &Arc<Screen>,
+    log: LogSink,
 ) -> Result<Handle, Failure> {
-    let pool = pool(args, files, sdk)?;
     let data_dir = std::path::absolute(lock.dir())
         .map_err(|error| Failure::failed(format!("{}: {error}", lock.dir().display())))?;
     let notices = {
         let screen = Arc::clone(screen);
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
-    };
-    let log = {
-        let screen = Arc::clone(screen);
-        let many = files.dags().count() > 1;
-        Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, many), &line.text))
     };
     let handle = Engine::open(OpenOptions {
         data_dir,
@@ -133,11 +131,20 @@ fn open(
     })
 }
 
-fn pool(args: &Args, files: &Files, sdk: PathBuf) -> Result<PoolConfig, Failure> {
+/// Shows every line of a task's output as it comes.
+pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
+    let screen = Arc::clone(screen);
+    Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, with_dag), &line.text))
+}
+
+/// Workers for the tasks of these files; as many as there are processors unless somebody says.
+pub(super) fn pool(
+    workers: Option<u16>,
+    files: &Files,
+    sdk: PathBuf,
+) -> Result<PoolConfig, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = args
-        .workers
-        .unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
+    let workers = workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
     let mut pool = PoolConfig::new(files.interpreter()?, workers);
     pool.sdk = Some(sdk);
     Ok(pool)
@@ -165,7 +172,7 @@ fn notice(screen: &Screen, severity: Severity, text: &str) {
 }
 
 /// What a line of a task's output belongs to: `load orders/3@1207: `.
-fn task_prefix(line: &LogLine, with_dag: bool) -> String {
+pub(super) fn task_prefix(line: &LogLine, with_dag: bool) -> String {
     let Some(task) = &line.task else {
         return "worker: ".to_owned();
     };
@@ -205,7 +212,7 @@ fn wait(
     signalled: &Receiver<()>,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let idle = idle(engine.clone(), args.until_idle.unwrap_or(FOR_EVER))?;
+    let idle = idle(engine.clone(), args.until_idle.unwrap_or(FOR_EVER), None)?;
     let status = tick(STATUS_EVERY[usize::from(!screen.is_terminal())]);
     let begun = Instant::now();
     loop {
@@ -227,9 +234,13 @@ fn wait(
 }
 
 /// Waits for idleness, or for the end of every run, on a thread of its own.
-fn idle(engine: Handle, quiet: Duration) -> Result<Receiver<Idle>, Failure> {
+pub(super) fn idle(
+    engine: Handle,
+    quiet: Duration,
+    timeout: Option<Duration>,
+) -> Result<Receiver<Idle>, Failure> {
     let (tell, told) = bounded(1);
-    let wait = move || drop(tell.send(engine.wait_idle(quiet, None)));
+    let wait = move || drop(tell.send(engine.wait_idle(quiet, timeout)));
     let thread = std::thread::Builder::new().name("idle".into()).spawn(wait);
     thread.map_err(|error| Failure::failed(format!("no thread: {error}")))?;
     Ok(told)
@@ -248,7 +259,8 @@ fn give_up_on_services(view: &EngineView) -> Result<(), Failure> {
     Err(Failure::unreachable(format!("source '{id}': {reason}")))
 }
 
-fn print_lines(view: &EngineView) {
+/// One JSON line per run on standard output.
+pub(super) fn print_lines(view: &EngineView) {
     let mut out = io::stdout().lock();
     for run in &view.runs {
         let line = serde_json::to_string(run).expect("a view has string keys only");
@@ -260,7 +272,7 @@ fn print_lines(view: &EngineView) {
 }
 
 /// Exit code 1 when something failed or parked, or a partition stands still.
-fn verdict(view: &EngineView) -> Result<(), Failure> {
+pub(super) fn verdict(view: &EngineView) -> Result<(), Failure> {
     let bad = view
         .runs
         .iter()

@@ -4,6 +4,7 @@
 
 mod checking;
 mod command_line;
+mod demo;
 mod errors;
 mod process;
 mod real_kafka;

@@ -9,7 +9,7 @@ use evermill_contract::manifest::{
 use serde::Serialize;
 
 /// The DAG of a file; sources first, then tasks, each in order of declaration.
-pub(super) fn of(dag: &DagManifest, file: &str) -> Graph {
+pub(in crate::cli) fn of(dag: &DagManifest, file: &str) -> Graph {
     let sources = dag.sources.iter().map(|source| source_node(source, dag));
     let tasks = dag.tasks.iter().map(|task| task_node(task, dag));
     Graph {

@@ -15,7 +15,7 @@ use crate::python;
 
 /// Every file that was named, without a fault.
 #[derive(Debug)]
-pub(super) struct Files(Vec<File>);
+pub(in crate::cli) struct Files(Vec<File>);
 
 #[derive(Debug)]
 struct File {
@@ -28,7 +28,7 @@ struct File {
 ///
 /// # Errors
 /// All faults of all files, as `check` says them.
-pub(super) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failure> {
+pub(in crate::cli) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failure> {
     let loading = Loading::new(sdk.to_owned());
     let mut loaded = Vec::new();
     let mut faults = Vec::new();
@@ -74,12 +74,12 @@ fn said(faults: &[Fault]) -> String {
 
 impl Files {
     /// The DAGs, in the order of the files and of their declaration.
-    pub(super) fn dags(&self) -> impl Iterator<Item = &DagManifest> {
+    pub(in crate::cli) fn dags(&self) -> impl Iterator<Item = &DagManifest> {
         self.0.iter().flat_map(|file| &file.manifest.dags)
     }
 
     /// What to ask of the engine for each DAG.
-    pub(super) fn requests(
+    pub(in crate::cli) fn requests(
         &self,
         fresh: bool,
         pass_gaps: bool,
@@ -104,7 +104,7 @@ impl Files {
     ///
     /// # Errors
     /// When they ask for different ones: one process serves one interpreter.
-    pub(super) fn interpreter(&self) -> Result<PathBuf, Failure> {
+    pub(in crate::cli) fn interpreter(&self) -> Result<PathBuf, Failure> {
         let mut chosen: Option<(PathBuf, &str)> = None;
         for dag in self.dags() {
             let wanted = python::interpreter(dag.python.as_deref());
@@ -129,7 +129,7 @@ impl Files {
     ///
     /// # Errors
     /// The first source whose connection has none, with the cure.
-    pub(super) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
+    pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
         for dag in self.dags() {
             for source in &dag.sources {
                 let SourceConfig::Kafka(kafka) = &source.config;
@@ -146,7 +146,7 @@ impl Files {
     }
 
     /// What the engine said against starting a DAG, for people and scripts.
-    pub(super) fn explain(error: &EngineError) -> Failure {
+    pub(in crate::cli) fn explain(error: &EngineError) -> Failure {
         match error {
             EngineError::Faults(faults) => Failure::dag_file(said(faults)),
             EngineError::Source { .. } => Failure::usage(error.to_string()),

@@ -5,16 +5,23 @@ use std::fmt::Write as _;
 use evermill_engine::view::{EngineView, RunView};
 
 /// One line about all runs; the same text as long as nothing has changed.
-pub(super) fn line(view: &EngineView) -> String {
+pub(in crate::cli) fn line(view: &EngineView) -> String {
     let mut text = view.runs.iter().map(of_run).collect::<Vec<_>>().join(" | ");
+    let troubles = troubles(view);
+    troubles.iter().for_each(|why| push(&mut text, why));
+    text
+}
+
+/// What is wrong at the moment, a sentence each.
+pub(in crate::cli) fn troubles(view: &EngineView) -> Vec<String> {
     let stalled = view.stalled.iter().chain(&view.workers.unavailable);
-    stalled.for_each(|why| push(&mut text, why));
+    let mut troubles: Vec<String> = stalled.cloned().collect();
     for source in view.runs.iter().flat_map(|run| &run.sources) {
         let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
-        let troubles = source.degraded.iter().chain(&source.ended).chain(stopped);
-        troubles.for_each(|why| push(&mut text, &format!("{}: {why}", source.id)));
+        let of_source = source.degraded.iter().chain(&source.ended).chain(stopped);
+        troubles.extend(of_source.map(|why| format!("{}: {why}", source.id)));
     }
-    text
+    troubles
 }
 
 fn push(text: &mut String, why: &str) {
@@ -78,6 +85,7 @@ mod tests {
                 p99: Some(4.56),
             },
             commit_ms: Percentiles::default(),
+            tasks: Vec::new(),
             sources: Vec::new(),
         }
     }
