@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import select
 import socket
 import struct
 import zlib
@@ -115,6 +116,13 @@ class Channel:
 
     def _receive(self, size: int) -> bytes:
         return self.sock.recv(size, socket.MSG_WAITALL) if size else b""
+
+    def wait(self) -> None:
+        """Until there is something to read. A process that waits in `recv` itself is also woken each time
+        the other side takes something that we sent."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        poll.poll()
 
     def write(self, data: bytes) -> None:
         self.sock.sendall(data)

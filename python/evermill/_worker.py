@@ -69,6 +69,7 @@ class Worker:
                 self.run(self.queue.popleft())
             if self.retiring:
                 return
+            self.channel.wait()
             self.receive()
 
     # Frames from the engine.
@@ -119,6 +120,7 @@ class Worker:
             content = {"dispatch": call, "member": member, "question": question}
             self.send(_frames.encode(asked, _frames.ASK, _frames.content(content)))
             while asked not in self.answers:
+                self.channel.wait()
                 self.receive()
             answer = self.answers.pop(asked)
         content = answer.content()

@@ -47,6 +47,7 @@ impl Shard {
             run: view.run(),
             task: view.task(),
             members: dispatch.members.len() as u32,
+            reported: 0,
             dag: version.dag,
             outline: version.outline,
             arrivals,

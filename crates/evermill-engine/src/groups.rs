@@ -38,6 +38,19 @@ pub(crate) struct Group {
     pub(crate) rest: Vec<Write>,
 }
 
+impl Group {
+    /// A dispatch or an answer to a task follows its commit.
+    pub(crate) fn is_awaited_by_tasks(&self) -> bool {
+        let by_task = |after: &After| {
+            matches!(
+                after,
+                After::Effect(Effect::Dispatch { .. }) | After::Answer(..)
+            )
+        };
+        self.after.iter().any(by_task)
+    }
+}
+
 /// The groups between sealing and effects.
 #[derive(Default)]
 pub(crate) struct Groups {

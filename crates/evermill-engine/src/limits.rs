@@ -34,6 +34,10 @@ pub const SECOND_GROUP_WRITES: usize = 64;
 /// How long a commit that nobody waits for gathers company while workers are busy.
 pub const GATHER: Duration = Duration::from_millis(10);
 
+/// How long the end of a dispatch is waited for once its last outcome has come: both are on their way
+/// through the same thread, and what follows from both is one commit.
+pub const FINISH_WAIT: Duration = Duration::from_micros(200);
+
 /// Dispatches a slot holds: one that runs and one behind it.
 pub const DISPATCHES_PER_SLOT: usize = evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
 

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! wait -> drain what is queued, apply each, send what may start at once (C3)
-//!      -> seal and submit when the store has room for a group
+//!      -> seal and submit when the store has room for a group; commit right here what a task waits
+//!         for, when there is nothing else to do
 //!      -> on the store's answer perform the group's effects, in order -> wait
 //! ```
 //!
@@ -27,7 +28,7 @@ use evermill_contract::worker::Executor;
 use evermill_core::Machine;
 use evermill_core::command::{Command, Counters, Decision, Effect, LaneId, RunIx, RunState};
 use evermill_core::dag::Dag;
-use evermill_store::Committer;
+use evermill_store::{CommitError, CommitId, Committer};
 
 use crate::board::Board;
 use crate::boot::Booted;
@@ -62,6 +63,8 @@ pub(crate) struct Shard {
     /// What follows the commit of `decision` besides its own effects.
     pub(crate) after: Vec<After>,
     pub(crate) groups: Groups,
+    /// A group that this thread has committed by itself.
+    pub(crate) answered: Option<(u64, Result<CommitId, CommitError>)>,
     pub(crate) committer: Option<Committer>,
     pub(crate) fence: evermill_store::Fence,
     /// A commit whose outcome has to be looked up after opening again.
@@ -173,6 +176,7 @@ impl Shard {
             pressing: false,
             after: Vec::new(),
             groups: Groups::default(),
+            answered: None,
             committer: Some(committer),
             fence: booted.fence,
             unknown: None,
@@ -236,9 +240,8 @@ impl Shard {
                     other => return other,
                 }
                 taken += 1;
-                let more = taken < limits::INPUTS_PER_TURN;
-                next = if more {
-                    self.world.inbox.try_recv().ok()
+                next = if taken < limits::INPUTS_PER_TURN {
+                    self.next_input()
                 } else {
                     None
                 };
@@ -247,8 +250,24 @@ impl Shard {
         self.fire_timer();
         self.unstick();
         self.submit();
+        while let Some((number, result)) = self.answered.take() {
+            match self.committed(number, result) {
+                Flow::Go => self.submit(),
+                other => return other,
+            }
+        }
         self.publish_if_due();
         self.go_on_draining()
+    }
+
+    /// What is queued, or what is certain to come at once.
+    fn next_input(&self) -> Option<Input> {
+        let queued = self.world.inbox.try_recv().ok();
+        queued.or_else(|| {
+            let expected = self.slots.expects_finish();
+            let wait = expected.then_some(limits::FINISH_WAIT)?;
+            self.world.inbox.recv_timeout(wait).ok()
+        })
     }
 
     pub(crate) fn take(&mut self, input: Input) -> Flow {

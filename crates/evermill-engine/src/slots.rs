@@ -52,6 +52,8 @@ pub(crate) struct Out {
     /// when the dispatch says nothing about arrival to callable.
     pub(crate) arrivals: Vec<(u32, u64)>,
     pub(crate) members: u32,
+    /// Members whose outcomes have come.
+    pub(crate) reported: u32,
     pub(crate) sent_at: std::time::Instant,
     pub(crate) recalled: bool,
 }
@@ -124,6 +126,19 @@ impl Slots {
 
     pub(crate) fn out(&self) -> usize {
         self.out.len()
+    }
+
+    /// Counts outcomes.
+    pub(crate) fn reported(&mut self, token: Token, members: u32) {
+        if let Some(out) = self.out.get_mut(&token.0) {
+            out.reported += members;
+        }
+    }
+
+    /// Every outcome of some dispatch has come, and that it is over has not: a worker says both in one
+    /// breath.
+    pub(crate) fn expects_finish(&self) -> bool {
+        self.out.values().any(|out| out.reported >= out.members)
     }
 
     /// Dispatches that are with workers.

@@ -72,6 +72,8 @@ impl Shard {
     fn outcomes(&mut self, token: Token, reported: Vec<OutcomeRun>) {
         fp!("shard.outcomes_received");
         self.measure(token, &reported);
+        let members = reported.iter().map(|run| run.count).sum();
+        self.slots.reported(token, members);
         let Some(out) = self.slots.get(token) else {
             return;
         };

@@ -1,6 +1,7 @@
 //! Group commit: one thread owns the store, turns whatever waits into one transaction, and
 //! answers everybody after the fsync. There is no artificial delay: while one group is synced the
-//! next one gathers.
+//! next one gathers. A caller that has nothing else to do may commit on its own thread when ours
+//! rests ([`Committer::commit_here`]): waking two threads can take longer than the commit.
 //!
 //! | state | on | goes to |
 //! |---|---|---|
@@ -9,6 +10,9 @@
 //! | waiting | space returns | working, `Event::SpaceBack` |
 //! | waiting | stop | stopped: what waits is answered `Full` |
 //! | working | unknown outcome, fatal error | stopped: the group gets that error, the rest `Stopped` |
+//! | resting | a caller commits here | lent: whatever is queued meanwhile waits |
+//! | lent | committed, or the disk is full | resting; on a full disk the batch is the caller's again |
+//! | lent | unknown outcome, fatal error | stopped |
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -49,7 +53,8 @@ const IDLE_AFTER: Duration = Duration::from_millis(20);
 /// The handle; dropping it without [`Committer::stop`] also stops the thread, after what is queued.
 pub struct Committer {
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<Box<dyn Store>>>,
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Committer {
@@ -69,10 +74,14 @@ impl Committer {
         events: impl Fn(Event) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let queue = Arc::new(Queue::default());
+        queue.lock().untended = true;
+        let desk = Arc::new(Desk {
+            store: Mutex::new(Some(store)),
+            hook,
+        });
         let worker = Worker {
             queue: Arc::clone(&queue),
-            store,
-            hook,
+            desk: Arc::clone(&desk),
             events: Box::new(events),
         };
         let thread = thread::Builder::new()
@@ -85,6 +94,7 @@ impl Committer {
             })?;
         Ok(Self {
             queue,
+            desk,
             thread: Some(thread),
         })
     }
@@ -118,6 +128,34 @@ impl Committer {
         }
     }
 
+    /// Commits on the calling thread, if nothing is queued or under way: nobody is woken, before
+    /// or after. The caller waits for the disk. A refused fence is an error here.
+    ///
+    /// # Errors
+    /// The batch, to be submitted instead: there is other work, the committer has stopped, or the
+    /// disk is full.
+    pub fn commit_here(&self, batch: Batch) -> Result<Result<CommitId, CommitError>, Batch> {
+        if let Err(error) = check_sizes(std::slice::from_ref(&batch)) {
+            return Ok(Err(error));
+        }
+        let Some(lent) = self.queue.borrow_store() else {
+            return Err(batch);
+        };
+        self.desk.step(Step::GroupDrained);
+        match self.desk.commit(std::slice::from_ref(&batch)) {
+            Ok(committed) => {
+                self.desk.step(Step::GroupUnanswered);
+                let refused = committed.refused.first();
+                Ok(refused.map_or(Ok(committed.id), |refused| Err(refused.to_error())))
+            }
+            Err(CommitError::Full) => Err(batch),
+            Err(error) => {
+                lent.stop();
+                Ok(Err(error))
+            }
+        }
+    }
+
     /// Runs work on the store after everything queued before and ahead of everything queued
     /// later; it is dropped unrun when the committer has stopped.
     pub fn between(&self, work: Between) {
@@ -136,7 +174,8 @@ impl Committer {
             .take()
             .ok_or_else(died)?
             .join()
-            .map_err(|_| died())
+            .map_err(|_| died())?;
+        self.desk.lock().take().ok_or_else(died)
     }
 }
 
@@ -165,6 +204,14 @@ struct Waiting {
     batches: usize,
     bytes: usize,
     closed: bool,
+    /// The thread has taken work and not come back for more.
+    working: bool,
+    /// A caller has the store.
+    lent: bool,
+    /// A caller had the store since the thread last looked.
+    used: bool,
+    /// Something was committed since the last housekeeping of a quiet store.
+    untended: bool,
 }
 
 /// The bounded queue between submitters and the thread.
@@ -180,7 +227,8 @@ struct Queue {
 enum Next {
     Group(Vec<Batch>, Vec<Ticket>),
     Between(Between),
-    Quiet,
+    /// Housekeeping; true when nobody has committed for a while.
+    Tend(bool),
     Closed,
 }
 
@@ -231,21 +279,32 @@ impl Queue {
         self.room.notify_all();
     }
 
-    /// Takes what is next; `Quiet` after a while without work, if asked for.
-    fn next(&self, tell_quiet: bool) -> Next {
+    /// Takes what is next; housekeeping after a while without work, if there was work before.
+    fn next(&self) -> Next {
         let mut waiting = self.lock();
-        while waiting.jobs.is_empty() {
-            if waiting.closed {
+        waiting.working = false;
+        loop {
+            if !waiting.lent && !waiting.jobs.is_empty() {
+                let next = waiting.take();
+                waiting.working = true;
+                waiting.untended = true;
+                self.room.notify_all();
+                return next;
+            }
+            if !waiting.lent && waiting.closed {
                 return Next::Closed;
             }
-            if tell_quiet {
+            if waiting.untended {
                 let (guard, timeout) = self
                     .work
                     .wait_timeout(waiting, IDLE_AFTER)
                     .unwrap_or_else(PoisonError::into_inner);
                 waiting = guard;
-                if timeout.timed_out() && waiting.jobs.is_empty() && !waiting.closed {
-                    return Next::Quiet;
+                if timeout.timed_out() && waiting.rests() {
+                    let quiet = !std::mem::take(&mut waiting.used);
+                    waiting.untended = !quiet;
+                    waiting.working = true;
+                    return Next::Tend(quiet);
                 }
             } else {
                 waiting = self
@@ -254,9 +313,27 @@ impl Queue {
                     .unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let next = waiting.take();
-        self.room.notify_all();
-        next
+    }
+
+    /// Lends the store to the caller, if the thread rests and nothing is queued.
+    fn borrow_store(&self) -> Option<Lent<'_>> {
+        let mut waiting = self.lock();
+        if waiting.working || !waiting.rests() {
+            return None;
+        }
+        waiting.lent = true;
+        Some(Lent(self))
+    }
+
+    fn give_back(&self) {
+        let mut waiting = self.lock();
+        waiting.lent = false;
+        waiting.used = true;
+        // A thread that sleeps for good has to begin to count the quiet time.
+        let counts = std::mem::replace(&mut waiting.untended, true);
+        if !counts || !waiting.jobs.is_empty() || waiting.closed {
+            self.work.notify_all();
+        }
     }
 
     /// Waits out a full disk; true when the queue was closed meanwhile.
@@ -281,6 +358,11 @@ impl Queue {
 }
 
 impl Waiting {
+    /// Nothing is queued and nobody has the store, the thread apart.
+    fn rests(&self) -> bool {
+        self.jobs.is_empty() && !self.closed && !self.lent
+    }
+
     /// Everything up to the next `Between`, within the bounds of a group.
     fn take(&mut self) -> Next {
         let (mut batches, mut tickets) = (Vec::new(), Vec::new());
@@ -313,48 +395,88 @@ impl Waiting {
     }
 }
 
+/// The store in a caller's hands; given back when this goes, by a panic too.
+struct Lent<'a>(&'a Queue);
+
+impl Lent<'_> {
+    /// Nothing more is to be committed.
+    fn stop(self) {
+        self.0.close_and_stop();
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+        self.0.give_back();
+    }
+}
+
+/// The store, for the thread and for callers that commit by themselves; [`Waiting`] says whose turn
+/// it is.
+struct Desk {
+    /// None once it was handed back.
+    store: Mutex<Option<Box<dyn Store>>>,
+    hook: Option<StepHook>,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Store>>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut dyn Store) -> T) -> T {
+        let mut store = self.lock();
+        work(&mut **store.as_mut().expect("handed back when all is over"))
+    }
+
+    fn commit(&self, batches: &[Batch]) -> Result<Committed, CommitError> {
+        self.with(|store| store.commit(batches))
+    }
+
+    fn step(&self, step: Step) {
+        if let Some(hook) = &self.hook {
+            hook(step);
+        }
+    }
+}
+
 struct Worker {
     queue: Arc<Queue>,
-    store: Box<dyn Store>,
-    hook: Option<StepHook>,
+    desk: Arc<Desk>,
     events: Box<dyn Fn(Event) + Send>,
 }
 
 impl Worker {
-    fn run(mut self) -> Box<dyn Store> {
+    fn run(self) {
         let _answers = AnswerRest(Arc::clone(&self.queue));
-        let mut untended = true;
         loop {
-            let done = match self.queue.next(untended) {
-                Next::Group(batches, tickets) => {
-                    untended = true;
-                    self.group(&batches, tickets)
-                        .and_then(|()| self.tend(false))
-                }
+            let done = match self.queue.next() {
+                Next::Group(batches, tickets) => self
+                    .group(&batches, tickets)
+                    .and_then(|()| self.tend(false)),
                 Next::Between(work) => {
-                    untended = true;
-                    work(&mut *self.store);
+                    self.desk.with(work);
                     Ok(())
                 }
-                Next::Quiet => {
-                    untended = false;
-                    self.tend(true)
-                }
-                Next::Closed => return self.store,
+                Next::Tend(quiet) => self.tend(quiet),
+                Next::Closed => return,
             };
             if let Err(error) = done {
                 self.queue.close_and_stop();
                 (self.events)(Event::Stopped(error));
-                return self.store;
+                return;
             }
         }
     }
 
-    fn group(&mut self, batches: &[Batch], tickets: Vec<Ticket>) -> Result<(), CommitError> {
-        self.step(Step::GroupDrained);
+    fn group(&self, batches: &[Batch], tickets: Vec<Ticket>) -> Result<(), CommitError> {
+        self.desk.step(Step::GroupDrained);
         match self.commit(batches) {
             Ok(committed) => {
-                self.step(Step::GroupUnanswered);
+                self.desk.step(Step::GroupUnanswered);
                 answer(&committed, tickets);
                 Ok(())
             }
@@ -370,10 +492,10 @@ impl Worker {
     }
 
     /// Commits, waiting out a full disk.
-    fn commit(&mut self, batches: &[Batch]) -> Result<Committed, CommitError> {
+    fn commit(&self, batches: &[Batch]) -> Result<Committed, CommitError> {
         let mut full = false;
         loop {
-            match self.store.commit(batches) {
+            match self.desk.commit(batches) {
                 Err(CommitError::Full) => {
                     if !full {
                         (self.events)(Event::Full);
@@ -393,16 +515,10 @@ impl Worker {
         }
     }
 
-    fn tend(&mut self, idle: bool) -> Result<(), CommitError> {
-        self.store
-            .tend(idle)
+    fn tend(&self, idle: bool) -> Result<(), CommitError> {
+        self.desk
+            .with(|store| store.tend(idle))
             .map_err(|error| CommitError::Fatal(Arc::from(error.to_string())))
-    }
-
-    fn step(&self, step: Step) {
-        if let Some(hook) = &self.hook {
-            hook(step);
-        }
     }
 }
 

@@ -1,37 +1,35 @@
-//! A worker's life, from its hello to its death: the reader and the writer thread.
+//! A worker's life, from its hello to its death: the reader.
 
-use std::io::{self, BufReader, IoSlice, Write};
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::Receiver;
 use evermill_contract::worker::frame::{self, Frame, Kind};
 use evermill_contract::worker::wire::{
-    self, Ask, EncodedDispatch, Finished, Hello, Progress, decode_log, decode_outcomes,
-    encode_answer, encode_dispatch, small,
+    self, Ask, Finished, Hello, Progress, decode_log, decode_outcomes, encode_answer, small,
 };
 use evermill_contract::worker::{
-    Answer, Death, Dispatch, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind,
-    WorkerEvent,
+    Answer, Death, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind, WorkerEvent,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, Signal};
 
+use crate::outbox::Outbox;
 use crate::page::{Page, Running, monotonic_ns};
 use crate::pool::{Shared, returned};
 use crate::server::{signal_group, spawn};
-use crate::slot::{Connection, InFlight, Lost, Outgoing, Slot};
+use crate::slot::{Connection, InFlight, Lost, Slot};
 use crate::supervisor::Message;
 
-/// Frames that may wait for the writer: two dispatches, their recalls, stop, retire, answers.
-const OUTGOING_MAX: usize = 64;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Reads of what a dead worker left in its pipe; a pipe holds less.
 const DRAIN_READS_MAX: usize = 64;
 /// How often the memory of a busy worker is looked at.
 const SIZE_EVERY: Duration = Duration::from_secs(1);
-/// Parts of one `writev`, as many as every system takes.
-const PARTS_MAX: usize = 1024;
 
 /// A worker that was forked.
 pub(crate) struct Worker {
@@ -44,7 +42,7 @@ pub(crate) struct Worker {
     pub(crate) ended: Receiver<Death>,
 }
 
-/// Starts the reader, which starts the writer.
+/// Starts the reader, which opens the outbox.
 pub(crate) fn start(shared: Arc<Shared>, worker: Worker) -> Result<(), String> {
     let name = format!("evermill-slot-{}", worker.slot.0);
     spawn(&name, move || {
@@ -71,7 +69,12 @@ impl Reader {
             ended,
             ..
         } = worker;
-        let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, &socket);
+        let patience = Some(self.shared.config.start_timeout);
+        let incoming = Incoming {
+            socket: &socket,
+            patience,
+        };
+        let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, incoming);
         let greeted = self.greet(&mut stream, &socket, pid, page);
         let failed = greeted.as_ref().err().cloned();
         let result = greeted.and_then(|()| self.read_all(&mut stream));
@@ -110,37 +113,27 @@ impl Reader {
 
     fn greet(
         &self,
-        stream: &mut BufReader<&UnixStream>,
+        stream: &mut BufReader<Incoming<'_>>,
         socket: &UnixStream,
         pid: Pid,
         page: Page,
     ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        socket
-            .set_read_timeout(Some(self.shared.config.start_timeout))
-            .map_err(text)?;
         let frame = match frame::read(stream) {
             Ok(Some(frame)) if frame.kind == Kind::Hello => frame,
             Ok(Some(frame)) => return Err(format!("{:?} instead of a hello", frame.kind)),
             Ok(None) => return Err("it hung up before its hello".into()),
             Err(error) => return Err(error.to_string()),
         };
-        socket.set_read_timeout(None).map_err(text)?;
+        stream.get_mut().patience = None;
         let hello: Hello = wire::control(&frame).map_err(|error| error.to_string())?;
         let welcome = hello.welcome()?;
-        let (writer, outgoing) = bounded(OUTGOING_MAX);
-        let to = socket.try_clone().map_err(text)?;
-        let shared = Arc::clone(&self.shared);
-        let slot_id = self.slot;
-        spawn(&format!("evermill-to-{}", slot_id.0), move || {
-            write_all(&shared, slot_id, to, &outgoing)
-        })?;
+        let outbox = Outbox::start(Arc::clone(&self.shared), self.slot, socket)?;
 
         let mut slot = self.shared.slot(self.slot);
         if slot.closed {
             return Err("the pool is closing".into());
         }
-        slot.connection = Some(Connection { pid, page, writer });
+        slot.connection = Some(Connection { pid, page, outbox });
         slot.send(small(0, Kind::Welcome, &welcome));
         let announce = !std::mem::replace(&mut slot.announced, true);
         drop(slot);
@@ -155,7 +148,7 @@ impl Reader {
     }
 
     /// Reads to the end of the stream. An error is a breach of the protocol.
-    fn read_all(&self, stream: &mut BufReader<&UnixStream>) -> Result<(), String> {
+    fn read_all(&self, stream: &mut BufReader<Incoming<'_>>) -> Result<(), String> {
         loop {
             match frame::read(stream) {
                 Ok(Some(frame)) => self.hear(&frame)?,
@@ -335,6 +328,44 @@ impl Reader {
     }
 }
 
+/// The receiving end of a worker's socket. It waits in `poll`: a thread that waits in `recv` is
+/// also woken each time the worker takes something that we sent.
+struct Incoming<'a> {
+    socket: &'a UnixStream,
+    /// The longest wait, if it is bounded.
+    patience: Option<Duration>,
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(self.socket.as_fd(), &mut *into, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => return Ok(read),
+                Err(rustix::io::Errno::AGAIN) => self.wait()?,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Incoming<'_> {
+    fn wait(&self) -> io::Result<()> {
+        let patience = self.patience.and_then(|time| Timespec::try_from(time).ok());
+        match poll(
+            &mut [PollFd::new(self.socket, PollFlags::IN)],
+            patience.as_ref(),
+        ) {
+            Ok(0) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "it said nothing for too long",
+            )),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 /// The events of a death, in order.
 fn last_events(slot: SlotId, lost: Lost, death: Death) -> Vec<WorkerEvent> {
     let Lost {
@@ -430,99 +461,4 @@ fn resident_bytes(pid: Pid) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", pid.as_raw_nonzero())).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
-}
-
-// The writer.
-
-fn write_all(shared: &Shared, slot: SlotId, mut socket: UnixStream, outgoing: &Receiver<Outgoing>) {
-    for outgoing in outgoing {
-        let written = match outgoing {
-            Outgoing::Frame(frame) => socket.write_all(&frame),
-            Outgoing::Dispatch { call, dispatch } => {
-                write_dispatch(shared, slot, &mut socket, call, *dispatch)
-            }
-        };
-        if written.is_err() {
-            // The reader meets the same end and tells it.
-            return;
-        }
-    }
-}
-
-fn write_dispatch(
-    shared: &Shared,
-    slot: SlotId,
-    socket: &mut UnixStream,
-    call: u32,
-    dispatch: Dispatch,
-) -> io::Result<()> {
-    match encode_dispatch(call, &dispatch) {
-        Ok(EncodedDispatch { head, payload }) => {
-            let parts: Vec<&[u8]> = std::iter::once(&head[..])
-                .chain(payload.iter().map(|part| &part[..]))
-                .collect();
-            write_parts(socket, &parts)
-        }
-        Err(error) => {
-            refuse(shared, slot, call, &dispatch, &error);
-            Ok(())
-        }
-    }
-}
-
-/// A dispatch that does not fit a frame fails as a whole: sending it again would not help.
-fn refuse(
-    shared: &Shared,
-    slot: SlotId,
-    call: u32,
-    dispatch: &Dispatch,
-    error: &frame::FrameError,
-) {
-    let mut state = shared.slot(slot);
-    let Some(index) = state.in_flight.iter().position(|sent| sent.call == call) else {
-        return;
-    };
-    let refused = state.in_flight.remove(index);
-    drop(state);
-    let now = monotonic_ns();
-    let error = TaskError {
-        kind: TaskErrorKind::Load,
-        class: "evermill.FrameError".into(),
-        message: format!("the members cannot be handed to a worker: {error}"),
-        traceback: String::new(),
-        retryable: false,
-    };
-    let run = OutcomeRun {
-        first: 0,
-        count: refused.map_or(0, |refused| refused.members),
-        started_ns: now,
-        ended_ns: now,
-        outcome: Outcome::Failed(Box::new(error)),
-    };
-    shared.emit(WorkerEvent::Outcomes {
-        slot,
-        token: dispatch.token,
-        runs: vec![run],
-    });
-    shared.emit(WorkerEvent::Finished {
-        slot,
-        token: dispatch.token,
-        tail: 0,
-    });
-}
-
-fn write_parts(socket: &mut UnixStream, parts: &[&[u8]]) -> io::Result<()> {
-    for chunk in parts.chunks(PARTS_MAX) {
-        let mut slices: Vec<IoSlice<'_>> = chunk.iter().map(|part| IoSlice::new(part)).collect();
-        let mut slices = &mut slices[..];
-        while slices.iter().any(|slice| !slice.is_empty()) {
-            match socket.write_vectored(slices) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut slices, written),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | supervisor | the fork server: starts it, asks it for workers, hears how they end |
 //! | reader, one per worker | a worker's life, from its hello to its death |
-//! | writer, one per worker | what goes to it; apart from the reader, so that two full socket buffers never lock each other |
+//! | writer, one per worker | what goes to it and is large or has to wait; apart from the reader, so that two full socket buffers never lock each other |
 //! | watch | what needs a clock: timeouts, kills, output at descriptor level |
 //!
 //! Nothing that a worker does can block the engine's thread, and nothing it sends is believed
@@ -16,6 +16,7 @@
 mod config;
 mod connection;
 pub mod load;
+mod outbox;
 mod output;
 mod page;
 mod pool;

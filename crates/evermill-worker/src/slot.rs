@@ -1,4 +1,4 @@
-//! What is known of a slot, and how it changes. No I/O here beyond handing frames to the writer.
+//! What is known of a slot, and how it changes. No I/O here beyond handing frames to the outbox.
 //!
 //! | state | dispatch | the worker says | becomes |
 //! |---|---|---|---|
@@ -12,29 +12,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use crossbeam_channel::{Sender, TrySendError};
 use evermill_contract::worker::frame::Kind;
 use evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
 use evermill_contract::worker::wire::small;
 use evermill_contract::worker::{Death, Dispatch, OutcomeRun, Token};
 use rustix::process::{Pid, Signal};
 
+use crate::outbox::{Outbox, Outgoing};
 use crate::page::Page;
 use crate::server::signal_group;
-
-/// What the writer gets.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    Frame(Vec<u8>),
-    Dispatch { call: u32, dispatch: Box<Dispatch> },
-}
 
 /// A live worker.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) pid: Pid,
     pub(crate) page: Page,
-    pub(crate) writer: Sender<Outgoing>,
+    pub(crate) outbox: Outbox,
 }
 
 /// A dispatch that the worker has.
@@ -230,10 +223,10 @@ pub(crate) struct Lost {
     pub(crate) connection: Option<Connection>,
 }
 
-/// The writer's queue has room for all that one slot can have under way, so it is full only when
-/// a worker does not read; that ends it. A writer that is gone follows a worker that is gone.
+/// The outbox has room for all that one slot can have under way, so it is full only when a worker
+/// does not read; that ends it.
 fn hand(connection: &Connection, outgoing: Outgoing) {
-    if let Err(TrySendError::Full(_)) = connection.writer.try_send(outgoing) {
+    if !connection.outbox.send(outgoing) {
         signal_group(connection.pid, Signal::KILL);
     }
 }

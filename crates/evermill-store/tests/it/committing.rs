@@ -240,3 +240,97 @@ fn panicking_ticket_does_not_leave_others_waiting() {
     assert!(answered > 0);
     assert!(committer.stop().is_err());
 }
+
+/// Commits on this thread, as soon as the committer's own rests.
+fn here(committer: &Committer, mut given: Batch) -> Answer {
+    loop {
+        match committer.commit_here(given) {
+            Ok(answer) => return answer,
+            Err(back) => given = back,
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_caller_that_commits_by_itself_keeps_order_with_what_is_submitted() {
+    for place in Place::all() {
+        let mut store = place.open();
+        let fence = store.claim(0).expect("claim");
+        let (committer, _events) = start(store);
+        let (sender, answers) = sync_channel(ANSWERS);
+        let mut ids = Vec::new();
+        for seq in 1..=60 {
+            if seq % 3 == 0 {
+                committer.submit(batch(fence, writes(seq)), ticket(&sender));
+                ids.push(answers.recv().expect("answer").expect("durable"));
+            } else {
+                ids.push(here(&committer, batch(fence, writes(seq))).expect("durable"));
+            }
+        }
+        assert!(ids.is_sorted(), "order is kept");
+        drop(committer.stop().expect("store"));
+        let mut store = place.open();
+        assert_eq!(Content::of(&mut *store).expect("load"), Content::after(60));
+    }
+}
+
+#[test]
+fn a_caller_does_not_commit_ahead_of_what_is_queued() {
+    let place = Place::memory();
+    let mut store = place.open();
+    let fence = store.claim(0).expect("claim");
+    let (committer, _events) = start(store);
+    let (sender, answers) = sync_channel(ANSWERS);
+    let gate = Arc::new(Barrier::new(2));
+    let theirs = Arc::clone(&gate);
+    committer.between(Box::new(move |_| {
+        theirs.wait();
+    }));
+    committer.submit(batch(fence, vec![state("a", "")]), ticket(&sender));
+    let refused = committer.commit_here(batch(fence, vec![state("b", "")]));
+    assert_eq!(refused, Err(batch(fence, vec![state("b", "")])));
+    gate.wait();
+    answers.recv().expect("answer").expect("durable");
+    here(&committer, batch(fence, vec![state("b", "")])).expect("durable");
+}
+
+#[test]
+fn a_caller_that_commits_by_itself_hears_what_went_wrong() {
+    let place = Place::memory();
+    let faults = Faults::default();
+    let mut store: Box<dyn Store> = Box::new(FaultyStore::new(place.open(), faults.clone()));
+    let old = store.claim(0).expect("claim");
+    let fence = store.claim(0).expect("claim");
+    let (committer, events) = start(store);
+    let (sender, answers) = sync_channel(ANSWERS);
+    let one = || batch(fence, vec![state("a", "")]);
+    let fenced = here(&committer, batch(old, vec![state("a", "")]));
+    assert!(matches!(fenced, Err(CommitError::Fenced { .. })));
+
+    // A full disk is waited out by the thread.
+    here(&committer, one()).expect("durable");
+    faults.next(Fault::Full);
+    let fired = faults.fired();
+    while faults.fired() == fired {
+        if let Ok(answer) = committer.commit_here(one()) {
+            panic!("a full disk was answered {answer:?}");
+        }
+    }
+    committer.submit(one(), ticket(&sender));
+    answers.recv().expect("answer").expect("durable");
+
+    faults.next(Fault::FatalBefore);
+    let fatal = here(&committer, one());
+    assert!(matches!(fatal, Err(CommitError::Fatal(_))), "{fatal:?}");
+    committer.submit(one(), ticket(&sender));
+    assert_eq!(
+        answers.recv().expect("answer"),
+        Err(CommitError::Stopped),
+        "nothing is committed behind it"
+    );
+    assert!(
+        events.try_recv().is_err(),
+        "the caller knows, nobody else is told"
+    );
+}

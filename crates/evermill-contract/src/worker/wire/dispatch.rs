@@ -19,6 +19,14 @@ pub struct EncodedDispatch {
     pub payload: Vec<Bytes>,
 }
 
+impl EncodedDispatch {
+    /// The frame's size.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.payload.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
 #[derive(Serialize)]
 struct Control<'a> {
     entry: &'a str,
