@@ -138,7 +138,7 @@ def _check_reach(dag: Dag) -> None:
             raise DagError(
                 "no_task", f"no task comes after source {source.id!r}", "pass it to a task, or remove it", at(source)
             )
-    reached = _plans(dag)
+    reached = passed(dag, sources)
     for task in tasks:
         if sources and task not in reached:
             raise DagError(
@@ -149,15 +149,15 @@ def _check_reach(dag: Dag) -> None:
             )
 
 
-def _plans(dag: Dag) -> Set[Node]:
-    """What runs for events of some source (W7): what comes after sources, what comes before that, and
-    what comes after this in turn."""
+def passed(dag: Dag, sources: Iterable[Node]) -> Set[Node]:
+    """What runs for events of one of these sources (W7): what comes after them, what comes before that,
+    and what comes after this in turn."""
     before = {node: set(node.upstream) for node in dag.nodes.values()}
     after: Dict[Node, Set[Node]] = {node: set() for node in before}
     for node, upstream in before.items():
         for other in upstream:
             after[other].add(node)
-    return _closure(_closure(_closure(dag.sources(), after), before), after)
+    return _closure(_closure(_closure(sources, after), before), after)
 
 
 def _closure(start: Iterable[Node], edges: Dict[Node, Set[Node]]) -> Set[Node]:

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 5] = [
+const GOLDEN: [(&str, &str); 6] = [
     (
         "continuous_kafka_pipeline",
         include_str!("../../golden/manifest-continuous_kafka_pipeline.json"),
     ),
+    ("demo", include_str!("../../golden/manifest-demo.json")),
     ("mapped", include_str!("../../golden/manifest-mapped.json")),
     ("orders", include_str!("../../golden/manifest-orders.json")),
     (

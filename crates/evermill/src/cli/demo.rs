@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// End by itself after so long, counted from the first order; else Ctrl-C ends it
     #[arg(long = "for", value_name = "DURATION", value_parser = duration::parse)]
     lasts: Option<Duration>,
-    /// Orders a second, on the average; they come in waves
+    /// Orders a second, on the average; they come in waves, and wait while a thousand are under way
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     rate: u32,
     /// Print one JSON line per run on standard output at the end
@@ -110,6 +110,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     outcome?;
     drained.map_err(|_| Failure::failed("the engine has stopped by itself; see above"))?;
     verdict(&last)?;
+    own_up(&screen, &last);
     farewell(&screen, args);
     Ok(())
 }
@@ -191,6 +192,16 @@ fn introduce(screen: &Screen, file: &Path, broker: &DevKafka, data_dir: &Path) {
         data_dir.display()
     );
     screen.lines("", text.as_bytes());
+}
+
+/// Says what was cut off, if the DAG was too slow for the time there was at the end.
+fn own_up(screen: &Screen, last: &EngineView) {
+    let left: u64 = last.runs.iter().map(|run| run.in_flight).sum();
+    if left > 0 {
+        let grace = GRACE.as_secs();
+        let text = format!("{left} orders were still under way after {grace} s and are given up\n");
+        screen.lines("", text.as_bytes());
+    }
 }
 
 /// How to go on from here, in words that can be pasted.

@@ -8,4 +8,5 @@ mod demo;
 mod errors;
 mod process;
 mod real_kafka;
+mod testing;
 mod topic;

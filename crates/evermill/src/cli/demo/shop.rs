@@ -14,9 +14,10 @@ use crate::failure::Failure;
 
 /// Where orders are written.
 pub(super) const TOPIC: &str = "orders";
-/// Orders that wait in the pipeline or before it at which no more are sent: what the broker keeps
-/// (5 MB a partition) holds several times as many, so nothing is ever overtaken by its retention.
-const BACKLOG_MAX: u64 = 10_000;
+/// Orders that wait in the pipeline or before it at which no more are sent. What the broker keeps
+/// (5 MB a partition) holds many times as many, so nothing is ever overtaken by its retention; and
+/// at the end they are settled within seconds.
+const BACKLOG_MAX: u64 = 1_000;
 /// How often orders are sent.
 const STEP: Duration = Duration::from_millis(10);
 /// How long the broker may take to acknowledge the last ones.
