@@ -1,8 +1,10 @@
 """What each parameter of a task's callable gets. Decided once, when the DAG is loaded.
 
 A source or a result that was passed as an argument binds its parameter, whatever its name. The
-other parameters are bound by name: `event`, `events`, `ctx`, a task before this one, a key of
-Airflow's context. `**kwargs` gets Airflow's context, with `event`.
+other parameters are bound by name: `event`, `events`, `ctx`, a task or source before this one, a key
+of Airflow's context. `**kwargs` gets Airflow's context, with `event`.
+
+Several sources can feed a task (W6). Each then has its own event; `events` are all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ class Argument(NamedTuple):
 
     #: The keyword; None for a positional argument, `*` and `**` for what is unpacked.
     name: Optional[str]
-    #: `event` (of a source, if it was passed), `ctx`, `given` (a value, maybe with nodes in it), `item` (of a mapped list),
+    #: `event`, `source` (the event of one of several), `events` (of all of them), `ctx`, `given` (a value, maybe with nodes
+    #: in it), `item` (of a mapped list),
     #: `key` (of Airflow's context), `rest` (all of it but some names).
     how: str
     what: Any = None
@@ -57,6 +60,11 @@ def is_batched(task: Task) -> bool:
     return any("batch" in source.fields for source in task.dag.declared_sources)
 
 
+def joins(task: Task) -> bool:
+    """Whether several sources feed the task."""
+    return sum(node.is_source for node in task.ancestors()) > 1
+
+
 def _arguments(task: Task, signature: inspect.Signature, given: Dict[str, Any]) -> List[Argument]:
     arguments: List[Argument] = []
     positional = True
@@ -87,7 +95,7 @@ def _argument(task: Task, keyword: Optional[str], name: str, value: Any) -> Argu
     if name in task.mapped:
         return Argument(keyword, "item", list(task.mapped).index(name))
     if isinstance(value, Node) and value.is_source:
-        return Argument(keyword, "event", value)
+        return Argument(keyword, "source" if joins(task) else "event", value)
     return Argument(keyword, "given", value)
 
 
@@ -95,11 +103,13 @@ def _by_name(task: Task, keyword: Optional[str], name: str) -> Optional[Argument
     many = is_batched(task) or "batch" in task.fields
     if name == ("events" if many else "event"):
         return Argument(keyword, "event")
+    if name == "events" and joins(task):
+        return Argument(keyword, "events")
     if name == ("ctxs" if "batch" in task.fields else "ctx"):
         return Argument(keyword, "ctx", name)
     for node in task.ancestors():
         if node.id == name:
-            return Argument(keyword, "given", node)
+            return _argument(task, keyword, name, node)
     if name in KEYS and name != "event":
         return Argument(keyword, "key", name)
     return None
@@ -111,7 +121,7 @@ def _unbound(task: Task, name: str) -> DagError:
     if name == "event":
         cure = "this is a batch: call the parameter events"
     elif name == "events":
-        cure = "call it event, or make a batch with .batch(max_events=...) on the source"
+        cure = "call it event: one source feeds the task, and its activation is one event"
     else:
         cure = nearest(name, known | KEYS) if _is_near(name, known | KEYS) else nearest(name, known)
     return DagError("unbound_parameter", f"task {task.id!r}: nothing is bound to parameter {name!r}", cure, at(task))
@@ -128,6 +138,8 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
     for argument in arguments:
         if argument.how == "event":
             event = True
+        elif argument.how in ("source", "events"):
+            event = ctx = True
         elif argument.how == "ctx":
             used = uses(task.fn, argument.what) if task.fn else set()
             ctx = True
@@ -138,6 +150,7 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
         elif argument.how == "given":
             for node in nodes_within(argument.what):
                 event = event or node.is_source
+                ctx = ctx or (node.is_source and joins(task))
                 if not node.is_source:
                     results[node.id] = None
     for node in nodes_within(task.mapped):

@@ -153,6 +153,7 @@ _COLUMNS: Dict[str, Optional[str]] = {
     "scope": "I",
     "has_event": "B",
     "batch": None,
+    "joined": None,
     "position": "Q",
     "timestamp": "q",
     "lane": "H",
@@ -307,20 +308,42 @@ class Dispatch:
     @property
     def is_plain(self) -> bool:
         """Whether each member's `event` is one of its own."""
-        return "batch" not in self.table.columns and "has_event" not in self.table.columns
+        return not self.table.columns.keys() & {"batch", "joined", "has_event"}
 
     def events(self) -> Iterator[Any]:
         """What each member's callable gets as `event`."""
         return self.table.events() if self.is_plain else map(self.event, range(self.members))
 
     def event(self, member: int) -> Any:
+        joined = self.rows("joined", member)
+        if joined is not None:
+            return self.batched.event(joined[0])
         if not self.table.number("has_event", member, 1):
             return None
-        span = self.batch(member)
+        span = self.rows("batch", member)
         return self.table.event(member) if span is None else [self.batched.event(row) for row in span]
 
-    def batch(self, member: int) -> Optional[range]:
-        column = self.table.columns.get("batch")
+    def seen(self, member: int) -> List[Event]:
+        """All events that the member's callable may see, by the order of their sources."""
+        rows = self.rows("joined", member) or self.rows("batch", member)
+        if rows is not None:
+            return [self.batched.event(row) for row in rows]
+        event = self.event(member)
+        return [] if event is None else [event]
+
+    def event_of(self, member: int, source: str) -> Any:
+        """The event of one of several sources (a list if it batches); None if that one has not fired."""
+        rows = self.rows("joined", member)
+        if rows is None:
+            event = self.event(member)
+            events = event if isinstance(event, list) else [] if event is None else [event]
+            return event if events and events[0].source == source else None
+        events = map(self.batched.event, rows)
+        return next((event for event in events if event.source == source), None)
+
+    def rows(self, name: str, member: int) -> Optional[range]:
+        """Rows of the event table that a member names; None if it names none."""
+        column = self.table.columns.get(name)
         if column is None or not column[self.members + member]:
             return None
         return range(column[member], column[self.members + member])
@@ -328,7 +351,7 @@ class Dispatch:
     def activation(self, member: int) -> bytes:
         """The canonical encoding of the member's activation (docs/spec/identity.md)."""
         lane = self.table.lanes[self.table.number("lane", member, 0)]
-        span = self.batch(member)
+        span = self.rows("batch", member)
         if span is None:
             kind, value = self.table.identity(member)
         else:

@@ -28,6 +28,13 @@ class Handle:
         return self._dispatch.event(self._member)
 
     @property
+    def events(self) -> List[Any]:
+        return self._dispatch.seen(self._member)
+
+    def event_of(self, source: str) -> Any:
+        return self._dispatch.event_of(self._member, source)
+
+    @property
     def dag_id(self) -> str:
         return self._dispatch.dag
 

@@ -11,7 +11,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional
 
 from . import _airflow_context, context
-from ._bind import Argument, bind
+from ._bind import Argument, bind, joins
 from ._dag import Dag, Node, Task, nodes_within
 from ._fault import DagError, nearest
 from ._file import dags, import_file
@@ -84,8 +84,8 @@ def _compile(task: Task, arguments: List[Argument]) -> Callable[[Any, Any], Any]
     if _takes_both(arguments) and "batch" not in task.fields:
         return fn
     names: Dict[str, Any] = {"fn": fn, "view": _airflow_context.view, "result": _result, "item": _item, "rest": _rest}
-    names["lists"] = lists = list(task.mapped.values())
-    texts = [_text(argument.how, argument.what, names, lists) for argument in arguments]
+    names.update(event_of=_event_of, lists=list(task.mapped.values()), several=joins(task))
+    texts = [_text(argument.how, argument.what, names) for argument in arguments]
     params = "event, ctx"
     if "batch" in task.fields:
         texts, params = [_each(text) for text in texts], "events, ctxs"
@@ -115,9 +115,11 @@ def _each(text: str) -> str:
     return f"[{text} for event, ctx in zip(events, ctxs)]" if each else text
 
 
-def _text(how: str, what: Any, names: Dict[str, Any], lists: List[Any]) -> str:
+def _text(how: str, what: Any, names: Dict[str, Any]) -> str:
     if how in ("event", "ctx"):
         return how
+    if how == "events":
+        return "ctx.events"
     if how == "key":
         return f"view(ctx)[{what!r}]"
     if how == "item":
@@ -129,7 +131,9 @@ def _text(how: str, what: Any, names: Dict[str, Any], lists: List[Any]) -> str:
 
 def _given(value: Any, names: Dict[str, Any]) -> str:
     if isinstance(value, Node):
-        return "event" if value.is_source else f"result(ctx, {value.id!r})"
+        if value.is_source:
+            return f"event_of(ctx, {value.id!r})" if names["several"] else "event"
+        return f"result(ctx, {value.id!r})"
     if isinstance(value, (list, tuple)) and _has_nodes(value):
         inner = "".join(_given(item, names) + ", " for item in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
@@ -153,6 +157,10 @@ def _constant(value: Any, names: Dict[str, Any]) -> str:
 
 def _result(ctx: Context, task_id: str) -> Any:
     return ctx._handle.result_of(task_id)
+
+
+def _event_of(ctx: Context, source: str) -> Any:
+    return ctx._handle.event_of(source)
 
 
 def _rest(ctx: Context, taken: frozenset) -> Dict[str, Any]:

@@ -83,14 +83,17 @@ class Context:
 
     @property
     def event(self) -> "Optional[Event]":
-        """The event of this activation (a list under `.batch()`); None when triggered by hand."""
+        """The event of this activation (a list under `.batch()`); None when triggered by hand.
+
+        Where several sources feed the task, that of the source which the DAG names first.
+        """
         return self._handle.event
 
     @property
     def events(self) -> "List[Event]":
-        """The events of this activation as a list, however many."""
-        event = self._handle.event
-        return event if isinstance(event, list) else [] if event is None else [event]
+        """The events of this activation as a list, however many: of a batch, or of the sources that
+        feed the task, in the order in which the DAG names them."""
+        return self._handle.events
 
     @property
     def dag_id(self) -> str:

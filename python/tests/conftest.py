@@ -68,8 +68,12 @@ class Handle:
 
     def __init__(self, event: Any = None, results: Optional[Dict[str, Any]] = None) -> None:
         self.event = event
+        self.events = event if isinstance(event, list) else [] if event is None else [event]
         self.results = results or {}
         self.said: List[Any] = []
+
+    def event_of(self, source: str) -> Any:
+        return next((event for event in self.events if event.source == source), None)
 
     def effect_key(self, call_index: int) -> str:
         return f"key-{call_index}"

@@ -223,3 +223,45 @@ def test_state_is_read_only_where_events_are_in_order(program):
 def test_what_is_uncertain_is_wanted(load, body, wants):
     loaded = load(HEAD + f"@task\ndef a(ctx): {body}" + FLOW + "a() << k\n")
     assert loaded.manifest["dags"][0]["tasks"][0]["wants"] == wants
+
+
+TWO = "\n@dag\ndef flow():\n    o = kafka('o', name='orders')\n    p = kafka('p', name='prices')\n    "
+
+
+@pytest.mark.parametrize(
+    "signature, call, expected",
+    [
+        ("order, price", "a(o, p)", ["order", "price"]),
+        ("price, order", "a(order=o, price=p)", ["price", "order"]),
+        ("prices, orders", "a() << [o, p]", ["price", "order"]),
+        ("events", "a() << [o, p]", [["order", "price"]]),
+        ("both", "a([p, o])", [["price", "order"]]),
+        ("named", "a({'x': (o, 1)}) << p", [{"x": ["order", 1]}]),
+        ("event, orders", "a() << [o, p]", ["order", "order"]),
+    ],
+)
+def test_several_sources_are_bound_each_to_its_own_event(program, signature, call, expected):
+    values = ", ".join(f"plain({name})" for name in signature.split(", "))
+    text = HEAD + (
+        "def plain(value):\n"
+        "    if isinstance(value, (list, tuple)): return [plain(item) for item in value]\n"
+        "    if isinstance(value, dict): return {key: plain(item) for key, item in value.items()}\n"
+        "    return value.text() if hasattr(value, 'text') else value\n"
+        f"@task\ndef a({signature}): return [{values}]"
+    )
+    made = program(text + TWO + call, "a")
+    handle = Handle([Event.of(b"order", source="orders"), Event.of(b"price", source="prices")])
+    ctx = _runtime.make_context(handle) if made.wants_ctx else None
+    assert made.run(handle.events[0] if made.wants_event else None, ctx) == expected
+
+
+def test_a_source_that_has_not_fired_gives_none(program):
+    made = program(HEAD + "@task\ndef a(order, price): return order, price" + TWO + "a(o, p)", "a")
+    handle = Handle([Event.of(b"price", source="prices")])
+    order, price = made.run(handle.events[0], _runtime.make_context(handle))
+    assert order is None and price.text() == "price"
+
+
+def test_one_of_several_sources_of_a_dag_is_bound_as_if_it_were_alone(program):
+    made = program(HEAD + "@task\ndef a(event): pass\n@task\ndef b(o, p): pass" + TWO + "a(o); b(o, p)", "a")
+    assert made.plain is not None

@@ -59,7 +59,7 @@ def described(event):
     }
 
 
-@pytest.mark.parametrize("name", ["dispatch-plain", "dispatch-rich"])
+@pytest.mark.parametrize("name", ["dispatch-plain", "dispatch-rich", "dispatch-joined"])
 def test_dispatches_mean_what_the_engine_meant(name):
     dispatch = _frames.Dispatch(golden_frame(name))
     expected = json.loads((GOLDEN / "frames/dispatches.json").read_text("utf-8"))[name]
@@ -78,6 +78,9 @@ def test_dispatches_mean_what_the_engine_meant(name):
         }
         for member, event in enumerate(dispatch.events())
     ]
+    for member, meant in enumerate(members):
+        if dispatch.rows("joined", member):
+            meant["joined"] = [described(event) for event in dispatch.seen(member)]
     actual = {
         name: getattr(dispatch, name)
         for name in ("call", "entry", "folder", "dag", "run", "task", "vectorised", "slice_ns", "order")
@@ -88,6 +91,25 @@ def test_dispatches_mean_what_the_engine_meant(name):
     ]
     # The run in a dispatch is for the task's context; in these files lanes belong to orders-1.
     assert actual == expected
+
+
+def test_a_member_of_a_join_names_events_by_source():
+    dispatch = _frames.Dispatch(golden_frame("dispatch-joined"))
+    assert not dispatch.is_plain
+    values = [
+        [event and event.value for event in (dispatch.event_of(member, source) for source in ("orders", "prices"))]
+        for member in range(dispatch.members)
+    ]
+    assert values == [[b"order", b"price"], [None, b"price"], [None, None]]
+    assert [[event.value for event in dispatch.seen(member)] for member in range(3)] == [[b"order", b"price"], [b"price"], []]
+
+
+def test_the_one_event_is_that_of_its_own_source_and_of_no_other():
+    dispatch = _frames.Dispatch(golden_frame("dispatch-rich"))
+    assert dispatch.event_of(0, "kafka").position == 41
+    assert dispatch.event_of(0, "sqs") is None
+    assert [event.position for event in dispatch.event_of(4, "kafka")] == [41, 2**64 - 2]
+    assert dispatch.event_of(5, "kafka") is None and dispatch.seen(5) == []
 
 
 def test_frames_of_the_engine_are_understood():

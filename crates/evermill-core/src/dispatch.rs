@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::bits::{self, Mask};
-use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, Ms, RunIx};
+use crate::command::{ActivationKey, DispatchId, DispatchOrder, Event, LaneId, Ms, RunIx};
 use crate::dag::{Dag, PlanNode};
 use crate::machine::Machine;
 use crate::run::{Run, StateScope};
@@ -251,6 +251,24 @@ impl<'a> MemberView<'a> {
         bound
             .map(|(source, _, event)| (*source, event))
             .filter(move |(source, _)| view.sees(*source))
+    }
+
+    /// All events that the task sees of an activation that joins sources, with their source and lane,
+    /// by source. `None` where nothing is joined: [`MemberView::events`] is all there is then.
+    #[must_use]
+    pub fn joined(&self) -> Option<Vec<(u16, LaneId, &'a Event)>> {
+        if !self.wave.plan().is_join {
+            return None;
+        }
+        let (own, lane) = (self.source(), self.activation().lane);
+        let first = self.events().iter().map(|event| (own, lane, event));
+        let bound = self.wave.bound(self.member).iter();
+        let bound = bound
+            .map(|(source, lane, event)| (*source, *lane, event))
+            .filter(|(source, ..)| self.sees(*source));
+        let mut seen: Vec<_> = first.chain(bound).collect();
+        seen.sort_by_key(|(source, ..)| *source);
+        Some(seen)
     }
 
     /// Sources that have fired for this activation, whether the task sees their events or not.

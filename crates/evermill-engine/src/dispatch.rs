@@ -173,7 +173,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn member(&mut self, index: u32, member: &MemberView<'_>, task: u16) -> Member {
-        let lane = self.lane(member);
+        let lane = self.lane_of(member);
         let (try_number, events) = (member.try_number(), member.events());
         let declared = &self.version.outline.tasks[usize::from(task)];
         let (event, arrived_us) = match events.first() {
@@ -193,6 +193,7 @@ impl Builder<'_> {
             self.result(index, upstream as u32, member, ship);
         }
         let source = self.lane_ids[usize::from(lane)].1;
+        let joined = member.joined().map(|seen| self.joined(&seen));
         Member {
             event,
             // Of a join a task sees only what must have come before it (C3).
@@ -200,6 +201,7 @@ impl Builder<'_> {
             batch: source
                 .and_then(|source| source.batch)
                 .map(|_| self.batch(lane, events)),
+            joined: joined.filter(|rows| !rows.is_empty()),
             try_number: u16::try_from(try_number).unwrap_or(u16::MAX),
             map_index: member.map_index(),
             scope: self.scope(member),
@@ -215,28 +217,55 @@ impl Builder<'_> {
         *scopes.entry(scope).or_insert(next)
     }
 
-    /// The lane's place in this dispatch.
-    fn lane(&mut self, member: &MemberView<'_>) -> u16 {
-        let id = member.activation().lane;
-        if let Some(index) = self.lane_ids.iter().rposition(|known| known.0 == id) {
-            return index as u16;
-        }
-        let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
-        self.lanes.push(known.unwrap_or_else(|| {
-            let outline = &self.version.outline;
+    /// The place of the member's lane in this dispatch.
+    fn lane_of(&mut self, member: &MemberView<'_>) -> u16 {
+        let (outline, run) = (&self.version.outline, self.run);
+        self.lane(member.activation().lane, member.source(), || {
             reference(
-                self.run,
+                run,
                 outline,
                 member.source(),
                 member.lane_name(),
                 member.incarnation(),
                 member.generation(),
             )
-        }));
+        })
+    }
+
+    /// A lane's place in this dispatch.
+    fn lane(&mut self, id: LaneId, source: u16, make: impl FnOnce() -> LaneRef) -> u16 {
+        if let Some(index) = self.lane_ids.iter().rposition(|known| known.0 == id) {
+            return index as u16;
+        }
+        let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
+        self.lanes.push(known.unwrap_or_else(make));
         let sources = &self.version.dag.spec.sources;
-        self.lane_ids
-            .push((id, sources.get(usize::from(member.source()))));
+        self.lane_ids.push((id, sources.get(usize::from(source))));
         self.lane_ids.len() as u16 - 1
+    }
+
+    /// Lists the events that a task sees of several sources.
+    fn joined(&mut self, seen: &[(u16, LaneId, &command::Event)]) -> std::ops::Range<u32> {
+        let start = self.events.len() as u32;
+        for &(source, id, event) in seen {
+            let (shard, run, outline) = (self.shard, self.run, &self.version.outline);
+            let lane = self.lane(id, source, || {
+                let mut lanes = shard.machine.lanes(id.run);
+                let known = lanes.find(|lane| lane.lane == id);
+                let known = known.expect("an event that is bound came from a lane");
+                reference(
+                    run,
+                    outline,
+                    source,
+                    &known.name,
+                    &known.incarnation,
+                    known.generation,
+                )
+            });
+            let (event, _) = self.event(lane, event);
+            self.events.push(event);
+        }
+        start..self.events.len() as u32
     }
 
     fn event(&mut self, lane: u16, event: &command::Event) -> (Event, u64) {

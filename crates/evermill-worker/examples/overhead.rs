@@ -143,6 +143,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
         },
         has_event: true,
         batch: None,
+        joined: None,
         try_number: 1,
         map_index: -1,
         scope: 0,

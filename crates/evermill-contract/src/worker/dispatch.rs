@@ -31,7 +31,8 @@ pub struct Dispatch {
     pub upstream: Vec<String>,
     /// At least one, at most [`super::limits::MEMBERS_MAX`].
     pub members: Vec<Member>,
-    /// Events of source batches; a member names its own by [`Member::batch`].
+    /// Events of source batches and joins; a member names its own by [`Member::batch`] and
+    /// [`Member::joined`].
     pub events: Vec<Event>,
     /// Results of upstream tasks, in any order.
     pub results: Vec<UpstreamResult>,
@@ -121,6 +122,10 @@ pub struct Member {
     pub has_event: bool,
     /// For a source batch: its events as a part of [`Dispatch::events`].
     pub batch: Option<std::ops::Range<u32>>,
+    /// Where several sources feed one activation: the events that the task sees, [`Member::event`]
+    /// included if it does, in the order in which the DAG declares the sources, as a part of
+    /// [`Dispatch::events`] (W6). Its identity is that of [`Member::event`] all the same.
+    pub joined: Option<std::ops::Range<u32>>,
     /// 1 for the first try.
     pub try_number: u16,
     /// Index of a mapped instance, -1 if the task is not mapped.

@@ -81,6 +81,7 @@ fn member(event: Event) -> Member {
         event,
         has_event: true,
         batch: None,
+        joined: None,
         try_number: 1,
         map_index: -1,
         scope: 0,
@@ -241,6 +242,57 @@ fn plain() -> Dispatch {
     }
 }
 
+/// Joins: two lanes of two sources, a task that sees both, one that sees only the one that came later,
+/// one that sees none.
+fn joined() -> Dispatch {
+    let mut log = BatchBuilder::default();
+    for (position, value) in [(8, "order"), (3, "price"), (9, "late")] {
+        log.push(
+            position,
+            1_700_000_000_000,
+            Some(b"k"),
+            [],
+            Some(value.as_bytes()),
+        );
+    }
+    let log = log.finish();
+    let (order, price) = (event_of(&log, 0, 0, 0), event_of(&log, 1, 0, 1));
+    let mut both = member(price);
+    both.joined = Some(0..2);
+    let blank = Event {
+        timestamp_ms: None,
+        key: None,
+        value: None,
+        headers: None,
+        ..order
+    };
+    let mut other = member(blank);
+    other.has_event = false;
+    other.joined = Some(1..2);
+    let mut none = member(event_of(&log, 2, 0, 0));
+    none.event = Event {
+        position: 9,
+        ..blank
+    };
+    none.has_event = false;
+    let lane = |source: &str| LaneRef {
+        identity: Bytes::copy_from_slice(
+            LaneIdentity::new("orders-1", source, "topic-id/0").as_bytes(),
+        ),
+        kind: IdKind::Position,
+        generation: 0,
+        source: source.into(),
+        lane: format!("{source}/0"),
+    };
+    Dispatch {
+        lanes: vec![lane("orders"), lane("prices")],
+        members: vec![both, other, none],
+        events: vec![order, price],
+        buffers: vec![log.buffer],
+        ..plain()
+    }
+}
+
 // What a frame means, in words that know nothing of its layout.
 
 fn meaning(call: u32, dispatch: &Dispatch) -> Value {
@@ -281,11 +333,19 @@ fn meaning(call: u32, dispatch: &Dispatch) -> Value {
         let activation = activation(dispatch, member);
         let keys =
             [0, 1].map(|call| effect_key(&activation, &dispatch.task.task, member.map_index, call));
-        json!({
-            "event": if !member.has_event { Value::Null } else if let Some(events) = events { json!(events) } else { event(&member.event) },
+        let joined = member.joined.clone().map(|rows| {
+            let rows = &dispatch.events[rows.start as usize..rows.end as usize];
+            rows.iter().map(event).collect::<Vec<_>>()
+        });
+        let mut meant = json!({
+            "event": if let Some(seen) = &joined { seen[0].clone() } else if !member.has_event { Value::Null } else if let Some(events) = events { json!(events) } else { event(&member.event) },
             "try_number": member.try_number, "scope": member.scope, "map_index": member.map_index,
             "effect_keys": keys,
-        })
+        });
+        if let Some(seen) = joined {
+            meant["joined"] = json!(seen);
+        }
+        meant
     };
     json!({
         "call": call, "entry": dispatch.task.entry, "folder": dispatch.task.folder, "dag": dispatch.task.dag,
@@ -327,7 +387,11 @@ fn activation(dispatch: &Dispatch, member: &Member) -> Vec<u8> {
 
 #[test]
 fn frames_of_the_engine_are_golden() {
-    let dispatches = [("dispatch-rich", 4, rich()), ("dispatch-plain", 2, plain())];
+    let dispatches = [
+        ("dispatch-rich", 4, rich()),
+        ("dispatch-plain", 2, plain()),
+        ("dispatch-joined", 6, joined()),
+    ];
     let mut meanings = serde_json::Map::new();
     for (name, call, dispatch) in &dispatches {
         check(&format!("{name}.frame"), &whole(*call, dispatch));

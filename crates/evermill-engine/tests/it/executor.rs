@@ -22,6 +22,8 @@ pub(crate) struct Call<'a> {
     pub(crate) print: &'a dyn Fn(&str),
     /// Results shipped for this member, by task id.
     pub(crate) results: Vec<(String, String)>,
+    /// Events it sees of several sources: source and value.
+    pub(crate) joined: Vec<(String, String)>,
 }
 
 pub(crate) type UserCode = Arc<dyn Fn(&Call<'_>) -> Outcome + Send + Sync>;
@@ -297,6 +299,12 @@ impl Worker {
             let task = dispatch.upstream[result.upstream as usize].clone();
             (task, result.value.map(text).unwrap_or_default())
         });
+        let rows = member.joined.clone().unwrap_or_default();
+        let joined = dispatch.events[rows.start as usize..rows.end as usize].iter();
+        let joined = joined.map(|event| {
+            let source = dispatch.lanes[usize::from(event.lane)].source.clone();
+            (source, event.value.map(text).unwrap_or_default())
+        });
         (self.workers.code)(&Call {
             task: &dispatch.task.task,
             value: member.event.value.map(text).unwrap_or_default(),
@@ -312,6 +320,7 @@ impl Worker {
                 });
             },
             results: results.collect(),
+            joined: joined.collect(),
         })
     }
 }

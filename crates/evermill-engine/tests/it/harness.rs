@@ -25,6 +25,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What survives an engine: broker, disk, ledger.
 pub(crate) struct World {
     pub(crate) broker: Broker,
+    /// What sources of these ids read in its place.
+    pub(crate) others: BTreeMap<String, Broker>,
     pub(crate) workers: Workers,
     pub(crate) faults: Faults,
     pub(crate) gate: Gate,
@@ -58,6 +60,7 @@ impl World {
     fn on(disk: Disk, broker: Broker, workers: Workers) -> Self {
         Self {
             broker,
+            others: BTreeMap::new(),
             workers,
             faults: Faults::default(),
             gate: Gate::default(),
@@ -74,13 +77,17 @@ impl World {
 
     fn try_open(&self) -> Result<Handle, OpenError> {
         let (broker, workers) = (self.broker.clone(), self.workers.clone());
+        let others = self.others.clone();
         let notices = Arc::clone(&self.notices);
         let lines = Arc::clone(&self.lines);
         Engine::open(OpenOptions {
             data_dir: self.dir.path().to_owned(),
             store: self.store(),
             executor: Box::new(move |events| Ok(workers.start(events))),
-            sources: Arc::new(move |request| Ok(broker.source(request.budget))),
+            sources: Arc::new(move |request| {
+                let named = others.get(&request.source.id).unwrap_or(&broker);
+                Ok(named.source(request.budget))
+            }),
             settings: Arc::new(NoSettings),
             clock: Clock::system(),
             log: Box::new(move |line| lines.lock().unwrap().push(line)),
@@ -116,11 +123,20 @@ impl World {
 
 /// A DAG of one source, unless `sources` is empty, and these tasks (JSON of the manifest).
 pub(crate) fn request(tasks: &str, source: bool) -> StartRequest {
+    request_of(tasks, if source { &["in"] } else { &[] })
+}
+
+/// The same with sources of these ids.
+pub(crate) fn request_of(tasks: &str, sources: &[&str]) -> StartRequest {
     let file = Bytes::from_static(b"# a DAG file\n");
-    let sources = if source {
-        r#""sources":[{"id":"in","line":1,"config":{"kind":"kafka","topic":"t","auto_offset_reset":"earliest"}}],"#
-    } else {
-        ""
+    let declared = sources.iter().map(|id| {
+        format!(
+            r#"{{"id":"{id}","line":1,"config":{{"kind":"kafka","topic":"t","auto_offset_reset":"earliest"}}}}"#
+        )
+    });
+    let sources = match declared.collect::<Vec<_>>().join(",") {
+        none if none.is_empty() => none,
+        some => format!(r#""sources":[{some}],"#),
     };
     let json = format!(
         r#"{{"format":1,"entry":"d.py","dags":[{{"id":"d","file":"d.py","line":1,{sources}"tasks":[{tasks}]}}],

@@ -5,4 +5,5 @@ mod executor;
 mod flow;
 mod gate;
 mod harness;
+mod joins;
 mod trouble;

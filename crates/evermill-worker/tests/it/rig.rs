@@ -128,6 +128,7 @@ impl Rig {
                 },
                 has_event: true,
                 batch: None,
+                joined: None,
                 try_number: 1,
                 map_index: -1,
                 scope: u32::try_from(index % 3).unwrap() + 1,

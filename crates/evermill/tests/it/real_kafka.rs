@@ -1,5 +1,6 @@
 //! With Apache Kafka: the main job, from a topic to a callable.
 
 mod crash;
+mod joins;
 mod lifecycle;
 mod main_job;

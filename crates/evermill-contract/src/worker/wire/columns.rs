@@ -51,6 +51,15 @@ pub(super) const PARTS: [(&str, Part); 4] = [
     ("id", |event| event.id),
 ];
 
+/// Rows of the event table that a member names.
+pub(super) type Rows = fn(&Member) -> &Option<std::ops::Range<u32>>;
+
+/// The columns of such rows.
+pub(super) const MEMBER_ROWS: [(&str, Rows); 2] = [
+    ("batch", |member| &member.batch),
+    ("joined", |member| &member.joined),
+];
+
 /// Columns that only members have.
 pub(super) fn member_columns(members: &[Member]) -> Columns {
     let mut columns = Columns::default();
@@ -65,11 +74,11 @@ pub(super) fn member_columns(members: &[Member]) -> Columns {
         m.scope.to_le_bytes()
     });
     columns.numbers("has_event", &members, [1], |m| [u8::from(m.has_event)]);
-    let batches: Vec<Place> = members
-        .iter()
-        .map(|m| m.batch.as_ref().map_or((0, 0), |b| (b.start, b.end)))
-        .collect();
-    columns.spans("batch", &batches);
+    for (name, rows) in MEMBER_ROWS {
+        let place = |m: &&Member| rows(m).as_ref().map_or((0, 0), |r| (r.start, r.end));
+        let places: Vec<Place> = members.iter().map(place).collect();
+        columns.spans(name, &places);
+    }
     columns
 }
 

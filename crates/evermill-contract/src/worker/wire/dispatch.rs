@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::frame::{self, FrameError, Kind};
 use super::super::limits::MEMBERS_MAX;
 use super::super::{Dispatch, Event, OrderMode, Range};
-use super::columns::{Columns, PARTS, Place, event_columns, member_columns};
+use super::columns::{Columns, MEMBER_ROWS, PARTS, Place, event_columns, member_columns};
 
 /// A frame in pieces, to be written one after the other (`writev`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,15 +214,14 @@ fn check(dispatch: &Dispatch) -> Result<(), FrameError> {
     if !in_lanes || !dispatch.events.iter().all(lane) {
         return Err(malformed("an event of a lane that is not listed".into()));
     }
-    let batch =
-        |b: &std::ops::Range<u32>| b.start < b.end && b.end as usize <= dispatch.events.len();
-    if !dispatch
-        .members
-        .iter()
-        .filter_map(|m| m.batch.as_ref())
-        .all(batch)
-    {
-        return Err(malformed("a batch outside the events".into()));
+    let inside = |rows: &std::ops::Range<u32>| {
+        rows.start < rows.end && rows.end as usize <= dispatch.events.len()
+    };
+    for (name, rows) in MEMBER_ROWS {
+        let mut named = dispatch.members.iter().filter_map(|m| rows(m).as_ref());
+        if !named.all(inside) {
+            return Err(malformed(format!("{name}: rows outside the events")));
+        }
     }
     let result = |r: &super::super::UpstreamResult| {
         (r.member as usize) < members && (r.upstream as usize) < dispatch.upstream.len()
