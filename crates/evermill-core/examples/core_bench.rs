@@ -136,6 +136,7 @@ fn started() -> Machine {
         join: JoinSpec::default(),
         deadline_ms: None,
         max_active_runs: None,
+        full_history: false,
     };
     let dag = Arc::new(Dag::compile(spec).expect("a chain is a DAG"));
     let mut machine = Machine::new(FENCE);

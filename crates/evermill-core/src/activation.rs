@@ -29,12 +29,14 @@ pub(crate) struct Entry {
 pub(crate) enum Standing {
     /// Succeeded, with what it brought; `forced` are the tasks it skipped, as task indexes.
     Success {
+        /// Tries that failed before.
+        failures: u32,
         result: Option<Bytes>,
         map_length: Option<u32>,
         forced: Vec<u16>,
     },
-    /// Skipped itself.
-    Skipped,
+    /// Skipped itself, after so many failed tries.
+    Skipped { failures: u32 },
     /// Failed for good.
     Failed { failures: u32, error: Bytes },
     /// Waits for its next try or for an event, until `due` if there is one.
@@ -267,6 +269,7 @@ fn encode_entries(out: &mut Writer, entries: &[Entry]) {
             .int(u64::from(entry.instance));
         match &entry.standing {
             Standing::Success {
+                failures: 0,
                 result: None,
                 map_length: None,
                 forced,
@@ -274,19 +277,25 @@ fn encode_entries(out: &mut Writer, entries: &[Entry]) {
                 out.byte(1);
             }
             Standing::Success {
+                failures,
                 result,
                 map_length,
                 forced,
             } => {
-                out.byte(2)
-                    .option_bytes(result.as_ref())
+                if *failures == 0 {
+                    out.byte(2);
+                } else {
+                    out.byte(9).int(u64::from(*failures));
+                }
+                out.option_bytes(result.as_ref())
                     .option(map_length.map(u64::from));
                 out.int(forced.len() as u64);
                 for task in forced {
                     out.int(u64::from(*task));
                 }
             }
-            Standing::Skipped => drop(out.byte(3)),
+            Standing::Skipped { failures: 0 } => drop(out.byte(3)),
+            Standing::Skipped { failures } => drop(out.byte(10).int(u64::from(*failures))),
             Standing::Failed { failures, error } => {
                 out.byte(4).int(u64::from(*failures)).bytes(error);
             }
@@ -322,11 +331,13 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
         let (task, instance) = (body.small()?, body.small()?);
         let standing = match body.byte()? {
             1 => Standing::Success {
+                failures: 0,
                 result: None,
                 map_length: None,
                 forced: Vec::new(),
             },
-            2 => {
+            tag @ (2 | 9) => {
+                let failures = if tag == 2 { 0 } else { body.small()? };
                 let result = body.option_bytes()?;
                 let map_length = match body.option()? {
                     None => None,
@@ -338,12 +349,16 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
                     .map(|_| body.small())
                     .collect::<Result<_, _>>()?;
                 Standing::Success {
+                    failures,
                     result,
                     map_length,
                     forced,
                 }
             }
-            3 => Standing::Skipped,
+            3 => Standing::Skipped { failures: 0 },
+            10 => Standing::Skipped {
+                failures: body.small()?,
+            },
             4 => Standing::Failed {
                 failures: body.small()?,
                 error: body.bytes()?,

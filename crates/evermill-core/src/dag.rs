@@ -277,6 +277,9 @@ pub struct DagSpec {
     pub deadline_ms: Option<u64>,
     /// Unsettled activations at any time (W19); `None` leaves it to the engine's own bounds.
     pub max_active_runs: Option<u32>,
+    /// A full row of history of every activation, with payload and results (S1).
+    #[serde(default)]
+    pub full_history: bool,
 }
 
 /// Something wrong with a DAG, found before it runs.

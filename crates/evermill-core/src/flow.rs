@@ -8,6 +8,7 @@ use crate::activation::{self, Held, ParkReason};
 use crate::bits::{self, Mask};
 use crate::command::{Decision, LaneId, Ms};
 use crate::dag::{OnFailure, Order, TaskKind};
+use crate::history::Ended;
 use crate::limits;
 use crate::machine::{Machine, Timer};
 use crate::row::{HistoryRow, Key, Table, Write};
@@ -179,6 +180,23 @@ impl Machine {
         if bits::is_empty(&failed) && self.wave(ix).is_plain() {
             return self.settle_plainly(ix, &settled, &skipped, out);
         }
+        let mut dropped = bits::none(failed.len());
+        for member in bits::ones(&failed) {
+            if self.wave(ix).failure_policy(member) == OnFailure::Drop {
+                bits::set(&mut dropped, member);
+            }
+        }
+        let body = self.remember(ix, &settled, false, |member| {
+            if bits::get(&dropped, member) {
+                Ended::Dropped
+            } else if bits::get(&failed, member) {
+                Ended::Parked
+            } else if bits::get(&skipped, member) {
+                Ended::Skipped
+            } else {
+                Ended::Done
+            }
+        });
         let mut sum = Settled::default();
         let (mut first, mut last) = (u64::MAX, 0);
         let members: Vec<u32> = bits::ones(&settled).collect();
@@ -199,7 +217,7 @@ impl Machine {
             }
             self.leave(ix, member, bits::get(&failed, member), out);
         }
-        self.account(ix, &settled, sum, (first, last), out);
+        self.account(ix, &settled, sum, (first, last), body, out);
     }
 
     /// `settle` where nothing failed and nothing is ordered: counting is all there is to do.
@@ -213,7 +231,8 @@ impl Machine {
                 .map(|m| u64::from(wave.members[m as usize].events))
                 .sum()
         };
-        let skipped = weight(skipped);
+        let skipped_row = skipped;
+        let skipped = weight(skipped_row);
         let done = weight(settled) - skipped;
         let sum = Settled {
             done,
@@ -227,17 +246,20 @@ impl Machine {
             wave.members[first as usize].key.position,
             wave.members[last as usize].last,
         );
-        self.account(ix, settled, sum, span, out);
+        let body = self.remember(ix, settled, true, |member| {
+            if bits::get(skipped_row, member) {
+                Ended::Skipped
+            } else {
+                Ended::Done
+            }
+        });
+        self.account(ix, settled, sum, span, body, out);
     }
 
     /// Applies the failure policy to a member; which policy it was.
     fn fail(&mut self, ix: u32, member: u32, out: &mut Decision) -> OnFailure {
         let wave = self.wave(ix);
-        let policy = (wave.plan().sources as u16..wave.plan().steps.len() as u16)
-            .filter(|&node| wave.is(node, Row::Failed, member))
-            .filter_map(|node| wave.task(node).map(|task| task.on_failure))
-            .max()
-            .unwrap_or(OnFailure::Park);
+        let policy = wave.failure_policy(member);
         if policy == OnFailure::Drop {
             return policy;
         }
@@ -353,6 +375,7 @@ impl Machine {
         settled: &[u64],
         sum: Settled,
         (first, last): (u64, u64),
+        body: Bytes,
         out: &mut Decision,
     ) {
         let now = self.now;
@@ -387,7 +410,7 @@ impl Machine {
             skipped: sum.skipped as u32,
             parked: sum.parked as u32,
             dropped: sum.dropped as u32,
-            body: Bytes::new(),
+            body,
         }));
     }
 

@@ -7,6 +7,7 @@ use crate::activation::{
     Entry, Held, OutcomeMember, OutcomeRow, ParkReason, Snapshot, Standing, row_key,
 };
 use crate::command::{ActivationKey, Counters, Event, LaneId, RunState, StateValue};
+use crate::history::{Ended, PastEvent, Remembered, TaskEnd, TaskState};
 use crate::lane::{Cursor, Suspect};
 use crate::run::{RunRow, StateScope};
 use crate::scope::ScopeKey;
@@ -42,16 +43,18 @@ fn entries() -> Vec<Entry> {
     let error = Bytes::from_static(b"boom");
     let standings = [
         Standing::Success {
+            failures: 0,
             result: None,
             map_length: None,
             forced: Vec::new(),
         },
         Standing::Success {
+            failures: 0,
             result: Some(Bytes::from_static(b"41")),
             map_length: Some(3),
             forced: vec![7, 300],
         },
-        Standing::Skipped,
+        Standing::Skipped { failures: 0 },
         Standing::Failed {
             failures: 2,
             error: error.clone(),
@@ -73,6 +76,13 @@ fn entries() -> Vec<Entry> {
             interruptions: 2,
             error: Some(error),
         },
+        Standing::Success {
+            failures: 2,
+            result: None,
+            map_length: None,
+            forced: Vec::new(),
+        },
+        Standing::Skipped { failures: 1 },
     ];
     let entry = |(task, standing)| Entry {
         task,
@@ -142,6 +152,55 @@ fn outcome_rows_are_frozen_and_read_back() {
     let body = row.encode();
     check("outcome", &body);
     assert_eq!(OutcomeRow::decode(body), Ok(row));
+}
+
+#[test]
+fn history_rows_are_frozen_and_read_back() {
+    let event = PastEvent {
+        lane: 2,
+        position: 17,
+        key: 0x0123_4567_89ab_cdef_0011_2233_4455_6677,
+        arrived_ms: 1_700_000_000_000,
+        body: Some(Bytes::from_static(b"payload")),
+    };
+    let task = TaskEnd {
+        task: 0,
+        state: TaskState::Success,
+        tries: 2,
+        instances: None,
+        times: Some((1_700_000_000_005, 1_700_000_000_042)),
+        result: Some(Bytes::from_static(b"41")),
+        error: Some(Bytes::from_static(b"boom")),
+    };
+    let skipped = TaskEnd {
+        task: 1,
+        state: TaskState::UpstreamFailed,
+        tries: 0,
+        instances: Some(3),
+        times: None,
+        result: None,
+        error: None,
+    };
+    let rows = vec![Remembered {
+        lane: 2,
+        position: 17,
+        child: 0,
+        round: 1,
+        version: 1,
+        ended: Ended::Parked,
+        events: vec![
+            event.clone(),
+            PastEvent {
+                body: None,
+                ..event
+            },
+        ],
+        tasks: vec![task, skipped],
+    }];
+    let body = Remembered::encode(&rows);
+    check("history", &body);
+    assert_eq!(Remembered::decode(&body), Ok(rows));
+    assert_eq!(Remembered::decode(&Bytes::new()), Ok(Vec::new()));
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod flow;
 mod form;
 #[cfg(test)]
 mod golden;
+pub mod history;
 mod intake;
 mod join;
 mod lane;

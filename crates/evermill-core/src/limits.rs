@@ -43,6 +43,15 @@ pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Instances of one mapped task in one activation (W9).
 pub const MAP_LENGTH_MAX: u32 = 10_000;
 
+/// Full rows of history a second of what simply succeeded: below this rate, of every activation (S4).
+pub const HISTORY_ROWS_PER_SECOND: u64 = 100;
+
+/// Payloads and results longer than this are left out of sampled history, bytes.
+pub const HISTORY_VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// Members of the largest wave in which it is noted when each task was sent and ended.
+pub const TIMED_MEMBERS_MAX: usize = 64;
+
 /// Waves looked at to judge how much of a task is ready.
 pub const QUEUE_LOOK_AHEAD: usize = 16;
 

@@ -15,6 +15,7 @@ use crate::command::{
 use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
+use crate::history::Budget;
 use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Run, RunRow, Signal, StateScope};
@@ -77,6 +78,8 @@ pub struct Machine {
     pub(crate) stopping: Vec<RunIx>,
     /// Members touched while another wave was worked on: slot, wave id, member.
     pub(crate) revisit: Vec<(u32, u64, u32)>,
+    /// Full rows of history that may still be written.
+    pub(crate) history: Budget,
     /// Outcomes refused because of their fence, or because their member had ended (C5).
     pub(crate) refused: u64,
 }
@@ -165,6 +168,7 @@ impl Machine {
             alone: 0,
             stopping: Vec::new(),
             revisit: Vec::new(),
+            history: Budget::default(),
             refused: 0,
         }
     }

@@ -95,6 +95,13 @@ impl MapSpace {
         self.any(member, &self.ready) || self.any(member, &self.run)
     }
 
+    /// Instances of a member that succeeded.
+    pub(crate) fn successes(&self, member: u32) -> u32 {
+        let segment = self.segment(member);
+        let instances = segment.map_or(0..0, |(first, count)| first..first + count);
+        instances.filter(|&at| bits::get(&self.success, at)).count() as u32
+    }
+
     fn any(&self, member: u32, row: &[u64]) -> bool {
         self.segment(member).is_some_and(|(first, len)| {
             (first..first + len).any(|instance| bits::get(row, instance))

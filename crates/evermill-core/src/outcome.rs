@@ -107,7 +107,7 @@ impl Machine {
             {
                 bits::clear_all(&mut dispatch.outstanding, run.first, last);
                 let slots = &dispatch.slots[run.first as usize..last as usize];
-                accept_plainly(&mut self.waves, slots, &mut changes);
+                accept_plainly(&mut self.waves, slots, self.now, &mut changes);
                 continue;
             }
             for index in run.first..last {
@@ -144,6 +144,10 @@ impl Machine {
             }
             Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
         };
+        if ended {
+            let now = self.now;
+            self.wave_mut(slot.wave).note_ended(slot.node, slot.at, now);
+        }
         changes.touch(slot, self.wave(slot.wave), ended);
     }
 
@@ -520,12 +524,17 @@ impl Machine {
 }
 
 /// Takes plain successes over, those of one wave at a time.
-fn accept_plainly(waves: &mut [Option<Wave>], slots: &[Slot], changes: &mut Changes) {
+fn accept_plainly(waves: &mut [Option<Wave>], slots: &[Slot], now: Ms, changes: &mut Changes) {
     for group in slots.chunk_by(|a, b| (a.wave, a.node) == (b.wave, b.node)) {
         let (ix, node) = (group[0].wave, group[0].node);
         let wave = waves[ix as usize]
             .as_mut()
             .expect("slots are of live waves");
+        if !wave.times.is_empty() {
+            for slot in group {
+                wave.note_ended(node, slot.at, now);
+            }
+        }
         let special = wave.maps.contains_key(&node)
             || matches!(
                 wave.task(node).map(|task| &task.kind),
@@ -640,6 +649,7 @@ impl Wave {
             return;
         };
         let standing = Standing::Success {
+            failures: 0,
             result: None,
             map_length: None,
             forced: Vec::new(),

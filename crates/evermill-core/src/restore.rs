@@ -88,15 +88,20 @@ impl Machine {
         let wave = self.wave_mut(ix);
         match standing {
             Standing::Success {
+                failures,
                 result,
                 map_length,
                 forced,
             } => {
+                if failures > 0 {
+                    wave.trial(node, at).failures = failures;
+                }
                 wave.restore_success((node, member, at), result, map_length, &forced);
                 wave.finish(node, at, Row::Success);
             }
-            Standing::Skipped => {
-                wave.trial(node, at).skipped_itself = true;
+            Standing::Skipped { failures } => {
+                let trial = wave.trial(node, at);
+                (trial.failures, trial.skipped_itself) = (failures, true);
                 wave.finish(node, at, Row::Skipped);
             }
             Standing::Failed { failures, error } => {
@@ -127,7 +132,7 @@ impl Machine {
                 if task.on_interrupt == OnInterrupt::Fail {
                     let error = Some(bytes::Bytes::from_static(b"interrupted"));
                     let trial = Trial {
-                        failures,
+                        failures: failures + 1,
                         error,
                         ..Trial::default()
                     };

@@ -493,7 +493,7 @@ const fn before_start(failures: u32) -> Standing {
 const fn is_final(standing: &Standing) -> bool {
     matches!(
         standing,
-        Standing::Success { .. } | Standing::Skipped | Standing::Failed { .. }
+        Standing::Success { .. } | Standing::Skipped { .. } | Standing::Failed { .. }
     )
 }
 

@@ -197,6 +197,7 @@ impl Machine {
             self.now,
             slots,
         );
+        self.note_issued(&dispatch.slots);
         if only_once {
             self.record_starts(&dispatch, out);
         }

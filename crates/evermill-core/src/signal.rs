@@ -107,6 +107,7 @@ impl Machine {
         };
         snapshot.entries.retain(|entry| entry.task != task);
         let standing = Standing::Success {
+            failures: 0,
             result: Some(body.clone()),
             map_length: None,
             forced: Vec::new(),

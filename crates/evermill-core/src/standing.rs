@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::activation::{Entry, Snapshot, Standing};
 use crate::bits::{self, Mask};
 use crate::command::Ms;
-use crate::dag::{Order, TaskKind};
+use crate::dag::{OnFailure, Order, TaskKind};
 use crate::machine::Machine;
 use crate::map::no_instance;
 use crate::wave::{Row, Wave};
@@ -60,6 +60,15 @@ impl Wave {
             skipped.fill(0);
         }
         (failed, skipped)
+    }
+
+    /// What becomes of a member that failed: the strictest word of its failed tasks (W10).
+    pub(crate) fn failure_policy(&self, member: u32) -> OnFailure {
+        (self.plan().sources as u16..self.plan().steps.len() as u16)
+            .filter(|&node| self.is(node, Row::Failed, member))
+            .filter_map(|node| self.task(node).map(|task| task.on_failure))
+            .max()
+            .unwrap_or(OnFailure::Park)
     }
 
     /// Nothing but counting is to be done when its members settle.
@@ -275,6 +284,7 @@ impl Wave {
                 let forced = skipped.iter().filter_map(|&n| self.task_index(n)).collect();
                 let map_length = self.map_lengths.get(&(node, member)).copied();
                 Standing::Success {
+                    failures,
                     result,
                     map_length,
                     forced,
@@ -284,7 +294,7 @@ impl Wave {
                 failures,
                 error: error.unwrap_or_default(),
             },
-            Some(Row::Skipped) => Standing::Skipped,
+            Some(Row::Skipped) => Standing::Skipped { failures },
             Some(Row::Hold) => Standing::Hold {
                 failures,
                 due: trial.and_then(|trial| trial.due),

@@ -134,6 +134,9 @@ pub(crate) struct Wave {
     pub(crate) alone: bool,
     /// A suspect row covers this wave, keyed by this position (C6).
     pub(crate) suspect: Option<(LaneId, u64)>,
+    /// When members were first sent and when they ended there, where that will be remembered; as
+    /// `trials`.
+    pub(crate) times: BTreeMap<(u16, u32), (Ms, Option<Ms>)>,
     /// Signal waits begun by the last sweep, for the machine to register: (node, member).
     pub(crate) signal_waits: Vec<(u16, u32)>,
 }
@@ -174,6 +177,7 @@ impl Wave {
             alone: false,
             suspect: None,
             signal_waits: Vec::new(),
+            times: BTreeMap::new(),
             dag,
             members,
             events,

@@ -176,7 +176,17 @@ impl Reader<'_> {
             }),
             deadline_ms: declared.deadline_ms,
             max_active_runs: None,
+            full_history: self.keeps_all(),
         }
+    }
+
+    /// The core keeps all of an activation or a sample: what one task asks for holds for its DAG.
+    fn keeps_all(&self) -> bool {
+        let asked = self.declared.tasks.iter().filter_map(|task| task.history);
+        self.declared.history == declared::History::Full
+            || asked
+                .into_iter()
+                .any(|history| history == declared::History::Full)
     }
 
     /// A source's word goes before its DAG's. The core knows one order for a DAG, so all of its

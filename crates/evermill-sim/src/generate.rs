@@ -41,6 +41,7 @@ pub fn generate(seed: u64, allowed: Features) -> Case {
         join: JoinSpec::default(),
         deadline_ms: None,
         max_active_runs: None,
+        full_history: seed.is_multiple_of(4),
     };
     if features.has(Feature::Deadline) {
         spec.deadline_ms = Some(rng.between(1, 4000));

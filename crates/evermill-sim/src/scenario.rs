@@ -423,6 +423,7 @@ impl Reading {
                 join: self.join,
                 deadline_ms: self.deadline_ms,
                 max_active_runs: self.max_active_runs,
+                full_history: true,
             },
             lanes: self.lanes,
             script: self.script,

@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evermill_core::ParkReason;
-use evermill_core::command::{LaneId, RunState, ScopeState};
+use evermill_core::command::{ActivationKey, LaneId, RunState, ScopeState};
 use evermill_core::dag::Order;
+use evermill_core::history::{self, Remembered, TaskState};
 use evermill_core::row::{Key, Table};
 
 use crate::feature::{Feature, Mark};
 use crate::oracle::{Activation, Ended, Oracle, Scope, Settled, State};
 use crate::script::Act;
 use crate::world::{RUN, World};
+
+/// Full rows of history, by activation and round.
+type Past = BTreeMap<(Act, u32), Vec<Remembered>>;
 
 impl World<'_> {
     /// Compares everything, restarts cleanly, compares again.
@@ -109,6 +113,7 @@ impl World<'_> {
     }
 
     fn compare(&mut self) -> Result<(), String> {
+        let past = self.read_history()?;
         let activations = self.activations();
         let script = self.script.clone();
         let mut oracle = Oracle::new(&self.case.spec, self.graph, &script);
@@ -140,6 +145,7 @@ impl World<'_> {
                 continue;
             }
             self.compare_one(act, &ended, parked.get(&act))?;
+            self.compare_history(act, &ended, &past)?;
             self.cover(&ended, activation.events.len());
         }
         if self.run_failed() {
@@ -182,6 +188,27 @@ impl World<'_> {
         self.compare_state(&oracle.state)
     }
 
+    /// Every full row of history, by activation and round.
+    fn read_history(&self) -> Result<Past, String> {
+        let mut past = Past::new();
+        for wave in &self.store.history {
+            let rows = Remembered::decode(&wave.body).map_err(|e| e.to_string())?;
+            for row in rows {
+                let lane = LaneId {
+                    run: RUN,
+                    lane: row.lane,
+                };
+                let act = self.act_of(ActivationKey {
+                    lane,
+                    position: row.position,
+                    child: row.child,
+                })?;
+                past.entry((act, row.round)).or_default().push(row);
+            }
+        }
+        Ok(past)
+    }
+
     fn compare_one(
         &self,
         act: Act,
@@ -215,6 +242,54 @@ impl World<'_> {
         };
         if parked.copied() != expected {
             return Err(format!("{act} is parked {parked:?}, expected {expected:?}"));
+        }
+        Ok(())
+    }
+
+    /// S1: where all is remembered, the last round of an activation has one full row, and it says
+    /// what came of every task.
+    fn compare_history(&self, act: Act, ended: &Ended, past: &Past) -> Result<(), String> {
+        if !self.case.spec.full_history {
+            return Ok(());
+        }
+        let entry = self.durable.entries.get(&act);
+        if self.graph.joins && entry.is_none() {
+            // Of a join that was never sent nobody knows which event opened it.
+            return Ok(());
+        }
+        let rows = past.get(&(act, ended.rounds));
+        let [row] = rows.map_or(&[][..], Vec::as_slice) else {
+            return Err(format!(
+                "{act} round {} has full rows {rows:?}",
+                ended.rounds
+            ));
+        };
+        let how = match ended.settled {
+            // It was kept, and given up later.
+            _ if entry.is_some_and(|entry| entry.discarded) => history::Ended::Parked,
+            Settled::Done => history::Ended::Done,
+            Settled::Skipped => history::Ended::Skipped,
+            Settled::Parked(_) | Settled::Stopped => history::Ended::Parked,
+            Settled::Dropped => history::Ended::Dropped,
+        };
+        let mut states = vec![None; ended.states.len()];
+        for end in &row.tasks {
+            states[usize::from(end.task)] = Some(match end.state {
+                TaskState::Success => State::Success,
+                TaskState::Failed => State::Failed,
+                TaskState::Skipped => State::Skipped,
+                TaskState::UpstreamFailed => State::UpstreamFailed,
+            });
+            let own = ended.finals.get(&(end.task, -1));
+            if own.is_some_and(|own| own.round == ended.rounds && own.tries != end.tries) {
+                return Err(format!("{act} is remembered with {end:?}, was {own:?}"));
+            }
+        }
+        if row.ended != how || states != ended.states {
+            let want = &ended.states;
+            return Err(format!(
+                "{act} is remembered as {row:?}, was {how:?} {want:?}"
+            ));
         }
         Ok(())
     }

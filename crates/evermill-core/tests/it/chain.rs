@@ -28,6 +28,7 @@ fn chain(tasks: usize) -> Arc<Dag> {
         join: JoinSpec::default(),
         deadline_ms: None,
         max_active_runs: None,
+        full_history: false,
     };
     Arc::new(Dag::compile(spec).expect("a chain is a DAG"))
 }

@@ -81,6 +81,29 @@ fn a_source_hears_of_a_position_only_once_the_store_holds_it() {
     handle.drain(GRACE).unwrap();
 }
 
+/// C8: the machine knows already that the second ten are done; no crash takes back what a reader was
+/// told.
+#[test]
+fn a_reader_sees_what_is_committed_and_nothing_else() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..10));
+    until(&handle, "the first ten", |run| run.done == 10);
+    world.gate.shut();
+    world.broker.publish("a", values(10..20));
+    until_true("the commit of the second ten", || world.gate.is_reached());
+    until_true("the second ten to have run", || ledger.len() == 20);
+    let run = handle.view().runs[0].clone();
+    assert!(run.done < 20, "told before its commit: {}", run.done);
+    let settled = run.done + run.skipped + run.parked + run.dropped;
+    assert_eq!(run.taken_in, settled + run.in_flight);
+    world.gate.open();
+    until(&handle, "the second ten", |run| run.done == 20);
+    handle.drain(GRACE).unwrap();
+}
+
 /// The sabotage `position_before_result` has to fail here: its positions pass events whose outcomes
 /// are in the next commit.
 #[test]

@@ -40,6 +40,7 @@ fn verdict(flags: &str, rule: &str) -> &'static str {
         join: JoinSpec::default(),
         deadline_ms: None,
         max_active_runs: None,
+        full_history: false,
     };
     let end = |state| Final {
         state,
