@@ -263,6 +263,16 @@ pub enum Command {
         /// Which.
         selection: Selection,
     },
+    /// Put another payload into a parked activation; it stays parked. Tasks that succeeded keep
+    /// their results: a redrive runs the failed ones and what is below them with the new payload.
+    Amend {
+        /// Which.
+        activation: ActivationKey,
+        /// Which of its events, as [`crate::ParkedView::carries`] counts them.
+        event: u32,
+        /// The payload. The event keeps its position, its key and its arrival.
+        body: Bytes,
+    },
     /// A named message from outside (W14).
     Signal {
         /// The run.

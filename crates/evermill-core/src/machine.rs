@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::activation::{Held, ParkReason};
+use crate::activation::{Held, ParkReason, Snapshot};
 use crate::command::{
-    ActivationKey, Command, Counters, Decision, DispatchId, Effect, Fence, LaneId, Ms, RunIx,
-    RunState, ScopeState,
+    ActivationKey, Command, Counters, Decision, DispatchId, Effect, Event, Fence, LaneId, Ms,
+    RunIx, RunState, ScopeState,
 };
 use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
@@ -18,7 +18,7 @@ use crate::few::Few;
 use crate::history::Budget;
 use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
-use crate::run::{Run, RunRow, Signal, StateScope};
+use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
 use crate::wave::Wave;
 
 /// What a timer is for. Timers are hints: whoever is woken looks at its own state.
@@ -114,8 +114,14 @@ pub struct ParkedView {
     pub reason: ParkReason,
     /// Events it stands for.
     pub events: u64,
-    /// Failed tasks (index into `DagSpec::tasks`) with their last error.
+    /// Times it was redriven.
+    pub round: u32,
+    /// Hash of the version it is pinned to (W16).
+    pub version: String,
+    /// Failed tasks (index into `DagSpec::tasks` of that version) with their last error.
     pub errors: Vec<(u16, bytes::Bytes)>,
+    /// The events themselves: of its own lane first, then those bound to it (W6).
+    pub carries: Vec<Event>,
 }
 
 /// A lane, as a face lists it.
@@ -230,6 +236,11 @@ impl Machine {
             Command::Stop { run } => self.stop(run, RunState::Stopped, out),
             Command::Redrive { run, selection } => self.redrive(run, &selection, out),
             Command::Discard { run, selection } => self.discard(run, &selection, out),
+            Command::Amend {
+                activation,
+                event,
+                body,
+            } => self.amend(activation, event, body, out),
             Command::Signal {
                 run,
                 id,
@@ -374,24 +385,10 @@ impl Machine {
 
     /// The parked activations of a run, by address.
     pub fn parked(&self, run: RunIx) -> impl Iterator<Item = ParkedView> + '_ {
-        let materialised = self
-            .runs
-            .get(&run)
-            .into_iter()
-            .flat_map(|run| &run.materialised);
-        materialised.filter_map(|(key, activation)| {
-            let Held::Parked(reason) = activation.held else {
-                return None;
-            };
-            let errors = crate::activation::Snapshot::decode(*key, activation.body.clone())
-                .map(|(snapshot, _)| snapshot.errors())
-                .unwrap_or_default();
-            Some(ParkedView {
-                activation: *key,
-                reason,
-                events: activation.weight,
-                errors,
-            })
+        let run = self.runs.get(&run).into_iter();
+        run.flat_map(|run| {
+            let all = run.materialised.iter();
+            all.filter_map(|(key, activation)| parked_view(run, *key, activation))
         })
     }
 
@@ -444,7 +441,11 @@ impl Machine {
                 self.swap(ix, dag);
             }
             self.reopen_replays(ix, out);
-            return self.set_state(ix, RunState::Running, out);
+            // Who paused it says when it goes on.
+            if self.runs[&ix].row.state != RunState::Paused {
+                self.set_state(ix, RunState::Running, out);
+            }
+            return;
         }
         let row = RunRow {
             name,
@@ -610,6 +611,23 @@ impl Machine {
 /// A row to insert or replace.
 pub(crate) fn put(out: &mut Decision, table: Table, key: Key, body: bytes::Bytes) {
     out.writes.push(Write::Put(StoreRow { table, key, body }));
+}
+
+fn parked_view(run: &Run, key: ActivationKey, activation: &Materialised) -> Option<ParkedView> {
+    let Held::Parked(reason) = activation.held else {
+        return None;
+    };
+    let (snapshot, _) = Snapshot::decode(key, activation.body.clone()).ok()?;
+    let bound = snapshot.bound.iter().map(|(.., event)| event);
+    Some(ParkedView {
+        activation: key,
+        reason,
+        events: activation.weight,
+        round: snapshot.round,
+        version: run.row.versions[usize::from(snapshot.version)].clone(),
+        errors: snapshot.errors(),
+        carries: snapshot.events.iter().chain(bound).cloned().collect(),
+    })
 }
 
 fn view(run: &Run) -> RunView {

@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::activation::{self, Held, ParkReason, Snapshot, Standing};
 use crate::bits;
-use crate::command::{ActivationKey, Decision, RunIx, Selection};
+use crate::command::{ActivationKey, Decision, RunIx, RunState, Selection};
 use crate::dag::{Dag, PlanNode};
-use crate::machine::Machine;
+use crate::machine::{Machine, put};
 use crate::row::{Table, Write};
+use crate::run::Run;
 
 impl Machine {
-    /// W10: clears the failed tasks and everything below them, in the same activation.
+    /// W10: clears the failed tasks and everything below them, in the same activation. A run that
+    /// finished goes on until that has settled, unless the DAG has another run by now.
     pub(crate) fn redrive(&mut self, ix: RunIx, selection: &Selection, out: &mut Decision) {
-        for key in self.select(ix, selection) {
+        let chosen = self.select(ix, selection);
+        if chosen.is_empty() || !self.reopens(ix) {
+            return;
+        }
+        for key in chosen {
             let run = self.runs.get_mut(&ix).expect("selected from it");
             let held = run.materialised[&key].clone();
             let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body.clone()) else {
@@ -34,6 +42,22 @@ impl Machine {
         }
     }
 
+    /// Whether the run takes a redrive; one that finished is running afterwards.
+    fn reopens(&mut self, ix: RunIx) -> bool {
+        let run = &self.runs[&ix];
+        let open = |other: &Run| other.row.dag == run.row.dag && !other.is_over();
+        match run.row.state {
+            RunState::Stopped | RunState::Failed => return false,
+            RunState::Finished if self.runs.values().any(open) => return false,
+            RunState::Finished => {}
+            _ => return true,
+        }
+        let run = self.runs.get_mut(&ix).expect("looked at");
+        run.row.state = RunState::Running;
+        self.dirty_runs.insert(ix);
+        true
+    }
+
     /// Gives parked activations up.
     pub(crate) fn discard(&mut self, ix: RunIx, selection: &Selection, out: &mut Decision) {
         for key in self.select(ix, selection) {
@@ -50,8 +74,34 @@ impl Machine {
         }
     }
 
+    /// Replaces the payload of one event; nothing else changes.
+    pub(crate) fn amend(
+        &mut self,
+        key: ActivationKey,
+        event: u32,
+        body: Bytes,
+        out: &mut Decision,
+    ) {
+        let run = self.runs.get_mut(&key.lane.run);
+        let Some(held) = run.and_then(|run| run.materialised.get_mut(&key)) else {
+            return;
+        };
+        let Ok((mut snapshot, how @ Held::Parked(_))) = Snapshot::decode(key, held.body.clone())
+        else {
+            return;
+        };
+        let bound = snapshot.bound.iter_mut().map(|(.., event)| event);
+        let mut carried = snapshot.events.iter_mut().chain(bound);
+        if let Some(event) = carried.nth(event as usize) {
+            event.body = body;
+            held.body = snapshot.encode(how);
+            let row = activation::row_key(key);
+            put(out, Table::Activation, row, held.body.clone());
+        }
+    }
+
     fn select(&self, ix: RunIx, selection: &Selection) -> Vec<ActivationKey> {
-        let Some(run) = self.runs.get(&ix).filter(|run| !run.is_over()) else {
+        let Some(run) = self.runs.get(&ix) else {
             return Vec::new();
         };
         let parked = |key: &&ActivationKey| {

@@ -205,6 +205,7 @@ impl Shard {
             latency: crate::histogram::Histogram::default(),
             commit: crate::histogram::Histogram::default(),
             tally: crate::tally::Tally::default(),
+            failures: std::collections::VecDeque::new(),
         });
         slot.version.clone_from(&view.version);
         slot.state = view.state;

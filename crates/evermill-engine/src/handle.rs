@@ -13,7 +13,7 @@ pub use evermill_core::command::{ActivationKey, Selection};
 use crate::board::Board;
 use crate::input::{Input, Request, Steer};
 use crate::prepare::Preparation;
-use crate::view::{EngineView, ParkedView};
+use crate::view::EngineView;
 
 /// A DAG to switch on.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub struct Started {
 pub enum Idle {
     /// Every source was ready and nothing was in flight, retrying or unread for that long.
     Reached,
-    /// Every run ended by itself before.
+    /// Before that, every run had ended, by itself or because somebody drained or stopped it.
     Ended,
     /// Somebody else drained the engine meanwhile.
     Closed,
@@ -80,8 +80,16 @@ pub enum EngineError {
     #[error("there is no DAG '{0}' in this file")]
     UnknownDag(String),
     /// No run has this id, and no DAG of this id has a run.
-    #[error("there is no run '{0}'; `evermill ps` lists them")]
-    UnknownRun(String),
+    #[error("there is no run '{name}'{}; `evermill ps` lists them", did_you_mean(.nearest.as_deref()))]
+    UnknownRun {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// Nothing is parked under this id.
+    #[error("nothing is parked as '{0}'; `evermill parked ls` lists what is")]
+    NotParked(String),
     /// The DAG cannot run; every fault.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<evermill_contract::manifest::Fault>),
@@ -112,6 +120,10 @@ pub enum EngineError {
     /// The engine has been drained or has stopped by itself.
     #[error("the engine has stopped")]
     Closed,
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
 
 /// A running engine. Clone it freely; the engine goes on until [`Handle::drain`] or
@@ -207,15 +219,6 @@ impl Handle {
         self.steer(run, Steer::Discard(which))
     }
 
-    /// The parked activations of a run, oldest first, at most `limit`.
-    ///
-    /// # Errors
-    /// As [`Handle::pause`].
-    pub fn parked(&self, run: &str, limit: usize) -> Result<Vec<ParkedView>, EngineError> {
-        let run = run.to_owned();
-        self.ask(|reply| Request::Parked { run, limit, reply })?
-    }
-
     /// The latest published view, at most about 100 ms old while work is done and exact when
     /// nothing happens. Never waits. Still answers after a drain.
     #[must_use]
@@ -265,12 +268,15 @@ impl Handle {
         drop(self.shared.input.send(Input::Request(Request::Poke)));
     }
 
-    fn steer(&self, run: &str, steer: Steer) -> Result<(), EngineError> {
+    pub(crate) fn steer(&self, run: &str, steer: Steer) -> Result<(), EngineError> {
         let run = run.to_owned();
         self.ask(|reply| Request::Steer { run, steer, reply })?
     }
 
-    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, EngineError> {
+    pub(crate) fn ask<T>(
+        &self,
+        request: impl FnOnce(Sender<T>) -> Request,
+    ) -> Result<T, EngineError> {
         let (reply, answer) = bounded(1);
         let request = Input::Request(request(reply));
         self.shared

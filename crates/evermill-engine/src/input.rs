@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handle::{Drained, EngineError, Started};
+use crate::operate::{Page, Resolve};
 use crate::payload::Packed;
 use crate::prepare::Prepared;
-use crate::view::{EngineView, ParkedView};
+use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
 
 pub(crate) enum Input {
     /// From a source's thread.
@@ -92,10 +93,28 @@ pub(crate) enum Request {
         steer: Steer,
         reply: Sender<Result<(), EngineError>>,
     },
+    Detail {
+        run: String,
+        reply: Sender<Result<RunDetail, EngineError>>,
+    },
     Parked {
         run: String,
-        limit: usize,
-        reply: Sender<Result<Vec<ParkedView>, EngineError>>,
+        which: ParkedFilter,
+        page: Page,
+        reply: Sender<Result<ParkedPage, EngineError>>,
+    },
+    Resolve {
+        run: String,
+        which: ParkedFilter,
+        how: Resolve,
+        reply: Sender<Result<u64, EngineError>>,
+    },
+    Amend {
+        run: String,
+        id: String,
+        event: u32,
+        value: Bytes,
+        reply: Sender<Result<(), EngineError>>,
     },
     View {
         reply: Sender<Arc<EngineView>>,

@@ -13,6 +13,7 @@
 
 mod ack;
 mod board;
+mod books;
 mod boot;
 mod bundle;
 mod clock;
@@ -22,23 +23,25 @@ mod drain;
 mod effects;
 mod engine;
 pub mod failpoint;
+mod failures;
 mod groups;
 mod handle;
 mod histogram;
 mod ingest;
 mod input;
-mod inspect;
 mod lanes;
 pub mod limits;
 mod log;
 mod manifest;
 mod open;
+mod operate;
 mod orders;
 mod outcome;
 mod payload;
 mod prepare;
 mod publish;
 mod requests;
+mod rest;
 mod sabotage;
 mod shard;
 mod slots;
@@ -59,6 +62,8 @@ pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
     SourceRequest, StoreFactory, first_position, store_options,
 };
+pub use operate::{Operations, Order, Page, Resolve};
+pub use rest::AtRest;
 
 /// Name of the lane and the source of activations that somebody triggered by hand.
 pub(crate) const MANUAL: &str = "manual";

@@ -71,7 +71,11 @@ pub const RELOADS_IN_A_ROW: u32 = 5;
 /// Simultaneous executions of a pool that nobody gave a size.
 pub const POOL_SLOTS: u32 = 128;
 /// Parked activations one answer lists.
-pub const PARKED_LISTED: usize = 10_000;
+pub const PARKED_LISTED: usize = 1_000;
+/// Bytes of payload after which a list of parked activations ends; a larger one is listed alone.
+pub const PARKED_LISTED_BYTES: usize = 8 * 1024 * 1024;
+/// Failed attempts that are kept for whoever looks at a run.
+pub const FAILURES_KEPT: usize = 20;
 
 /// Bits of a token that name the dispatch, the boot and the incarnation.
 pub const TOKEN_DISPATCH_BITS: u32 = 40;

@@ -147,6 +147,23 @@ pub(crate) fn body_of_value(value: Option<&[u8]>, arrived_us: u64) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// The same event with another value; a body that is none becomes one.
+pub(crate) fn with_value(body: &[u8], value: &[u8]) -> Bytes {
+    let parts = Parts::read(body);
+    let Some((head, rest)) = body.split_first_chunk::<HEAD>() else {
+        return body_of_value(Some(value), parts.arrived_us);
+    };
+    let old = parts.value.map_or(0, |(_, len)| len as usize);
+    let kept = &rest[..rest.len() - old];
+    let mut bytes = Vec::with_capacity(HEAD + kept.len() + value.len());
+    bytes.extend_from_slice(&head[..24]);
+    bytes.put_u32_le(value.len() as u32);
+    bytes.put_u32_le(0);
+    bytes.extend_from_slice(kept);
+    bytes.extend_from_slice(value);
+    Bytes::from(bytes)
+}
+
 /// An event's key as a number: the key itself up to 15 bytes, else 120 bits of its SHA-256 with
 /// `0xff` before them. Never 0, which stands for "no key".
 pub(crate) fn key_number(key: &[u8]) -> u128 {
@@ -328,6 +345,23 @@ mod tests {
             assert_eq!(parts.value.map(|at| part(&event.body, at)), sent.value());
             assert_eq!(parts.headers.is_some(), sent.headers().count() > 0);
             assert_eq!(event.key == 0, sent.key().is_none());
+        }
+    }
+
+    #[test]
+    fn another_value_leaves_everything_else_as_it_was() {
+        let held = Arc::new(Held::default());
+        for event in pack(&batch(6), 5_000_000, Keys::Hashed, &held).events {
+            let changed = with_value(&event.body, b"something longer than before");
+            let (old, new) = (Parts::read(&event.body), Parts::read(&changed));
+            let value = new.value.map(|at| part(&changed, at));
+            assert_eq!(value, Some(&b"something longer than before"[..]));
+            assert_eq!((old.key, old.headers), (new.key, new.headers));
+            assert_eq!(old.arrived_us, new.arrived_us);
+            assert_eq!(
+                with_value(&changed, part(&event.body, old.value.unwrap())),
+                event.body
+            );
         }
     }
 

@@ -67,7 +67,7 @@ impl Shard {
         }
     }
 
-    fn run_view(&self, run: RunIx, slot: &RunSlot) -> RunView {
+    pub(crate) fn run_view(&self, run: RunIx, slot: &RunSlot) -> RunView {
         let counters = slot.counters;
         let sources = self.source_views(run);
         let starting = slot.started
@@ -136,7 +136,8 @@ impl Shard {
         let (mut any, mut live, mut quiet) = (false, false, true);
         for (&run, slot) in started {
             any = true;
-            if is_over(slot.state) {
+            // Nothing of a drained run happens before somebody starts it again.
+            if is_over(slot.state) || slot.state == RunState::Drained {
                 continue;
             }
             live = true;

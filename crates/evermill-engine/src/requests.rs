@@ -2,18 +2,20 @@
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use evermill_core::command::{ActivationKey, Command, Event, LaneId, RunIx, RunState};
+use evermill_core::command::{Command, Event, LaneId, RunIx, RunState, Selection};
 use evermill_core::row::{Key, Row, Table, Write};
 
+use crate::books::Books;
 use crate::failpoint::fp;
 use crate::groups::After;
 use crate::handle::{EngineError, Started};
 use crate::input::{Request, Steer};
 use crate::limits;
+use crate::operate::{self, Order, Resolve};
 use crate::payload;
 use crate::prepare::{Prepared, PreparedSource};
 use crate::shard::{Flow, Shard, Version};
-use crate::view::ParkedView;
+use crate::view::{ParkedFilter, RunDetail};
 
 type Reply<T> = Sender<Result<T, EngineError>>;
 
@@ -29,9 +31,35 @@ impl Shard {
                 Ok(()) => self.reply_after_commit(reply, Ok(())),
                 refused => answer(&reply, refused),
             },
-            Request::Parked { run, limit, reply } => {
-                answer(&reply, self.parked(&run, limit.min(limits::PARKED_LISTED)));
-            }
+            Request::Detail { run, reply } => answer(&reply, self.detail(&run)),
+            Request::Parked {
+                run,
+                which,
+                page,
+                reply,
+            } => answer(&reply, self.books().parked(&run, &which, page)),
+            Request::Resolve {
+                run,
+                which,
+                how,
+                reply,
+            } => match self.resolve(&run, &which, how) {
+                Ok(count) => self.reply_after_commit(reply, Ok(count)),
+                refused => answer(&reply, refused),
+            },
+            Request::Amend {
+                run,
+                id,
+                event,
+                value,
+                reply,
+            } => match self.books().amend(&run, &id, event, &value) {
+                Ok(command) => {
+                    self.apply(command);
+                    self.reply_after_commit(reply, Ok(()));
+                }
+                Err(refused) => answer(&reply, Err(refused)),
+            },
             // Queued behind whatever is being committed, so that it shows that too.
             Request::View { reply } => self.after.push(After::View(reply)),
             Request::Drain { grace, reply } => self.drain(grace, reply),
@@ -150,8 +178,22 @@ impl Shard {
                 incarnation: crate::MANUAL.to_owned(),
                 first: 0,
             });
+            self.end_of_what_was_triggered(run);
         }
         answer(reply, Ok(started));
+    }
+
+    /// What was given to a DAG without sources before this start is all there is, until somebody
+    /// triggers it: it finishes once that has settled.
+    fn end_of_what_was_triggered(&mut self, run: RunIx) {
+        let begun = self
+            .machine
+            .run(run)
+            .is_some_and(|run| run.counters.seen > 0);
+        let lane = self.machine.lanes(run).next().filter(|_| begun);
+        if let Some(lane) = lane {
+            self.apply(Command::CaughtUp { lane: lane.lane });
+        }
     }
 
     fn new_run(&self, dag: &str) -> (RunIx, String) {
@@ -238,67 +280,68 @@ impl Shard {
     }
 
     fn steer(&mut self, run: &str, steer: Steer) -> Result<(), EngineError> {
-        let run = self.find(run)?;
-        let state = self.machine.run(run).map(|run| run.state);
-        if steer == Steer::Resume && state != Some(RunState::Paused) {
-            return Err(EngineError::Refused("this run is not paused".to_owned()));
+        let found = self.books().find(run)?;
+        let run = found.run;
+        let order = |order| operate::changes(order, &found.name, found.state, true);
+        let (changes, command) = match steer {
+            Steer::Pause => (order(Order::Pause)?, Command::Pause { run }),
+            Steer::Resume => (order(Order::Resume)?, Command::Resume { run }),
+            Steer::Drain => (order(Order::Drain)?, Command::Drain { run }),
+            Steer::Stop => (order(Order::Stop)?, Command::Stop { run }),
+            Steer::Redrive(selection) => (true, Command::Redrive { run, selection }),
+            Steer::Discard(selection) => (true, Command::Discard { run, selection }),
+        };
+        if changes {
+            self.apply(command);
         }
-        self.apply(match steer {
-            Steer::Pause => Command::Pause { run },
-            Steer::Resume => Command::Resume { run },
-            Steer::Drain => Command::Drain { run },
-            Steer::Stop => Command::Stop { run },
-            Steer::Redrive(selection) => Command::Redrive { run, selection },
-            Steer::Discard(selection) => Command::Discard { run, selection },
-        });
         Ok(())
     }
 
-    fn parked(&self, run: &str, limit: usize) -> Result<Vec<ParkedView>, EngineError> {
-        let run = self.find(run)?;
-        let outline = self.outline_of(run);
-        let lanes: Vec<_> = self.machine.lanes(run).collect();
-        let list = self.machine.parked(run).take(limit).map(|parked| {
-            let key = parked.activation;
-            let lane = lanes.iter().find(|lane| lane.lane == key.lane);
-            let lane_name = lane.map_or("", |lane| &lane.name);
-            let source = lane.and_then(|lane| outline?.sources.get(usize::from(lane.source)));
-            let source = source.map_or(crate::MANUAL, |source| &source.id);
-            let failed = parked.errors.first();
-            let task = failed.and_then(|(task, _)| outline?.tasks.get(usize::from(*task)));
-            ParkedView {
-                key,
-                id: name_of(source, lane_name, key),
-                source: source.to_owned(),
-                lane: lane_name.to_owned(),
-                position: key.position,
-                task: task.map(|task| task.id.to_string()),
-                error: failed.map_or_else(
-                    || format!("{:?}", parked.reason),
-                    |(_, error)| String::from_utf8_lossy(error).into_owned(),
-                ),
-            }
+    fn resolve(
+        &mut self,
+        run: &str,
+        which: &ParkedFilter,
+        how: Resolve,
+    ) -> Result<u64, EngineError> {
+        let books = self.books();
+        let found = books.find(run)?;
+        operate::may_resolve(&books, &found, how)?;
+        let keys = books.chosen(run, which)?;
+        let count = keys.len() as u64;
+        let (run, selection) = (found.run, Selection::Keys(keys));
+        self.apply(match how {
+            Resolve::Retry => Command::Redrive { run, selection },
+            Resolve::Drop => Command::Discard { run, selection },
         });
-        Ok(list.collect())
+        Ok(count)
     }
 
-    /// The run of this id, or the latest run of the DAG of this id.
+    fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {
+        let found = self.books().find(run)?;
+        let slot = self.runs.get(&found.run);
+        let slot = slot.ok_or_else(|| EngineError::UnknownRun {
+            name: run.to_owned(),
+            nearest: None,
+        })?;
+        Ok(RunDetail {
+            run: self.run_view(found.run, slot),
+            waiting: found.waiting as u64,
+            deadlines_missed: found.deadlines_missed,
+            parked_by: self.books().parked_by(run)?,
+            failures: slot.failures.iter().rev().cloned().collect(),
+        })
+    }
+
+    pub(crate) fn books(&self) -> Books<'_> {
+        Books {
+            machine: &self.machine,
+            versions: &self.versions,
+        }
+    }
+
     fn find(&self, name: &str) -> Result<RunIx, EngineError> {
-        let by_id = self.runs.iter().find(|(_, run)| *run.name == *name);
-        let found = by_id.or_else(|| self.runs.iter().rev().find(|(_, run)| *run.dag == *name));
-        found
-            .map(|(run, _)| *run)
-            .ok_or_else(|| EngineError::UnknownRun(name.to_owned()))
+        Ok(self.books().find(name)?.run)
     }
-}
-
-fn name_of(source: &str, lane: &str, key: ActivationKey) -> String {
-    let child = if key.child == 0 {
-        String::new()
-    } else {
-        format!("/{}", key.child)
-    };
-    format!("{source}/{lane}/{}{child}", key.position)
 }
 
 pub(crate) const fn is_over(state: RunState) -> bool {

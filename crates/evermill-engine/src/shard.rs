@@ -17,7 +17,7 @@
 //! | any | halt | ended, as after a crash |
 //! | any | the store must not be trusted | the process aborts |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,7 @@ use crate::payload::Buffers;
 use crate::prepare::PoolNumbers;
 use crate::slots::Slots;
 use crate::tally::Tally;
+use crate::view::FailureView;
 
 /// Everything the thread owns.
 pub(crate) struct Shard {
@@ -137,6 +138,8 @@ pub(crate) struct RunSlot {
     pub(crate) latency: Histogram,
     pub(crate) commit: Histogram,
     pub(crate) tally: Tally,
+    /// The latest failures, oldest first.
+    pub(crate) failures: VecDeque<FailureView>,
 }
 
 /// A panic here is a defect that leaves the machine in an unknown state: the process ends, and the

@@ -2,10 +2,11 @@
 //!
 //! Counters are those of the last commit: readers see committed state only (C8).
 
-use serde::Serialize;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::{Deserialize, Serialize};
 
 /// Everything worth showing, as of one moment.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineView {
     /// Every run that is not over, and those that ended while this engine was open.
     pub runs: Vec<RunView>,
@@ -30,8 +31,11 @@ impl EngineView {
     }
 }
 
+/// The word for a run's state; see [`RunView::state`].
+pub type StateName = &'static str;
+
 /// One run, with the field names of the JSON lines in the contract.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunView {
     /// DAG id.
     pub dag: String,
@@ -40,7 +44,8 @@ pub struct RunView {
     /// Version: 64 lower-case hexadecimal digits.
     pub version: String,
     /// `starting`, `running`, `paused`, `draining`, `drained`, `stopped`, `finished` or `failed`.
-    pub state: &'static str,
+    #[serde(deserialize_with = "known_state")]
+    pub state: StateName,
     /// Events taken in; `in = done + skipped + parked + dropped + in_flight`.
     #[serde(rename = "in")]
     pub taken_in: u64,
@@ -59,14 +64,60 @@ pub struct RunView {
     /// Arrival to committed, milliseconds.
     pub commit_ms: Percentiles,
     /// Its tasks, in order of declaration.
+    #[serde(default)]
     pub tasks: Vec<TaskView>,
     /// Its sources, in order of declaration.
     pub sources: Vec<SourceView>,
 }
 
+/// One run, with what explains its counters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunView,
+    /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
+    pub waiting: u64,
+    /// Activations that missed their deadline.
+    pub deadlines_missed: u64,
+    /// What is parked, by reason and task.
+    pub parked_by: Vec<ParkedGroup>,
+    /// The latest attempts that failed, newest first, since this process began; at most
+    /// [`crate::limits::FAILURES_KEPT`].
+    pub failures: Vec<FailureView>,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureView {
+    /// When it was reported, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Task id.
+    pub task: String,
+    /// Lane name.
+    pub lane: String,
+    /// Position of the activation's (first) event.
+    pub position: u64,
+    /// Which try, from 1.
+    pub try_number: u32,
+    /// The first line of the error.
+    pub error: String,
+}
+
+fn known_state<'de, D: serde::Deserializer<'de>>(from: D) -> Result<StateName, D::Error> {
+    const STATES: [StateName; 8] = [
+        "starting", "running", "paused", "draining", "drained", "stopped", "finished", "failed",
+    ];
+    let word = String::deserialize(from)?;
+    let known = STATES.iter().find(|state| **state == word);
+    known
+        .copied()
+        .ok_or_else(|| serde::de::Error::custom(format!("unknown state '{word}'")))
+}
+
 /// One task of a run: attempts of it that ended since this engine opened, by how they did. A task
 /// without a callable has none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskView {
     /// The task's id.
     pub id: String,
@@ -81,7 +132,7 @@ pub struct TaskView {
 }
 
 /// Two points of a distribution, milliseconds, about 3 % wide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Half of all values are at most this.
     pub p50: Option<f64>,
@@ -90,7 +141,7 @@ pub struct Percentiles {
 }
 
 /// One source of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceView {
     /// The source's id.
     pub id: String,
@@ -105,7 +156,7 @@ pub struct SourceView {
 }
 
 /// One lane of a source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneView {
     /// The source's name for it, such as `orders/3`.
     pub name: String,
@@ -118,7 +169,7 @@ pub struct LaneView {
 }
 
 /// The executor's slots.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkersView {
     /// Slots there are.
     pub slots: u16,
@@ -130,13 +181,62 @@ pub struct WorkersView {
     pub unavailable: Option<String>,
 }
 
+/// Which parked activations are meant; every field narrows, the default means all of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ParkedFilter {
+    /// Only these, by [`ParkedView::id`]; each must be there.
+    pub ids: Vec<String>,
+    /// Only those parked for this reason: a word of [`PARK_REASONS`].
+    pub reason: Option<String>,
+    /// Only those where this task failed.
+    pub task: Option<String>,
+    /// Only events with this key.
+    pub key: Option<String>,
+    /// Only events that arrived then or later, milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+}
+
+/// The words for why something is parked.
+pub const PARK_REASONS: [&str; 5] = [
+    "failed",
+    "suspect_crash",
+    "join_timeout",
+    "blocked",
+    "run_stopped",
+];
+
+/// A part of what is parked.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ParkedPage {
+    /// How many match in all.
+    pub matched: u64,
+    /// The same, by reason and task, most first.
+    pub groups: Vec<ParkedGroup>,
+    /// The page, in the order of lanes and positions.
+    pub entries: Vec<ParkedView>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<u64>,
+}
+
+/// Parked activations that share reason and task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedGroup {
+    /// A word of [`PARK_REASONS`].
+    pub reason: String,
+    /// The task that failed, if one did.
+    pub task: Option<String>,
+    /// Activations.
+    pub count: u64,
+}
+
 /// A parked activation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ParkedView {
     /// How to name it in [`crate::Handle::redrive`] and [`crate::Handle::discard`].
-    #[serde(skip)]
+    #[serde(skip, default = "no_key")]
     pub key: evermill_core::command::ActivationKey,
-    /// The same as text: `SOURCE/LANE/POSITION` or with `/CHILD` behind it.
+    /// The same as text: `RUN/SOURCE/LANE/POSITION`, with `/CHILD` behind it for a part of a batch.
     pub id: String,
     /// Source id.
     pub source: String,
@@ -144,8 +244,80 @@ pub struct ParkedView {
     pub lane: String,
     /// Position of its (first) event.
     pub position: u64,
-    /// The task that failed, or why it was parked without one.
+    /// A word of [`PARK_REASONS`].
+    pub reason: String,
+    /// The task that failed, if one did.
     pub task: Option<String>,
-    /// What to show: the error's text.
+    /// The error's text, or why it was parked without one.
     pub error: String,
+    /// Events it stands for.
+    pub events: u64,
+    /// Times it was run again after it was parked.
+    pub round: u32,
+    /// When its (first) event arrived, milliseconds since the Unix epoch.
+    pub arrived_ms: u64,
+    /// Version it is pinned to.
+    pub version: String,
+    /// Its events, when they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payload: Vec<EventView>,
+}
+
+const fn no_key() -> evermill_core::command::ActivationKey {
+    use evermill_core::command::{ActivationKey, LaneId};
+    ActivationKey {
+        lane: LaneId { run: 0, lane: 0 },
+        position: 0,
+        child: 0,
+    }
+}
+
+/// An event with its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Position in its lane.
+    pub position: u64,
+    /// The event's own time, milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
+    /// Its key.
+    pub key: Option<Blob>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Blob>)>,
+    /// Its value.
+    pub value: Option<Blob>,
+}
+
+/// Bytes in JSON: a string where they are UTF-8, else `{"base64": "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Blob {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Base64 {
+        /// Standard alphabet, padded (RFC 4648, section 4).
+        base64: String,
+    },
+}
+
+impl Blob {
+    /// Bytes, in the form that reads best.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64 {
+                base64: BASE64_STANDARD.encode(bytes),
+            },
+        }
+    }
+
+    /// The bytes again; `None` when what should be base64 is not.
+    #[must_use]
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Text(text) => Some(text.clone().into_bytes()),
+            Self::Base64 { base64 } => BASE64_STANDARD.decode(base64).ok(),
+        }
+    }
 }

@@ -84,6 +84,7 @@ impl Shard {
         let (dispatch, fence) = self.name(token);
         if fence == self.machine.fence() {
             self.tally(token, &runs);
+            self.note_failures(token, &runs);
         }
         self.apply(Command::Outcomes {
             dispatch,

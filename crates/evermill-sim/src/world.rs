@@ -258,10 +258,12 @@ impl<'a> World<'a> {
                 interval_ms,
             })?;
         }
-        if self.paused {
-            // A start says "go on"; the operator who paused says it again.
-            self.paused = false;
+        let state = self.machine.run(RUN).map(|run| run.state);
+        if state == Some(RunState::Paused) {
+            // A pause lasts over a start, until the operator says so.
+            self.apply(Command::Resume { run: RUN })?;
         }
+        self.paused = false;
         let live = self
             .case
             .lanes

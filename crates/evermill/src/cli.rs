@@ -3,13 +3,16 @@
 mod check;
 mod demo;
 mod dev_kafka;
+mod parked;
 mod ps;
 mod run;
+mod steer;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use self::steer::Verb;
 use crate::failure::Failure;
 
 /// Runs DAGs continuously: tasks run when there is new data, milliseconds after it arrives.
@@ -33,6 +36,17 @@ enum Command {
     Check(check::Args),
     /// List the runs of a data directory
     Ps(ps::Args),
+    /// Take no new work, until `resume`
+    Pause(steer::Args),
+    /// Go on after `pause`
+    Resume(steer::Args),
+    /// Read nothing more, settle what was read, then rest until the next `run`
+    Drain(steer::Args),
+    /// End a run for good; the next run of its DAG goes on behind its positions
+    Stop(steer::Args),
+    /// What failed for good and was kept: look at it, change it, run it again
+    #[command(subcommand)]
+    Parked(parked::Args),
     /// Tools for development
     #[command(subcommand)]
     Dev(Dev),
@@ -53,6 +67,11 @@ impl Cli {
             Command::Run(args) => run::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
             Command::Ps(args) => ps::run(&args, data_dir),
+            Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),
+            Command::Resume(args) => steer::run(Verb::Resume, &args, data_dir),
+            Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),
+            Command::Stop(args) => steer::run(Verb::Stop, &args, data_dir),
+            Command::Parked(args) => parked::run(&args, data_dir),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
         }
     }

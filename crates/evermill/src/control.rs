@@ -1,7 +1,7 @@
 //! `DATA_DIR/control.sock`: how commands reach the engine that holds the data directory.
 //!
-//! HTTP/1.1 with one request a connection, readable and writable by the owner alone (0600).
-//! The one resource so far is `GET /api/v1/runs`: `{"runs":[...]}`, with the objects of `ps --json`.
+//! It carries `/api/v1` ([`evermill_api`]), one request a connection, readable and writable by the
+//! owner alone (0600).
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -9,36 +9,24 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_engine::{Handle, view::RunView};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use evermill_api::{Request, Service};
+use evermill_engine::Handle;
 
 use crate::failure::Failure;
 
 const NAME: &str = "control.sock";
-/// Where the runs are listed.
-const RUNS: &str = "/api/v1/runs";
-/// A request longer than this is refused.
-const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// An answer longer than this is taken for a mistake.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
 const HEADERS_MAX: usize = 32;
-/// The longest that one side waits for the other.
+/// The longest that the engine waits for whoever asks.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that whoever asks waits for the engine.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// A socket's path has room for 107 bytes (unix(7)); a longer one is reached through its folder.
 const PATH_BYTES_MAX: usize = 107;
-
-#[derive(Serialize)]
-struct Runs<'a> {
-    runs: &'a [RunView],
-}
-
-#[derive(Deserialize)]
-struct RawRuns {
-    runs: Vec<Box<RawValue>>,
-}
 
 /// The open socket; it goes away with this.
 #[derive(Debug)]
@@ -63,10 +51,15 @@ impl Control {
         // Until now the directory's own mode (0700) keeps others out.
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(refused)?;
         let serve = move || {
-            for stream in listener.incoming().flatten() {
-                // Whoever asked is gone or slow; the next one is not to suffer.
-                drop(answer(stream, &handle));
-            }
+            let service: Service = Arc::new(handle);
+            let patient = |stream: UnixStream| {
+                stream.set_read_timeout(Some(PATIENCE)).ok()?;
+                stream.set_write_timeout(Some(PATIENCE)).ok()?;
+                Some(stream)
+            };
+            let incoming = listener.incoming().flatten().filter_map(patient);
+            // Without a thread for an answer there is nobody to tell; the run itself goes on.
+            drop(evermill_api::serve(incoming, &service));
         };
         std::thread::Builder::new()
             .name("control".into())
@@ -83,18 +76,22 @@ impl Drop for Control {
     }
 }
 
-/// Asks the engine that holds `data_dir` for its runs, each one a JSON object.
+/// Asks the engine that holds `data_dir`: its answer's status and body.
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] when no engine answers (yet).
-pub(crate) fn runs(data_dir: &Path) -> io::Result<Vec<Box<RawValue>>> {
+pub(crate) fn ask(data_dir: &Path, request: &Request) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = through(data_dir, |path| UnixStream::connect(path))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
     write!(
         stream,
-        "GET {RUNS} HTTP/1.1\r\nhost: evermill\r\nconnection: close\r\n\r\n"
+        "{} {} HTTP/1.1\r\nhost: evermill\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        request.method.name(),
+        request.target,
+        request.body.len()
     )?;
+    stream.write_all(&request.body)?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes)?;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -104,53 +101,9 @@ pub(crate) fn runs(data_dir: &Path) -> io::Result<Vec<Box<RawValue>>> {
         .parse(&bytes)
         .map_err(|error| strange(error.to_string()))?;
     match (parsed, response.code) {
-        (httparse::Status::Complete(head), Some(200)) => {
-            let runs: RawRuns = serde_json::from_slice(&bytes[head..])?;
-            Ok(runs.runs)
-        }
-        (_, code) => Err(strange(format!("the engine answered with status {code:?}"))),
+        (httparse::Status::Complete(head), Some(code)) => Ok((code, bytes.split_off(head))),
+        _ => Err(strange("its answer ended too early".to_owned())),
     }
-}
-
-fn answer(mut stream: UnixStream, handle: &Handle) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = Vec::new();
-    let (status, body) = loop {
-        let mut part = [0; 4096];
-        let n = stream.read(&mut part)?;
-        request.extend_from_slice(&part[..n]);
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut head = httparse::Request::new(&mut headers);
-        match head.parse(&request) {
-            Ok(httparse::Status::Complete(_)) => break reply(head.method, head.path, handle),
-            Ok(httparse::Status::Partial) if n > 0 && request.len() < REQUEST_BYTES_MAX => {}
-            Ok(_) | Err(_) => break ("400 Bad Request", problem("this is no HTTP request")),
-        }
-    };
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn reply(method: Option<&str>, path: Option<&str>, handle: &Handle) -> (&'static str, String) {
-    match (method, path) {
-        (Some("GET"), Some(RUNS)) => {
-            // A drained engine still has its last view.
-            let view = handle.fresh_view().unwrap_or_else(|_| handle.view());
-            let body = serde_json::to_string(&Runs { runs: &view.runs });
-            ("200 OK", body.expect("a view has string keys only"))
-        }
-        (_, Some(RUNS)) => ("405 Method Not Allowed", problem("only GET is known here")),
-        _ => ("404 Not Found", problem("there is no such resource")),
-    }
-}
-
-fn problem(what: &str) -> String {
-    serde_json::json!({ "error": what }).to_string()
 }
 
 /// Names the socket by its path, or when that is too long by way of the open folder.

@@ -12,10 +12,12 @@ mod control;
 mod duration;
 mod failure;
 mod python;
+mod reach;
 mod screen;
 mod sdk;
 mod signals;
 mod store;
+mod table;
 
 use std::process::ExitCode;
 

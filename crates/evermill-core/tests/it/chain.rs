@@ -9,7 +9,7 @@ use evermill_core::command::{
 };
 use evermill_core::dag::{Dag, DagSpec, JoinSpec, Node, Order, SourceSpec, TaskSpec};
 
-fn chain(tasks: usize) -> Arc<Dag> {
+pub(crate) fn chain(tasks: usize) -> Arc<Dag> {
     let node = |i: usize| {
         if i == 0 {
             Node::Source(0)
@@ -33,7 +33,7 @@ fn chain(tasks: usize) -> Arc<Dag> {
     Arc::new(Dag::compile(spec).expect("a chain is a DAG"))
 }
 
-fn events(positions: std::ops::Range<u64>) -> Vec<Event> {
+pub(crate) fn events(positions: std::ops::Range<u64>) -> Vec<Event> {
     let body = Bytes::from_static(b"x");
     positions
         .map(|position| Event {
@@ -45,7 +45,7 @@ fn events(positions: std::ops::Range<u64>) -> Vec<Event> {
         .collect()
 }
 
-fn dispatches(decision: &mut Decision) -> Vec<DispatchId> {
+pub(crate) fn dispatches(decision: &mut Decision) -> Vec<DispatchId> {
     let taken = std::mem::take(&mut decision.effects);
     taken
         .into_iter()

@@ -1,3 +1,4 @@
 //! What the machine does, command by command.
 
 mod chain;
+mod parked;

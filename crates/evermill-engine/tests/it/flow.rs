@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evermill_contract::worker::{Answer, Outcome, Question, StateOp, Success};
-use evermill_engine::{Drained, Idle, Selection, StartRequest};
+use evermill_engine::view::ParkedFilter;
+use evermill_engine::{Drained, Idle, Operations as _, Page, Selection, StartRequest};
 
 use crate::broker::Broker;
 use crate::executor::Workers;
@@ -13,6 +14,11 @@ use crate::harness::{
 };
 
 const GRACE: Duration = Duration::from_secs(30);
+const ALL: Page = Page {
+    skip: 0,
+    limit: usize::MAX,
+    payload: false,
+};
 
 fn recording(slots: u16) -> (Ledger, Workers) {
     let ledger = Ledger::default();
@@ -211,8 +217,10 @@ fn an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
     until(&handle, "a parked event", |run| {
         run.parked == 1 && run.done == 9
     });
-    let parked = handle.parked("d", 10).unwrap();
-    assert_eq!(parked[0].id, "in/a/3");
+    let parked = handle.parked("d", &ParkedFilter::default(), ALL).unwrap();
+    assert_eq!(parked.matched, 1);
+    let parked = parked.entries;
+    assert_eq!(parked[0].id, "d-1/in/a/3");
     assert_eq!(parked[0].task.as_deref(), Some("work"));
     assert!(parked[0].error.contains("ValueError: three"), "{parked:?}");
     assert_eq!(ledger.times("3 try 3"), 1);

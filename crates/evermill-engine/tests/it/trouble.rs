@@ -282,7 +282,7 @@ fn a_paused_run_takes_nothing_new_until_it_is_resumed() {
     assert_eq!(ledger.len(), 10);
     assert!(matches!(
         handle.stop("nobody"),
-        Err(EngineError::UnknownRun(_))
+        Err(EngineError::UnknownRun { .. })
     ));
     handle.drain(GRACE).unwrap();
 }

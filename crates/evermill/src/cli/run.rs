@@ -191,12 +191,28 @@ fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure>
         let started = engine
             .start(&request)
             .map_err(|error| Files::explain(&error))?;
+        mention_pause(args, engine, &started.run)?;
         if dag.sources.is_empty() && !was_triggered(engine, &started.run) {
             engine
                 .trigger(&started.run, None)
                 .map_err(|error| Files::explain(&error))?;
         }
     }
+    Ok(())
+}
+
+/// A pause lasts over restarts, and nobody likes to wonder why nothing happens.
+fn mention_pause(args: &Args, engine: &Handle, run: &str) -> Result<(), Failure> {
+    let view = engine.fresh_view().unwrap_or_else(|_| engine.view());
+    if view.run(run).is_none_or(|run| run.state != "paused") {
+        return Ok(());
+    }
+    if args.until_idle.is_some() {
+        return Err(Failure::usage(format!(
+            "run '{run}' is paused and would never be idle; first `evermill resume {run}`"
+        )));
+    }
+    eprintln!("run '{run}' is paused: nothing is started until `evermill resume {run}`");
     Ok(())
 }
 

@@ -6,6 +6,8 @@ mod checking;
 mod command_line;
 mod demo;
 mod errors;
+mod mock;
+mod operating;
 mod process;
 mod real_kafka;
 mod testing;

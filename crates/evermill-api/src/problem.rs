@@ -1,0 +1,58 @@
+//! Errors as problem details (RFC 9457).
+
+use evermill_engine::EngineError;
+use serde::{Deserialize, Serialize};
+
+/// Why a request was not answered as asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A short name that does not change: `unknown_run`, `not_parked`, `refused`, ...
+    pub code: String,
+    /// What kind of problem it is.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong here, and the cure.
+    pub detail: String,
+}
+
+impl Problem {
+    /// The media type of problem details.
+    pub const MEDIA_TYPE: &'static str = "application/problem+json";
+
+    pub(crate) fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            code: code.to_owned(),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(400, "bad_request", "The request is not understood", detail)
+    }
+
+    pub(crate) fn no_such_resource(path: &str) -> Self {
+        let detail = format!("there is nothing at {path}");
+        Self::new(404, "unknown_resource", "No such resource", detail)
+    }
+
+    pub(crate) fn wrong_method(allowed: &str) -> Self {
+        let detail = format!("this resource knows {allowed}");
+        Self::new(405, "wrong_method", "The method does not fit", detail)
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        let (status, code, title) = match &error {
+            EngineError::UnknownRun { .. } => (404, "unknown_run", "No such run"),
+            EngineError::NotParked(_) => (404, "not_parked", "Nothing is parked under this id"),
+            EngineError::Interrupted => (503, "interrupted", "The commit failed"),
+            EngineError::Closed => (503, "closed", "The engine has stopped"),
+            _ => (409, "refused", "The state does not allow it"),
+        };
+        Self::new(status, code, title, error.to_string())
+    }
+}

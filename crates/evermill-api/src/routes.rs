@@ -1,0 +1,229 @@
+//! What lies under `/api/v1`: a request in, a response out, whatever carries them.
+//!
+//! | resource | method | answer |
+//! |---|---|---|
+//! | `/runs` | GET | the engine and its runs |
+//! | `/runs/{run}` | GET | one run |
+//! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
+//! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
+//! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
+//! | `/runs/{run}/parked/payload?id=&event=` | PUT, bytes | `{"count"}` |
+//!
+//! `{run}` is a run id or a DAG id, percent-encoded.
+
+use bytes::Bytes;
+use evermill_engine::view::ParkedFilter;
+use evermill_engine::{Operations, Order, Page, Resolve};
+use percent_encoding::percent_decode_str;
+use serde::Serialize;
+
+use crate::problem::Problem;
+
+/// Where every path begins.
+const ROOT: &str = "/api/v1/";
+
+/// What is done to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Look.
+    Get,
+    /// Do.
+    Post,
+    /// Replace.
+    Put,
+}
+
+impl Method {
+    /// The method of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        let all = [Self::Get, Self::Post, Self::Put];
+        all.into_iter().find(|method| method.name() == name)
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+}
+
+/// A request, complete.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to do.
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    /// What came with it.
+    pub body: Bytes,
+}
+
+/// An answer, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the body is.
+    pub media_type: &'static str,
+    /// JSON.
+    pub body: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Count {
+    count: u64,
+}
+
+/// Answers a request.
+#[must_use]
+pub fn respond(engine: &dyn Operations, request: &Request) -> Response {
+    match route(engine, request) {
+        Ok(body) => Response {
+            status: 200,
+            media_type: "application/json",
+            body,
+        },
+        Err(problem) => problem.into(),
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        Self {
+            status: problem.status,
+            media_type: Problem::MEDIA_TYPE,
+            body: json(&problem),
+        }
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("views have string keys only")
+}
+
+fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem> {
+    let (path, query) = request
+        .target
+        .split_once('?')
+        .unwrap_or((&request.target, ""));
+    let unknown = || Problem::no_such_resource(path);
+    let below = path.strip_prefix(ROOT).ok_or_else(unknown)?;
+    let parts = below
+        .split('/')
+        .map(|part| percent_decode_str(part).decode_utf8())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| Problem::bad_request("the path is not UTF-8"))?;
+    let parts: Vec<&str> = parts.iter().map(|part| &**part).collect();
+    let wants = |method: Method| {
+        let fits = request.method == method;
+        fits.then_some(())
+            .ok_or_else(|| Problem::wrong_method(method.name()))
+    };
+    match parts[..] {
+        ["runs"] => {
+            wants(Method::Get)?;
+            Ok(json(&*engine.overview()?))
+        }
+        ["runs", run] => {
+            wants(Method::Get)?;
+            Ok(json(&engine.detail(run)?))
+        }
+        ["runs", run, "parked"] => {
+            wants(Method::Get)?;
+            let (which, page) = read_query(query)?;
+            Ok(json(&engine.parked(run, &which, page)?))
+        }
+        ["runs", run, "parked", "payload"] => {
+            wants(Method::Put)?;
+            let (id, event) = read_place(query)?;
+            engine.amend(run, &id, event, request.body.clone())?;
+            Ok(json(&Count { count: 1 }))
+        }
+        ["runs", run, "parked", how] => {
+            let how = resolve_of(how).ok_or_else(unknown)?;
+            wants(Method::Post)?;
+            let which: ParkedFilter = serde_json::from_slice(&request.body)
+                .map_err(|cause| Problem::bad_request(format!("the filter: {cause}")))?;
+            let count = engine.resolve(run, &which, how)?;
+            Ok(json(&Count { count }))
+        }
+        ["runs", run, order] => {
+            let order = order_of(order).ok_or_else(unknown)?;
+            wants(Method::Post)?;
+            engine.order(run, order)?;
+            Ok(json(&engine.detail(run)?))
+        }
+        _ => Err(unknown()),
+    }
+}
+
+fn order_of(word: &str) -> Option<Order> {
+    Some(match word {
+        "pause" => Order::Pause,
+        "resume" => Order::Resume,
+        "drain" => Order::Drain,
+        "stop" => Order::Stop,
+        _ => return None,
+    })
+}
+
+fn resolve_of(word: &str) -> Option<Resolve> {
+    Some(match word {
+        "retry" => Resolve::Retry,
+        "drop" => Resolve::Drop,
+        _ => return None,
+    })
+}
+
+/// Entries of a page when nothing else is asked for.
+const PAGE_ENTRIES: usize = 100;
+
+fn read_query(query: &str) -> Result<(ParkedFilter, Page), Problem> {
+    let mut which = ParkedFilter::default();
+    let mut page = Page {
+        skip: 0,
+        limit: PAGE_ENTRIES,
+        payload: false,
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "id" => which.ids.push(value.into_owned()),
+            "reason" => which.reason = Some(value.into_owned()),
+            "task" => which.task = Some(value.into_owned()),
+            "key" => which.key = Some(value.into_owned()),
+            "since_ms" => which.since_ms = Some(number(&name, &value)?),
+            "skip" => page.skip = number(&name, &value)?,
+            "limit" => page.limit = number(&name, &value)?,
+            "payload" => page.payload = value == "true",
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok((which, page))
+}
+
+fn read_place(query: &str) -> Result<(String, u32), Problem> {
+    let (mut id, mut event) = (None, 0);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "id" => id = Some(value.into_owned()),
+            "event" => event = number(&name, &value)?,
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    let id = id.ok_or_else(|| Problem::bad_request("?id= names what is to be changed"))?;
+    Ok((id, event))
+}
+
+fn unknown_parameter(name: &str) -> Problem {
+    Problem::bad_request(format!("there is no parameter '{name}' here"))
+}
+
+fn number<N: std::str::FromStr>(name: &str, value: &str) -> Result<N, Problem> {
+    let wrong = |_| Problem::bad_request(format!("{name}={value}: want a whole number"));
+    value.parse().map_err(wrong)
+}

@@ -1,0 +1,295 @@
+//! What the machine holds, in the words of the faces. Read by the shard for those who ask a running
+//! engine, and by [`crate::AtRest`] for those who ask a store.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use evermill_contract::source::{Headers, NO_TIMESTAMP};
+use evermill_core::command::{ActivationKey, Command, Event};
+use evermill_core::{LaneView, Machine, ParkReason, ParkedView as Parked, RunView};
+
+use crate::handle::EngineError;
+use crate::limits;
+use crate::manifest::Outline;
+use crate::operate::Page;
+use crate::payload::{self, Parts};
+use crate::shard::Version;
+use crate::view::{
+    Blob, EventView, PARK_REASONS, ParkedFilter, ParkedGroup, ParkedPage, ParkedView,
+};
+
+/// The machine and what is known of its versions.
+#[derive(Clone, Copy)]
+pub(crate) struct Books<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) versions: &'a BTreeMap<String, Version>,
+}
+
+impl<'a> Books<'a> {
+    pub(crate) fn runs(self) -> impl Iterator<Item = RunView> + 'a {
+        self.machine.runs()
+    }
+
+    /// The run of this id, or the latest run of the DAG of this id.
+    pub(crate) fn find(&self, name: &str) -> Result<RunView, EngineError> {
+        let runs: Vec<RunView> = self.runs().collect();
+        let by_id = runs.iter().find(|run| run.name == name);
+        let found = by_id.or_else(|| runs.iter().rev().find(|run| run.dag == name));
+        found.cloned().ok_or_else(|| {
+            let names = runs.iter().flat_map(|run| [&run.dag, &run.name]);
+            EngineError::UnknownRun {
+                name: name.to_owned(),
+                nearest: nearest(name, names.map(String::as_str)),
+            }
+        })
+    }
+
+    fn outline(&self, version: &str) -> Option<&'a Outline> {
+        Some(&*self.versions.get(version)?.outline)
+    }
+
+    /// One page of what is parked.
+    pub(crate) fn parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        page: Page,
+    ) -> Result<ParkedPage, EngineError> {
+        let (mut list, mut bytes) = (ParkedPage::default(), 0);
+        let mut groups: BTreeMap<(String, Option<String>), u64> = BTreeMap::new();
+        let limit = page.limit.min(limits::PARKED_LISTED);
+        self.each_parked(run, which, |parked, view| {
+            let group = (view.reason.clone(), view.task.clone());
+            *groups.entry(group).or_default() += 1;
+            let number = list.matched;
+            list.matched += 1;
+            if number < page.skip || list.next.is_some() {
+                return;
+            }
+            let size = parked.carries.iter().map(|event| event.body.len());
+            bytes += if page.payload { size.sum() } else { 0 };
+            let too_large = bytes > limits::PARKED_LISTED_BYTES && !list.entries.is_empty();
+            if list.entries.len() >= limit || too_large {
+                list.next = Some(number);
+                return;
+            }
+            let payload = if page.payload {
+                parked.carries.iter().map(event_view).collect()
+            } else {
+                Vec::new()
+            };
+            list.entries.push(ParkedView { payload, ..view });
+        })?;
+        list.groups = by_count(groups);
+        Ok(list)
+    }
+
+    /// What is parked of a run, by reason and task.
+    pub(crate) fn parked_by(&self, run: &str) -> Result<Vec<ParkedGroup>, EngineError> {
+        let page = Page {
+            skip: 0,
+            limit: 0,
+            payload: false,
+        };
+        Ok(self.parked(run, &ParkedFilter::default(), page)?.groups)
+    }
+
+    /// The activations that match.
+    pub(crate) fn chosen(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+    ) -> Result<Vec<ActivationKey>, EngineError> {
+        let mut chosen = Vec::new();
+        self.each_parked(run, which, |parked, _| chosen.push(parked.activation))?;
+        Ok(chosen)
+    }
+
+    /// The command that gives an event of a parked activation another value.
+    pub(crate) fn amend(
+        &self,
+        run: &str,
+        id: &str,
+        event: u32,
+        value: &[u8],
+    ) -> Result<Command, EngineError> {
+        let which = ParkedFilter {
+            ids: vec![id.to_owned()],
+            ..ParkedFilter::default()
+        };
+        let mut found = None;
+        self.each_parked(run, &which, |parked, _| found = Some(parked.clone()))?;
+        let body = found.as_ref().and_then(|parked| {
+            let old = &parked.carries.get(event as usize)?.body;
+            Some((parked.activation, payload::with_value(old, value)))
+        });
+        let (activation, body): (ActivationKey, Bytes) = body.ok_or_else(|| {
+            let count = found.map_or(0, |parked| parked.carries.len());
+            EngineError::Refused(format!(
+                "'{id}' has {count} events, counted from 0; there is no {event}"
+            ))
+        })?;
+        Ok(Command::Amend {
+            activation,
+            event,
+            body,
+        })
+    }
+
+    /// Hands over every parked activation that matches, in the order of lanes and positions.
+    fn each_parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        mut each: impl FnMut(&Parked, ParkedView),
+    ) -> Result<(), EngineError> {
+        let run = self.find(run)?;
+        check_reason(which)?;
+        let mut missing: Vec<&str> = which.ids.iter().map(String::as_str).collect();
+        let lanes: Vec<LaneView> = self.machine.lanes(run.run).collect();
+        for parked in self.machine.parked(run.run) {
+            let view = self.parked_view(&run, &lanes, &parked);
+            if matches(which, &parked, &view) {
+                missing.retain(|id| *id != view.id);
+                each(&parked, view);
+            }
+        }
+        match missing.first() {
+            Some(id) => Err(EngineError::NotParked((*id).to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn parked_view(&self, run: &RunView, lanes: &[LaneView], parked: &Parked) -> ParkedView {
+        let key = parked.activation;
+        let outline = self.outline(&parked.version);
+        let lane = lanes.iter().find(|lane| lane.lane == key.lane);
+        let lane_name = lane.map_or("", |lane| &lane.name);
+        let source = lane.and_then(|lane| outline?.sources.get(usize::from(lane.source)));
+        let source = source.map_or(crate::MANUAL, |source| &source.id);
+        let failed = parked.errors.first();
+        let task = failed.and_then(|(task, _)| outline?.tasks.get(usize::from(*task)));
+        ParkedView {
+            key,
+            id: name_of(&run.name, source, lane_name, key),
+            source: source.to_owned(),
+            lane: lane_name.to_owned(),
+            position: key.position,
+            reason: reason_word(parked.reason).to_owned(),
+            task: task.map(|task| task.id.to_string()),
+            error: failed.map_or_else(
+                || explained(parked.reason).to_owned(),
+                |(_, error)| String::from_utf8_lossy(error).into_owned(),
+            ),
+            events: parked.events,
+            round: parked.round,
+            arrived_ms: parked.carries.first().map_or(0, |event| event.arrived_ms),
+            version: parked.version.clone(),
+            payload: Vec::new(),
+        }
+    }
+}
+
+fn check_reason(which: &ParkedFilter) -> Result<(), EngineError> {
+    let Some(reason) = &which.reason else {
+        return Ok(());
+    };
+    if PARK_REASONS.contains(&reason.as_str()) {
+        return Ok(());
+    }
+    Err(EngineError::Refused(format!(
+        "nothing is parked for the reason '{reason}'; the reasons are {}",
+        PARK_REASONS.join(", ")
+    )))
+}
+
+fn matches(which: &ParkedFilter, parked: &Parked, view: &ParkedView) -> bool {
+    let is = |asked: &Option<String>, found: Option<&str>| {
+        asked.as_deref().is_none_or(|asked| found == Some(asked))
+    };
+    let has_key = |asked: &String| {
+        let mut keys = parked.carries.iter().map(|event| key_of(&event.body));
+        keys.any(|key| key == Some(asked.as_bytes()))
+    };
+    (which.ids.is_empty() || which.ids.contains(&view.id))
+        && is(&which.reason, Some(&view.reason))
+        && is(&which.task, view.task.as_deref())
+        && which.key.as_ref().is_none_or(has_key)
+        && which.since_ms.is_none_or(|since| view.arrived_ms >= since)
+}
+
+fn key_of(body: &[u8]) -> Option<&[u8]> {
+    slice(body, Parts::read(body).key?)
+}
+
+fn slice(body: &[u8], (start, len): (u32, u32)) -> Option<&[u8]> {
+    body.get(start as usize..)?.get(..len as usize)
+}
+
+fn event_view(event: &Event) -> EventView {
+    let body = &event.body[..];
+    let parts = Parts::read(body);
+    let blob = |place: Option<(u32, u32)>| Some(Blob::of(slice(body, place?)?));
+    let headers = parts.headers.and_then(|place| slice(body, place));
+    let headers = Headers::new(headers.unwrap_or_default()).map(|(name, value)| {
+        let name = String::from_utf8_lossy(name).into_owned();
+        (name, value.map(Blob::of))
+    });
+    EventView {
+        position: event.position,
+        timestamp_ms: (parts.timestamp_ms != NO_TIMESTAMP).then_some(parts.timestamp_ms),
+        key: blob(parts.key),
+        headers: headers.collect(),
+        value: blob(parts.value),
+    }
+}
+
+fn by_count(groups: BTreeMap<(String, Option<String>), u64>) -> Vec<ParkedGroup> {
+    let groups = groups.into_iter();
+    let mut groups: Vec<ParkedGroup> = groups
+        .map(|((reason, task), count)| ParkedGroup {
+            reason,
+            task,
+            count,
+        })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    groups
+}
+
+fn name_of(run: &str, source: &str, lane: &str, key: ActivationKey) -> String {
+    let child = match key.child {
+        0 => String::new(),
+        child => format!("/{child}"),
+    };
+    format!("{run}/{source}/{lane}/{}{child}", key.position)
+}
+
+const fn reason_word(reason: ParkReason) -> &'static str {
+    match reason {
+        ParkReason::Failed => PARK_REASONS[0],
+        ParkReason::SuspectCrash => PARK_REASONS[1],
+        ParkReason::JoinTimeout => PARK_REASONS[2],
+        ParkReason::Blocked => PARK_REASONS[3],
+        ParkReason::RunStopped => PARK_REASONS[4],
+    }
+}
+
+/// What to show where no task failed.
+const fn explained(reason: ParkReason) -> &'static str {
+    match reason {
+        ParkReason::Failed | ParkReason::Blocked => "a task failed",
+        ParkReason::SuspectCrash => {
+            "it was being worked on each time the engine died, and is taken for the cause"
+        }
+        ParkReason::JoinTimeout => "the events it waited for did not come in time",
+        ParkReason::RunStopped => "its run was stopped before it was done",
+    }
+}
+
+/// The name somebody probably meant.
+fn nearest<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+    let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
+    let (distance, name) = near.min()?;
+    (distance <= 1 + typed.chars().count() / 4).then(|| name.to_owned())
+}

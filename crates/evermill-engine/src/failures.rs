@@ -1,0 +1,44 @@
+//! The latest failed attempts of a run, for whoever looks at it.
+
+use evermill_contract::worker::Token;
+use evermill_core::command::{Outcome, OutcomeRun};
+
+use crate::limits;
+use crate::shard::Shard;
+use crate::slots::unpack;
+use crate::view::FailureView;
+
+impl Shard {
+    /// Remembers the first of each stretch of failures, before the machine hears of them.
+    pub(crate) fn note_failures(&mut self, token: Token, reported: &[OutcomeRun]) {
+        let failures: Vec<FailureView> = reported
+            .iter()
+            .filter_map(|report| self.failure(token, report))
+            .collect();
+        let run = self.slots.get(token).map(|out| out.run);
+        if let Some(slot) = run.and_then(|run| self.runs.get_mut(&run)) {
+            slot.failures.extend(failures);
+            let over = slot.failures.len().saturating_sub(limits::FAILURES_KEPT);
+            slot.failures.drain(..over);
+        }
+    }
+
+    fn failure(&self, token: Token, report: &OutcomeRun) -> Option<FailureView> {
+        let Outcome::Failed { error, .. } = &report.outcome else {
+            return None;
+        };
+        let out = self.slots.get(token)?;
+        let (id, _) = unpack(token, self.machine.fence());
+        let view = self.machine.dispatch(id)?;
+        let member = view.member(report.first)?;
+        let text = String::from_utf8_lossy(error);
+        Some(FailureView {
+            at_ms: self.world.clock.now_ms(),
+            task: out.outline.tasks[usize::from(out.task)].id.to_string(),
+            lane: member.lane_name().to_owned(),
+            position: member.activation().position,
+            try_number: member.try_number(),
+            error: text.lines().next().unwrap_or_default().to_owned(),
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! What operators ask for, the same of a running engine ([`Handle`]) and of a store that no engine
+//! runs ([`crate::AtRest`]).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evermill_core::command::RunState;
+
+use crate::books::Books;
+use crate::handle::{EngineError, Handle};
+use crate::input::{Request, Steer};
+use crate::publish::state_name;
+use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
+
+/// What to do with a run. Asked for twice, each is done once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Take no new work; attempts under way end normally. It lasts over restarts.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Read nothing more, settle what was read, then rest until the next start.
+    Drain,
+    /// End the run for good; the next run of the DAG inherits its positions.
+    Stop,
+}
+
+/// What becomes of parked activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolve {
+    /// The failed tasks and what is below them run again (W10).
+    Retry,
+    /// They are given up and count as dropped.
+    Drop,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Matches to leave out before the first.
+    pub skip: u64,
+    /// At most so many; no more than [`crate::limits::PARKED_LISTED`] in any case.
+    pub limit: usize,
+    /// With the events themselves; the page then ends after
+    /// [`crate::limits::PARKED_LISTED_BYTES`] of them.
+    pub payload: bool,
+}
+
+/// What an operator may ask. `run` is a DAG id (its latest run) or a run id.
+pub trait Operations: Send + Sync {
+    /// Every run.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    fn overview(&self) -> Result<Arc<EngineView>, EngineError>;
+
+    /// One run.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
+    fn detail(&self, run: &str) -> Result<RunDetail, EngineError>;
+
+    /// Pauses, resumes, drains or stops.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] where the run's state has no room for
+    /// it, [`EngineError::Closed`].
+    fn order(&self, run: &str, order: Order) -> Result<(), EngineError>;
+
+    /// What is parked.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Closed`].
+    fn parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        page: Page,
+    ) -> Result<ParkedPage, EngineError>;
+
+    /// Runs parked activations again, or gives them up; how many there were.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Refused`],
+    /// [`EngineError::Closed`].
+    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError>;
+
+    /// Gives the `event`-th event of a parked activation another value. It stays parked.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Closed`].
+    fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError>;
+}
+
+impl Operations for Handle {
+    fn overview(&self) -> Result<Arc<EngineView>, EngineError> {
+        let latest = self.view();
+        if latest.stalled.is_some() {
+            // A fresh one would wait for a commit, and those wait for space.
+            return Ok(latest);
+        }
+        // A drained engine still has its last view.
+        Ok(self.fresh_view().unwrap_or(latest))
+    }
+
+    fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Detail { run, reply })?
+    }
+
+    fn order(&self, run: &str, order: Order) -> Result<(), EngineError> {
+        self.steer(
+            run,
+            match order {
+                Order::Pause => Steer::Pause,
+                Order::Resume => Steer::Resume,
+                Order::Drain => Steer::Drain,
+                Order::Stop => Steer::Stop,
+            },
+        )
+    }
+
+    fn parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        page: Page,
+    ) -> Result<ParkedPage, EngineError> {
+        let (run, which) = (run.to_owned(), which.clone());
+        self.ask(|reply| Request::Parked {
+            run,
+            which,
+            page,
+            reply,
+        })?
+    }
+
+    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
+        let (run, which) = (run.to_owned(), which.clone());
+        self.ask(|reply| Request::Resolve {
+            run,
+            which,
+            how,
+            reply,
+        })?
+    }
+
+    fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError> {
+        let (run, id) = (run.to_owned(), id.to_owned());
+        self.ask(|reply| Request::Amend {
+            run,
+            id,
+            event,
+            value,
+            reply,
+        })?
+    }
+}
+
+/// Whether an order changes anything in this state, for a run that runs (`live`) or rests in a
+/// store.
+pub(crate) fn changes(
+    order: Order,
+    run: &str,
+    state: RunState,
+    live: bool,
+) -> Result<bool, EngineError> {
+    use RunState::{Drained, Draining, Failed, Finished, Paused, Running, Stopped};
+    let refuse = |why: &str| {
+        let state = state_name(state);
+        Err(EngineError::Refused(format!(
+            "run '{run}' is {state}: {why}"
+        )))
+    };
+    match (order, state) {
+        (Order::Pause, Running)
+        | (Order::Resume, Paused)
+        | (Order::Stop, Running | Paused | Draining | Drained) => Ok(true),
+        (Order::Drain, Running | Paused) => Ok(live),
+        (Order::Pause, Paused)
+        | (Order::Resume, Running)
+        | (Order::Drain, _)
+        | (Order::Stop, Stopped | Finished | Failed) => Ok(false),
+        // At rest that is how an ended engine left it: it goes on at the next start, or then not.
+        (Order::Pause, Draining | Drained) if !live => Ok(true),
+        (Order::Resume, Draining | Drained) if !live => Ok(false),
+        (Order::Pause, Draining | Drained) => {
+            refuse("it takes no new work; there is nothing to pause")
+        }
+        (Order::Resume, Draining | Drained) => {
+            refuse("it was not paused; start it again by `evermill run`")
+        }
+        (Order::Pause | Order::Resume, Stopped | Finished | Failed) => {
+            refuse("it is over; `evermill run` begins a new run of its DAG")
+        }
+    }
+}
+
+/// Whether a run in this state takes its parked activations back.
+pub(crate) fn may_resolve(
+    books: &Books<'_>,
+    run: &evermill_core::RunView,
+    how: Resolve,
+) -> Result<(), EngineError> {
+    let name = &run.name;
+    let refuse = |text: String| Err(EngineError::Refused(text));
+    let over = matches!(run.state, RunState::Stopped | RunState::Failed);
+    if how == Resolve::Retry && over {
+        return refuse(format!(
+            "run '{name}' is {}: what it parked runs no more; look at it, export it or drop it",
+            state_name(run.state)
+        ));
+    }
+    let newer = books
+        .runs()
+        .find(|other| other.dag == run.dag && !crate::requests::is_over(other.state));
+    if let Some(newer) = newer.filter(|_| how == Resolve::Retry && run.state == RunState::Finished)
+    {
+        return refuse(format!(
+            "run '{name}' is finished, and '{}' has taken its place: what '{name}' parked runs no \
+             more; look at it, export it or drop it",
+            newer.name
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_given_twice_is_done_once_and_one_without_sense_is_refused() {
+        use RunState::{Drained, Paused, Running, Stopped};
+        let cases = [
+            (Order::Pause, Running, true, Some(true)),
+            (Order::Pause, Paused, true, Some(false)),
+            (Order::Resume, Running, true, Some(false)),
+            (Order::Drain, Drained, true, Some(false)),
+            (Order::Stop, Stopped, true, Some(false)),
+            (Order::Pause, Drained, true, None),
+            (Order::Pause, Drained, false, Some(true)),
+            (Order::Drain, Running, false, Some(false)),
+            (Order::Resume, Stopped, false, None),
+        ];
+        for (order, state, live, expected) in cases {
+            let found = changes(order, "r", state, live).ok();
+            assert_eq!(found, expected, "{order:?} {state:?} live {live}");
+        }
+    }
+}

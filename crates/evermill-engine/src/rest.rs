@@ -1,0 +1,234 @@
+//! A store that no engine runs: looked at, and changed by operators, through the same machine.
+//!
+//! Nothing is performed: what a change would set in motion begins with the next engine. A store
+//! whose last engine crashed still says so afterwards, since the next one has to know (C6).
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use evermill_core::Machine;
+use evermill_core::command::{Command, Decision, Selection};
+use evermill_store::{Fence, Store};
+
+use crate::books::Books;
+use crate::boot::Boot;
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::handle::EngineError;
+use crate::open::OpenError;
+use crate::operate::{self, Operations, Order, Page, Resolve};
+use crate::prepare::PoolNumbers;
+use crate::publish::state_name;
+use crate::shard::Version;
+use crate::view::{
+    EngineView, LaneView, ParkedFilter, ParkedPage, Percentiles, RunDetail, RunView, SourceView,
+    TaskView,
+};
+
+/// See [`Engine::at_rest`].
+pub struct AtRest(Mutex<State>);
+
+struct State {
+    store: Box<dyn Store>,
+    machine: Machine,
+    versions: std::collections::BTreeMap<String, Version>,
+    /// What resuming would write; goes with the first change.
+    pending: Decision,
+    /// Claimed with the first change.
+    fence: Option<Fence>,
+    clock: Clock,
+}
+
+impl Engine {
+    /// Opens a store without running it: no source is read and no task started. Latencies are not
+    /// kept and so are unknown, and a source that nobody listens to is not ready.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the store cannot be read or does not fit together.
+    pub fn at_rest(data_dir: &Path, mut store: Box<dyn Store>) -> Result<AtRest, OpenError> {
+        let clock = Clock::system();
+        let boot = Boot {
+            data_dir,
+            pools: &PoolNumbers::default(),
+            now: clock.now_ms(),
+            incarnation: 0,
+            // Whether anything is a suspect is for the next engine to say.
+            unclean: false,
+            unpacks: false,
+        };
+        let (versions, _, machine, pending) = boot.resume(&mut *store)?;
+        Ok(AtRest(Mutex::new(State {
+            store,
+            machine,
+            versions,
+            pending,
+            fence: None,
+            clock,
+        })))
+    }
+}
+
+impl AtRest {
+    /// Lets go of the store. A stop that was clean stays clean, and one that was not stays so.
+    ///
+    /// # Errors
+    /// [`OpenError::Store`].
+    pub fn close(self) -> Result<(), OpenError> {
+        let state = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if state.store.header().clean {
+            state.store.close_clean()?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn books(&self) -> Books<'_> {
+        Books {
+            machine: &self.machine,
+            versions: &self.versions,
+        }
+    }
+
+    /// Applies a command and commits what it says; its effects are the next engine's.
+    fn apply(&mut self, command: Command) -> Result<(), EngineError> {
+        let refused = |cause: &dyn std::fmt::Display| {
+            EngineError::Refused(format!("the store cannot be written: {cause}"))
+        };
+        let mut decision = std::mem::take(&mut self.pending);
+        self.machine
+            .apply(self.clock.now_ms(), command, &mut decision);
+        self.machine.seal(&mut decision);
+        let fence = match self.fence {
+            Some(fence) => fence,
+            None => self.store.claim(0).map_err(|cause| refused(&cause))?,
+        };
+        self.fence = Some(fence);
+        let committed = self.store.commit_one(fence, decision.writes);
+        committed.map(drop).map_err(|cause| refused(&cause))
+    }
+
+    fn view(&self) -> EngineView {
+        EngineView {
+            runs: self.books().runs().map(|run| self.run_view(&run)).collect(),
+            ..EngineView::default()
+        }
+    }
+
+    fn run_view(&self, run: &evermill_core::RunView) -> RunView {
+        let outline = self.versions.get(&run.version).map(|known| &known.outline);
+        let sources = outline
+            .iter()
+            .flat_map(|outline| outline.sources.iter().enumerate());
+        let tasks = outline.iter().flat_map(|outline| &outline.tasks);
+        let counters = run.counters;
+        RunView {
+            sources: sources
+                .map(|(index, source)| self.source_view(run.run, index, &source.id))
+                .collect(),
+            tasks: tasks
+                .map(|task| TaskView {
+                    id: task.id.to_string(),
+                    ..TaskView::default()
+                })
+                .collect(),
+            dag: run.dag.clone(),
+            run: run.name.clone(),
+            version: run.version.clone(),
+            state: state_name(run.state),
+            taken_in: counters.seen,
+            done: counters.done,
+            skipped: counters.skipped,
+            parked: counters.parked,
+            dropped: counters.dropped,
+            in_flight: counters.in_flight(),
+            latency_ms: Percentiles::default(),
+            commit_ms: Percentiles::default(),
+        }
+    }
+
+    fn source_view(&self, run: u32, index: usize, id: &str) -> SourceView {
+        let lanes = self.machine.lanes(run);
+        let own = lanes.filter(|lane| usize::from(lane.source) == index);
+        SourceView {
+            id: id.to_owned(),
+            lanes: own
+                .map(|lane| LaneView {
+                    name: lane.name,
+                    position: Some(lane.low),
+                    ..LaneView::default()
+                })
+                .collect(),
+            ..SourceView::default()
+        }
+    }
+}
+
+impl Operations for AtRest {
+    fn overview(&self) -> Result<Arc<EngineView>, EngineError> {
+        Ok(Arc::new(self.lock().view()))
+    }
+
+    fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {
+        let state = self.lock();
+        let found = state.books().find(run)?;
+        Ok(RunDetail {
+            run: state.run_view(&found),
+            waiting: found.waiting as u64,
+            deadlines_missed: found.deadlines_missed,
+            parked_by: state.books().parked_by(run)?,
+            failures: Vec::new(),
+        })
+    }
+
+    fn order(&self, run: &str, order: Order) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        if !operate::changes(order, &found.name, found.state, false)? {
+            return Ok(());
+        }
+        let run = found.run;
+        state.apply(match order {
+            Order::Pause => Command::Pause { run },
+            Order::Resume => Command::Resume { run },
+            Order::Drain => Command::Drain { run },
+            Order::Stop => Command::Stop { run },
+        })
+    }
+
+    fn parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        page: Page,
+    ) -> Result<ParkedPage, EngineError> {
+        self.lock().books().parked(run, which, page)
+    }
+
+    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        operate::may_resolve(&state.books(), &found, how)?;
+        let keys = state.books().chosen(run, which)?;
+        let count = keys.len() as u64;
+        if count > 0 {
+            let (run, selection) = (found.run, Selection::Keys(keys));
+            state.apply(match how {
+                Resolve::Retry => Command::Redrive { run, selection },
+                Resolve::Drop => Command::Discard { run, selection },
+            })?;
+        }
+        Ok(count)
+    }
+
+    fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let command = state.books().amend(run, id, event, &value)?;
+        state.apply(command)
+    }
+}

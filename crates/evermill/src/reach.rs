@@ -1,0 +1,158 @@
+//! Reaching what a data directory holds: through the engine that runs on it, else by taking its
+//! lock. Both answer `/api/v1`, so a command need not know which it was.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evermill_api::{Method, Problem, Request, respond};
+use evermill_engine::view::RunDetail;
+use evermill_engine::{AtRest, Engine, store_options};
+use evermill_store::{DirLock, LockError, MemoryDisk, MemoryStore, SqliteStore, Store, StoreId};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+
+use crate::config::Config;
+use crate::control;
+use crate::failure::Failure;
+
+/// How long an engine may take from locking its directory to answering.
+const STARTING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A data directory that answers.
+pub(crate) struct Reach {
+    data_dir: PathBuf,
+    /// `None`: an engine runs.
+    rest: Option<AtRest>,
+}
+
+impl Reach {
+    /// Finds out who has the data directory. An engine that starts or ends is waited for.
+    ///
+    /// # Errors
+    /// No such directory (2), its holder does not answer (4), the store cannot be read (1).
+    pub(crate) fn open(data_dir: Option<PathBuf>) -> Result<Self, Failure> {
+        let data_dir = Config::read(data_dir, &[])?.data_dir;
+        if !data_dir.is_dir() {
+            return Err(Failure::usage(format!(
+                "{}: there is no such data directory; `evermill run` makes it, --data-dir names another",
+                data_dir.display()
+            )));
+        }
+        let deadline = Instant::now() + STARTING;
+        loop {
+            let held = match DirLock::take(&data_dir) {
+                Ok(lock) => return Self::at_rest(data_dir, lock),
+                Err(held @ LockError::Held { .. }) => Failure::locked(held.to_string()),
+                Err(error) => return Err(Failure::failed(error.to_string())),
+            };
+            match control::ask(&data_dir, &get("runs")) {
+                Ok(_) => {
+                    return Ok(Self {
+                        data_dir,
+                        rest: None,
+                    });
+                }
+                Err(error) if not_there(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                Err(error) if not_there(&error) => return Err(held),
+                Err(error) => return Err(silent(&error)),
+            }
+        }
+    }
+
+    /// Opens the store without leaving a trace, unless something is changed.
+    fn at_rest(data_dir: PathBuf, lock: DirLock) -> Result<Self, Failure> {
+        let refused = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
+        let store: Box<dyn Store> = if data_dir.join(SqliteStore::FILE).exists() {
+            let store = SqliteStore::open(lock, store_options());
+            Box::new(store.map_err(|error| refused(&error))?)
+        } else {
+            Box::new(MemoryStore::open(&MemoryDisk::new(StoreId([0; 16]))))
+        };
+        let rest = Engine::at_rest(&data_dir, store).map_err(|error| refused(&error))?;
+        Ok(Self {
+            data_dir,
+            rest: Some(rest),
+        })
+    }
+
+    /// Whether an engine runs on it.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Asks, and reads the answer.
+    ///
+    /// # Errors
+    /// What the other side says: 2 for what does not exist, else 1.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        let (status, body) = match &self.rest {
+            Some(rest) => {
+                let response = respond(rest, request);
+                (response.status, response.body)
+            }
+            None => control::ask(&self.data_dir, request).map_err(|error| silent(&error))?,
+        };
+        if status == 200 {
+            return serde_json::from_slice(&body).map_err(|error| {
+                Failure::failed(format!("the engine's answer is not understood: {error}"))
+            });
+        }
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) if matches!(status, 400 | 404) => Failure::usage(problem.detail),
+            Ok(problem) => Failure::failed(problem.detail),
+            Err(_) => Failure::failed(format!("the engine answered with status {status}")),
+        })
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// As [`Reach::ask`].
+    pub(crate) fn run(&self, run: &str) -> Result<RunDetail, Failure> {
+        self.ask(&get(&format!("runs/{}", part(run))))
+    }
+
+    /// Lets go of the store, if it was opened.
+    ///
+    /// # Errors
+    /// When it cannot be closed.
+    pub(crate) fn close(self) -> Result<(), Failure> {
+        let closed = self.rest.map_or(Ok(()), AtRest::close);
+        closed.map_err(|error| Failure::failed(error.to_string()))
+    }
+}
+
+/// A question for what lies at a path below `/api/v1/`.
+pub(crate) fn get(path: &str) -> Request {
+    request(Method::Get, path, Bytes::new())
+}
+
+/// Anything else that can be asked.
+pub(crate) fn request(method: Method, path: &str, body: Bytes) -> Request {
+    Request {
+        method,
+        target: format!("/api/v1/{path}"),
+        body,
+    }
+}
+
+/// A name as a part of a path.
+pub(crate) fn part(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+fn not_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+fn silent(error: &io::Error) -> Failure {
+    Failure::failed(format!("the engine does not answer: {error}"))
+}
