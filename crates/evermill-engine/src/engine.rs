@@ -58,7 +58,8 @@ impl Engine {
         }))
         .map_err(OpenError::Executor)?;
         let committer = start_committer(store, input.clone())?;
-        let logger = Logger::start(log).map_err(system("starting the log's thread"))?;
+        let logger = Logger::start(log, &data_dir, clock.clone(), Arc::clone(&notices));
+        let logger = logger.map_err(system("starting the log's thread"))?;
         let board = Arc::new(Board::default());
         let world = World {
             data_dir: data_dir.clone(),

@@ -57,6 +57,7 @@ pub use engine::Engine;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,
 };
+pub use log::{LogEntry, LogReader};
 pub use manifest::faults;
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,

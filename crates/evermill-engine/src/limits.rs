@@ -46,6 +46,13 @@ pub const LOG_LINES_QUEUED: usize = 16_384;
 /// Bytes of task output that wait for the log sink; more are dropped and counted.
 pub const LOG_BYTES_QUEUED: usize = 8 * 1024 * 1024;
 
+/// Bytes after which a segment of what tasks printed is closed.
+pub const LOG_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of it that are gathered for one write while more is waiting.
+pub const LOG_PENDING_BYTES: usize = 64 * 1024;
+/// Segments of each run that are kept; the oldest goes first.
+pub const LOG_SEGMENTS_KEPT: u64 = 16;
+
 /// The shortest wait for a timer.
 pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);
 /// Age at which a published view is replaced while work is done.

@@ -3,10 +3,13 @@
 mod check;
 mod demo;
 mod dev_kafka;
+mod logs;
 mod parked;
 mod ps;
 mod run;
+mod show;
 mod steer;
+mod top;
 
 use std::path::PathBuf;
 
@@ -36,6 +39,12 @@ enum Command {
     Check(check::Args),
     /// List the runs of a data directory
     Ps(ps::Args),
+    /// One run: lanes and their lag, tasks, what is parked, the latest failures
+    Show(show::Args),
+    /// What the tasks of a run printed
+    Logs(logs::Args),
+    /// Watch every run live
+    Top(top::Args),
     /// Take no new work, until `resume`
     Pause(steer::Args),
     /// Go on after `pause`
@@ -67,6 +76,9 @@ impl Cli {
             Command::Run(args) => run::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
             Command::Ps(args) => ps::run(&args, data_dir),
+            Command::Show(args) => show::run(&args, data_dir),
+            Command::Logs(args) => logs::run(&args, data_dir),
+            Command::Top(args) => top::run(&args, data_dir),
             Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),
             Command::Resume(args) => steer::run(Verb::Resume, &args, data_dir),
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),

@@ -2,7 +2,7 @@
 //! lock. Both answer `/api/v1`, so a command need not know which it was.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -83,6 +83,11 @@ impl Reach {
     /// Whether an engine runs on it.
     pub(crate) const fn is_live(&self) -> bool {
         self.rest.is_none()
+    }
+
+    /// The data directory.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// Asks, and reads the answer.

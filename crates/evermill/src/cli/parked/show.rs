@@ -129,7 +129,7 @@ fn dump(bytes: &[u8]) -> String {
 }
 
 /// A time for people.
-pub(super) fn time(ms: u64) -> String {
+pub(in crate::cli) fn time(ms: u64) -> String {
     let time = i64::try_from(ms)
         .ok()
         .map(jiff::Timestamp::from_millisecond);

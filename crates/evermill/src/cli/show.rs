@@ -1,0 +1,180 @@
+//! `evermill show RUN`: one run, with what explains its counters.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
+
+use super::parked::age;
+use crate::failure::Failure;
+use crate::reach::Reach;
+use crate::table::{first_line, ms, print, table};
+
+/// What can be typed behind `show`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A DAG id (its latest run) or a run id, as `evermill ps` lists them
+    run: String,
+    /// As a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Characters of an error that are shown.
+const ERROR_WIDTH: usize = 70;
+
+/// Prints it.
+pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let reach = Reach::open(data_dir)?;
+    let detail = reach.run(&args.run)?;
+    let live = reach.is_live();
+    reach.close()?;
+    if args.json {
+        let text = serde_json::to_string(&detail);
+        let text = text.map_err(|error| Failure::failed(error.to_string()))?;
+        return print(&format!("{text}\n"));
+    }
+    print(&text(&detail, live))
+}
+
+fn text(detail: &RunDetail, live: bool) -> String {
+    let mut out = heading(detail, live);
+    let sources = detail.run.sources.iter();
+    let lanes: Vec<[String; 5]> = sources.flat_map(lane_rows).collect();
+    section(
+        &mut out,
+        "Lanes",
+        &["SOURCE", "LANE", "", "NEXT", "BEHIND"],
+        lanes,
+        3,
+    );
+    for source in &detail.run.sources {
+        for trouble in troubles(source) {
+            line(&mut out, &format!("  ! {}: {trouble}", source.id));
+        }
+    }
+    let attempts = detail.run.tasks.iter().map(|task| {
+        let counts = [task.running, task.succeeded, task.skipped, task.failed];
+        let [running, succeeded, skipped, failed] = counts.map(|count| count.to_string());
+        [task.id.clone(), running, succeeded, skipped, failed]
+    });
+    let head = ["TASK", "RUNNING", "SUCCEEDED", "SKIPPED", "FAILED"];
+    let title = if live {
+        "Tasks, attempts since the engine started"
+    } else {
+        "Tasks"
+    };
+    section(&mut out, title, &head, attempts.collect(), 1);
+    let parked = detail.parked_by.iter().map(|group| {
+        let task = group.task.clone().unwrap_or_else(|| "-".to_owned());
+        [group.reason.clone(), task, group.count.to_string()]
+    });
+    let parked: Vec<[String; 3]> = parked.collect();
+    let any = !parked.is_empty();
+    section(&mut out, "Parked", &["REASON", "TASK", "COUNT"], parked, 2);
+    if any {
+        line(
+            &mut out,
+            &format!("  `evermill parked ls {}` lists them", detail.run.run),
+        );
+    }
+    let failures = detail.failures.iter().map(|failure| {
+        let place = format!("{}@{}", failure.lane, failure.position);
+        let error = first_line(&failure.error, ERROR_WIDTH);
+        [
+            age(failure.at_ms),
+            failure.task.clone(),
+            place,
+            failure.try_number.to_string(),
+            error,
+        ]
+    });
+    let head = ["FAILED", "TASK", "EVENT", "TRY", "ERROR"];
+    section(&mut out, "Latest failures", &head, failures.collect(), 5);
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    writeln!(out, "{text}").expect("a String takes everything");
+}
+
+/// A titled table, or nothing when it has no rows.
+fn section<const N: usize>(
+    out: &mut String,
+    title: &str,
+    head: &[&str; N],
+    rows: Vec<[String; N]>,
+    numbers: usize,
+) {
+    if rows.is_empty() {
+        return;
+    }
+    line(out, "");
+    line(out, title);
+    for row in table(*head, rows, numbers).lines() {
+        line(out, &format!("  {row}"));
+    }
+}
+
+fn heading(detail: &RunDetail, live: bool) -> String {
+    let run = &detail.run;
+    let mut out = String::new();
+    let engine = if live { "" } else { ", no engine runs" };
+    line(&mut out, &format!("{}  {}{engine}", run.run, run.state));
+    let mut field = |name: &str, value: String| line(&mut out, &format!("  {name:<10} {value}"));
+    field("DAG", run.dag.clone());
+    field(
+        "version",
+        run.version[..run.version.len().min(12)].to_owned(),
+    );
+    let mut counts = format!(
+        "{} in = {} done + {} skipped + {} parked + {} dropped + {} in flight",
+        run.taken_in, run.done, run.skipped, run.parked, run.dropped, run.in_flight
+    );
+    if detail.waiting > 0 {
+        write!(
+            counts,
+            " ({} wait for a time or another event)",
+            detail.waiting
+        )
+        .expect("a String takes everything");
+    }
+    field("events", counts);
+    let points =
+        |points: Percentiles| format!("{} ms p50, {} ms p99", ms(points.p50), ms(points.p99));
+    if run.latency_ms.p50.is_some() {
+        field("to task", points(run.latency_ms));
+    }
+    if run.commit_ms.p50.is_some() {
+        field("to commit", points(run.commit_ms));
+    }
+    if detail.deadlines_missed > 0 {
+        field("deadlines", format!("{} missed", detail.deadlines_missed));
+    }
+    out
+}
+
+fn lane_rows(source: &SourceView) -> Vec<[String; 5]> {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let row = |lane: &LaneView| {
+        let state = if lane.stopped.is_some() {
+            "STOPPED"
+        } else {
+            ""
+        };
+        let (next, behind) = (number(lane.position), number(lane.behind));
+        [
+            source.id.clone(),
+            lane.name.clone(),
+            state.to_owned(),
+            next,
+            behind,
+        ]
+    };
+    source.lanes.iter().map(row).collect()
+}
+
+fn troubles(source: &SourceView) -> impl Iterator<Item = &String> {
+    let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
+    source.degraded.iter().chain(&source.ended).chain(stopped)
+}

@@ -1,0 +1,99 @@
+//! `show`, `logs`, `top`.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::Scene;
+use crate::process::Running;
+
+fn three_events(scene: &Scene) -> Running {
+    let running = scene.run();
+    scene
+        .mock
+        .write(&[("a", "one"), ("b", "bad two"), ("c", "three")]);
+    scene
+        .place
+        .wait_for_run(|run| run["done"] == 2 && run["parked"] == 1);
+    running
+}
+
+#[test]
+fn show_explains_a_run_live_and_at_rest() {
+    let scene = Scene::new();
+    let running = three_events(&scene);
+    let live = scene.well(&["show", "picky"]);
+    for part in [
+        "picky-1  running",
+        "3 in = 2 done + 0 skipped + 1 parked + 0 dropped + 0 in flight",
+        "t/0",
+        "SUCCEEDED",
+        "`evermill parked ls picky-1`",
+        "ValueError: no bad two",
+    ] {
+        assert!(live.contains(part), "no {part:?} in {live}");
+    }
+    let json: Value = serde_json::from_str(&scene.well(&["show", "picky", "--json"])).unwrap();
+    assert_eq!(json["failures"][0]["position"], 1, "{json}");
+    assert_eq!(json["tasks"][1]["succeeded"], 2, "{json}");
+    running.kill();
+    let rest = scene.well(&["show", "picky-1"]);
+    for part in ["no engine runs", "1 parked", "failed"] {
+        assert!(rest.contains(part), "no {part:?} in {rest}");
+    }
+    scene.badly(&["show", "nobody"], 2);
+}
+
+#[test]
+fn what_tasks_print_is_kept_with_task_and_event_and_outlives_the_engine() {
+    let scene = Scene::new();
+    let running = three_events(&scene);
+    let all = scene.well(&["logs", "picky"]);
+    assert!(all.contains("look t/0@0  saw one"), "{all}");
+    assert!(all.contains("after t/0@2  after"), "{all}");
+    running.kill();
+    let of_event = scene.well(&["logs", "picky", "--event", "t/0@2", "--task", "look"]);
+    assert!(of_event.trim_end().ends_with("saw three"), "{of_event}");
+    assert_eq!(of_event.lines().count(), 1);
+    let last = scene
+        .place
+        .finish(["logs", "picky", "-n", "1", "--json"])
+        .json();
+    assert_eq!((last.len(), &last[0]["try"]), (1, &1.into()), "{last:?}");
+    let none = scene.place.finish(["logs", "picky", "--task", "nobody"]);
+    assert_eq!((none.code(), none.stdout.as_str()), (0, ""));
+    assert!(
+        none.stderr.contains("nothing that was printed"),
+        "{}",
+        none.stderr
+    );
+}
+
+#[test]
+fn who_follows_the_log_hears_what_is_printed_later() {
+    let scene = Scene::new();
+    let running = three_events(&scene);
+    let follower = Running::start(&mut scene.place.evermill(["logs", "picky", "-f", "-n", "0"]));
+    scene.mock.write(&[("d", "later")]);
+    let line = follower.first_line();
+    assert!(line.contains("look t/0@3  saw later"), "{line}");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), 1);
+}
+
+#[test]
+fn top_ends_with_the_engine_it_watches() {
+    let scene = Scene::new();
+    let running = three_events(&scene);
+    let top = Running::start(&mut scene.place.evermill(["top", "--every", "100ms"]));
+    assert!(top.first_line().starts_with("DAG"));
+    running.signal(Signal::TERM);
+    running.end();
+    let ended = top.end();
+    assert_eq!(ended.code(), 0);
+    assert!(
+        ended.stderr.contains("the engine has ended"),
+        "{}",
+        ended.stderr
+    );
+    assert!(scene.well(&["top", "--once"]).contains("picky-1"));
+}
