@@ -56,7 +56,7 @@ class TaskInstance:
 
 def _logical_date(ctx: Context) -> datetime:
     events = ctx.events
-    date = (events[0].timestamp if events else None) or getattr(ctx._handle, "logical_date", None)
+    date = getattr(ctx._handle, "logical_date", None) or (events[0].timestamp if events else None)
     return date or datetime.now(timezone.utc)
 
 

@@ -131,7 +131,7 @@ class Attempt(Handle):
 
     @property
     def logical_date(self) -> Any:
-        return None
+        return self._walk.logical_date
 
     def effect_key(self, call: int) -> str:
         return _frames.effect_key(self._walk.identity, self._task.id, self._index, call)
@@ -161,7 +161,15 @@ class Walk:
     """One activation on its way."""
 
     def __init__(
-        self, plan: Plan, event: Any, lane: str, key: Optional[bytes], identity: bytes, conf: Any, state: Dict[Scope, Any]
+        self,
+        plan: Plan,
+        event: Any,
+        lane: str,
+        key: Optional[bytes],
+        identity: bytes,
+        conf: Any,
+        state: Dict[Scope, Any],
+        logical_date: Any = None,
     ) -> None:
         self.plan = plan
         self.event = event
@@ -169,6 +177,7 @@ class Walk:
         self.key = key
         self.identity = identity
         self.conf = conf
+        self.logical_date = logical_date
         self.state = state
         self.ends: Dict[str, End] = {}
         #: Of each task, the changes it made; they count for later activations.

@@ -135,13 +135,20 @@ def load(path: str, dag: Optional[str] = None) -> Dag:
     return known[dag]
 
 
-def run(dag: Any, events: Union[Sequence[Any], Mapping[str, Sequence[Any]], None] = None, *, conf: Any = None) -> Result:
+def run(
+    dag: Any,
+    events: Union[Sequence[Any], Mapping[str, Sequence[Any]], None] = None,
+    *,
+    conf: Any = None,
+    logical_date: Optional[datetime] = None,
+) -> Result:
     """Runs a DAG on these events, or once when it has no source.
 
     `dag` is what `@evermill.dag` made of a function, a DAG of Airflow's style, or what `load` returned. An event is an `Event`, or
     a value as `event` takes it. For a DAG of several sources give a dict: source id -> events. `conf` is what a
-    run by hand brings along. A DAG that the engine would refuse raises `DagError`; a task that fails raises
-    nothing: look at `result.parked` and `activation.error`.
+    run by hand brings along; `logical_date` stands in Airflow's context in place of the event's time. A DAG that
+    the engine would refuse raises `DagError`; a task that fails raises nothing: look at `result.parked` and
+    `activation.error`.
     """
     made = _checked(dag)
     context.ordered.discard(made.id)
@@ -152,7 +159,7 @@ def run(dag: Any, events: Union[Sequence[Any], Mapping[str, Sequence[Any]], None
     activations: List[Activation] = []
     for source, given in _by_source(made, events):
         plan = Plan(made, source)
-        activations.extend(_walk_all(plan, given, conf, state))
+        activations.extend(_walk_all(plan, given, conf, logical_date, state))
     return Result(activations, state)
 
 
@@ -191,7 +198,9 @@ def _by_source(dag: Dag, events: Any) -> List[Tuple[Optional[Node], Optional[Seq
     return [(node, list(events or ())) for node in sources.values()]
 
 
-def _walk_all(plan: Plan, given: Optional[Sequence[Any]], conf: Any, state: Dict[Scope, Dict[str, Any]]) -> List[Activation]:
+def _walk_all(
+    plan: Plan, given: Optional[Sequence[Any]], conf: Any, date: Optional[datetime], state: Dict[Scope, Dict[str, Any]]
+) -> List[Activation]:
     made: List[Activation] = []
     blocked: set = set()
     stopped = False
@@ -204,7 +213,7 @@ def _walk_all(plan: Plan, given: Optional[Sequence[Any]], conf: Any, state: Dict
             continue
         source = plan.source.id if plan.source else ""
         identity = fields(plan.dag.id.encode(), source.encode(), lane.encode(), number.to_bytes(8, "big"))
-        walk = Walk(plan, whole, lane, key, identity, conf or {}, state)
+        walk = Walk(plan, whole, lane, key, identity, conf or {}, state, date)
         settled = walk.run()
         stopped = settled == "stopped"
         if settled == "blocked":

@@ -9,6 +9,7 @@ mod ps;
 mod run;
 mod show;
 mod steer;
+mod test;
 mod top;
 
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Args),
     /// Say everything that is wrong with DAG files, and draw what is right
     Check(check::Args),
+    /// Run one activation in the foreground, without engine or broker, to look or to debug
+    Test(test::Args),
     /// List the runs of a data directory
     Ps(ps::Args),
     /// One run: lanes and their lag, tasks, what is parked, the latest failures
@@ -75,6 +78,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Run(args) => run::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
+            Command::Test(args) => test::run(&args),
             Command::Ps(args) => ps::run(&args, data_dir),
             Command::Show(args) => show::run(&args, data_dir),
             Command::Logs(args) => logs::run(&args, data_dir),

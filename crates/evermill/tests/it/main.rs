@@ -12,3 +12,4 @@ mod process;
 mod real_kafka;
 mod testing;
 mod topic;
+mod trying;

@@ -1,0 +1,218 @@
+//! `evermill test`: one activation in the foreground, in one Python process that has the terminal, so
+//! that a debugger can be used. Nothing is kept: there is no broker, no engine and no data directory.
+
+mod events;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use evermill_contract::manifest::DagManifest;
+use serde::Serialize;
+use serde_json::Value;
+
+use self::events::Given;
+use super::check::{Loaded, Loading, said, sorted};
+use crate::failure::Failure;
+use crate::near::nearest;
+use crate::{python, sdk};
+
+/// What can be typed behind `test`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The DAG file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Which of its DAGs, if there are several
+    #[arg(long, value_name = "ID")]
+    dag: Option<String>,
+    /// The event: @FILE, - for standard input, or the payload itself. What `evermill parked export`
+    /// wrote is taken with key, headers and position; anything else is the payload
+    #[arg(long, value_name = "@FILE|-|TEXT")]
+    event: Option<String>,
+    /// Which source it comes from, if there are several
+    #[arg(long, value_name = "ID", requires = "event")]
+    source: Option<String>,
+    /// What a run by hand brings along, as a JSON object
+    #[arg(long, value_name = "JSON")]
+    conf: Option<String>,
+    /// The logical date of Airflow's context, such as 2026-01-31 or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "DATE")]
+    logical_date: Option<String>,
+    /// Open the debugger where a task failed
+    #[arg(long)]
+    pdb: bool,
+    /// Print the result as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the Python side is told; `evermill._test_once` has the other end.
+#[derive(Serialize)]
+struct Spec<'a> {
+    file: &'a Path,
+    dag: &'a str,
+    events: Option<&'a [Value]>,
+    source: Option<&'a str>,
+    conf: Option<Value>,
+    logical_date: Option<String>,
+    pdb: bool,
+    result: &'a Path,
+}
+
+/// Runs it, and says how each task ended.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let place = tempfile::tempdir();
+    let place = place.map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;
+    let sdk = sdk::folder(place.path())?;
+    let loaded = load(&args.file, &sdk)?;
+    let dag = choose(args, &loaded)?;
+    let given = args.event.as_deref().map(Given::read).transpose()?;
+    let spec = Spec {
+        file: &args.file,
+        dag: &dag.id,
+        events: given.as_ref().map(|given| &given.events[..]),
+        source: source(args, dag, given.as_ref())?,
+        conf: args.conf.as_deref().map(conf).transpose()?,
+        logical_date: args.logical_date.as_deref().map(date).transpose()?,
+        pdb: args.pdb,
+        result: &place.path().join("result.json"),
+    };
+    let status = start(&spec, dag, &sdk, place.path())?;
+    let text = std::fs::read(spec.result);
+    let Ok(text) = text else {
+        return Err(ended_early(status));
+    };
+    let result = serde_json::from_slice(&text);
+    let result = result.map_err(|error| Failure::failed(format!("the result: {error}")))?;
+    report::print(&dag.id, &result, args.json)
+}
+
+fn load(file: &Path, sdk: &Path) -> Result<Loaded, Failure> {
+    let loaded = Loading::new(sdk.to_owned()).load(file, None);
+    loaded.map_err(|faults| {
+        let text = said(&sorted(faults));
+        Failure::dag_file(format!("nothing was run\n{}", text.trim_end()))
+    })
+}
+
+fn choose<'a>(args: &Args, loaded: &'a Loaded) -> Result<&'a DagManifest, Failure> {
+    let dags = &loaded.manifest.dags;
+    let names = || dags.iter().map(|dag| dag.id.as_str());
+    let list = || names().collect::<Vec<_>>().join(", ");
+    let file = args.file.display();
+    match (&args.dag, &dags[..]) {
+        (None, [only]) => Ok(only),
+        (None, _) => Err(Failure::usage(format!(
+            "{file} has several DAGs; choose one by --dag: {}",
+            list()
+        ))),
+        (Some(id), _) => dags.iter().find(|dag| dag.id == *id).ok_or_else(|| {
+            let meant = nearest(id, names()).map_or_else(
+                || format!("its DAGs are {}", list()),
+                |name| format!("did you mean '{name}'?"),
+            );
+            Failure::usage(format!("{file} has no DAG '{id}'; {meant}"))
+        }),
+    }
+}
+
+/// The source the events come from, where that is not plain.
+fn source<'a>(
+    args: &'a Args,
+    dag: &'a DagManifest,
+    given: Option<&'a Given>,
+) -> Result<Option<&'a str>, Failure> {
+    let id = &dag.id;
+    let sources: Vec<&str> = dag.sources.iter().map(|source| &source.id[..]).collect();
+    let Some(given) = given else {
+        if sources.is_empty() {
+            return Ok(None);
+        }
+        return Err(Failure::usage(format!(
+            "DAG '{id}' waits for events; give one by --event @FILE, --event - or --event TEXT"
+        )));
+    };
+    if sources.is_empty() {
+        return Err(Failure::usage(format!(
+            "DAG '{id}' has no source, so it takes no event; --conf is what a run by hand brings along"
+        )));
+    }
+    let named = args.source.as_deref().or(given.source.as_deref());
+    match named {
+        Some(name) if sources.contains(&name) => Ok(Some(name)),
+        Some(name) => Err(Failure::usage(format!(
+            "DAG '{id}' has no source '{name}'; its sources are {}",
+            sources.join(", ")
+        ))),
+        None if sources.len() == 1 => Ok(Some(sources[0])),
+        None => Err(Failure::usage(format!(
+            "DAG '{id}' has several sources; choose one by --source: {}",
+            sources.join(", ")
+        ))),
+    }
+}
+
+fn conf(text: &str) -> Result<Value, Failure> {
+    match serde_json::from_str(text) {
+        Ok(conf @ Value::Object(_)) => Ok(conf),
+        Ok(_) => Err(Failure::usage(format!("--conf {text}: want a JSON object"))),
+        Err(error) => Err(Failure::usage(format!("--conf {text}: {error}"))),
+    }
+}
+
+/// With an offset, as Python reads it; UTC where none is given.
+fn date(text: &str) -> Result<String, Failure> {
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+        let civil: jiff::civil::DateTime = text.parse().ok()?;
+        Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+    });
+    let time = time.ok_or_else(|| {
+        Failure::usage(format!(
+            "--logical-date {text}: want a date such as 2026-01-31 or 2026-01-31T12:00:00Z"
+        ))
+    })?;
+    Ok(time.strftime("%Y-%m-%dT%H:%M:%S%.f+00:00").to_string())
+}
+
+/// Starts Python on this terminal and waits for its end. Ctrl-C is for Python alone.
+fn start(
+    spec: &Spec<'_>,
+    dag: &DagManifest,
+    sdk: &Path,
+    place: &Path,
+) -> Result<ExitStatus, Failure> {
+    let failed = |what: &str, cause: std::io::Error| Failure::failed(format!("{what}: {cause}"));
+    let path = place.join("spec.json");
+    let bytes = serde_json::to_vec(spec).map_err(|error| Failure::failed(error.to_string()))?;
+    std::fs::write(&path, bytes).map_err(|cause| failed("the temporary folder", cause))?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let caught = signal_hook::flag::register(signal_hook::consts::SIGINT, interrupted);
+    caught.map_err(|cause| failed("cannot catch SIGINT", cause))?;
+    let interpreter = python::interpreter(dag.python.as_deref());
+    let mut paths = vec![sdk.to_owned()];
+    if let Some(known) = std::env::var_os("PYTHONPATH") {
+        paths.extend(std::env::split_paths(&known));
+    }
+    let paths = std::env::join_paths(paths).map_err(|cause| Failure::usage(cause.to_string()))?;
+    Command::new(&interpreter)
+        .args(["-m", "evermill._test_once"])
+        .arg(&path)
+        .env("PYTHONPATH", paths)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .status()
+        .map_err(|cause| failed(&interpreter.display().to_string(), cause))
+}
+
+/// Python has said why, if it could.
+fn ended_early(status: ExitStatus) -> Failure {
+    match status.code() {
+        Some(2) => Failure::usage(""),
+        Some(code) => Failure::failed(format!(
+            "it ended before it was done, with exit code {code}"
+        )),
+        None => Failure::failed(format!("it ended before it was done: {status}")),
+    }
+}
