@@ -29,6 +29,7 @@ mod handle;
 mod histogram;
 mod ingest;
 mod input;
+mod kept;
 mod lanes;
 pub mod limits;
 mod log;
@@ -57,7 +58,7 @@ pub use engine::Engine;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,
 };
-pub use log::{LogEntry, LogReader};
+pub use kept::{LogEntry, LogReader};
 pub use manifest::faults;
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,

@@ -1,8 +1,6 @@
 //! Output of tasks on its way to whoever shows it, on a thread of its own: a slow terminal holds
 //! up no task. What does not fit in the queue is counted, never silently lost.
 
-mod kept;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,9 +9,8 @@ use crossbeam_channel::{Sender, bounded};
 use evermill_contract::source::{DiagnosticSink, Severity};
 
 use crate::clock::Clock;
+use crate::kept::Kept;
 use crate::limits;
-use crate::log::kept::Kept;
-pub use crate::log::kept::{LogEntry, LogReader};
 use crate::open::{LogLine, LogSink};
 
 /// The near end of the queue.

@@ -47,7 +47,7 @@ pub struct LogEntry {
 }
 
 /// The writing end; one for all runs.
-pub(super) struct Kept {
+pub(crate) struct Kept {
     folder: PathBuf,
     segment_bytes: u64,
     open: BTreeMap<Option<Arc<str>>, Segment>,
@@ -64,7 +64,7 @@ struct Segment {
 }
 
 impl Kept {
-    pub(super) fn new(data_dir: &Path) -> Self {
+    pub(crate) fn new(data_dir: &Path) -> Self {
         Self {
             folder: data_dir.join(FOLDER),
             segment_bytes: limits::LOG_SEGMENT_BYTES,
@@ -74,7 +74,7 @@ impl Kept {
 
     /// Appends a piece of output, line by line; in the file by the next [`Kept::flush`] at the
     /// latest.
-    pub(super) fn write(&mut self, at_ms: u64, line: &LogLine) -> io::Result<()> {
+    pub(crate) fn write(&mut self, at_ms: u64, line: &LogLine) -> io::Result<()> {
         let segment = match self.open.get_mut(&line.run) {
             Some(segment) => segment,
             None => {
@@ -104,7 +104,7 @@ impl Kept {
     }
 
     /// Writes what is pending.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.open.values_mut().try_for_each(Segment::flush)
     }
 }
