@@ -26,7 +26,7 @@ _DAG_DEFAULTS = {
 }
 _TASK_DEFAULTS = {
     "retries": 0, "retry_exponential_backoff": False, "on_interrupt": "rerun", "priority": 0,
-    "trigger_rule": "all_success", "env": {},
+    "trigger_rule": "all_success", "env": {}, "nice": 0,
 }  # fmt: skip
 
 
@@ -205,10 +205,20 @@ def _source(node: Node) -> Dict[str, Any]:
     return _without(made, {"after": []})
 
 
-def _task(task: Task) -> Dict[str, Any]:
+def options(task: Task) -> Dict[str, Any]:
+    """What the task's options say, with those that its DAG sets for all."""
     fields = {**task.dag.defaults, **task.fields}
     if "env" in fields:
         fields["env"] = {**task.dag.defaults.get("env", {}), **fields["env"]}
+    return fields
+
+
+def _task(task: Task) -> Dict[str, Any]:
+    fields = options(task)
+    if "cwd" in fields:
+        # Said once and for all here: a worker runs a copy of the file, somewhere else.
+        home = os.path.dirname(os.path.abspath(task.dag.file))
+        fields["cwd"] = os.path.normpath(os.path.join(home, fields["cwd"]))
     made = {
         "id": task.id,
         "kind": task.kind,
@@ -226,7 +236,9 @@ def _edge(task: Task, node: Node) -> Dict[str, Any]:
     arguments = bind(task).arguments
     read = list(nodes_within([task.mapped, *(argument.what for argument in arguments)]))
     # `event` by name reads from the source as passing the source does.
-    by_name = node.is_source and any(argument.how == "event" and argument.what is None for argument in arguments)
+    by_name = node.is_source and any(
+        argument.how in ("event", "events") and argument.what is None for argument in arguments
+    )
     return {**edge, "reads_result": True} if node in read or by_name else edge
 
 

@@ -58,12 +58,12 @@ def _with_unit(value: Any, units: Mapping[str, int]) -> float:
     return float(match[1]) * factor
 
 
-def whole(least: int) -> Converter:
-    """A whole number, not below `least`."""
+def whole(least: int, most: int = 2**31 - 1) -> Converter:
+    """A whole number, not below `least` nor above `most`."""
 
     def convert(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-            raise ValueError(f"write a whole number, {least} or more")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"write a whole number, {least} " + (f"to {most}" if most < 2**31 - 1 else "or more"))
         return value
 
     return convert
@@ -134,6 +134,7 @@ TASK: Dict[str, Tuple[str, Converter]] = {
     "env": ("env", environment),
     "cwd": ("cwd", text),
     "memory_limit": ("memory_limit_bytes", size),
+    "nice": ("nice", whole(0, 19)),
 }
 
 #: Option of a DAG -> the same. `order` may also come from its sources, `freshness` goes to them.

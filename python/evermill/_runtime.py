@@ -15,7 +15,8 @@ from ._bind import Argument, bind, joins
 from ._dag import Dag, Node, Task, nodes_within
 from ._fault import DagError, nearest
 from ._file import dags, import_file
-from ._manifest import is_ordered
+from ._manifest import is_ordered, options
+from ._surroundings import Surroundings
 from .context import Context
 
 make_context = Context
@@ -24,11 +25,12 @@ make_context = Context
 class Program:
     """One task, ready to run."""
 
-    __slots__ = ("id", "kind", "plain", "run", "run_batch", "wants_event", "wants_ctx")
+    __slots__ = ("id", "kind", "plain", "run", "run_batch", "wants_event", "wants_ctx", "surroundings")
 
     def __init__(self, task: Task) -> None:
         binding = bind(task)
         self.id = task.id
+        self.surroundings = Surroundings(task.id, options(task))
         #: `call`, `branch`, `short_circuit` or `noop`.
         self.kind = task.kind
         #: Whether `run` looks at its first argument, and at its second one.

@@ -176,6 +176,22 @@ class Worker:
         except BaseException as error:
             self.fail_all(dispatch, error, "load")
             return dispatch.members
+        if not (program.surroundings or dispatch.cwd or dispatch.nice):
+            return self.run_program(dispatch, program)
+        surroundings = program.surroundings.around(dispatch.cwd, dispatch.nice)
+        try:
+            surroundings.__enter__()
+        except Terminated:
+            raise
+        except BaseException as error:
+            self.fail_all(dispatch, error, "load")
+            return dispatch.members
+        try:
+            return self.run_program(dispatch, program)
+        finally:
+            surroundings.__exit__(None, None, None)
+
+    def run_program(self, dispatch: _frames.Dispatch, program: Any) -> int:
         if dispatch.vectorised and program.run_batch is not None:
             return self.run_together(dispatch, program)
         if program.plain is not None and dispatch.is_plain and dispatch.order == "independent":

@@ -257,12 +257,16 @@ pub struct TaskManifest {
     /// Added to the worker's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Working directory of the worker; relative to the DAG folder.
+    /// Working directory of the worker, an absolute path: a relative one counts from the folder of the
+    /// DAG file when that is loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// Address space a worker may take, in bytes.
+    /// Memory a worker may take while it runs the task, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
+    /// How much the worker yields to other processes, 0 to 19.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub nice: u8,
 }
 
 /// What the engine does with a task.

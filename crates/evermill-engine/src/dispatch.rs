@@ -140,6 +140,8 @@ impl Shard {
             vectorised: version.dag.spec.tasks[task].batch.is_some(),
             slice: limits::SLICE,
             timeout: declared.timeout,
+            cwd: declared.cwd.clone(),
+            nice: declared.nice,
             lanes: builder.lanes,
             upstream: declared
                 .ships

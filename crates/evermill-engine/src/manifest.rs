@@ -42,6 +42,8 @@ pub(crate) struct Outline {
 pub(crate) struct TaskOutline {
     pub(crate) id: Arc<str>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) nice: u8,
     /// Tasks whose results travel with a dispatch.
     pub(crate) ships: Vec<u16>,
     /// Nothing runs before it: its start is the event's arrival at a callable.
@@ -453,6 +455,8 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
     TaskOutline {
         id: task.id.as_str().into(),
         timeout: task.timeout_ms.map(Duration::from_millis),
+        cwd: task.cwd.clone(),
+        nice: task.nice,
         ships,
         first: !task.upstream.iter().any(runs_before),
     }

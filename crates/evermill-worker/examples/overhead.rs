@@ -161,6 +161,8 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
         vectorised: false,
         slice: Duration::from_secs(3600),
         timeout: None,
+        cwd: None,
+        nice: 0,
         lanes: vec![LaneRef {
             identity: Bytes::copy_from_slice(LaneIdentity::new("bench", "kafka", "t/0").as_bytes()),
             kind: IdKind::Position,

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | starting | held | hello | ready; what was held is sent |
 //! | ready | sent | finished | ready |
+//! | ready | held, for it yields less than the worker does by now | | ready, to be replaced |
 //! | ready, to be replaced | held | finished the last one it has | leaving |
 //! | leaving | held | end of stream | starting |
 //! | ready | sent | end of stream | starting, and `Died` |
@@ -68,6 +69,8 @@ pub(crate) struct Slot {
     pub(crate) closed: bool,
     /// Whether the engine believes that the slot has a worker.
     pub(crate) announced: bool,
+    /// How much this worker yields to others.
+    nice: u8,
     /// Members that this worker has run.
     pub(crate) members_run: u64,
     /// When its memory was last looked at.
@@ -101,6 +104,13 @@ impl Slot {
             return;
         };
         while let Some(dispatch) = self.held.pop_front() {
+            if dispatch.nice < self.nice {
+                // A process without privileges cannot take its priority back.
+                self.held.push_front(dispatch);
+                self.replace = true;
+                return self.dismiss_if_idle();
+            }
+            self.nice = dispatch.nice;
             // Calls of the engine are even; 0 means none.
             self.next_call = self.next_call.wrapping_add(2).max(2);
             let call = self.next_call;
@@ -204,6 +214,7 @@ impl Slot {
     pub(crate) fn lose(&mut self) -> Lost {
         self.asks.clear();
         self.members_run = 0;
+        self.nice = 0;
         self.sized_at = None;
         Lost {
             kill: self.kill.take(),

@@ -24,6 +24,11 @@ pub struct Dispatch {
     pub slice: Duration,
     /// The longest a member may run.
     pub timeout: Option<Duration>,
+    /// Working directory of the callable; None for the worker's own.
+    pub cwd: Option<String>,
+    /// How much it yields to others, 0 to 19, counted from what the engine runs with. A worker
+    /// that has yielded once does not come back: a dispatch that yields less gets another one.
+    pub nice: u8,
     /// Lanes the members come from; a member names its own by index.
     pub lanes: Vec<LaneRef>,
     /// Task ids that [`UpstreamResult::upstream`] points into: those shipped with this dispatch.

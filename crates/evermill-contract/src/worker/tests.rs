@@ -166,6 +166,8 @@ fn rich() -> Dispatch {
         vectorised: false,
         slice: Duration::from_millis(50),
         timeout: Some(Duration::from_secs(30)),
+        cwd: None,
+        nice: 0,
         lanes,
         upstream: vec!["extract".into(), "clean".into()],
         members: vec![
@@ -231,6 +233,8 @@ fn plain() -> Dispatch {
         vectorised: false,
         slice: Duration::from_millis(50),
         timeout: None,
+        cwd: None,
+        nice: 0,
         lanes: rich().lanes[..1].to_vec(),
         upstream: Vec::new(),
         members: (0..3)
@@ -288,6 +292,8 @@ fn joined() -> Dispatch {
         lanes: vec![lane("orders"), lane("prices")],
         members: vec![both, other, none],
         events: vec![order, price],
+        cwd: Some("/srv/prices".into()),
+        nice: 7,
         buffers: vec![log.buffer],
         ..plain()
     }
@@ -350,7 +356,7 @@ fn meaning(call: u32, dispatch: &Dispatch) -> Value {
     json!({
         "call": call, "entry": dispatch.task.entry, "folder": dispatch.task.folder, "dag": dispatch.task.dag,
         "run": dispatch.task.run, "task": dispatch.task.task, "vectorised": dispatch.vectorised,
-        "slice_ns": dispatch.slice.as_nanos() as u64,
+        "slice_ns": dispatch.slice.as_nanos() as u64, "cwd": dispatch.cwd, "nice": dispatch.nice,
         "order": match dispatch.order {
             OrderMode::Independent => "independent",
             OrderMode::StopOnFailure => "stop_on_failure",

@@ -260,6 +260,42 @@ def together_raises(events):
     raise ValueError("all of us")
 
 
+@task(env={"GREETING": "hello"})
+def greets(event):
+    child = subprocess.run(["sh", "-c", "printf %s \"$GREETING\""], capture_output=True, text=True)
+    return [os.environ["GREETING"], child.stdout]
+
+
+@task
+def is_greeted(event):
+    return os.environ.get("GREETING")
+
+
+@task
+def where(event):
+    return os.getcwd()
+
+
+@task(memory_limit="200MB")
+def eats(event):
+    return len(bytearray(event.json() * 100_000_000))
+
+
+@task
+def eats_freely(event):
+    return len(bytearray(event.json() * 100_000_000))
+
+
+@task(memory_limit="1MB")
+def starves(event):
+    pass
+
+
+@task(nice=5)
+def yields(event):
+    return [os.getpriority(os.PRIO_PROCESS, 0), os.getpid()]
+
+
 @evermill.dag
 def cases():
     source = evermill.kafka("t")
@@ -299,6 +335,13 @@ def cases():
         is_async,
         together,
         together_raises,
+        greets,
+        is_greeted,
+        where,
+        eats,
+        eats_freely,
+        starves,
+        yields,
     ):
         each(source)
     source >> silent()

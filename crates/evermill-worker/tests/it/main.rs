@@ -5,3 +5,4 @@ mod death;
 mod flow;
 mod hostile;
 mod rig;
+mod surroundings;

@@ -148,6 +148,8 @@ impl Rig {
             // Long enough that a slow machine returns no tail where a test expects none.
             slice: PATIENCE,
             timeout: None,
+            cwd: None,
+            nice: 0,
             lanes: vec![LaneRef {
                 identity: Bytes::copy_from_slice(
                     LaneIdentity::new("cases-1", "kafka", "t-1/0").as_bytes(),

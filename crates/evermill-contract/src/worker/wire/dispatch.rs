@@ -38,6 +38,10 @@ struct Control<'a> {
     vectorised: bool,
     slice_us: u64,
     timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cwd: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nice: Option<u8>,
     lanes: Vec<Lane<'a>>,
     upstream: &'a [String],
     members: usize,
@@ -106,6 +110,8 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
         timeout_ms: dispatch
             .timeout
             .map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        cwd: dispatch.cwd.as_deref(),
+        nice: (dispatch.nice > 0).then_some(dispatch.nice),
         lanes: lanes(dispatch),
         upstream: &dispatch.upstream,
         members: dispatch.members.len(),
