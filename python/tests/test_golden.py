@@ -23,6 +23,10 @@ def test_a_file_loads_to_its_golden_manifest(path):
     for dag in manifest["dags"]:
         if "start_date" in dag:
             dag["start_date"] = "2025-01-30T00:00:00+00:00"
+        for task in dag["tasks"]:
+            if "cwd" in task:
+                # Counted from the folder of the file, wherever that is.
+                task["cwd"] = os.path.relpath(task["cwd"], path.parent)
     golden = GOLDEN / f"manifest-{path.stem}.json"
     if os.environ.get("EVERMILL_WRITE_GOLDEN"):
         golden.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
