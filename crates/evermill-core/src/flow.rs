@@ -71,7 +71,7 @@ impl Machine {
                     let wave = self.wave(ix);
                     let news = wave.is(node, Row::Done, member)
                         && !wave.is(node, Row::Noted, member)
-                        && !self.withheld(ix, node, member);
+                        && !wave.withholds(node, member);
                     if news {
                         self.wave_mut(ix).put(node, Row::Noted, member);
                         self.note_done(ix, node, scope, seq);
@@ -82,21 +82,6 @@ impl Machine {
                 self.try_start(ix, node, member);
             }
         }
-    }
-
-    /// W4: a task that failed for good under `block` or `stop`, and what is below it, does not
-    /// count as done before the activation settles.
-    fn withheld(&self, ix: u32, node: u16, member: u32) -> bool {
-        let wave = self.wave(ix);
-        let steps = &wave.plan().steps;
-        (wave.plan().sources as u16..steps.len() as u16).any(|other| {
-            let holds_back = wave
-                .task(other)
-                .is_some_and(|t| t.on_failure >= OnFailure::Block);
-            holds_back
-                && wave.is(other, Row::Failed, member)
-                && (other == node || steps[usize::from(other)].below.binary_search(&node).is_ok())
-        })
     }
 
     fn note_done(&mut self, ix: u32, node: u16, scope: ScopeKey, seq: u64) {

@@ -10,7 +10,7 @@ use crate::bits::{self, Mask};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Event, LaneId, Ms};
 use crate::dag::{TaskKind, TaskSpec};
-use crate::dispatch::Slot;
+use crate::dispatch::Dispatch;
 use crate::limits;
 use crate::machine::Machine;
 use crate::wave::{Row, Wave};
@@ -254,6 +254,11 @@ impl Budget {
         }
     }
 
+    fn has_room(&mut self, now: Ms) -> bool {
+        self.fill(now);
+        self.left > 0
+    }
+
     /// Takes up to so many.
     fn take(&mut self, now: Ms, wanted: usize) -> usize {
         self.fill(now);
@@ -278,9 +283,13 @@ impl Machine {
             .as_ref()
             .expect("settling waves are live");
         let all = wave.dag.spec.full_history;
+        let nothing_special = plain && wave.trials.is_empty();
+        if !all && nothing_special && !self.history.has_room(now) {
+            return Bytes::new();
+        }
         let mut chosen = if all {
             Mask::from_slice(settled)
-        } else if plain && wave.trials.is_empty() {
+        } else if nothing_special {
             bits::none(wave.words)
         } else {
             bits::both(settled, &wave.noteworthy(settled, &ended))
@@ -302,14 +311,14 @@ impl Machine {
     }
 
     /// Notes when members were sent, where that will be remembered.
-    pub(crate) fn note_issued(&mut self, slots: &[Slot]) {
+    pub(crate) fn note_issued(&mut self, dispatch: &Dispatch) {
         let now = self.now;
-        self.history.fill(now);
-        let has_room = self.history.left > 0;
-        for slot in slots {
+        if !dispatch.dag.spec.full_history && !self.history.has_room(now) {
+            return;
+        }
+        for slot in &dispatch.slots {
             let wave = self.wave_mut(slot.wave);
-            let few = wave.members.len() <= limits::TIMED_MEMBERS_MAX;
-            if few && (has_room || wave.dag.spec.full_history) {
+            if wave.members.len() <= limits::TIMED_MEMBERS_MAX {
                 wave.times
                     .entry((slot.node, slot.at))
                     .or_insert((now, None));

@@ -197,7 +197,7 @@ impl Machine {
             self.now,
             slots,
         );
-        self.note_issued(&dispatch.slots);
+        self.note_issued(&dispatch);
         if only_once {
             self.record_starts(&dispatch, out);
         }
@@ -271,7 +271,8 @@ fn take_in_order(
         wave.take_one(node, ix, head, slots);
         // A vectorised call starts all its members at once: one of each scope (W8).
         let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
-        let Some((scope, seq)) = wave.scope(head).filter(|_| !serial && !vectorised) else {
+        let none_behind = serial || vectorised || wave.withholds(node, head);
+        let Some((scope, seq)) = wave.scope(head).filter(|_| !none_behind) else {
             continue;
         };
         for (_, place) in run.scopes[&scope].places_from(seq + 1) {
@@ -297,6 +298,9 @@ fn take_in_order(
             wave.take(node, Row::Waits, next);
             wave.put(node, Row::Ready, next);
             wave.take_one(node, next_ix, next, slots);
+            if wave.withholds(node, next) {
+                break;
+            }
         }
     }
     false

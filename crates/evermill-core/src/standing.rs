@@ -71,6 +71,20 @@ impl Wave {
             .unwrap_or(OnFailure::Park)
     }
 
+    /// W4: a task that failed for good under `block` or `stop`, and what is below it, does not
+    /// count as done before the activation settles.
+    pub(crate) fn withholds(&self, node: u16, member: u32) -> bool {
+        let steps = &self.plan().steps;
+        (self.plan().sources as u16..steps.len() as u16).any(|other| {
+            let holds_back = self
+                .task(other)
+                .is_some_and(|t| t.on_failure >= OnFailure::Block);
+            holds_back
+                && self.is(other, Row::Failed, member)
+                && (other == node || steps[usize::from(other)].below.binary_search(&node).is_ok())
+        })
+    }
+
     /// Nothing but counting is to be done when its members settle.
     pub(crate) fn is_plain(&self) -> bool {
         let looped = self

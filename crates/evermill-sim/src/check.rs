@@ -67,7 +67,6 @@ impl World<'_> {
             unreported: BTreeMap::new(),
             reported: BTreeMap::new(),
             overlays: BTreeMap::new(),
-            outran: BTreeSet::new(),
             recalled: false,
         }))
     }
@@ -483,7 +482,12 @@ impl World<'_> {
                 continue;
             }
             let running = &self.workers[at];
-            if running.outran.contains(&earlier) {
+            // What was decided before a redrive may end (W4).
+            let redriven = self.redriven.get(&earlier);
+            let outran =
+                redriven.is_some_and(|&(fence, last)| fence == running.fence && running.id <= last);
+            // What still runs when the run is over ends for nobody.
+            if outran || self.is_over() {
                 continue;
             }
             let fresh = running.members.iter().enumerate().any(|(i, other)| {

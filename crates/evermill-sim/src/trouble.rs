@@ -241,9 +241,7 @@ impl World<'_> {
                 self.coverage.hit(Mark::Redrive);
                 let states = self.states(act);
                 self.fact(Fact::Redriven(act, states, !blocked))?;
-                for running in &mut self.workers {
-                    running.outran.insert(act);
-                }
+                self.redriven.insert(act, (self.fence, self.last_dispatch));
                 self.apply(Command::Redrive {
                     run: RUN,
                     selection,

@@ -62,8 +62,6 @@ pub struct Running {
     pub reported: BTreeMap<u32, Outcome>,
     /// State written by members of this dispatch, by scope.
     pub overlays: BTreeMap<(u16, u128), ScopeState>,
-    /// Activations that were redriven while it was out: what is out already may end (W4).
-    pub outran: BTreeSet<Act>,
     /// It was recalled.
     pub recalled: bool,
 }

@@ -104,6 +104,10 @@ pub struct World<'a> {
     pub(crate) starts: BTreeSet<(Act, u16, i32, u32, u32)>,
     /// Members whose worker died with others around: they must come back alone.
     pub(crate) suspects: BTreeSet<(Act, u16, i32)>,
+    /// Redriven activations: the fence, and the last dispatch that was decided before.
+    pub(crate) redriven: BTreeMap<Act, (Fence, DispatchId)>,
+    /// The last dispatch that was decided.
+    pub(crate) last_dispatch: DispatchId,
     /// Deadlines missed, as told.
     pub(crate) missed: u64,
     /// The version of each activation that was sent.
@@ -186,6 +190,8 @@ impl<'a> World<'a> {
             issued: BTreeMap::new(),
             signals: 0,
             swaps: 0,
+            redriven: BTreeMap::new(),
+            last_dispatch: DispatchId(0),
             missed: 0,
             bound: BTreeMap::new(),
             begun: BTreeSet::new(),
@@ -306,6 +312,7 @@ impl<'a> World<'a> {
             let Effect::Dispatch { id, speculative } = effect else {
                 continue;
             };
+            self.last_dispatch = id;
             if self.paused {
                 return Err(format!("{id:?} was sent while the run is paused"));
             }
