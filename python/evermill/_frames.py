@@ -282,7 +282,7 @@ class Dispatch:
     """Members of one task."""
 
     __slots__ = ("call", "entry", "folder", "dag", "run", "task", "order", "vectorised", "slice_ns", "members")
-    __slots__ += ("table", "batched", "results", "cwd", "nice")
+    __slots__ += ("table", "batched", "results", "cwd", "nice", "timeout_s")
 
     def __init__(self, frame: Frame) -> None:
         control = frame.content()
@@ -296,6 +296,8 @@ class Dispatch:
         self.vectorised: bool = control["vectorised"]
         self.slice_ns: int = control["slice_us"] * 1000
         self.members: int = control["members"]
+        timeout: Optional[int] = control["timeout_ms"]
+        self.timeout_s = None if timeout is None else timeout / 1000
         self.cwd: Optional[str] = control.get("cwd")
         self.nice: int = control.get("nice", 0)
         lanes = [

@@ -25,12 +25,16 @@ make_context = Context
 class Program:
     """One task, ready to run."""
 
-    __slots__ = ("id", "kind", "plain", "run", "run_batch", "wants_event", "wants_ctx", "surroundings")
+    __slots__ = ("id", "kind", "plain", "run", "run_batch", "run_async", "wants_event", "wants_ctx", "surroundings", "concurrency")
 
     def __init__(self, task: Task) -> None:
         binding = bind(task)
         self.id = task.id
-        self.surroundings = Surroundings(task.id, options(task))
+        said = options(task)
+        self.surroundings = Surroundings(task.id, said)
+        #: How many members may run at once. One that must not run twice is never in company: who
+        #: had started when a process died must be certain then.
+        self.concurrency: int = 1 if said.get("on_interrupt") == "fail" else said.get("concurrency", 1)
         #: `call`, `branch`, `short_circuit` or `noop`.
         self.kind = task.kind
         #: Whether `run` looks at its first argument, and at its second one.
@@ -42,6 +46,12 @@ class Program:
         self.run_batch: Optional[Callable[[List[Any], List[Any]], List[Any]]] = None
         #: The task's own function, if all there is to a call is to hand it the event.
         self.plain: Optional[Callable[[Any], Any]] = None
+        #: As `run`, to be awaited; None unless the function is a coroutine function that runs in company.
+        self.run_async: Optional[Callable[[Any, Any], Any]] = None
+        if self.concurrency > 1 and inspect.iscoroutinefunction(task.fn):
+            self.run_async = _compile(task, binding.arguments, awaits=False)
+            if task.kind == "branch":
+                self.run_async = _awaited_branch(task, self.run_async)
         call = _compile(task, binding.arguments)
         if "batch" in task.fields:
             self.run_batch = _checked_batch(task.id, call)
@@ -78,10 +88,10 @@ def _named(what: str, id: str, known: Dict[str, Any], path: str) -> Any:
 # A call as source text.
 
 
-def _compile(task: Task, arguments: List[Argument]) -> Callable[[Any, Any], Any]:
+def _compile(task: Task, arguments: List[Argument], awaits: bool = True) -> Callable[[Any, Any], Any]:
     """`run(event, ctx)`, or `run_batch(events, ctxs)` for a task with `batch=`."""
     fn: Callable[..., Any] = task.fn or (lambda: None)
-    if inspect.iscoroutinefunction(fn):
+    if awaits and inspect.iscoroutinefunction(fn):
         fn = _awaited(fn)
     if _takes_both(arguments) and "batch" not in task.fields:
         return fn
@@ -187,13 +197,13 @@ def _item(ctx: Context, lists: List[Any], which: int) -> Any:
 
 def _awaited(fn: Callable[..., Any]) -> Callable[..., Any]:
     """A coroutine function as a plain one, on one event loop per process."""
-    return lambda *args, **kwargs: _loop().run_until_complete(fn(*args, **kwargs))
+    return lambda *args, **kwargs: event_loop().run_until_complete(fn(*args, **kwargs))
 
 
 _loops: Dict[int, Any] = {}
 
 
-def _loop() -> Any:
+def event_loop() -> Any:
     """Made when it is first needed: the fork server loads programs, and a loop does not survive a fork."""
     pid = os.getpid()
     if pid not in _loops:
@@ -204,10 +214,24 @@ def _loop() -> Any:
 
 
 def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    check = _choice(task)
+    return lambda event, ctx: check(call(event, ctx))
+
+
+def _awaited_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    check = _choice(task)
+
+    async def run(event: Any, ctx: Any) -> Any:
+        return check(await call(event, ctx))
+
+    return run
+
+
+def _choice(task: Task) -> Callable[[Any], Any]:
+    """Refuses what a branch cannot choose."""
     after = frozenset(node.id for node in task.dag.tasks() if task in node.upstream)
 
-    def run(event: Any, ctx: Any) -> Any:
-        chosen = call(event, ctx)
+    def check(chosen: Any) -> Any:
         ids = [] if chosen is None else [chosen] if isinstance(chosen, str) else list(chosen)
         for id in ids:
             if id not in after:
@@ -216,7 +240,7 @@ def _checked_branch(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[An
                 )
         return chosen
 
-    return run
+    return check
 
 
 def _checked_batch(task_id: str, call: Callable[[Any, Any], Any]) -> Callable[[List[Any], List[Any]], List[Any]]:

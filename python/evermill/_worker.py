@@ -57,6 +57,8 @@ class Worker:
         self.programs: Dict[Tuple[str, str, str], Any] = {}
         self.dispatch: Optional[_frames.Dispatch] = None
         self.outcomes = _frames.Outcomes(0)
+        #: Members that run side by side, if they do.
+        self.many: Any = None
         #: True while the main thread counts an outcome: a signal handler then keeps out.
         self.counting = False
         #: When the loop has to look up from its members; 0 for at once.
@@ -194,6 +196,8 @@ class Worker:
     def run_program(self, dispatch: _frames.Dispatch, program: Any) -> int:
         if dispatch.vectorised and program.run_batch is not None:
             return self.run_together(dispatch, program)
+        if program.concurrency > 1 and dispatch.order == "independent":
+            return self.run_many(dispatch, program)
         if program.plain is not None and dispatch.is_plain and dispatch.order == "independent":
             return self.run_plain(dispatch, program.plain)
         return self.run_members(dispatch, program)
@@ -298,6 +302,15 @@ class Worker:
                 self.flush_at = self.slice_end
         return dispatch.members
 
+    def run_many(self, dispatch: _frames.Dispatch, program: Any) -> int:
+        """`concurrency=`: members side by side."""
+        from ._many import Many
+
+        self.many = Many(self, dispatch, program)
+        ended = self.many.run()
+        self.many = None
+        return ended
+
     def between(self, dispatch: _frames.Dispatch, member: int, now: int) -> bool:
         """Reports, listens; whether the members from this one on are to be returned."""
         if self.stray:
@@ -313,6 +326,9 @@ class Worker:
     # Outcomes.
 
     def end(self, member: int, started: int, kind: int, *values: Any) -> None:
+        if self.many is not None:
+            self.many.kept[member] = started, time.monotonic_ns(), kind, *values
+            return
         self.counting = True
         outcomes = self.outcomes
         outcomes.end(member, started, time.monotonic_ns(), kind, *values)
@@ -389,7 +405,9 @@ class Worker:
             if dispatch is not None:
                 # A vectorised call has no member that runs before the others.
                 ended = self.member() if member is None else member
-                if not dispatch.vectorised:
+                if self.many is not None:
+                    self.many.settle()
+                elif not dispatch.vectorised:
                     self.outcomes.close(ended, time.monotonic_ns())
                 data = self.output.take() + self.outcomes.take(dispatch.call)
                 if data:
@@ -398,6 +416,10 @@ class Worker:
     def member(self) -> int:
         """Who runs, by the shared page; -1 where nobody does, or all do."""
         dispatch = self.dispatch
+        if self.many is not None:
+            from ._many import current
+
+            return current.get()
         return -1 if dispatch is None or dispatch.vectorised else self.place[0]
 
     # Signals and forks.
@@ -408,7 +430,7 @@ class Worker:
 
     def on_urge(self, *_: Any) -> None:
         """The engine sees a member that runs long while outcomes before it wait to be sent."""
-        if self.counting or self.guard.busy or self.stray:
+        if self.counting or self.guard.busy or self.stray or self.many is not None:
             self.flush_at = 0
         elif self.dispatch is not None:
             self.flush()

@@ -265,3 +265,11 @@ def test_a_source_that_has_not_fired_gives_none(program):
 def test_one_of_several_sources_of_a_dag_is_bound_as_if_it_were_alone(program):
     made = program(HEAD + "@task\ndef a(event): pass\n@task\ndef b(o, p): pass" + TWO + "a(o); b(o, p)", "a")
     assert made.plain is not None
+
+
+@pytest.mark.parametrize(
+    "options, expected", [("", 1), ("concurrency=8", 8), ("concurrency=8, on_interrupt='fail'", 1)]
+)
+def test_a_task_that_must_not_run_twice_has_no_company(program, options, expected):
+    made = program(HEAD + f"@task({options})\ndef a(event): pass" + FLOW + "a(k)", "a")
+    assert made.concurrency == expected and made.run_async is None

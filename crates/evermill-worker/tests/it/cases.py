@@ -1,11 +1,13 @@
 """One task per case; the value of an event is the member's index."""
 
+import asyncio
 import ctypes
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import evermill
@@ -296,6 +298,69 @@ def yields(event):
     return [os.getpriority(os.PRIO_PROCESS, 0), os.getpid()]
 
 
+everybody = threading.Barrier(4)
+last_has_ended = threading.Event()
+
+
+@task(concurrency=4)
+def meets(event):
+    """Ends only if four run at once, and the first only after all others."""
+    print(f"here is {event.json()}")
+    everybody.wait(60)
+    if event.json() == 0:
+        last_has_ended.wait(60)
+    if event.json() == 1:
+        raise ValueError("one is not welcome")
+    if event.json() == 3:
+        last_has_ended.set()
+    return event.json() * 10
+
+
+met = []
+
+
+@task(concurrency=4)
+async def meets_in_a_loop(event, ctx):
+    met.append(event.json())
+    print(f"here is {event.json()}")
+    while len(met) < 4:
+        await asyncio.sleep(0.001)
+    if event.json() == 2:
+        raise evermill.Skip
+    ctx.state.incr("met")
+    return ctx.effect_key()
+
+
+@task(concurrency=4)
+async def second_of_loop_hangs(event):
+    await asyncio.sleep(3600 if event.json() == 1 else 0)
+
+
+@task(concurrency=4)
+def second_of_threads_hangs(event):
+    if event.json() == 1:
+        time.sleep(3600)
+
+
+@task(concurrency=4)
+def third_of_threads_dies(event):
+    if event.json() == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+
+
+most_at_once = [0, 0]
+
+
+@task(concurrency=3)
+def counts_company(event):
+    most_at_once[0] += 1
+    most_at_once[1] = max(most_at_once)
+    time.sleep(0.002)
+    most_at_once[0] -= 1
+    return most_at_once[1]
+
+
 @evermill.dag
 def cases():
     source = evermill.kafka("t")
@@ -342,6 +407,12 @@ def cases():
         eats_freely,
         starves,
         yields,
+        meets,
+        meets_in_a_loop,
+        second_of_loop_hangs,
+        second_of_threads_hangs,
+        third_of_threads_dies,
+        counts_company,
     ):
         each(source)
     source >> silent()
