@@ -105,7 +105,7 @@ fn when_company_dies_every_member_that_had_started_is_a_suspect() {
     let mut rig = Rig::new(1);
     let dispatch = rig.members("third_of_threads_dies", 8);
     let report = rig.run(dispatch);
-    let (death, started, reported) = report.death.clone().unwrap();
+    let (death, started, reported) = report.death.unwrap();
     assert_eq!((death, reported), (Death::Signalled(9), 0));
     assert!(
         started.is_some_and(|member| (2..4).contains(&member)),
