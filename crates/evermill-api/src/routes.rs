@@ -8,14 +8,18 @@
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
 //! | `/runs/{run}/parked/payload?id=&event=` | PUT, bytes | `{"count"}` |
+//! | `/backup` | POST, `{"to"}` | what was copied and checked |
+//! | `/verify` | POST | what was checked |
 //!
 //! `{run}` is a run id or a DAG id, percent-encoded.
+
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
 use evermill_engine::{Operations, Order, Page, Resolve};
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
@@ -79,6 +83,14 @@ struct Count {
     count: u64,
 }
 
+/// What a backup needs to know.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backup {
+    /// A file that is not there yet, as the engine sees it.
+    to: PathBuf,
+}
+
 /// Answers a request.
 #[must_use]
 pub fn respond(engine: &dyn Operations, request: &Request) -> Response {
@@ -128,6 +140,20 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
         ["runs"] => {
             wants(Method::Get)?;
             Ok(json(&*engine.overview()?))
+        }
+        ["backup"] => {
+            wants(Method::Post)?;
+            let Backup { to } = serde_json::from_slice(&request.body)
+                .map_err(|cause| Problem::bad_request(format!("the order: {cause}")))?;
+            if !to.is_absolute() {
+                let detail = format!("{}: want a path from the root", to.display());
+                return Err(Problem::bad_request(detail));
+            }
+            Ok(json(&engine.backup(&to)?))
+        }
+        ["verify"] => {
+            wants(Method::Post)?;
+            Ok(json(&engine.verify()?))
         }
         ["runs", run] => {
             wants(Method::Get)?;

@@ -72,6 +72,7 @@ fn write(stream: &mut impl Write, response: &Response) -> io::Result<()> {
         405 => "Method Not Allowed",
         409 => "Conflict",
         413 => "Content Too Large",
+        500 => "Internal Server Error",
         _ => "Service Unavailable",
     };
     let head = format!(

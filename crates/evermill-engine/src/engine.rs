@@ -50,6 +50,7 @@ impl Engine {
             unpacks: true,
         };
         let booted = boot.boot(&mut *store)?;
+        let reader = Mutex::new(store.reader()?);
         let (input, inbox) = bounded::<Input>(limits::INPUTS_QUEUED);
         let events = input.clone();
         let executor = executor(Box::new(move |event| {
@@ -90,6 +91,7 @@ impl Engine {
                 pools,
             },
             shard: Mutex::new(Some(thread)),
+            reader,
         }))
     }
 }

@@ -1,7 +1,8 @@
 //! The handle: how the CLI, the API and tests speak to a running engine.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use evermill_contract::manifest::Manifest;
 pub use evermill_core::command::{ActivationKey, Selection};
+use evermill_store::Reader;
 
 use crate::board::Board;
 use crate::input::{Input, Request, Steer};
@@ -114,12 +116,21 @@ pub enum EngineError {
     /// The machine does not do this to a run in its present state.
     #[error("{0}")]
     Refused(String),
+    /// The store could not be read, copied or checked.
+    #[error("{0}")]
+    Store(String),
     /// The commit that was to hold it failed, and the engine loaded its state again.
     #[error("the store refused to keep this; ask again")]
     Interrupted,
     /// The engine has been drained or has stopped by itself.
     #[error("the engine has stopped")]
     Closed,
+}
+
+impl EngineError {
+    pub(crate) fn store(cause: impl std::fmt::Display) -> Self {
+        Self::Store(cause.to_string())
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
@@ -139,6 +150,8 @@ pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     pub(crate) prepare: Preparation,
     pub(crate) shard: Mutex<Option<JoinHandle<()>>>,
+    /// Looks at the store beside the committer.
+    pub(crate) reader: Mutex<Box<dyn Reader>>,
 }
 
 impl Handle {
@@ -289,6 +302,16 @@ impl Handle {
                 true => EngineError::Closed,
                 false => EngineError::Interrupted,
             })
+    }
+
+    /// One copy at a time.
+    pub(crate) fn reader(&self) -> MutexGuard<'_, Box<dyn Reader>> {
+        let reader = &self.shared.reader;
+        reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.shared.prepare.data_dir
     }
 
     fn join(&self) {

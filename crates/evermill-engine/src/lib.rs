@@ -18,6 +18,7 @@ mod boot;
 mod bundle;
 mod clock;
 mod commit;
+mod copy;
 mod dispatch;
 mod drain;
 mod effects;
@@ -54,6 +55,7 @@ pub mod view;
 mod workers;
 
 pub use clock::Clock;
+pub use copy::{Checked, workshop};
 pub use engine::Engine;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,

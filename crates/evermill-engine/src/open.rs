@@ -140,6 +140,9 @@ pub enum OpenError {
     /// What the store holds does not fit together.
     #[error("the stored state cannot be resumed: {0}")]
     Resume(String),
+    /// A copy of a store is no whole store.
+    #[error("the copy is not sound: {0}")]
+    Copy(String),
     /// No executor could be made.
     #[error("no workers: {0}")]
     Executor(String),

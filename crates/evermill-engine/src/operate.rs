@@ -1,12 +1,14 @@
 //! What operators ask for, the same of a running engine ([`Handle`]) and of a store that no engine
 //! runs ([`crate::AtRest`]).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_core::command::RunState;
 
 use crate::books::Books;
+use crate::copy::{self, Checked};
 use crate::handle::{EngineError, Handle};
 use crate::input::{Request, Steer};
 use crate::publish::state_name;
@@ -90,6 +92,20 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Closed`].
     fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError>;
+
+    /// Copies what is committed at this moment into a file, checks the copy, and only then gives it
+    /// its name. Work goes on meanwhile. Takes as long as reading the store twice.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    fn backup(&self, file: &Path) -> Result<Checked, EngineError>;
+
+    /// Checks everything that can be checked: each row, each tally, the file's structure, and that
+    /// a machine can go on from it. On a running engine it is a copy that is checked.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    fn verify(&self) -> Result<Checked, EngineError>;
 }
 
 impl Operations for Handle {
@@ -154,6 +170,14 @@ impl Operations for Handle {
             value,
             reply,
         })?
+    }
+
+    fn backup(&self, file: &Path) -> Result<Checked, EngineError> {
+        copy::backup(&mut **self.reader(), file).map_err(EngineError::store)
+    }
+
+    fn verify(&self) -> Result<Checked, EngineError> {
+        copy::verify(&mut **self.reader(), self.data_dir()).map_err(EngineError::store)
     }
 }
 

@@ -14,6 +14,7 @@ use evermill_store::{Fence, Store};
 use crate::books::Books;
 use crate::boot::Boot;
 use crate::clock::Clock;
+use crate::copy::{self, Checked};
 use crate::engine::Engine;
 use crate::handle::EngineError;
 use crate::open::OpenError;
@@ -80,6 +81,12 @@ impl AtRest {
             state.store.close_clean()?;
         }
         Ok(())
+    }
+
+    /// The store, for who closes it in his own way.
+    pub(crate) fn into_store(self) -> Box<dyn Store> {
+        let state = self.0.into_inner();
+        state.unwrap_or_else(PoisonError::into_inner).store
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -230,5 +237,19 @@ impl Operations for AtRest {
         let mut state = self.lock();
         let command = state.books().amend(run, id, event, &value)?;
         state.apply(command)
+    }
+
+    fn backup(&self, file: &Path) -> Result<Checked, EngineError> {
+        let mut reader = self.lock().store.reader().map_err(EngineError::store)?;
+        copy::backup(&mut *reader, file).map_err(EngineError::store)
+    }
+
+    fn verify(&self) -> Result<Checked, EngineError> {
+        let report = self.lock().store.verify().map_err(EngineError::store)?;
+        Ok(Checked {
+            rows: report.rows,
+            history_rows: report.history_rows,
+            bytes: 0,
+        })
     }
 }

@@ -140,6 +140,9 @@ impl SqliteStore {
     /// The database file's name in the data directory.
     pub const FILE: &'static str = "store.db";
 
+    /// The log's name beside it. It is there for as long as the store is not closed.
+    pub const LOG: &'static str = "store.db-wal";
+
     /// Opens the store of a locked directory, making it if there is none, and counts the boot
     /// epoch up, durably, before it returns.
     ///

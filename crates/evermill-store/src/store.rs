@@ -1,6 +1,7 @@
 //! The face of every store, and the small types that cross it.
 
 use std::fmt;
+use std::path::Path;
 
 use evermill_core::row::{HistoryRow, Row, Table, Write};
 
@@ -216,6 +217,20 @@ pub trait Reader: Send {
     /// # Errors
     /// [`StoreError`], also when a row fails its checksum.
     fn history(&mut self, query: &HistoryQuery) -> Result<HistoryPage, StoreError>;
+
+    /// Copies everything that is committed at this moment into a database file that is not there
+    /// yet. Commits go on meanwhile and are not in it. The copy says that its store was not closed;
+    /// whoever opens it needs an empty log beside it ([`crate::SqliteStore::LOG`]).
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], also for a store that keeps nothing in a file.
+    fn copy_into(&mut self, file: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Io {
+            path: file.to_owned(),
+            doing: "copying the store",
+            cause: "it is kept in memory alone".into(),
+        })
+    }
 }
 
 /// Refuses what no store takes, before anything is applied.

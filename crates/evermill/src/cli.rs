@@ -1,5 +1,6 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
+mod backup;
 mod check;
 mod demo;
 mod dev_kafka;
@@ -59,6 +60,12 @@ enum Command {
     /// What failed for good and was kept: look at it, change it, run it again
     #[command(subcommand)]
     Parked(parked::Args),
+    /// Copy the store to a file, also while an engine runs, and check the copy
+    Backup(backup::Backup),
+    /// Put a backup in the place of the store
+    Restore(backup::Restore),
+    /// Check every row of the store, or of a backup
+    Verify(backup::Verify),
     /// Tools for development
     #[command(subcommand)]
     Dev(Dev),
@@ -88,6 +95,9 @@ impl Cli {
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),
             Command::Stop(args) => steer::run(Verb::Stop, &args, data_dir),
             Command::Parked(args) => parked::run(&args, data_dir),
+            Command::Backup(args) => backup::backup(&args, data_dir),
+            Command::Restore(args) => backup::restore(&args, data_dir),
+            Command::Verify(args) => backup::verify(&args, data_dir),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
         }
     }

@@ -76,13 +76,18 @@ impl Drop for Control {
     }
 }
 
-/// Asks the engine that holds `data_dir`: its answer's status and body.
+/// Asks the engine that holds `data_dir`: its answer's status and body. What may take long is
+/// waited for as long as it takes.
 ///
 /// # Errors
 /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] when no engine answers (yet).
-pub(crate) fn ask(data_dir: &Path, request: &Request) -> io::Result<(u16, Vec<u8>)> {
+pub(crate) fn ask(
+    data_dir: &Path,
+    request: &Request,
+    takes_long: bool,
+) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = through(data_dir, |path| UnixStream::connect(path))?;
-    stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
+    stream.set_read_timeout((!takes_long).then_some(ANSWER_PATIENCE))?;
     stream.set_write_timeout(Some(ANSWER_PATIENCE))?;
     write!(
         stream,

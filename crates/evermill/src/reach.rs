@@ -48,7 +48,7 @@ impl Reach {
                 Err(held @ LockError::Held { .. }) => Failure::locked(held.to_string()),
                 Err(error) => return Err(Failure::failed(error.to_string())),
             };
-            match control::ask(&data_dir, &get("runs")) {
+            match control::ask(&data_dir, &get("runs"), false) {
                 Ok(_) => {
                     return Ok(Self {
                         data_dir,
@@ -95,12 +95,30 @@ impl Reach {
     /// # Errors
     /// What the other side says: 2 for what does not exist, else 1.
     pub(crate) fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        self.ask_for(request, false)
+    }
+
+    /// Asks for what may take minutes.
+    ///
+    /// # Errors
+    /// As [`Reach::ask`].
+    pub(crate) fn ask_long<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        self.ask_for(request, true)
+    }
+
+    fn ask_for<T: DeserializeOwned>(
+        &self,
+        request: &Request,
+        takes_long: bool,
+    ) -> Result<T, Failure> {
         let (status, body) = match &self.rest {
             Some(rest) => {
                 let response = respond(rest, request);
                 (response.status, response.body)
             }
-            None => control::ask(&self.data_dir, request).map_err(|error| silent(&error))?,
+            None => {
+                control::ask(&self.data_dir, request, takes_long).map_err(|error| silent(&error))?
+            }
         };
         if status == 200 {
             return serde_json::from_slice(&body).map_err(|error| {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -15,6 +16,8 @@ use crate::limits;
 use crate::store::Reader;
 use crate::sum::Sums;
 
+/// Pages copied at a time.
+const COPY_PAGES: i32 = 1_024;
 /// Pages a reader keeps in memory.
 const CACHE_PAGES: usize = 128;
 
@@ -111,5 +114,26 @@ impl Reader for SqliteReader {
             }
         }
         Ok(page)
+    }
+
+    fn copy_into(&mut self, file: &Path) -> Result<(), StoreError> {
+        let failed = |error| sqlite_error(file, "copying the store", &error);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut copy = Connection::open_with_flags(file, flags).map_err(failed)?;
+        // Without one snapshot over all steps, each commit would make the copy begin again.
+        let snapshot = self.connection.unchecked_transaction().map_err(failed)?;
+        read_header(&snapshot, &self.path)?;
+        let backup = Backup::new(&snapshot, &mut copy).map_err(failed)?;
+        loop {
+            match backup.step(COPY_PAGES).map_err(failed)? {
+                StepResult::Done => break,
+                // Nobody else knows of the new file, and readers wait for nobody: it goes on.
+                _ => std::thread::yield_now(),
+            }
+        }
+        drop(backup);
+        copy.close().map_err(|(_, error)| failed(error))
     }
 }
