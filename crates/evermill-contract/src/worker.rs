@@ -48,6 +48,11 @@ pub trait Executor: Send {
     /// How many slots there are; they are `Slot(0)..Slot(slots)`.
     fn slots(&self) -> u16;
 
+    /// The slots whose workers can run a task: all of them, unless tasks need different interpreters.
+    fn slots_for(&self, _task: &TaskRef) -> std::ops::Range<u16> {
+        0..self.slots()
+    }
+
     /// Tells ahead of time what will be dispatched, so that workers that start from now on have its
     /// file imported already. Only a hint: what fails here fails, and is told, when it runs.
     fn prepare(&mut self, _task: &TaskRef) {}

@@ -28,9 +28,6 @@ impl Shard {
             // Workers are going: it runs at the next start.
             return;
         }
-        let Some(slot) = self.slots.choose() else {
-            return self.slots.wait(id);
-        };
         // Gone when its run was stopped meanwhile.
         let Some(view) = self.machine.dispatch(id) else {
             return;
@@ -38,12 +35,17 @@ impl Shard {
         let Some(version) = self.versions.get(&view.dag().spec.version) else {
             return;
         };
+        let among = self.executor.slots_for(&self.task_of(&view, version));
+        let Some(slot) = self.slots.choose(among.clone()) else {
+            return self.slots.wait(id);
+        };
         let token = slots::pack(self.machine.fence(), id);
         let version = version.clone();
         let (dispatch, arrivals) = self.build(view, &version, token);
         fp!("dispatch.built");
         let out = Out {
             slot,
+            among,
             run: view.run(),
             task: view.task(),
             members: dispatch.members.len() as u32,
@@ -77,11 +79,17 @@ impl Shard {
         }
     }
 
-    /// Sends what waited for a slot.
+    /// Sends what waited for a slot, as far as there is one that can run it.
     pub(crate) fn send_waiting(&mut self) {
-        while let Some(id) = self.slots.next_waiting() {
+        for id in self.slots.take_waiting() {
             self.send(id);
         }
+    }
+
+    fn task_of(&self, view: &DispatchView<'_>, version: &Version) -> TaskRef {
+        let outline = &version.outline;
+        let run = self.runs.get(&view.run()).map_or("", |run| &run.name);
+        self.task_ref(outline, run, &outline.tasks[usize::from(view.task())].id)
     }
 
     fn task_ref(&self, outline: &Outline, run: &str, task: &str) -> TaskRef {
@@ -131,7 +139,7 @@ impl Shard {
             .collect();
         let dispatch = Dispatch {
             token,
-            task: self.task_ref(outline, run, &declared.id),
+            task: self.task_of(&view, version),
             order: match view.order() {
                 DispatchOrder::Independent => OrderMode::Independent,
                 DispatchOrder::StopOnFailure => OrderMode::StopOnFailure,

@@ -4,6 +4,7 @@
 //! still goes to the machine, which refuses and counts it (C5).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use evermill_contract::worker::{Slot, Token};
@@ -44,6 +45,8 @@ pub(crate) fn unpack(token: Token, current: Fence) -> (DispatchId, Fence) {
 /// A dispatch that is with a worker.
 pub(crate) struct Out {
     pub(crate) slot: Slot,
+    /// The slots that can run it.
+    pub(crate) among: Range<u16>,
     pub(crate) dag: Arc<Dag>,
     pub(crate) outline: Arc<Outline>,
     pub(crate) run: evermill_core::command::RunIx,
@@ -86,9 +89,10 @@ impl Slots {
         (self.load.len() * limits::DISPATCHES_PER_SLOT) as u32
     }
 
-    /// The slot that will get to one more dispatch first.
-    pub(crate) fn choose(&self) -> Option<Slot> {
-        let free = (0..self.load.len()).filter(|&at| self.load[at] < limits::DISPATCHES_PER_SLOT);
+    /// The slot among these that will get to one more dispatch first.
+    pub(crate) fn choose(&self, among: Range<u16>) -> Option<Slot> {
+        let places = among.map(usize::from);
+        let free = places.filter(|&at| self.load[at] < limits::DISPATCHES_PER_SLOT);
         free.min_by_key(|&at| (self.load[at], !self.ready[at]))
             .map(|at| Slot(at as u16))
     }
@@ -155,8 +159,8 @@ impl Slots {
     /// A slot's second dispatch that could start elsewhere at once: one whose predecessor in the
     /// slot has run for longer than a slice while another slot is empty.
     pub(crate) fn stuck(&self) -> Option<Token> {
-        let idle = (0..self.load.len()).any(|at| self.load[at] == 0 && self.ready[at]);
-        if !idle || !self.waiting.is_empty() {
+        let is_idle = |at: usize| self.load[at] == 0 && self.ready[at];
+        if !(0..self.load.len()).any(is_idle) || !self.waiting.is_empty() {
             return None;
         }
         let slice = evermill_contract::worker::limits::SLICE;
@@ -164,7 +168,10 @@ impl Slots {
         for (&token, out) in self.out.iter().filter(|(_, out)| !out.recalled) {
             match first.get(&out.slot) {
                 None => drop(first.insert(out.slot, (token, out))),
-                Some((_, earlier)) if earlier.sent_at.elapsed() > 2 * slice => {
+                Some((_, earlier))
+                    if earlier.sent_at.elapsed() > 2 * slice
+                        && out.among.clone().map(usize::from).any(is_idle) =>
+                {
                     return Some(Token(token));
                 }
                 Some(_) => {}
@@ -188,9 +195,17 @@ impl Slots {
         self.waiting.push_back(id);
     }
 
-    pub(crate) fn next_waiting(&mut self) -> Option<DispatchId> {
-        self.choose()?;
-        self.waiting.pop_front()
+    /// Those that wait, to be tried again, if there is room for any.
+    pub(crate) fn take_waiting(&mut self) -> VecDeque<DispatchId> {
+        let room = self
+            .load
+            .iter()
+            .any(|&load| load < limits::DISPATCHES_PER_SLOT);
+        if room {
+            std::mem::take(&mut self.waiting)
+        } else {
+            VecDeque::new()
+        }
     }
 
     pub(crate) fn forget_waiting(&mut self) {
@@ -206,6 +221,22 @@ mod tests {
         epoch: 5_000,
         incarnation: 3,
     };
+
+    #[test]
+    fn a_dispatch_gets_a_slot_that_can_run_it_or_none() {
+        let mut slots = Slots::new(4);
+        assert_eq!(slots.choose(2..4), Some(Slot(2)));
+        slots.load = vec![0, 0, 1, limits::DISPATCHES_PER_SLOT];
+        assert_eq!(slots.choose(2..4), Some(Slot(2)));
+        slots.load[2] = limits::DISPATCHES_PER_SLOT;
+        assert_eq!(slots.choose(2..4), None);
+        slots.wait(DispatchId(7));
+        assert_eq!(slots.take_waiting(), [DispatchId(7)], "others have room");
+        slots.wait(DispatchId(7));
+        slots.load = vec![limits::DISPATCHES_PER_SLOT; 4];
+        assert!(slots.take_waiting().is_empty(), "nobody has");
+        assert_eq!(slots.waiting, [DispatchId(7)]);
+    }
 
     #[test]
     fn a_token_gives_back_its_dispatch_and_fence() {

@@ -18,7 +18,7 @@ use evermill_engine::{Handle, Idle};
 use self::shop::{Shop, TOPIC};
 use self::view::View;
 use super::run::files::{self, Files};
-use super::run::{idle, lock, open, pool, print_lines, verdict};
+use super::run::{idle, lock, open, pools, print_lines, verdict};
 use crate::config::Config;
 use crate::control::Control;
 use crate::failure::Failure;
@@ -96,8 +96,8 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     let screen = Screen::new();
     introduce(&screen, &file, &broker, &data_dir);
     let mut view = View::new(&screen, &files);
-    let pool = pool(None, &files, sdk)?;
-    let engine = open(config.clone(), lock(&config)?, pool, &screen, view.log())?;
+    let pools = pools(None, &files, &sdk);
+    let engine = open(config.clone(), lock(&config)?, pools, &screen, view.log())?;
     let _control = Control::open(&data_dir, engine.clone())?;
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)

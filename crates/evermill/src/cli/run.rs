@@ -4,7 +4,7 @@ pub(super) mod files;
 pub(super) mod progress;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use evermill_engine::{
     SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{PoolConfig, PythonPool};
+use evermill_worker::{PoolConfig, Pools};
 
 use self::files::Files;
 use crate::config::Config;
@@ -73,8 +73,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let data_dir = lock.dir().to_owned();
     let screen = Screen::new();
     let log = log_lines(&screen, files.dags().count() > 1);
-    let pool = pool(args.workers, &files, sdk)?;
-    let engine = open(config, lock, pool, &screen, log)?;
+    let pools = pools(args.workers, &files, &sdk);
+    let engine = open(config, lock, pools, &screen, log)?;
     let _control = Control::open(&data_dir, engine.clone())?;
     let outcome =
         start_all(args, &engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
@@ -102,7 +102,7 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
 pub(super) fn open(
     config: Config,
     lock: DirLock,
-    pool: PoolConfig,
+    pools: Vec<(PoolConfig, Vec<String>)>,
     screen: &Arc<Screen>,
     log: LogSink,
 ) -> Result<Handle, Failure> {
@@ -116,8 +116,8 @@ pub(super) fn open(
         data_dir,
         store: store::factory(lock),
         executor: Box::new(move |events| {
-            let pool = PythonPool::start(pool, events)?;
-            Ok(Box::new(pool))
+            let pools = Pools::start(pools, events)?;
+            Ok(Box::new(pools))
         }),
         sources: sources(config),
         settings: Arc::new(NoSettings),
@@ -137,17 +137,21 @@ pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
     Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, with_dag), &line.text))
 }
 
-/// Workers for the tasks of these files; as many as there are processors unless somebody says.
-pub(super) fn pool(
+/// Workers for the tasks of these files, per interpreter; as many as there are processors unless
+/// somebody says. With each come the ids of its DAGs.
+pub(super) fn pools(
     workers: Option<u16>,
     files: &Files,
-    sdk: PathBuf,
-) -> Result<PoolConfig, Failure> {
+    sdk: &Path,
+) -> Vec<(PoolConfig, Vec<String>)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
-    let mut pool = PoolConfig::new(files.interpreter()?, workers);
-    pool.sdk = Some(sdk);
-    Ok(pool)
+    let pool = |(interpreter, dags)| {
+        let mut pool = PoolConfig::new(interpreter, workers);
+        pool.sdk = Some(sdk.to_owned());
+        (pool, dags)
+    };
+    files.interpreters().into_iter().map(pool).collect()
 }
 
 fn sources(config: Config) -> SourceFactory {

@@ -6,6 +6,7 @@ mod checking;
 mod command_line;
 mod demo;
 mod errors;
+mod interpreters;
 mod mock;
 mod operating;
 mod process;

@@ -100,29 +100,20 @@ impl Files {
         })
     }
 
-    /// The interpreter of all these DAGs.
-    ///
-    /// # Errors
-    /// When they ask for different ones: one process serves one interpreter.
-    pub(in crate::cli) fn interpreter(&self) -> Result<PathBuf, Failure> {
-        let mut chosen: Option<(PathBuf, &str)> = None;
+    /// The interpreters of these DAGs, each with the ids of those that run on it.
+    pub(in crate::cli) fn interpreters(&self) -> Vec<(PathBuf, Vec<String>)> {
+        let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
         for dag in self.dags() {
             let wanted = python::interpreter(dag.python.as_deref());
-            match &chosen {
-                Some((first, other)) if *first != wanted => {
-                    return Err(Failure::usage(format!(
-                        "'{other}' runs on {} and '{}' on {}; run them by two commands, each with its \
-                         own --data-dir",
-                        first.display(),
-                        dag.id,
-                        wanted.display()
-                    )));
-                }
-                Some(_) => {}
-                None => chosen = Some((wanted, &dag.id)),
+            match found.iter_mut().find(|(known, _)| *known == wanted) {
+                Some((_, dags)) => dags.push(dag.id.clone()),
+                None => found.push((wanted, vec![dag.id.clone()])),
             }
         }
-        Ok(chosen.map_or_else(|| python::interpreter(None), |(interpreter, _)| interpreter))
+        if found.is_empty() {
+            found.push((python::interpreter(None), Vec::new()));
+        }
+        found
     }
 
     /// Every connection a source names has an address, before anything is opened.
