@@ -18,6 +18,7 @@ mod schema;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use evermill_core::row::{Row, Table};
 use rusqlite::Connection;
@@ -37,6 +38,8 @@ use crate::sum::Sums;
 pub struct Options {
     /// Bytes of history kept; the oldest segment goes first.
     pub history_bytes: u64,
+    /// Age of a whole segment of history from which on it goes; `None` for never.
+    pub history_age: Option<Duration>,
     /// Bytes after which a history segment is closed.
     pub segment_bytes: u64,
     /// Log frames after which an idle store checkpoints.
@@ -64,6 +67,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             history_bytes: limits::HISTORY_BYTES,
+            history_age: None,
             segment_bytes: limits::SEGMENT_BYTES,
             checkpoint_frames_idle: limits::CHECKPOINT_FRAMES_IDLE,
             checkpoint_frames_max: limits::CHECKPOINT_FRAMES_MAX,

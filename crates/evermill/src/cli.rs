@@ -2,6 +2,8 @@
 
 mod backup;
 mod check;
+mod completions;
+mod config;
 mod demo;
 mod dev_kafka;
 mod logs;
@@ -66,6 +68,11 @@ enum Command {
     Restore(backup::Restore),
     /// Check every row of the store, or of a backup
     Verify(backup::Verify),
+    /// What is set, and by whom
+    #[command(subcommand)]
+    Config(config::Args),
+    /// Print a script for your shell that completes commands and options
+    Completions(completions::Args),
     /// Tools for development
     #[command(subcommand)]
     Dev(Dev),
@@ -98,6 +105,8 @@ impl Cli {
             Command::Backup(args) => backup::backup(&args, data_dir),
             Command::Restore(args) => backup::restore(&args, data_dir),
             Command::Verify(args) => backup::verify(&args, data_dir),
+            Command::Config(args) => config::run(&args, data_dir),
+            Command::Completions(args) => completions::run(&args),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
         }
     }

@@ -2,80 +2,266 @@
 //!
 //! ```toml
 //! data_dir = "/var/lib/evermill"
+//! retain = "7d, 10GB"
 //!
 //! [connections]
-//! kafka_default = "kafka://broker:9093?security.protocol=SSL"
+//! kafka_default = "broker:9093?security.protocol=SSL"
+//!
+//! [connections.orders]
+//! address = "broker-1:9093,broker-2:9093"
+//! "security.protocol" = "SASL_SSL"
+//! "sasl.password" = "secret"
 //! ```
 //! The file is looked for in the working directory. An unknown name in it is an error.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+mod retain;
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::{env, fmt, fs, io};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
+pub(crate) use self::retain::Retain;
 use crate::failure::Failure;
+use crate::near::nearest;
 
 /// The file's name, in the working directory.
 const FILE: &str = "evermill.toml";
 const DATA_DIR: &str = ".evermill";
+const DATA_DIR_VARIABLE: &str = "EVERMILL_DATA_DIR";
+const RETAIN_VARIABLE: &str = "EVERMILL_RETAIN";
 /// What stands before a connection's id in the environment.
 const VARIABLE: &str = "EVERMILL_CONNECTION_";
 /// Short names, and Airflow's default ids that they stand for.
 const SHORT: [(&str, &str); 1] = [("kafka", "kafka_default")];
+/// What the file may hold.
+const NAMES: [&str; 3] = ["data_dir", "retain", "connections"];
 
 /// What was set, settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Config {
     /// Where the engine keeps everything.
     pub(crate) data_dir: PathBuf,
+    /// How much history is kept.
+    pub(crate) retain: Retain,
     /// Connection id to its address.
     pub(crate) connections: BTreeMap<String, String>,
+}
+
+/// A setting with where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Setting<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+/// Who said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An option of the command.
+    Flag(&'static str),
+    /// This variable of the environment.
+    Variable(String),
+    /// `evermill.toml`.
+    File,
+    /// Nobody.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "{name}"),
+            Self::Variable(name) => write!(f, "${name}"),
+            Self::File => write!(f, "{FILE}"),
+            Self::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// Every setting with where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Explained {
+    pub(crate) data_dir: Setting<PathBuf>,
+    pub(crate) retain: Setting<Retain>,
+    pub(crate) connections: BTreeMap<String, Setting<String>>,
+}
+
+/// What the flags say.
+#[derive(Debug, Default)]
+pub(crate) struct Flags<'a> {
+    /// Also the environment's word: clap has looked there.
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) retain: Option<&'a str>,
+    pub(crate) connections: &'a [String],
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
+    retain: Option<String>,
     #[serde(default)]
-    connections: BTreeMap<String, String>,
+    connections: BTreeMap<String, Address>,
+}
+
+/// A connection in the file: as anywhere else, or with its settings one by one.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Address {
+    Whole(String),
+    Parts(BTreeMap<String, toml::Value>),
 }
 
 impl Config {
-    /// Reads file and environment; `data_dir` and `connections` are what the flags say (clap has
-    /// looked at the environment for the former).
+    /// Reads file and environment; `data_dir` and `connections` are what the flags say.
     ///
     /// # Errors
     /// A file that cannot be read or understood, a flag that is not `ID=ADDRESS`.
     pub(crate) fn read(data_dir: Option<PathBuf>, connections: &[String]) -> Result<Self, Failure> {
+        let flags = Flags {
+            data_dir,
+            connections,
+            ..Flags::default()
+        };
+        Explained::read(flags).map(Explained::settled)
+    }
+}
+
+impl Explained {
+    /// Reads file and environment.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub(crate) fn read(flags: Flags<'_>) -> Result<Self, Failure> {
         let file = read_file(Path::new(FILE))?;
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            let id = name.to_str()?.strip_prefix(VARIABLE)?.to_lowercase();
-            Some((id, value.into_string().ok()?))
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let ours = name.starts_with(VARIABLE) || name == RETAIN_VARIABLE;
+            let ours = ours || name == DATA_DIR_VARIABLE;
+            ours.then_some((name, value.into_string().ok()?))
         });
-        settle(file, environment, data_dir, connections)
+        settle(file, &variables.collect(), flags)
+    }
+
+    /// The settings alone.
+    pub(crate) fn settled(self) -> Config {
+        let connections = self.connections.into_iter();
+        Config {
+            data_dir: self.data_dir.value,
+            retain: self.retain.value,
+            connections: connections.map(|(id, set)| (id, set.value)).collect(),
+        }
     }
 }
 
 fn settle(
     file: File,
-    environment: impl Iterator<Item = (String, String)>,
-    data_dir: Option<PathBuf>,
-    flags: &[String],
-) -> Result<Config, Failure> {
-    let flags = flags
-        .iter()
-        .map(|flag| parse_flag(flag))
-        .collect::<Result<Vec<_>, _>>()?;
-    let layers = file.connections.into_iter().chain(environment).chain(flags);
-    Ok(Config {
-        data_dir: data_dir
-            .or(file.data_dir)
-            .unwrap_or_else(|| DATA_DIR.into()),
-        connections: layers
-            .map(|(id, address)| (full_id(&id), address))
-            .collect(),
+    variables: &BTreeMap<String, String>,
+    flags: Flags<'_>,
+) -> Result<Explained, Failure> {
+    let of_environment = variables.iter().filter_map(|(name, value)| {
+        let id = name.strip_prefix(VARIABLE)?.to_lowercase();
+        Some((id, value.clone(), Origin::Variable(name.clone())))
+    });
+    let mut layers = Vec::new();
+    for (id, address) in file.connections {
+        layers.push((id.clone(), whole(&id, address)?, Origin::File));
+    }
+    layers.extend(of_environment);
+    for flag in flags.connections {
+        let (id, address) = parse_flag(flag)?;
+        layers.push((id, address, Origin::Flag("--connection")));
+    }
+    let set =
+        |(id, value, origin): (String, String, Origin)| (full_id(&id), Setting { value, origin });
+    Ok(Explained {
+        data_dir: data_dir(flags.data_dir, file.data_dir, variables),
+        retain: retain(flags.retain, file.retain, variables)?,
+        connections: layers.into_iter().map(set).collect(),
     })
+}
+
+fn data_dir(
+    flag: Option<PathBuf>,
+    file: Option<PathBuf>,
+    variables: &BTreeMap<String, String>,
+) -> Setting<PathBuf> {
+    let of_environment = variables.get(DATA_DIR_VARIABLE).map(OsStr::new);
+    let origin = match &flag {
+        Some(given) if Some(given.as_os_str()) == of_environment => {
+            Origin::Variable(DATA_DIR_VARIABLE.to_owned())
+        }
+        Some(_) => Origin::Flag("--data-dir"),
+        None if file.is_some() => Origin::File,
+        None => Origin::Default,
+    };
+    let value = flag.or(file).unwrap_or_else(|| DATA_DIR.into());
+    Setting { value, origin }
+}
+
+fn retain(
+    flag: Option<&str>,
+    file: Option<String>,
+    variables: &BTreeMap<String, String>,
+) -> Result<Setting<Retain>, Failure> {
+    let variable = variables.get(RETAIN_VARIABLE).cloned();
+    let layers = [
+        (flag.map(str::to_owned), Origin::Flag("--retain")),
+        (variable, Origin::Variable(RETAIN_VARIABLE.to_owned())),
+        (file, Origin::File),
+    ];
+    let set = layers
+        .into_iter()
+        .find_map(|(text, origin)| Some((text?, origin)));
+    let Some((text, origin)) = set else {
+        return Ok(Setting {
+            value: Retain::default(),
+            origin: Origin::Default,
+        });
+    };
+    let value = Retain::parse(&text)
+        .map_err(|why| Failure::usage(format!("retain = {text} ({origin}): {why}")))?;
+    Ok(Setting { value, origin })
+}
+
+/// What stays as it is in a URL's query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b',');
+
+/// A connection's settings as the query behind its address.
+fn whole(id: &str, address: Address) -> Result<String, Failure> {
+    let mut parts = match address {
+        Address::Whole(text) => return Ok(text),
+        Address::Parts(parts) => parts,
+    };
+    let wrong = |what: String| Failure::usage(format!("{FILE}: [connections.{id}]: {what}"));
+    let Some(toml::Value::String(mut text)) = parts.remove("address") else {
+        return Err(wrong("address = \"HOST:PORT,...\" is missing".to_owned()));
+    };
+    for (name, value) in parts {
+        let value = match value {
+            toml::Value::String(value) => value,
+            toml::Value::Integer(value) => value.to_string(),
+            toml::Value::Boolean(value) => value.to_string(),
+            other => {
+                return Err(wrong(format!(
+                    "{name} = {other}: want text, a whole number or a boolean"
+                )));
+            }
+        };
+        text.push(if text.contains('?') { '&' } else { '?' });
+        text.push_str(&format!("{name}={}", utf8_percent_encode(&value, PLAIN)));
+    }
+    Ok(text)
 }
 
 fn parse_flag(flag: &str) -> Result<(String, String), Failure> {
@@ -116,8 +302,57 @@ fn read_file(path: &Path) -> Result<File, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
         Err(error) => return Err(Failure::usage(format!("{}: {error}", path.display()))),
     };
-    // toml's words name the line, the field and what was expected.
-    toml::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+    toml::from_str(&text).map_err(|error| Failure::usage(explain(path, &error)))
+}
+
+/// toml's words name the line, the field and what was expected; the cure for a slip is ours.
+fn explain(path: &Path, error: &toml::de::Error) -> String {
+    let said = format!("{}: {error}", path.display());
+    let unknown = error.message().strip_prefix("unknown field `");
+    let meant = unknown
+        .and_then(|rest| rest.split('`').next())
+        .and_then(|typed| nearest(typed, NAMES.into_iter()));
+    match meant {
+        Some(name) => format!("{}\ndid you mean '{name}'?", said.trim_end()),
+        None => said,
+    }
+}
+
+/// An address without what others must not see.
+pub(crate) fn masked(address: &str) -> String {
+    let (place, query) = match address.split_once('?') {
+        Some((place, query)) => (place, Some(query)),
+        None => (address, None),
+    };
+    let mut text = match (place.split_once("://"), place.rsplit_once('@')) {
+        (Some((scheme, _)), Some((user, host))) => {
+            let user = user.trim_start_matches(scheme).trim_start_matches("://");
+            let user = user.split_once(':').map_or(user, |(user, _)| user);
+            format!("{scheme}://{user}:***@{host}")
+        }
+        _ => place.to_owned(),
+    };
+    let secret = |name: &str| {
+        let name = name.to_lowercase();
+        let words = [
+            "password",
+            "secret",
+            "token",
+            "key.pem",
+            "jaas",
+            "credential",
+        ];
+        words.iter().any(|word| name.contains(word))
+    };
+    let settings = query.into_iter().flat_map(|query| query.split('&'));
+    for (at, setting) in settings.enumerate() {
+        text.push(if at == 0 { '?' } else { '&' });
+        match setting.split_once('=') {
+            Some((name, _)) if secret(name) => text.push_str(&format!("{name}=***")),
+            _ => text.push_str(setting),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -129,11 +364,16 @@ mod tests {
         environment: &[(&str, &str)],
         flags: &[&str],
     ) -> Result<Config, Failure> {
-        let environment = environment
-            .iter()
-            .map(|(id, to)| ((*id).to_owned(), (*to).to_owned()));
+        let name = |id: &str| format!("{VARIABLE}{}", id.to_uppercase());
+        let environment = environment.iter();
+        let environment = environment.map(|(id, to)| (name(id), (*to).to_owned()));
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        settle(toml::from_str(file).unwrap(), environment, None, &flags)
+        let flags = Flags {
+            connections: &flags,
+            ..Flags::default()
+        };
+        let file = toml::from_str(file).unwrap();
+        settle(file, &environment.collect(), flags).map(Explained::settled)
     }
 
     #[test]
@@ -151,6 +391,7 @@ mod tests {
             config,
             Config {
                 data_dir: "d".into(),
+                retain: Retain::default(),
                 connections: expected.into()
             }
         );
@@ -191,5 +432,61 @@ mod tests {
             error.contains("line 2") && error.contains("conection"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_slip_in_the_file_is_answered_with_the_nearest_name() {
+        let error = toml::from_str::<File>("conections = 1").unwrap_err();
+        let said = explain(Path::new("evermill.toml"), &error);
+        assert!(
+            said.contains("line 1") && said.ends_with("did you mean 'connections'?"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn settings_of_a_connection_become_its_query() {
+        let file = "[connections.orders]\naddress = 'h:1'\n'sasl.password' = 'a&b c'\n'x.y' = 5";
+        let config = settled(file, &[], &[]).unwrap();
+        assert_eq!(
+            config.connections["orders"],
+            "h:1?sasl.password=a%26b%20c&x.y=5"
+        );
+        let error = settled("[connections.orders]\nx = 1", &[], &[]).unwrap_err();
+        assert!(error.to_string().contains("address"), "{error}");
+    }
+
+    #[test]
+    fn every_setting_says_where_it_comes_from() {
+        let variables = [("EVERMILL_RETAIN", "1d"), ("EVERMILL_CONNECTION_A", "e:1")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let file =
+            toml::from_str("data_dir = 'd'\nretain = '2d'\nconnections = { a = 'f:1', b = 'f:2' }");
+        let found = settle(file.unwrap(), &variables.into(), Flags::default()).unwrap();
+        assert_eq!(found.data_dir.origin, Origin::File);
+        assert_eq!(found.retain.origin.to_string(), "$EVERMILL_RETAIN");
+        assert_eq!(
+            found.connections["a"].origin.to_string(),
+            "$EVERMILL_CONNECTION_A"
+        );
+        assert_eq!(found.connections["b"].origin.to_string(), "evermill.toml");
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        for (given, shown) in [
+            ("h:1,h:2", "h:1,h:2"),
+            ("kafka://ada:pw@h:1", "kafka://ada:***@h:1"),
+            (
+                "h:1?sasl.password=pw&client.id=me",
+                "h:1?sasl.password=***&client.id=me",
+            ),
+            (
+                "h:1?ssl.key.pem=x&sasl.jaas.config=y",
+                "h:1?ssl.key.pem=***&sasl.jaas.config=***",
+            ),
+        ] {
+            assert_eq!(masked(given), shown);
+        }
     }
 }

@@ -1,8 +1,14 @@
-//! Durations as people write them: `500ms`, `10s`, `2m`, `1h`.
+//! Durations as people write them: `500ms`, `10s`, `2m`, `1h`, `7d`.
 
 use std::time::Duration;
 
-const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Reads a duration; for clap, which puts the argument's name before the error.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -17,7 +23,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         .zip(unit)
         .and_then(|(n, (_, ms))| n.checked_mul(*ms));
     ms.map(Duration::from_millis).ok_or_else(|| {
-        "want a whole number and a unit (ms, s, m, h), such as 500ms, 10s or 2m".to_owned()
+        "want a whole number and a unit (ms, s, m, h, d), such as 500ms, 10s or 2m".to_owned()
     })
 }
 
@@ -33,6 +39,7 @@ mod tests {
             ("10s", 10_000),
             ("2m", 120_000),
             ("1h", 3_600_000),
+            ("7d", 604_800_000),
         ] {
             assert_eq!(parse(text).unwrap().as_millis(), ms, "{text}");
         }
@@ -43,7 +50,7 @@ mod tests {
             "1.5s",
             "-1s",
             "10 s",
-            "10d",
+            "10w",
             "99999999999999999999s",
             "18446744073709551615h",
         ] {

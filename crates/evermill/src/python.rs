@@ -14,6 +14,17 @@ pub(crate) fn interpreter(of_dag: Option<&str>) -> PathBuf {
     )
 }
 
+/// The interpreter of a DAG that names none, and who chose it.
+pub(crate) fn chosen() -> (PathBuf, &'static str) {
+    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let by = match (set("EVERMILL_PYTHON"), set("VIRTUAL_ENV")) {
+        (true, _) => "$EVERMILL_PYTHON",
+        (false, true) => "$VIRTUAL_ENV",
+        _ => "default",
+    };
+    (interpreter(None), by)
+}
+
 fn choose(dag: Option<&Path>, given: Option<PathBuf>, venv: Option<PathBuf>) -> PathBuf {
     dag.map(Path::to_path_buf)
         .or(given)

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::config::Retain;
 use evermill_engine::{StoreFactory, store_options};
-use evermill_store::{DirLock, LockError, SqliteStore};
+use evermill_store::{DirLock, LockError, Options, SqliteStore};
 
 /// How long a command that took the lock in between may keep it.
 const BORROWED: Duration = Duration::from_secs(10);
@@ -12,12 +13,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A factory whose first store takes over `lock`. The store before a later one has let go of the
 /// directory, so the lock is taken anew.
-pub(crate) fn factory(lock: DirLock) -> StoreFactory {
+pub(crate) fn factory(lock: DirLock, retain: Retain) -> StoreFactory {
     let dir = lock.dir().to_owned();
     let mut first = Some(lock);
     Box::new(move || {
         let lock = first.take().map_or_else(|| take_again(&dir), Ok)?;
-        Ok(Box::new(SqliteStore::open(lock, store_options())?))
+        let options = Options {
+            history_bytes: retain.bytes,
+            history_age: retain.age,
+            ..store_options()
+        };
+        Ok(Box::new(SqliteStore::open(lock, options)?))
     })
 }
 

@@ -2,6 +2,7 @@
 //! that readers skip it unread and retention drops it whole.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use evermill_core::row::HistoryRow;
 use rusqlite::{Connection, params};
@@ -214,19 +215,35 @@ impl Tx<'_> {
 }
 
 impl SqliteStore {
-    /// Drops the oldest segment when history is larger than asked for; one at a time, so that
-    /// commits do not wait long.
+    /// Drops the oldest segment when history is larger or older than asked for; one at a time, so
+    /// that commits do not wait long.
     pub(super) fn retain_history(&mut self) -> Result<(), CommitError> {
         let closed: u64 = self
             .closed_segments
             .iter()
             .map(|segment| segment.bytes)
             .sum();
-        if closed + self.row.history.bytes > self.options.history_bytes {
-            let oldest = self.closed_segments.first().map(|segment| segment.number);
-            self.drop_segments(|segment| Some(segment.number) == oldest)?;
+        let too_large = closed + self.row.history.bytes > self.options.history_bytes;
+        let Some(oldest) = self.closed_segments.first() else {
+            return Ok(());
+        };
+        if too_large || self.is_too_old(oldest) {
+            let oldest = oldest.number;
+            self.drop_segments(|segment| segment.number == oldest)?;
         }
         Ok(())
+    }
+
+    /// Judged by the wall clock, as the time of settling is.
+    fn is_too_old(&self, segment: &Segment) -> bool {
+        let Some(age) = self.options.history_age else {
+            return false;
+        };
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let oldest_ms = now.saturating_sub(age).as_millis() as i64;
+        segment.newest_ms < oldest_ms
     }
 
     /// Drops closed segments from the oldest on, while the condition holds; returns the rows gone.

@@ -16,6 +16,7 @@ mod format;
 mod full;
 mod locking;
 mod power;
+mod retention;
 mod sabotage;
 mod tampering;
 #[path = "../support/workload.rs"]

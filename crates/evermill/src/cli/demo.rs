@@ -91,6 +91,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     let config = Config {
         data_dir: data_dir.clone(),
         connections: [(CONNECTION.to_owned(), broker.connection())].into(),
+        ..Config::default()
     };
     files.check_connections(&config)?;
     let screen = Screen::new();

@@ -20,7 +20,7 @@ use evermill_store::{DirLock, LockError};
 use evermill_worker::{PoolConfig, Pools};
 
 use self::files::Files;
-use crate::config::Config;
+use crate::config::{Config, Explained, Flags};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::screen::Screen;
@@ -57,6 +57,9 @@ pub(super) struct Args {
     /// Go on behind messages that the broker has no longer; without it their partition stands still
     #[arg(long)]
     pass_gaps: bool,
+    /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
+    #[arg(long, value_name = "AGE|SIZE")]
+    retain: Option<String>,
     /// Worker processes; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -64,7 +67,12 @@ pub(super) struct Args {
 
 /// Runs until a signal, until idle, or until every run has ended by itself.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
-    let config = Config::read(data_dir, &args.connections)?;
+    let settings = Explained::read(Flags {
+        data_dir,
+        retain: args.retain.as_deref(),
+        connections: &args.connections,
+    })?;
+    let config = settings.settled();
     let signalled = signals::catch()?;
     let sdk = sdk::folder(&config.data_dir)?;
     let files = files::load(&args.files, &sdk)?;
@@ -114,7 +122,7 @@ pub(super) fn open(
     };
     let handle = Engine::open(OpenOptions {
         data_dir,
-        store: store::factory(lock),
+        store: store::factory(lock, config.retain),
         executor: Box::new(move |events| {
             let pools = Pools::start(pools, events)?;
             Ok(Box::new(pools))

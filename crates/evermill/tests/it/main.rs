@@ -4,6 +4,7 @@
 
 mod checking;
 mod command_line;
+mod configuring;
 mod demo;
 mod errors;
 mod interpreters;

@@ -1,0 +1,71 @@
+//! `evermill config show`: every setting, with where it comes from.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::config::{Explained, Flags, masked};
+use crate::failure::Failure;
+use crate::python;
+use crate::table::{print, table};
+
+/// What can be typed behind `config`.
+#[derive(clap::Subcommand)]
+pub(super) enum Args {
+    /// Every setting, with where it comes from; secrets are masked
+    Show(Show),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Show {
+    /// As if it stood behind `run`
+    #[arg(long = "connection", value_name = "ID=URL|HOST:PORT,...")]
+    connections: Vec<String>,
+    /// As if it stood behind `run`
+    #[arg(long, value_name = "AGE|SIZE")]
+    retain: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints them.
+pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let Args::Show(args) = args;
+    let found = Explained::read(Flags {
+        data_dir,
+        retain: args.retain.as_deref(),
+        connections: &args.connections,
+    })?;
+    let (interpreter, chosen_by) = python::chosen();
+    let mut rows = vec![
+        [
+            "data_dir".to_owned(),
+            found.data_dir.value.display().to_string(),
+            found.data_dir.origin.to_string(),
+        ],
+        [
+            "retain".to_owned(),
+            found.retain.value.to_string(),
+            found.retain.origin.to_string(),
+        ],
+        [
+            "python".to_owned(),
+            interpreter.display().to_string(),
+            chosen_by.to_owned(),
+        ],
+    ];
+    let connections = found.connections.iter();
+    rows.extend(connections.map(|(id, set)| {
+        let name = format!("connections.{id}");
+        [name, masked(&set.value), set.origin.to_string()]
+    }));
+    if args.json {
+        let lines = rows.iter().map(|[name, value, origin]| {
+            let line = json!({ "setting": name, "value": value, "from": origin });
+            format!("{line}\n")
+        });
+        return print(&lines.collect::<String>());
+    }
+    print(&table(["SETTING", "VALUE", "FROM"], rows, 3))
+}
