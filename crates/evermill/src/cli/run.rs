@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
 use evermill_contract::source::Severity;
+use evermill_contract::worker::LogOrigin;
 use evermill_engine::view::EngineView;
 use evermill_engine::{
     Clock, Engine, Handle, Idle, LogLine, LogSink, NoSettings, OpenError, OpenOptions,
@@ -183,16 +184,28 @@ fn notice(screen: &Screen, severity: Severity, text: &str) {
     screen.lines(word, text.as_bytes());
 }
 
-/// What a line of a task's output belongs to: `load orders/3@1207: `.
+/// What a line of a task's output belongs to, and how grave it is: `load orders/3@1207: warning: `.
 pub(super) fn task_prefix(line: &LogLine, with_dag: bool) -> String {
     let Some(task) = &line.task else {
         return "worker: ".to_owned();
     };
     let dag = line.dag.as_ref().filter(|_| with_dag);
     let dag = dag.map_or_else(String::new, |dag| format!("{dag}."));
+    let level = level(line.origin);
     match (&line.lane, line.position) {
-        (Some(lane), Some(position)) => format!("{dag}{task} {lane}@{position}: "),
-        _ => format!("{dag}{task}: "),
+        (Some(lane), Some(position)) => format!("{dag}{task} {lane}@{position}: {level}"),
+        _ => format!("{dag}{task}: {level}"),
+    }
+}
+
+/// The word for a level of Python's `logging`, whose numbers are 10 apart; none for what is usual.
+const fn level(origin: LogOrigin) -> &'static str {
+    match origin {
+        LogOrigin::Logging(50..) => "critical: ",
+        LogOrigin::Logging(40..) => "error: ",
+        LogOrigin::Logging(30..) => "warning: ",
+        LogOrigin::Logging(..20) => "debug: ",
+        LogOrigin::Logging(_) | LogOrigin::Stdout | LogOrigin::Stderr | LogOrigin::Descriptor => "",
     }
 }
 

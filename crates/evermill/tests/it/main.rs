@@ -8,6 +8,7 @@ mod configuring;
 mod demo;
 mod errors;
 mod interpreters;
+mod logging;
 mod mock;
 mod operating;
 mod process;
