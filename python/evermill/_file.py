@@ -30,7 +30,7 @@ def import_file(path: str, folder: Optional[str] = None) -> Any:
     name = "evermill_dag_" + re.sub(r"\W", "_", os.path.splitext(os.path.relpath(path, folder))[0])
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise DagError("not_python", "this is no Python file", "the name of a DAG file ends in .py", (path, 0))
+        raise DagError("not_python", "this is no Python file", "the name of a DAG file ends in .py or .yaml", (path, 0))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

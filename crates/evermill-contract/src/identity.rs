@@ -120,6 +120,12 @@ impl LaneIdentity {
         Self(bytes)
     }
 
+    /// The identity behind a canonical encoding, as a dispatch carries it.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// The canonical encoding: what a dispatch carries once per lane.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -5,3 +5,4 @@ pub mod identity;
 pub mod manifest;
 pub mod source;
 pub mod worker;
+pub mod yaml;

@@ -203,6 +203,9 @@ pub struct TaskManifest {
     pub kind: TaskKind,
     /// Line of the declaration, from 1.
     pub line: u32,
+    /// A command in place of a callable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Shell>,
     /// The nodes right before it, in order of declaration, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<Edge>,
@@ -267,6 +270,17 @@ pub struct TaskManifest {
     /// How much the worker yields to other processes, 0 to 19.
     #[serde(default, skip_serializing_if = "is_default")]
     pub nice: u8,
+}
+
+/// A command that a shell runs, once per member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shell {
+    /// For `sh -c`.
+    pub command: String,
+    /// The task whose result is on its standard input; without it, the event's content is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
 }
 
 /// What the engine does with a task.

@@ -22,6 +22,7 @@ mod page;
 mod pool;
 mod pools;
 mod server;
+pub mod shell;
 mod slot;
 mod supervisor;
 mod watch;

@@ -1,4 +1,5 @@
-//! Workers of several interpreters behind one face: each has a fork server and slots of its own.
+//! Everything that runs user code behind one face: workers of several interpreters, each with a fork
+//! server and slots of its own, and slots for shell commands.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,55 +10,78 @@ use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Slot, TaskRef, Token, WorkerEvent,
 };
 
+use evermill_contract::yaml;
+
 use crate::config::PoolConfig;
 use crate::pool::PythonPool;
+use crate::shell::ShellPool;
 
-/// A pool for each interpreter. A DAG's tasks run in the pool that was named for it, those of any
-/// other DAG in the first one.
-#[derive(Debug)]
+/// A pool for each interpreter, and one for shell commands. Commands run where commands run; any
+/// other task of a DAG in the pool that was named for it, those of a DAG without one in the first.
 pub struct Pools {
-    pools: Vec<(Range<u16>, PythonPool)>,
+    pools: Vec<(Range<u16>, Box<dyn Executor>)>,
     of_dag: BTreeMap<String, usize>,
+    shell: Option<usize>,
 }
 
 impl Pools {
-    /// Starts a pool per configuration; each comes with the ids of the DAGs that it serves.
+    /// Starts a pool per configuration; each comes with the ids of the DAGs that it serves. Without
+    /// `shell_slots` there is nobody to run commands.
     ///
     /// # Errors
-    /// As [`PythonPool::start`]; a sentence also if there is no configuration, or too many slots.
-    pub fn start(configs: Vec<(PoolConfig, Vec<String>)>, events: Events) -> Result<Self, String> {
-        if configs.is_empty() {
+    /// As [`PythonPool::start`]; a sentence also if there is nothing to start, or too many slots.
+    pub fn start(
+        configs: Vec<(PoolConfig, Vec<String>)>,
+        shell_slots: u16,
+        events: Events,
+    ) -> Result<Self, String> {
+        if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
         }
         let events = Arc::new(events);
-        let (mut pools, mut of_dag) = (Vec::new(), BTreeMap::new());
-        let mut first: u16 = 0;
+        let mut all = Self {
+            pools: Vec::new(),
+            of_dag: BTreeMap::new(),
+            shell: None,
+        };
         for (config, dags) in configs {
-            let end = first
-                .checked_add(config.slots)
-                .ok_or("there are more than 65,535 workers")?;
-            let (tell, offset) = (Arc::clone(&events), first);
-            let pool =
-                PythonPool::start(config, Box::new(move |event| tell(moved(event, offset))))?;
-            of_dag.extend(dags.into_iter().map(|dag| (dag, pools.len())));
-            pools.push((first..end, pool));
-            first = end;
+            let number = all.pools.len();
+            let (slots, first) = (config.slots, all.slots());
+            let pool = PythonPool::start(config, Box::new(moving(&events, first)))?;
+            all.of_dag.extend(dags.into_iter().map(|dag| (dag, number)));
+            all.add(slots, Box::new(pool))?;
         }
-        Ok(Self { pools, of_dag })
+        if shell_slots > 0 {
+            all.shell = Some(all.pools.len());
+            let tell = Arc::new(moving(&events, all.slots()));
+            all.add(shell_slots, Box::new(ShellPool::start(shell_slots, tell)?))?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, slots: u16, pool: Box<dyn Executor>) -> Result<(), String> {
+        let first = self.slots();
+        let end = first
+            .checked_add(slots)
+            .ok_or("there are more than 65,535 workers")?;
+        self.pools.push((first..end, pool));
+        Ok(())
     }
 
     fn of(&self, task: &TaskRef) -> usize {
-        self.of_dag.get(&task.dag).copied().unwrap_or(0)
+        let shell = self.shell.filter(|_| yaml::is_yaml(&task.entry));
+        let of_dag = || self.of_dag.get(&task.dag).copied().unwrap_or(0);
+        shell.unwrap_or_else(of_dag)
     }
 
     /// The pool that has a slot, and the pool's own name for it.
-    fn owner(&mut self, slot: Slot) -> (&mut PythonPool, Slot) {
+    fn owner(&mut self, slot: Slot) -> (&mut dyn Executor, Slot) {
         let (range, pool) = self
             .pools
             .iter_mut()
             .find(|(range, _)| range.contains(&slot.0))
             .expect("the slot exists");
-        (pool, Slot(slot.0 - range.start))
+        (pool.as_mut(), Slot(slot.0 - range.start))
     }
 }
 
@@ -103,7 +127,12 @@ impl Executor for Pools {
     }
 }
 
-/// The event with the slot's number among all pools.
+/// Delivers events with the slot's number among all pools.
+fn moving(events: &Arc<Events>, by: u16) -> impl Fn(WorkerEvent) + Send + Sync + use<> {
+    let tell = Arc::clone(events);
+    move |event| tell(moved(event, by))
+}
+
 fn moved(mut event: WorkerEvent, by: u16) -> WorkerEvent {
     match &mut event {
         WorkerEvent::Ready { slot, .. }

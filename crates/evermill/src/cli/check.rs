@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use evermill_api::drawing;
 use evermill_contract::manifest::Severity;
+use evermill_contract::yaml;
 
 pub(super) use self::loading::{Loaded, Loading, duplicates, sorted, unreadable};
 pub(super) use self::report::text as said;
@@ -26,8 +27,11 @@ use crate::{duration, sdk};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// DAG files, or folders to look for them in
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required_unless_present = "schema", value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    /// Print the JSON Schema of DAG files in YAML, for editors, and do nothing else
+    #[arg(long, conflicts_with = "paths")]
+    schema: bool,
     /// What to print on standard output
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -56,6 +60,13 @@ enum Format {
 
 /// Checks every file; the faults of one hide nothing of the others.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    if args.schema {
+        let schema =
+            serde_json::to_string_pretty(&yaml::schema()).expect("it has string keys only");
+        // Whoever read it may have left, as `head` does.
+        writeln!(io::stdout().lock(), "{schema}").ok();
+        return Ok(());
+    }
     let config = Config::read(data_dir, &args.connections)?;
     let scratch = tempfile::tempdir()
         .map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;

@@ -111,7 +111,7 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
 pub(super) fn open(
     config: Config,
     lock: DirLock,
-    pools: Vec<(PoolConfig, Vec<String>)>,
+    workers: Workers,
     screen: &Arc<Screen>,
     log: LogSink,
 ) -> Result<Handle, Failure> {
@@ -125,7 +125,7 @@ pub(super) fn open(
         data_dir,
         store: store::factory(lock, config.retain),
         executor: Box::new(move |events| {
-            let pools = Pools::start(pools, events)?;
+            let pools = Pools::start(workers.python, workers.shell_slots, events)?;
             Ok(Box::new(pools))
         }),
         sources: sources(config),
@@ -146,13 +146,17 @@ pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
     Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, with_dag), &line.text))
 }
 
-/// Workers for the tasks of these files, per interpreter; as many as there are processors unless
-/// somebody says. With each come the ids of its DAGs.
-pub(super) fn pools(
-    workers: Option<u16>,
-    files: &Files,
-    sdk: &Path,
-) -> Vec<(PoolConfig, Vec<String>)> {
+/// What runs the tasks of some files.
+pub(super) struct Workers {
+    /// Per interpreter, with the ids of its DAGs.
+    python: Vec<(PoolConfig, Vec<String>)>,
+    /// None of them unless a file has commands.
+    shell_slots: u16,
+}
+
+/// Workers for the tasks of these files: of each kind as many as there are processors unless
+/// somebody says.
+pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
     let pool = |(interpreter, dags)| {
@@ -160,7 +164,10 @@ pub(super) fn pools(
         pool.sdk = Some(sdk.to_owned());
         (pool, dags)
     };
-    files.interpreters().into_iter().map(pool).collect()
+    Workers {
+        python: files.interpreters().into_iter().map(pool).collect(),
+        shell_slots: if files.have_commands() { workers } else { 0 },
+    }
 }
 
 fn sources(config: Config) -> SourceFactory {

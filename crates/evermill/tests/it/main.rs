@@ -16,3 +16,4 @@ mod real_kafka;
 mod testing;
 mod topic;
 mod trying;
+mod yaml;

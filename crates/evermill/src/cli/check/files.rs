@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use evermill_contract::manifest::{Code, DagManifest, Fault, Order, SourceConfig};
+use evermill_contract::yaml;
 
 use super::loading::{Loaded, Loading, sorted, unreadable};
 use super::report::File;
@@ -62,11 +63,17 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         // A link to a folder is not followed: it may lead back here.
         if entry.file_type()?.is_dir() {
             collect(&path, found)?;
-        } else if name.ends_with(".py") && has_sign(&path) {
+        } else if (name.ends_with(".py") && has_sign(&path)) || is_dag_in_yaml(&name, &path) {
             found.push(path);
         }
     }
     Ok(())
+}
+
+/// Of the many things that are YAML, those that begin a line with `dag:`.
+fn is_dag_in_yaml(name: &str, path: &Path) -> bool {
+    let text = || std::fs::read_to_string(path).unwrap_or_default();
+    yaml::is_yaml(name) && text().lines().any(|line| line.starts_with("dag:"))
 }
 
 /// What cannot be read is named by whoever loads it.

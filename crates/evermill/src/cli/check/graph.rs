@@ -87,6 +87,11 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
         TaskKind::Call | TaskKind::Sensor => Shape::Task,
     };
     let mut said = Vec::new();
+    said.extend(
+        task.run
+            .as_ref()
+            .map(|run| format!("$ {}", shortened(&run.command))),
+    );
     said.extend((task.kind != TaskKind::Call).then(|| word(&task.kind).replace('_', " ")));
     let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
     said.extend(lists.map(|over| match &over.list {
@@ -126,6 +131,15 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
         shape,
         details: said,
     }
+}
+
+/// The first line of a command, at most as long as a glance.
+fn shortened(command: &str) -> String {
+    const GLANCE: usize = 40;
+    let first = command.trim().lines().next().unwrap_or_default();
+    let shown: String = first.chars().take(GLANCE).collect();
+    let is_whole = shown.len() == command.trim().len();
+    format!("{shown}{}", if is_whole { "" } else { "…" })
 }
 
 fn edges(dag: &DagManifest) -> Vec<Edge> {

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_contract::manifest::{Code, DagManifest, Fault, Manifest};
+use evermill_contract::manifest::{BundleFile, Code, DagManifest, Fault, Manifest};
+use evermill_contract::yaml;
 use evermill_worker::Loader;
+use sha2::{Digest as _, Sha256};
 
 use crate::python;
 
@@ -59,12 +61,16 @@ impl Loading {
         let folder_whole = folder.map_or_else(own, |folder| {
             folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
         });
-        let manifest = self.0.load(path, folder).map_err(|mut faults| {
-            for fault in &mut faults {
-                fault.file = as_named(&fault.file, &folder_whole, &shown);
-            }
-            faults
-        })?;
+        let manifest = if yaml::is_yaml(&path.to_string_lossy()) {
+            from_yaml(&whole, &folder_whole, &shown)?
+        } else {
+            self.0.load(path, folder).map_err(|mut faults| {
+                for fault in &mut faults {
+                    fault.file = as_named(&fault.file, &folder_whole, &shown);
+                }
+                faults
+            })?
+        };
         let loaded = Loaded {
             folder: folder_whole,
             shown,
@@ -78,6 +84,51 @@ impl Loading {
             Err(faults)
         }
     }
+}
+
+/// A DAG file in YAML: read in this process, for it holds nothing that runs.
+fn from_yaml(file: &Path, folder: &Path, shown: &Path) -> Result<Manifest, Vec<Fault>> {
+    let text = std::fs::read(file).map_err(|cause| vec![unreadable(file, &cause)])?;
+    let below = file.strip_prefix(folder).unwrap_or(file);
+    let entry = below.to_string_lossy().replace('\\', "/");
+    let named = |mut faults: Vec<Fault>| {
+        for fault in &mut faults {
+            fault.file = shown_path(shown, below);
+        }
+        faults
+    };
+    let document = yaml::read(&String::from_utf8_lossy(&text), &entry).map_err(named)?;
+    let mut manifest = document.manifest;
+    let mut faults = Vec::new();
+    let needed = document
+        .files
+        .iter()
+        .map(|(path, line)| (path.as_str(), *line));
+    let mut files = BTreeMap::from([(entry.as_str(), 0)]);
+    files.extend(needed);
+    for (path, line) in files {
+        match std::fs::read(folder.join(path)) {
+            Ok(content) => manifest.files.push(BundleFile {
+                path: path.to_owned(),
+                sha256: sha256(&content),
+            }),
+            Err(cause) => faults.push(Fault {
+                line,
+                message: format!("files: '{path}': {cause}"),
+                ..unreadable(file, &cause)
+            }),
+        }
+    }
+    if faults.is_empty() {
+        Ok(manifest)
+    } else {
+        Err(named(faults))
+    }
+}
+
+fn sha256(content: &[u8]) -> String {
+    let digest = Sha256::digest(content);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A path that the loader gave, seen from the folder as somebody typed it.

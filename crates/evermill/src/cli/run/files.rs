@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
+use evermill_contract::yaml::is_yaml;
 use evermill_engine::{EngineError, StartRequest};
 
 use crate::cli::check::{self, Loaded, Loading};
@@ -100,17 +101,23 @@ impl Files {
         })
     }
 
-    /// The interpreters of these DAGs, each with the ids of those that run on it.
+    /// Whether any of these files holds commands for a shell.
+    pub(in crate::cli) fn have_commands(&self) -> bool {
+        self.0.iter().any(|file| is_yaml(&file.manifest.entry))
+    }
+
+    /// The interpreters of the DAGs in Python, each with the ids of those that run on it.
     pub(in crate::cli) fn interpreters(&self) -> Vec<(PathBuf, Vec<String>)> {
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
-        for dag in self.dags() {
+        let in_python = self.0.iter().filter(|file| !is_yaml(&file.manifest.entry));
+        for dag in in_python.flat_map(|file| &file.manifest.dags) {
             let wanted = python::interpreter(dag.python.as_deref());
             match found.iter_mut().find(|(known, _)| *known == wanted) {
                 Some((_, dags)) => dags.push(dag.id.clone()),
                 None => found.push((wanted, vec![dag.id.clone()])),
             }
         }
-        if found.is_empty() {
+        if found.is_empty() && !self.have_commands() {
             found.push((python::interpreter(None), Vec::new()));
         }
         found

@@ -1,0 +1,367 @@
+//! The options of DAGs, sources and tasks in YAML: their names, where they go in the manifest, and
+//! what a value may be. One list, read by the decoder and by the schema for editors; the names are
+//! those of the Python package.
+
+use serde_json::{Value, json};
+
+use super::tree::{Kind, Node};
+
+/// An option.
+#[derive(Debug)]
+pub(super) struct Opt {
+    pub(super) name: &'static str,
+    /// The manifest's field.
+    pub(super) field: &'static str,
+    pub(super) of: Of,
+    /// For the schema, a phrase.
+    pub(super) about: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of {
+    Text,
+    Flag,
+    /// A whole number, not below this.
+    Whole(i64),
+    /// Seconds, or a text with a unit; milliseconds in the manifest.
+    Duration,
+    Word(&'static [&'static str]),
+    Texts,
+    /// Names and values.
+    Environment,
+}
+
+const fn opt(name: &'static str, field: &'static str, of: Of, about: &'static str) -> Opt {
+    Opt {
+        name,
+        field,
+        of,
+        about,
+    }
+}
+
+const ORDERS: &[&str] = &["none", "key", "partition", "serial"];
+const POLICIES: &[&str] = &["park", "block", "drop", "stop"];
+const HISTORIES: &[&str] = &["sampled", "full"];
+const RULES: &[&str] = &[
+    "all_success",
+    "all_failed",
+    "all_done",
+    "all_done_min_one_success",
+    "all_skipped",
+    "one_success",
+    "one_failed",
+    "one_done",
+    "none_failed",
+    "none_failed_min_one_success",
+    "none_skipped",
+    "always",
+];
+
+/// Options of a task that its DAG may set for all of its tasks.
+pub(super) const SHARED: &[Opt] = &[
+    opt(
+        "retries",
+        "retries",
+        Of::Whole(0),
+        "tries after the first one",
+    ),
+    opt(
+        "retry_delay",
+        "retry_delay_ms",
+        Of::Duration,
+        "wait before the next try",
+    ),
+    opt(
+        "retry_exponential_backoff",
+        "retry_exponential_backoff",
+        Of::Flag,
+        "double the wait each time",
+    ),
+    opt(
+        "max_retry_delay",
+        "max_retry_delay_ms",
+        Of::Duration,
+        "the doubled wait never exceeds this",
+    ),
+    opt(
+        "timeout",
+        "timeout_ms",
+        Of::Duration,
+        "the longest one try may take",
+    ),
+    opt(
+        "on_interrupt",
+        "on_interrupt",
+        Of::Word(&["rerun", "fail"]),
+        "what a try is worth that a crash cut off",
+    ),
+    opt(
+        "pool",
+        "pool",
+        Of::Text,
+        "the pool whose slots the task takes",
+    ),
+    opt(
+        "priority",
+        "priority",
+        Of::Whole(i32::MIN as i64),
+        "higher goes first",
+    ),
+    opt(
+        "env",
+        "env",
+        Of::Environment,
+        "further environment variables",
+    ),
+    opt(
+        "cwd",
+        "cwd",
+        Of::Text,
+        "working directory, from the DAG's folder",
+    ),
+];
+
+/// Options of a task and of a DAG.
+pub(super) const BOTH: &[Opt] = &[
+    opt(
+        "on_failure",
+        "on_failure",
+        Of::Word(POLICIES),
+        "what becomes of an event that has used up its tries",
+    ),
+    opt(
+        "deadline",
+        "deadline_ms",
+        Of::Duration,
+        "from the event to the end, before it counts as late",
+    ),
+    opt(
+        "history",
+        "history",
+        Of::Word(HISTORIES),
+        "how much is remembered of what succeeded",
+    ),
+];
+
+/// Options of a task alone.
+pub(super) const TASK: &[Opt] = &[opt(
+    "trigger_rule",
+    "trigger_rule",
+    Of::Word(RULES),
+    "how those before it must have ended",
+)];
+
+/// Options of a DAG alone.
+pub(super) const DAG: &[Opt] = &[
+    opt("tags", "tags", Of::Texts, "labels for people"),
+    opt("order", "order", Of::Word(ORDERS), "what stays in line"),
+];
+
+/// Options of any source.
+pub(super) const SOURCE: &[Opt] = &[
+    opt("order", "order", Of::Word(ORDERS), "what stays in line"),
+    opt(
+        "freshness",
+        "freshness_ms",
+        Of::Duration,
+        "without progress for so long it counts as stalled",
+    ),
+];
+
+/// Options of a source's batch.
+pub(super) const BATCH: &[Opt] = &[
+    opt(
+        "max_events",
+        "max_events",
+        Of::Whole(1),
+        "never more events than this",
+    ),
+    opt(
+        "linger",
+        "linger_ms",
+        Of::Duration,
+        "how long the first one waits for company",
+    ),
+];
+
+/// Options of a topic of Apache Kafka.
+pub(super) const KAFKA: &[Opt] = &[
+    opt("topic", "topic", Of::Text, "the topic's name"),
+    opt(
+        "group_id",
+        "group_id",
+        Of::Text,
+        "the group whose offsets tell lag tools how far we are",
+    ),
+    opt(
+        "auto_offset_reset",
+        "auto_offset_reset",
+        Of::Word(&["latest", "earliest"]),
+        "where a partition begins that was never read",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "membership",
+        "membership",
+        Of::Flag,
+        "join the group and share its partitions",
+    ),
+    opt(
+        "from_group",
+        "from_group",
+        Of::Text,
+        "begin where this existing group is",
+    ),
+];
+
+const UNITS_MS: [(&str, f64); 5] = [
+    ("ms", 1.0),
+    ("s", 1e3),
+    ("m", 6e4),
+    ("h", 3.6e6),
+    ("d", 8.64e7),
+];
+/// Greater durations are no milliseconds that JSON can hold exactly.
+const DURATION_MS_MAX: f64 = 9_007_199_254_740_991.0;
+
+impl Of {
+    /// The manifest's value for what was written, or what may be written instead.
+    pub(super) fn read(self, node: &Node) -> Result<Value, String> {
+        match (self, &node.kind) {
+            (Self::Texts, Kind::List(items)) => {
+                let texts = items
+                    .iter()
+                    .map(|item| text(item).ok_or("write a list of texts"));
+                Ok(json!(texts.collect::<Result<Vec<_>, _>>()?))
+            }
+            (Self::Environment, Kind::Map(pairs)) => {
+                let pair = |(key, value): &(super::tree::Key, Node)| {
+                    let value = text(value).ok_or("write one text for each name")?;
+                    Ok::<_, String>((key.text.clone(), Value::from(value)))
+                };
+                Ok(Value::Object(
+                    pairs.iter().map(pair).collect::<Result<_, _>>()?,
+                ))
+            }
+            (
+                Self::Text | Self::Flag | Self::Whole(_) | Self::Duration | Self::Word(_),
+                Kind::Scalar { text, quoted },
+            ) => self.scalar(text, *quoted),
+            _ => Err(self.wanted()),
+        }
+    }
+
+    fn scalar(self, text: &str, quoted: bool) -> Result<Value, String> {
+        let found = match self {
+            Self::Text => (!text.is_empty()).then(|| json!(text)),
+            Self::Flag => match text {
+                "true" if !quoted => Some(json!(true)),
+                "false" if !quoted => Some(json!(false)),
+                _ => None,
+            },
+            Self::Whole(least) => {
+                let number = text.parse::<i64>().ok().filter(|_| !quoted);
+                number
+                    .filter(|number| (least..=i64::from(i32::MAX)).contains(number))
+                    .map(|number| json!(number))
+            }
+            Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
+            Self::Word(words) => words.contains(&text).then(|| json!(text)),
+            Self::Texts | Self::Environment => None,
+        };
+        match (found, self) {
+            (Some(value), _) => Ok(value),
+            (None, Self::Word(words)) => Err(super::nearest(text, words.iter().copied())),
+            (None, _) => Err(self.wanted()),
+        }
+    }
+
+    fn wanted(self) -> String {
+        match self {
+            Self::Text => "write a text".to_owned(),
+            Self::Flag => "write true or false".to_owned(),
+            Self::Whole(0 | 1) => "write a whole number that is not negative".to_owned(),
+            Self::Whole(_) => "write a whole number".to_owned(),
+            Self::Duration => "write seconds, or a number with ms, s, m, h or d".to_owned(),
+            Self::Word(words) => format!("known: {}", words.join(", ")),
+            Self::Texts => "write a list of texts".to_owned(),
+            Self::Environment => "write names and values".to_owned(),
+        }
+    }
+
+    /// As JSON Schema.
+    pub(super) fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({"type": "string", "minLength": 1}),
+            Self::Flag => json!({"type": "boolean"}),
+            Self::Whole(least) => json!({"type": "integer", "minimum": least, "maximum": i32::MAX}),
+            Self::Duration => json!({"anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"},
+            ]}),
+            Self::Word(words) => json!({"enum": words}),
+            Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::Environment => json!({
+                "type": "object",
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
+            }),
+        }
+    }
+}
+
+/// The text of a scalar.
+pub(super) fn text(node: &Node) -> Option<&str> {
+    match &node.kind {
+        Kind::Scalar { text, .. } if !node.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn duration(text: &str, quoted: bool) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let factor = match unit.trim() {
+        "" if !quoted => 1e3,
+        unit => UNITS_MS.iter().find(|(name, _)| *name == unit)?.1,
+    };
+    let ms = number * factor;
+    (0.0..=DURATION_MS_MAX)
+        .contains(&ms)
+        .then_some(ms.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_seconds_or_has_a_unit() {
+        let plain = |text| duration(text, false);
+        assert_eq!(
+            ["30", "1.5", "500ms", "2m", "1 h", "3d"].map(plain),
+            [
+                Some(30_000),
+                Some(1_500),
+                Some(500),
+                Some(120_000),
+                Some(3_600_000),
+                Some(259_200_000)
+            ]
+        );
+        assert_eq!(
+            ["", "s", "-1", "1x", "1e9", "."].map(plain),
+            [None, None, None, None, None, None]
+        );
+        assert_eq!(duration("30", true), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! JSON Schema of DAG files in YAML, for editors: made of the same list as the decoder.
+
+use serde_json::{Map, Value, json};
+
+use super::option::{BATCH, BOTH, DAG, KAFKA, Opt, SHARED, SOURCE, TASK};
+
+/// The schema (draft 2020-12).
+#[must_use]
+pub fn schema() -> Value {
+    let names = json!({"anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+    ]});
+    let task = object(
+        &[SHARED, BOTH, TASK],
+        [
+            (
+                "after",
+                described(names, "what it comes after: sources and tasks"),
+            ),
+            (
+                "run",
+                described(
+                    json!({"type": "string", "minLength": 1}),
+                    "a command for sh; without one the task only joins those before it",
+                ),
+            ),
+            (
+                "stdin",
+                described(
+                    json!({"type": "string"}),
+                    "the task whose result is on standard input, else the event's content is",
+                ),
+            ),
+        ],
+        &[],
+    );
+    let kafka = object(&[KAFKA], [], &["topic"]);
+    let source = object(
+        &[SOURCE],
+        [
+            ("kafka", described(kafka, "a topic of Apache Kafka")),
+            (
+                "batch",
+                described(
+                    object(&[BATCH], [], &["max_events"]),
+                    "the activation is a list of events",
+                ),
+            ),
+        ],
+        &["kafka"],
+    );
+    let files = json!({"type": "array", "items": {"type": "string"}});
+    let mut dag = object(
+        &[DAG, BOTH, SHARED],
+        [
+            (
+                "dag",
+                described(
+                    json!({"type": "string", "pattern": r"^[\w.-]{1,250}$"}),
+                    "the DAG's id",
+                ),
+            ),
+            (
+                "files",
+                described(
+                    files,
+                    "files that the commands need, from this file's folder",
+                ),
+            ),
+            (
+                "sources",
+                json!({"type": "object", "additionalProperties": source}),
+            ),
+            (
+                "tasks",
+                json!({"type": "object", "minProperties": 1, "additionalProperties": task}),
+            ),
+        ],
+        &["dag", "tasks"],
+    );
+    dag["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    dag["title"] = json!("evermill DAG");
+    dag
+}
+
+fn object<const N: usize>(
+    options: &[&[Opt]],
+    more: [(&str, Value); N],
+    required: &[&str],
+) -> Value {
+    let of_option = |opt: &Opt| (opt.name.to_owned(), described(opt.of.schema(), opt.about));
+    let options = options.iter().flat_map(|some| some.iter()).map(of_option);
+    let more = more
+        .into_iter()
+        .map(|(name, schema)| (name.to_owned(), schema));
+    let properties: Map<String, Value> = options.chain(more).collect();
+    let mut made =
+        json!({"type": "object", "properties": properties, "additionalProperties": false});
+    if !required.is_empty() {
+        made["required"] = json!(required);
+    }
+    made
+}
+
+fn described(mut schema: Value, about: &str) -> Value {
+    schema["description"] = json!(about);
+    schema
+}

@@ -1,0 +1,184 @@
+//! What a file in YAML comes to, and what is said about a wrong one.
+
+use serde_json::{Value, json};
+
+use super::{read, schema};
+use crate::manifest::Code;
+
+const THUMBNAILS: &str = "\
+dag: thumbnails
+order: key
+retries: 1
+env: { LEVEL: 3 }
+files: [bin/convert]
+sources:
+  incoming: { kafka: { topic: uploads, group_id: thumbs, auto_offset_reset: earliest } }
+tasks:
+  make: { after: incoming, run: convert-one, retries: 2, timeout: 30s, env: { SIZE: 64 } }
+  store:
+    after: [make]
+    stdin: make
+    run: |
+      cat > out
+  done: { after: [make, store], trigger_rule: all_done }
+";
+
+#[test]
+fn a_file_loads_to_the_manifest() {
+    let document = read(THUMBNAILS, "thumbs.yaml").unwrap();
+    let found = serde_json::to_value(&document.manifest).unwrap();
+    let wants = |results: Value| json!({"event": true, "ctx": true, "results": results});
+    let expected = json!({
+        "format": 1, "entry": "thumbs.yaml", "files": [], "dags": [{
+            "id": "thumbnails", "file": "thumbs.yaml", "line": 1, "order": "key",
+            "sources": [{"id": "incoming", "line": 7, "config": {
+                "kind": "kafka", "topic": "uploads", "group_id": "thumbs", "auto_offset_reset": "earliest"}}],
+            "tasks": [
+                {"id": "make", "kind": "call", "line": 9, "run": {"command": "convert-one"}, "retries": 2, "timeout_ms": 30_000,
+                 "upstream": [{"node": "incoming", "kind": "source", "reads_result": true}],
+                 "wants": {"event": true, "ctx": true}, "env": {"LEVEL": "3", "SIZE": "64"}},
+                {"id": "store", "kind": "call", "line": 10, "run": {"command": "cat > out\n", "stdin": "make"}, "retries": 1,
+                 "upstream": [{"node": "make", "kind": "task", "reads_result": true}],
+                 "wants": wants(json!(["make"])), "env": {"LEVEL": "3"}},
+                {"id": "done", "kind": "noop", "line": 15, "retries": 1, "trigger_rule": "all_done",
+                 "upstream": [{"node": "make", "kind": "task"}, {"node": "store", "kind": "task"}], "env": {"LEVEL": "3"}},
+            ],
+        }],
+    });
+    assert_eq!(found, expected);
+    assert_eq!(document.files, [("bin/convert".to_owned(), 5)]);
+}
+
+/// Line, code, message and cure of every fault.
+fn faults(text: &str) -> Vec<(u32, Code, String)> {
+    let found = read(text, "flow.yaml").err().unwrap_or_default();
+    let said = |fault: &crate::manifest::Fault| format!("{}; {}", fault.message, fault.cure);
+    found
+        .iter()
+        .map(|fault| (fault.line, fault.code, said(fault)))
+        .collect()
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_its_line_and_cure() {
+    let text = "\
+dag: flow
+oder: key
+sources:
+  in: { kafka: { topic: 'a b', group: x } }
+  idle: { kafka: { topic: idle } }
+tasks:
+  one: { after: inn, run: 'true', retires: 3 }
+  two: { after: [in], run: 'true', timeout: soon, order: key }
+  two: { after: in }
+  three: { after: two, http: { url: x }, stdin: one }
+";
+    let found = faults(text);
+    let expected = [
+        (
+            2,
+            Code::UnknownOption,
+            "DAG 'flow' has no option 'oder'; did you mean 'order'?",
+        ),
+        (
+            9,
+            Code::DuplicateId,
+            "'two' stands twice in tasks: the other one is at line 8; give one of them another name",
+        ),
+        (
+            4,
+            Code::UnknownOption,
+            "kafka of source 'in' has no option 'group'; did you mean 'group_id'?",
+        ),
+        (
+            4,
+            Code::NeverFires,
+            "source 'in': no Kafka topic can be called 'a b', so no event would ever come; a topic's name has letters, digits, '.', '_' and '-', at most 249",
+        ),
+        (
+            7,
+            Code::UnknownOption,
+            "task 'one' has no option 'retires'; did you mean 'retries'?",
+        ),
+        (
+            8,
+            Code::BadValue,
+            "task 'two': timeout: 'soon' is not possible; write seconds, or a number with ms, s, m, h or d",
+        ),
+        (
+            8,
+            Code::UnknownOption,
+            "task 'two' has no option 'order'; it is an option of a DAG",
+        ),
+        (
+            10,
+            Code::NotBuilt,
+            "task 'three': http is not built yet; use run: and curl",
+        ),
+        (
+            5,
+            Code::NoTask,
+            "no task comes after source 'idle'; name it in a task's after:, or remove it",
+        ),
+        (
+            7,
+            Code::UnknownUpstream,
+            "task 'one' comes after 'inn', which is no task or source of DAG 'flow'; did you mean 'in'?",
+        ),
+        (
+            10,
+            Code::BadValue,
+            "task 'three': stdin: there is no command to read it; write run:",
+        ),
+    ];
+    let expected = expected.map(|(line, code, said)| (line, code, said.to_owned()));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_no_dag_is_said_in_one_sentence() {
+    let code = |text: &str| faults(text).first().map(|fault| (fault.0, fault.1));
+    for (text, expected) in [
+        ("", (0, Code::NoDag)),
+        ("# nothing\n", (0, Code::NoDag)),
+        ("tasks: {}\n", (1, Code::NoDag)),
+        ("- dag\n", (1, Code::BadValue)),
+        ("dag: a\n", (1, Code::NoTask)),
+        ("dag: a b\ntasks: { x: { run: y } }\n", (1, Code::BadValue)),
+        ("dag: a\ntasks: [x]\n", (2, Code::BadValue)),
+        ("dag: a\ntasks:\n\tx: 1\n", (3, Code::SyntaxError)),
+        (
+            "dag: a\nfiles: [../x]\ntasks: { x: { run: y } }\n",
+            (2, Code::BadValue),
+        ),
+        (
+            "dag: a\nsources: { s: { cron: '* * * * *' } }\ntasks: { x: { run: y, after: s } }\n",
+            (2, Code::NotBuilt),
+        ),
+    ] {
+        assert_eq!(code(text), Some(expected), "{text:?}: {:?}", faults(text));
+    }
+}
+
+#[test]
+fn each_document_of_a_file_is_a_dag() {
+    let text = "dag: a\ntasks: { x: { run: y } }\n---\ndag: b\ntasks: { x: { run: y } }\n";
+    let manifest = read(text, "two.yaml").unwrap().manifest;
+    let ids: Vec<_> = manifest
+        .dags
+        .iter()
+        .map(|dag| (dag.id.as_str(), dag.line))
+        .collect();
+    assert_eq!(ids, [("a", 1), ("b", 4)]);
+}
+
+#[test]
+fn the_schema_for_editors_is_the_one_in_the_docs() {
+    let written: Value =
+        serde_json::from_str(include_str!("../../../../docs/spec/dag.schema.json")).unwrap();
+    assert!(
+        written == schema(),
+        "write it anew: evermill check --schema > docs/spec/dag.schema.json\n{:#}",
+        schema()
+    );
+}

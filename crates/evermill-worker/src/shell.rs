@@ -1,0 +1,168 @@
+//! Tasks that are shell commands (`run:` in YAML): a process per member, one at a time in each slot.
+//!
+//! | what | is |
+//! |---|---|
+//! | standard input | the event's content, or the result of the task that `stdin:` names |
+//! | environment | the engine's own, the task's `env`, and `EVERMILL_*` ([`variables`]) |
+//! | working directory | the version's bundle, or the task's `cwd` in it |
+//! | exit code 0 | success; [`SKIP`] means skipped; anything else failed |
+//! | standard output | the result: as it is if it is JSON, else as a text |
+//! | standard error | log lines of the member, and the end of it the error's text |
+//!
+//! Each command leads a process group, and nothing of the group outlives its member.
+
+mod command;
+mod input;
+mod slot;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use evermill_contract::worker::{
+    Answer, Dispatch, Executor, Slot as SlotId, Token, WorkerEvent, limits,
+};
+
+use crate::pool::returned;
+use crate::server::spawn;
+
+pub(crate) use self::slot::Shared;
+use self::slot::{State, Stop};
+
+/// The exit code of a command that has nothing to do for its event; Airflow's `BashOperator` has it, too.
+pub const SKIP: i32 = 99;
+
+/// Events that wait for the thread that delivers them: per slot its returned dispatches and its end.
+const LATER_PER_SLOT: usize = 8;
+
+/// Runs shell commands in slots.
+pub struct ShellPool {
+    slots: Vec<Arc<Slot>>,
+    later: Sender<WorkerEvent>,
+}
+
+/// A slot as both its thread and the engine see it.
+pub(crate) struct Slot {
+    id: SlotId,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ShellPool {
+    /// Starts a pool, whose slots are ready at once.
+    ///
+    /// # Errors
+    /// A sentence if the machine gives no thread.
+    pub(crate) fn start(slots: u16, events: Shared) -> Result<Self, String> {
+        let (later, queue) = bounded::<WorkerEvent>(usize::from(slots) * LATER_PER_SLOT + 8);
+        let deliver = Arc::clone(&events);
+        spawn("evermill-shell", move || {
+            queue.iter().for_each(|event| deliver(event));
+        })?;
+        let make = |id| {
+            Arc::new(Slot {
+                id: SlotId(id),
+                state: Mutex::default(),
+                changed: Condvar::new(),
+            })
+        };
+        let slots: Vec<_> = (0..slots).map(make).collect();
+        for slot in &slots {
+            let (slot, events) = (Arc::clone(slot), Arc::clone(&events));
+            spawn("evermill-shell", move || slot::run(&slot, &events))?;
+        }
+        Ok(Self { slots, later })
+    }
+
+    fn slot(&self, id: SlotId) -> &Slot {
+        &self.slots[usize::from(id.0)]
+    }
+
+    /// Delivers events on another thread.
+    fn return_all(&self, slot: SlotId, dispatches: impl IntoIterator<Item = Dispatch>) {
+        for dispatch in dispatches {
+            let event = returned(slot, dispatch.token, dispatch.members.len());
+            // Gone means that the pool has ended, and with it whoever waits.
+            self.later.send(event).ok();
+        }
+    }
+}
+
+impl Executor for ShellPool {
+    fn slots(&self) -> u16 {
+        self.slots.len() as u16
+    }
+
+    fn dispatch(&mut self, id: SlotId, dispatch: Dispatch) {
+        let slot = self.slot(id);
+        let mut state = slot.lock();
+        if state.end {
+            drop(state);
+            return self.return_all(id, [dispatch]);
+        }
+        assert!(
+            state.queue.len() < limits::DISPATCHES_PER_SLOT_MAX,
+            "the engine counts what a slot holds"
+        );
+        state.queue.push_back(dispatch);
+        slot.changed.notify_all();
+    }
+
+    fn recall(&mut self, token: Token) {
+        for slot in &self.slots {
+            let mut state = slot.lock();
+            if let Some(at) = state.queue.iter().position(|held| held.token == token) {
+                let held = state.queue.remove(at);
+                drop(state);
+                self.return_all(slot.id, held);
+            } else if state.running == Some(token) {
+                state.recalled = true;
+            }
+        }
+    }
+
+    fn kill(&mut self, id: SlotId, grace: Duration) {
+        let slot = self.slot(id);
+        let mut state = slot.lock();
+        state.stop.get_or_insert(Stop::now(grace));
+        let held: Vec<_> = state.queue.drain(..).collect();
+        slot.changed.notify_all();
+        drop(state);
+        self.return_all(id, held);
+    }
+
+    fn answer(&mut self, _slot: SlotId, _call: u32, _answer: Answer) {
+        // Commands ask nothing.
+    }
+
+    fn shutdown(&mut self, grace: Duration) {
+        for slot in &self.slots {
+            let mut state = slot.lock();
+            state.end = true;
+            state.recalled = true;
+            state.stop.get_or_insert(Stop::after(grace));
+            let held: Vec<_> = state.queue.drain(..).collect();
+            slot.changed.notify_all();
+            drop(state);
+            self.return_all(slot.id, held);
+        }
+    }
+}
+
+impl Drop for ShellPool {
+    /// Without a shutdown before: everything is killed.
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            let mut state = slot.lock();
+            state.end = true;
+            state.stop = Some(Stop::now(Duration::ZERO));
+            slot.changed.notify_all();
+        }
+    }
+}
