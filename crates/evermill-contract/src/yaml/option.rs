@@ -22,10 +22,12 @@ pub(super) struct Opt {
 pub(super) enum Of {
     Text,
     Flag,
-    /// A whole number, not below this.
-    Whole(i64),
+    /// A whole number within these.
+    Whole(i64, i64),
     /// Seconds, or a text with a unit; milliseconds in the manifest.
     Duration,
+    /// Bytes, or a text with a unit.
+    Size,
     Word(&'static [&'static str]),
     Texts,
     /// Names and values.
@@ -40,6 +42,9 @@ const fn opt(name: &'static str, field: &'static str, of: Of, about: &'static st
         about,
     }
 }
+
+/// No number of ours is greater.
+const MAX: i64 = i32::MAX as i64;
 
 const ORDERS: &[&str] = &["none", "key", "partition", "serial"];
 const POLICIES: &[&str] = &["park", "block", "drop", "stop"];
@@ -64,7 +69,7 @@ pub(super) const SHARED: &[Opt] = &[
     opt(
         "retries",
         "retries",
-        Of::Whole(0),
+        Of::Whole(0, MAX),
         "tries after the first one",
     ),
     opt(
@@ -106,7 +111,7 @@ pub(super) const SHARED: &[Opt] = &[
     opt(
         "priority",
         "priority",
-        Of::Whole(i32::MIN as i64),
+        Of::Whole(i32::MIN as i64, MAX),
         "higher goes first",
     ),
     opt(
@@ -120,6 +125,18 @@ pub(super) const SHARED: &[Opt] = &[
         "cwd",
         Of::Text,
         "working directory, from the DAG's folder",
+    ),
+    opt(
+        "memory_limit",
+        "memory_limit_bytes",
+        Of::Size,
+        "address space that a process of it may take",
+    ),
+    opt(
+        "nice",
+        "nice",
+        Of::Whole(0, 19),
+        "how willingly it lets others go first",
     ),
 ];
 
@@ -175,7 +192,7 @@ pub(super) const BATCH: &[Opt] = &[
     opt(
         "max_events",
         "max_events",
-        Of::Whole(1),
+        Of::Whole(1, MAX),
         "never more events than this",
     ),
     opt(
@@ -228,8 +245,8 @@ const UNITS_MS: [(&str, f64); 5] = [
     ("h", 3.6e6),
     ("d", 8.64e7),
 ];
-/// Greater durations are no milliseconds that JSON can hold exactly.
-const DURATION_MS_MAX: f64 = 9_007_199_254_740_991.0;
+/// Greater numbers cannot be held exactly in JSON.
+const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
 
 impl Of {
     /// The manifest's value for what was written, or what may be written instead.
@@ -251,7 +268,12 @@ impl Of {
                 ))
             }
             (
-                Self::Text | Self::Flag | Self::Whole(_) | Self::Duration | Self::Word(_),
+                Self::Text
+                | Self::Flag
+                | Self::Whole(..)
+                | Self::Duration
+                | Self::Size
+                | Self::Word(_),
                 Kind::Scalar { text, quoted },
             ) => self.scalar(text, *quoted),
             _ => Err(self.wanted()),
@@ -266,12 +288,12 @@ impl Of {
                 "false" if !quoted => Some(json!(false)),
                 _ => None,
             },
-            Self::Whole(least) => {
+            Self::Whole(least, most) => {
                 let number = text.parse::<i64>().ok().filter(|_| !quoted);
-                number
-                    .filter(|number| (least..=i64::from(i32::MAX)).contains(number))
-                    .map(|number| json!(number))
+                let number = number.filter(|number| (least..=most).contains(number));
+                number.map(|number| json!(number))
             }
+            Self::Size => size(text, quoted).map(|bytes| json!(bytes)),
             Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
             Self::Word(words) => words.contains(&text).then(|| json!(text)),
             Self::Texts | Self::Environment => None,
@@ -287,8 +309,12 @@ impl Of {
         match self {
             Self::Text => "write a text".to_owned(),
             Self::Flag => "write true or false".to_owned(),
-            Self::Whole(0 | 1) => "write a whole number that is not negative".to_owned(),
-            Self::Whole(_) => "write a whole number".to_owned(),
+            Self::Whole(least, MAX) if least >= 0 => {
+                format!("write a whole number, {least} or more")
+            }
+            Self::Whole(_, MAX) => "write a whole number".to_owned(),
+            Self::Whole(least, most) => format!("write a whole number from {least} to {most}"),
+            Self::Size => "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB".to_owned(),
             Self::Duration => "write seconds, or a number with ms, s, m, h or d".to_owned(),
             Self::Word(words) => format!("known: {}", words.join(", ")),
             Self::Texts => "write a list of texts".to_owned(),
@@ -301,7 +327,13 @@ impl Of {
         match self {
             Self::Text => json!({"type": "string", "minLength": 1}),
             Self::Flag => json!({"type": "boolean"}),
-            Self::Whole(least) => json!({"type": "integer", "minimum": least, "maximum": i32::MAX}),
+            Self::Whole(least, most) => {
+                json!({"type": "integer", "minimum": least, "maximum": most})
+            }
+            Self::Size => json!({"anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|[KMG]|[KMG]i?B)$"},
+            ]}),
             Self::Duration => json!({"anyOf": [
                 {"type": "number", "minimum": 0},
                 {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"},
@@ -335,9 +367,33 @@ fn duration(text: &str, quoted: bool) -> Option<u64> {
         unit => UNITS_MS.iter().find(|(name, _)| *name == unit)?.1,
     };
     let ms = number * factor;
-    (0.0..=DURATION_MS_MAX)
-        .contains(&ms)
-        .then_some(ms.round() as u64)
+    (0.0..=EXACT_MAX).contains(&ms).then_some(ms.round() as u64)
+}
+
+fn size(text: &str, quoted: bool) -> Option<u64> {
+    const UNITS: [(&str, f64); 10] = [
+        ("b", 1.0),
+        ("k", 1024.0),
+        ("m", 1_048_576.0),
+        ("g", 1_073_741_824.0),
+        ("kib", 1024.0),
+        ("mib", 1_048_576.0),
+        ("gib", 1_073_741_824.0),
+        ("kb", 1e3),
+        ("mb", 1e6),
+        ("gb", 1e9),
+    ];
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    if unit.is_empty() {
+        return number.parse().ok().filter(|bytes| *bytes > 0 && !quoted);
+    }
+    let factor = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+    let bytes = number.parse::<f64>().ok()? * factor;
+    (1.0..=EXACT_MAX).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]
@@ -363,5 +419,13 @@ mod tests {
             [None, None, None, None, None, None]
         );
         assert_eq!(duration("30", true), None);
+    }
+
+    #[test]
+    fn a_size_is_bytes_or_has_a_unit() {
+        let sizes = ["7", "1KiB", "1.5 MB", "2g", "0", "x", "1 XB"].map(|text| size(text, false));
+        let expected = [Some(7), Some(1_024), Some(1_500_000), Some(2_147_483_648)];
+        assert_eq!(sizes[..4], expected);
+        assert_eq!(sizes[4..], [None, None, None]);
     }
 }

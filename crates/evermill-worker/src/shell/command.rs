@@ -26,6 +26,9 @@ const LINE_BYTES_MAX: u64 = 16 * 1024;
 /// What to run.
 pub(super) struct Job<'a> {
     pub(super) command: &'a str,
+    /// Address space that its processes may take, in bytes.
+    pub(super) memory_bytes_max: Option<u64>,
+    pub(super) nice: u8,
     pub(super) folder: &'a Path,
     pub(super) env: Vec<(String, String)>,
     pub(super) stdin: Vec<u8>,
@@ -85,9 +88,20 @@ pub(super) fn run(job: Job<'_>, slot: &Arc<Slot>, log: impl Fn(&[u8]) + Send + '
 }
 
 fn start(job: &Job<'_>) -> io::Result<Child> {
-    let mut command = Command::new("sh");
+    let limit = job.memory_bytes_max.map(|bytes| {
+        // The unit of `ulimit -v` is 1024 bytes.
+        format!("ulimit -v {} || exit 1\n", bytes.div_ceil(1024))
+    });
+    let text = limit.unwrap_or_default() + job.command;
+    let mut command = if job.nice > 0 {
+        let mut command = Command::new("nice");
+        command.args(["-n", &job.nice.to_string(), "sh"]);
+        command
+    } else {
+        Command::new("sh")
+    };
     command
-        .args(["-c", job.command])
+        .args(["-c", &text])
         .current_dir(job.folder)
         .envs(job.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())

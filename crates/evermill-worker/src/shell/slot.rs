@@ -257,6 +257,8 @@ impl<'a> Serving<'a> {
             .map(|(name, value)| (name.clone(), value.clone()));
         let job = Job {
             command: &run.command,
+            memory_bytes_max: task.memory_limit_bytes,
+            nice: dispatch.nice,
             folder: &input::folder(task, &dispatch.task),
             env: own.chain(input::variables(dispatch, member)).collect(),
             stdin: input::stdin(task, dispatch, index),

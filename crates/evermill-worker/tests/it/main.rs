@@ -6,4 +6,5 @@ mod death;
 mod flow;
 mod hostile;
 mod rig;
+mod shell;
 mod surroundings;

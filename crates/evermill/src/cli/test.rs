@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use evermill_contract::manifest::DagManifest;
+use evermill_contract::yaml::is_yaml;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -91,6 +92,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn load(file: &Path, sdk: &Path) -> Result<Loaded, Failure> {
+    if is_yaml(&file.to_string_lossy()) {
+        return Err(Failure::usage(format!(
+            "{}: `test` runs DAGs in Python; commands can be tried in a shell, or by `run` with a --data-dir of its own",
+            file.display()
+        )));
+    }
     let loaded = Loading::new(sdk.to_owned()).load(file, None);
     loaded.map_err(|faults| {
         let text = said(&sorted(faults));

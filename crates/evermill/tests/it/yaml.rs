@@ -70,7 +70,7 @@ tasks:
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     let run = ended.only_run();
     assert_eq!(attempts(&run, "breaks"), [0, 0, 3]);
-    let parked = place.finish(["parked", "show", "fails"]);
+    let parked = place.finish(["parked", "show", "fails-1/manual/manual/0"]);
     assert!(
         parked.stdout.contains("exit code 3") && parked.stdout.contains("last line"),
         "{}{}",
