@@ -43,7 +43,7 @@ impl Rig {
         let (to, events) = bounded(1024);
         let deliver = move |event| drop(to.send(event));
         let rig = Self {
-            pools: Pools::start(None, 1, Box::new(deliver)).unwrap(),
+            pools: Pools::start(Vec::new(), 1, Box::new(deliver)).unwrap(),
             events,
             folder,
             tokens: 0,
