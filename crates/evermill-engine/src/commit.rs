@@ -164,7 +164,9 @@ impl Shard {
             }
             evermill_store::Event::SpaceBack => {
                 self.stalled = None;
-                self.notice(Severity::Info, "the disk has space again");
+                let text = "the disk has space again: reading goes on";
+                // As loud as what it takes back.
+                self.notice(Severity::Warning, text);
             }
             evermill_store::Event::Stopped(CommitError::Fatal(why)) => self.abort(&why),
             evermill_store::Event::Stopped(error) => return Flow::Reload(error.to_string()),

@@ -304,6 +304,18 @@ impl Handle {
             })
     }
 
+    /// As [`Handle::ask`], but `None` when there is no answer in time.
+    pub(crate) fn ask_within<T>(
+        &self,
+        patience: Duration,
+        request: impl FnOnce(Sender<T>) -> Request,
+    ) -> Option<T> {
+        let (reply, answer) = bounded(1);
+        let request = Input::Request(request(reply));
+        self.shared.input.send_timeout(request, patience).ok()?;
+        answer.recv_timeout(patience).ok()
+    }
+
     /// One copy at a time.
     pub(crate) fn reader(&self) -> MutexGuard<'_, Box<dyn Reader>> {
         let reader = &self.shared.reader;

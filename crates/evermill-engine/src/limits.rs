@@ -57,6 +57,8 @@ pub const LOG_SEGMENTS_KEPT: u64 = 16;
 pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);
 /// Age at which a published view is replaced while work is done.
 pub const VIEW_AGE: Duration = Duration::from_millis(100);
+/// How long whoever looks waits for what the last commits say, before he gets what there is.
+pub const FRESH_VIEW: Duration = Duration::from_secs(1);
 /// How long a source's thread waits for events; orders wake it at once.
 pub const POLL_WAIT: Duration = Duration::from_millis(500);
 /// The same while memory is short, which nothing announces when it ends.

@@ -11,6 +11,7 @@ use crate::books::Books;
 use crate::copy::{self, Checked};
 use crate::handle::{EngineError, Handle};
 use crate::input::{Request, Steer};
+use crate::limits;
 use crate::publish::state_name;
 use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
 
@@ -110,13 +111,10 @@ pub trait Operations: Send + Sync {
 
 impl Operations for Handle {
     fn overview(&self) -> Result<Arc<EngineView>, EngineError> {
-        let latest = self.view();
-        if latest.stalled.is_some() {
-            // A fresh one would wait for a commit, and those wait for space.
-            return Ok(latest);
-        }
-        // A drained engine still has its last view.
-        Ok(self.fresh_view().unwrap_or(latest))
+        // What is fresh waits for a commit; on a full disk that may take hours. A drained engine
+        // still has its last view.
+        let fresh = self.ask_within(limits::FRESH_VIEW, |reply| Request::View { reply });
+        Ok(fresh.unwrap_or_else(|| self.view()))
     }
 
     fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {

@@ -325,6 +325,7 @@ impl Shard {
         })?;
         Ok(RunDetail {
             run: self.run_view(found.run, slot),
+            stalled: self.stalled.clone(),
             waiting: found.waiting as u64,
             deadlines_missed: found.deadlines_missed,
             parked_by: self.books().parked_by(run)?,

@@ -186,6 +186,7 @@ impl Operations for AtRest {
         let found = state.books().find(run)?;
         Ok(RunDetail {
             run: state.run_view(&found),
+            stalled: None,
             waiting: found.waiting as u64,
             deadlines_missed: found.deadlines_missed,
             parked_by: state.books().parked_by(run)?,

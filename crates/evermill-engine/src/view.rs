@@ -76,6 +76,9 @@ pub struct RunDetail {
     /// The run.
     #[serde(flatten)]
     pub run: RunView,
+    /// As [`EngineView::stalled`].
+    #[serde(default)]
+    pub stalled: Option<String>,
     /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
     pub waiting: u64,
     /// Activations that missed their deadline.

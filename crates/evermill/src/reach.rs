@@ -177,5 +177,14 @@ fn not_there(error: &io::Error) -> bool {
 }
 
 fn silent(error: &io::Error) -> Failure {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    ) {
+        return Failure::failed(
+            "the engine has not answered for 30 s; what was asked may still be done. `evermill ps` \
+             says whether it can write",
+        );
+    }
     Failure::failed(format!("the engine does not answer: {error}"))
 }

@@ -22,12 +22,14 @@ pub(super) struct Args {
 struct Runs {
     /// As the engine wrote them: it may know more fields than we do.
     runs: Vec<Box<RawValue>>,
+    #[serde(default)]
+    stalled: Option<String>,
 }
 
 /// Lists the runs.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
-    let Runs { runs } = reach.ask(&get("runs"))?;
+    let Runs { runs, stalled } = reach.ask(&get("runs"))?;
     let live = reach.is_live();
     reach.close()?;
     if args.json {
@@ -38,6 +40,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let rows = rows.collect::<Result<Vec<RunView>, _>>();
     let rows = rows.map_err(|error| Failure::failed(format!("the answer is strange: {error}")))?;
     print(&runs_table(&rows))?;
+    if let Some(why) = stalled {
+        eprintln!("! {why}");
+    }
     if !live {
         eprintln!("no engine runs on this data directory; this is what its store holds");
     }

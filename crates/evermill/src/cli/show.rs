@@ -148,6 +148,9 @@ fn heading(detail: &RunDetail, live: bool) -> String {
     if run.commit_ms.p50.is_some() {
         field("to commit", points(run.commit_ms));
     }
+    if let Some(why) = &detail.stalled {
+        field("stalled", why.clone());
+    }
     if detail.deadlines_missed > 0 {
         field("deadlines", format!("{} missed", detail.deadlines_missed));
     }

@@ -1,5 +1,6 @@
 //! What operators do: the same on a running engine, on a stopped store, and after a kill.
 
+mod full;
 mod keeping;
 mod looking;
 mod parked;
