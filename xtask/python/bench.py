@@ -257,7 +257,9 @@ class Engine:
         return [json.loads(line) for line in found.stdout.splitlines()]
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: any(all(source["ready"] for source in run["sources"]) for run in self.runs()))
+        # A run that has just begun has no sources to show yet.
+        ready = lambda run: run["sources"] and all(source["ready"] for source in run["sources"])
+        wait_for(lambda: any(ready(run) for run in self.runs()))
 
     def peak_pss_mb(self) -> float:
         """The most memory the engine's process had, until it ends by itself."""

@@ -84,7 +84,7 @@ impl Place {
         let all = |run: &Value| {
             run["sources"]
                 .as_array()
-                .is_some_and(|sources| sources.iter().all(ready))
+                .is_some_and(|sources| !sources.is_empty() && sources.iter().all(ready))
         };
         self.wait_for_run(all);
     }
