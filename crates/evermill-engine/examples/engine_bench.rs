@@ -11,26 +11,22 @@
 //! 300 bytes that has to be durable before the task behind it starts, beside a plain rusqlite loop
 //! that commits the same records in groups. `lap`: one event at a time, arrival to committed.
 
-use std::collections::BTreeMap;
+#[path = "shared/feed.rs"]
+mod feed;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
-use evermill_contract::manifest::Manifest;
-use evermill_contract::source::{
-    BatchBuilder, FirstPosition, LaneFound, LaneName, NO_TIMESTAMP, Origin, Resolved, Source,
-    SourceError, SourceEvent, Waker,
-};
 use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Outcome, OutcomeRun, Slot, Success, Token, WorkerEvent,
 };
-use evermill_engine::{
-    Clock, Engine, Handle, NoSettings, OpenOptions, StartRequest, store_options,
-};
+use evermill_engine::{Clock, Engine, Handle, NoSettings, OpenOptions, store_options};
 use evermill_store::{DirLock, SqliteStore};
+
+use crate::feed::{Feed, FeedSource, request};
 
 const RECORD_BYTES: usize = 300;
 const GRACE: Duration = Duration::from_secs(10);
@@ -172,21 +168,6 @@ const WORK: &str =
 const BEHIND: &str = r#"{"id":"behind","kind":"call","line":3,
     "upstream":[{"node":"work","kind":"task","reads_result":true}]}"#;
 
-fn request(tasks: &str) -> StartRequest {
-    let json = format!(
-        r#"{{"format":1,"entry":"d.py","files":[],"dags":[{{"id":"d","file":"d.py","line":1,
-           "sources":[{{"id":"in","line":1,"config":{{"kind":"kafka","topic":"t"}}}}],"tasks":[{tasks}]}}]}}"#
-    );
-    StartRequest {
-        manifest: Arc::new(Manifest::decode(json.as_bytes()).expect("a manifest")),
-        dag: "d".to_owned(),
-        files: BTreeMap::new(),
-        folder: ".".into(),
-        fresh: false,
-        pass_gaps: false,
-    }
-}
-
 fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
     let (lock, feed) = (dir.to_owned(), feed.clone());
     Engine::open(OpenOptions {
@@ -205,108 +186,6 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         notices: Arc::new(|_, _| {}),
     })
     .expect("an engine")
-}
-
-/// Events that there are, and how many make a batch.
-#[derive(Clone)]
-struct Feed {
-    end: Arc<AtomicU64>,
-    batch: u64,
-    wake: (Sender<()>, crossbeam_channel::Receiver<()>),
-}
-
-impl Feed {
-    fn new(events: u64, batch: u64) -> Self {
-        Self {
-            end: Arc::new(AtomicU64::new(events)),
-            batch,
-            wake: bounded(1),
-        }
-    }
-
-    fn add(&self, events: u64) {
-        self.end.fetch_add(events, Ordering::SeqCst);
-        self.wake.0.try_send(()).ok();
-    }
-}
-
-struct FeedSource {
-    feed: Feed,
-    told: bool,
-    open: bool,
-    next: Option<u64>,
-    payload: Vec<u8>,
-}
-
-impl FeedSource {
-    fn new(feed: Feed) -> Self {
-        Self {
-            feed,
-            told: false,
-            open: true,
-            next: None,
-            payload: vec![b'v'; 200],
-        }
-    }
-}
-
-impl Source for FeedSource {
-    fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
-        let lane = LaneName::from("feed");
-        if !std::mem::replace(&mut self.told, true) {
-            let found = LaneFound {
-                name: lane,
-                incarnation: "1".to_owned(),
-                appeared: false,
-            };
-            out.push(SourceEvent::Lane(found));
-            return Ok(());
-        }
-        let end = self.feed.end.load(Ordering::SeqCst);
-        let Some(next) = self.next.filter(|&next| self.open && next < end) else {
-            self.feed.wake.1.recv_timeout(wait).ok();
-            return Ok(());
-        };
-        let upto = end.min(next + self.feed.batch);
-        let size = (upto - next) as usize;
-        let mut batch = BatchBuilder::with_capacity(size, size * self.payload.len());
-        for position in next..upto {
-            batch.push(position, NO_TIMESTAMP, None, [], Some(&self.payload));
-        }
-        self.next = Some(upto);
-        out.push(SourceEvent::Batch {
-            lane,
-            batch: batch.finish(),
-        });
-        Ok(())
-    }
-
-    fn resolve(&mut self, _: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
-        Ok(Resolved {
-            position: 0,
-            origin: Origin::Earliest,
-        })
-    }
-
-    fn start_lane(&mut self, _: &LaneName, from: u64, _: Option<&str>) -> Result<(), SourceError> {
-        self.next = Some(from);
-        Ok(())
-    }
-
-    fn credit(&mut self, _: &LaneName, open: bool) {
-        self.open = open;
-    }
-
-    fn ack(&mut self, _: &LaneName, _: u64) {}
-
-    fn waker(&self) -> Waker {
-        let wake = self.feed.wake.0.clone();
-        Waker::new(move || {
-            wake.try_send(()).ok();
-        })
-    }
-
-    fn close(&mut self) {}
 }
 
 /// Two workers that return at once, on one thread.
