@@ -1,5 +1,6 @@
 //! **Runs.** User code in Python processes of its own: one fork server per interpreter, one
-//! worker process per slot, frames over socket pairs (docs/spec/frames.md).
+//! worker process per slot, frames over socket pairs (docs/spec/frames.md). Shell commands and
+//! closures of this process run in slots that are threads ([`shell`], [`NativePool`]).
 //!
 //! Threads on our side, all blocking:
 //!
@@ -16,6 +17,8 @@
 mod config;
 mod connection;
 pub mod load;
+pub mod member;
+mod native;
 mod outbox;
 mod output;
 mod page;
@@ -25,9 +28,11 @@ mod server;
 pub mod shell;
 mod slot;
 mod supervisor;
+mod threads;
 mod watch;
 
 pub use config::{PoolConfig, Preload};
 pub use load::Loader;
+pub use native::{NativePool, NativeTask};
 pub use pool::PythonPool;
 pub use pools::Pools;

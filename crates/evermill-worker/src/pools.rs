@@ -14,7 +14,8 @@ use evermill_contract::yaml;
 
 use crate::config::PoolConfig;
 use crate::pool::PythonPool;
-use crate::shell::ShellPool;
+use crate::shell::Shell;
+use crate::threads::Threads;
 
 /// A pool for each interpreter, and one for shell commands. Commands run where commands run; any
 /// other task of a DAG in the pool that was named for it, those of a DAG without one in the first.
@@ -54,7 +55,10 @@ impl Pools {
         if shell_slots > 0 {
             all.shell = Some(all.pools.len());
             let tell = Arc::new(moving(&events, all.slots()));
-            all.add(shell_slots, Box::new(ShellPool::start(shell_slots, tell)?))?;
+            all.add(
+                shell_slots,
+                Box::new(Threads::start(shell_slots, tell, Shell::default)?),
+            )?;
         }
         Ok(all)
     }

@@ -3,7 +3,7 @@
 //! | what | is |
 //! |---|---|
 //! | standard input | the event's content, or the result of the task that `stdin:` names |
-//! | environment | the engine's own, the task's `env`, and `EVERMILL_*` ([`variables`]) |
+//! | environment | the engine's own, the task's `env`, and `EVERMILL_*` (`shell/input.rs` lists them) |
 //! | working directory | the version's bundle, or the task's `cwd` in it |
 //! | exit code 0 | success; [`SKIP`] means skipped; anything else failed |
 //! | standard output | the result: as it is if it is JSON, else as a text |
@@ -13,156 +13,142 @@
 
 mod command;
 mod input;
-mod slot;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, bounded};
+use bytes::Bytes;
+use evermill_contract::manifest::TaskManifest;
 use evermill_contract::worker::{
-    Answer, Dispatch, Executor, Slot as SlotId, Token, WorkerEvent, limits,
+    Dispatch, LogOrigin, Outcome, Success, TaskErrorKind, TaskRef, WorkerEvent,
 };
 
-use crate::pool::returned;
-use crate::server::spawn;
-
-pub(crate) use self::slot::Shared;
-use self::slot::{State, Stop};
+use self::command::{Done, Ended, Job};
+use crate::threads::{Runs, Shared, Slot, failed};
 
 /// The exit code of a command that has nothing to do for its event; Airflow's `BashOperator` has it, too.
 pub const SKIP: i32 = 99;
 
-/// Events that wait for the thread that delivers them: per slot its returned dispatches and its end.
-const LATER_PER_SLOT: usize = 8;
-
-/// Runs shell commands in slots.
-pub struct ShellPool {
-    slots: Vec<Arc<Slot>>,
-    later: Sender<WorkerEvent>,
+/// Runs the commands of DAG files in YAML.
+#[derive(Default)]
+pub(crate) struct Shell {
+    tasks: input::Tasks,
 }
 
-/// A slot as both its thread and the engine see it.
-pub(crate) struct Slot {
-    id: SlotId,
-    state: Mutex<State>,
-    changed: Condvar,
-}
+impl Runs for Shell {
+    const GATHERS: bool = false;
 
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ShellPool {
-    /// Starts a pool, whose slots are ready at once.
-    ///
-    /// # Errors
-    /// A sentence if the machine gives no thread.
-    pub(crate) fn start(slots: u16, events: Shared) -> Result<Self, String> {
-        let (later, queue) = bounded::<WorkerEvent>(usize::from(slots) * LATER_PER_SLOT + 8);
-        let deliver = Arc::clone(&events);
-        spawn("evermill-shell", move || {
-            queue.iter().for_each(|event| deliver(event));
-        })?;
-        let make = |id| {
-            Arc::new(Slot {
-                id: SlotId(id),
-                state: Mutex::default(),
-                changed: Condvar::new(),
-            })
-        };
-        let slots: Vec<_> = (0..slots).map(make).collect();
-        for slot in &slots {
-            let (slot, events) = (Arc::clone(slot), Arc::clone(&events));
-            spawn("evermill-shell", move || slot::run(&slot, &events))?;
-        }
-        Ok(Self { slots, later })
+    fn find(&mut self, task: &TaskRef) -> Result<(), String> {
+        self.tasks.find(task).map(drop)
     }
 
-    fn slot(&self, id: SlotId) -> &Slot {
-        &self.slots[usize::from(id.0)]
-    }
-
-    /// Delivers events on another thread.
-    fn return_all(&self, slot: SlotId, dispatches: impl IntoIterator<Item = Dispatch>) {
-        for dispatch in dispatches {
-            let event = returned(slot, dispatch.token, dispatch.members.len());
-            // Gone means that the pool has ended, and with it whoever waits.
-            self.later.send(event).ok();
+    fn member(
+        &mut self,
+        slot: &Arc<Slot>,
+        events: &Shared,
+        dispatch: &Arc<Dispatch>,
+        index: u32,
+    ) -> Option<Outcome> {
+        match self.tasks.find(&dispatch.task) {
+            Ok(task) => run(task, slot, events, dispatch, index),
+            Err(why) => Some(failed(TaskErrorKind::Load, why, String::new())),
         }
     }
 }
 
-impl Executor for ShellPool {
-    fn slots(&self) -> u16 {
-        self.slots.len() as u16
-    }
+/// Runs the command for one member; None when the engine stopped it.
+fn run(
+    task: &TaskManifest,
+    slot: &Arc<Slot>,
+    events: &Shared,
+    dispatch: &Dispatch,
+    index: u32,
+) -> Option<Outcome> {
+    let Some(run) = &task.run else {
+        let why = format!("task '{}' has no command", task.id);
+        return Some(failed(TaskErrorKind::Load, why, String::new()));
+    };
+    let own = task
+        .env
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    let job = Job {
+        command: &run.command,
+        memory_bytes_max: task.memory_limit_bytes,
+        nice: dispatch.nice,
+        folder: &input::folder(task, &dispatch.task),
+        env: own.chain(input::variables(dispatch, index)).collect(),
+        stdin: input::stdin(task, dispatch, index),
+        timeout: dispatch.timeout,
+    };
+    let (tell, id, token) = (Arc::clone(events), slot.id, dispatch.token);
+    let log = move |text: &[u8]| {
+        tell(WorkerEvent::Log {
+            slot: id,
+            token: Some(token),
+            member: Some(index),
+            origin: LogOrigin::Stderr,
+            text: Bytes::copy_from_slice(text),
+        });
+    };
+    outcome(command::run(job, slot, log), dispatch.timeout)
+}
 
-    fn dispatch(&mut self, id: SlotId, dispatch: Dispatch) {
-        let slot = self.slot(id);
-        let mut state = slot.lock();
-        if state.end {
-            drop(state);
-            return self.return_all(id, [dispatch]);
+fn outcome(done: Done, timeout: Option<Duration>) -> Option<Outcome> {
+    let Done {
+        ended,
+        stdout,
+        stderr,
+    } = done;
+    let tail = String::from_utf8_lossy(&stderr).into_owned();
+    Some(match ended {
+        Ended::Stopped => return None,
+        Ended::NotStarted(cause) => failed(
+            TaskErrorKind::Load,
+            format!("sh cannot be started: {cause}"),
+            tail,
+        ),
+        Ended::TimedOut => {
+            let limit = timeout.unwrap_or_default();
+            failed(
+                TaskErrorKind::Timeout,
+                format!("longer than {limit:?}"),
+                tail,
+            )
         }
-        assert!(
-            state.queue.len() < limits::DISPATCHES_PER_SLOT_MAX,
-            "the engine counts what a slot holds"
-        );
-        state.queue.push_back(dispatch);
-        slot.changed.notify_all();
-    }
-
-    fn recall(&mut self, token: Token) {
-        for slot in &self.slots {
-            let mut state = slot.lock();
-            if let Some(at) = state.queue.iter().position(|held| held.token == token) {
-                let held = state.queue.remove(at);
-                drop(state);
-                self.return_all(slot.id, held);
-            } else if state.running == Some(token) {
-                state.recalled = true;
+        Ended::Exited(status) if status.success() => match stdout {
+            Some(stdout) => success(&stdout),
+            None => {
+                let what = "standard output is longer than a result may be".to_owned();
+                failed(TaskErrorKind::TooLarge, what, tail)
             }
-        }
-    }
-
-    fn kill(&mut self, id: SlotId, grace: Duration) {
-        let slot = self.slot(id);
-        let mut state = slot.lock();
-        state.stop.get_or_insert(Stop::now(grace));
-        let held: Vec<_> = state.queue.drain(..).collect();
-        slot.changed.notify_all();
-        drop(state);
-        self.return_all(id, held);
-    }
-
-    fn answer(&mut self, _slot: SlotId, _call: u32, _answer: Answer) {
-        // Commands ask nothing.
-    }
-
-    fn shutdown(&mut self, grace: Duration) {
-        for slot in &self.slots {
-            let mut state = slot.lock();
-            state.end = true;
-            state.recalled = true;
-            state.stop.get_or_insert(Stop::after(grace));
-            let held: Vec<_> = state.queue.drain(..).collect();
-            slot.changed.notify_all();
-            drop(state);
-            self.return_all(slot.id, held);
-        }
-    }
+        },
+        Ended::Exited(status) if status.code() == Some(SKIP) => Outcome::Skipped,
+        Ended::Exited(status) => failed(TaskErrorKind::Exited, command::said(status), tail),
+    })
 }
 
-impl Drop for ShellPool {
-    /// Without a shutdown before: everything is killed.
-    fn drop(&mut self) {
-        for slot in &self.slots {
-            let mut state = slot.lock();
-            state.end = true;
-            state.stop = Some(Stop::now(Duration::ZERO));
-            slot.changed.notify_all();
-        }
+/// What a command printed is its result: as it is if it is JSON, else a text without its last newline.
+fn success(stdout: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(stdout);
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.trim().is_empty() {
+        return Outcome::Success(None);
     }
+    let (result, map_len) = match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(value) => {
+            let length = match &value {
+                serde_json::Value::Array(items) => Some(items.len()),
+                serde_json::Value::Object(pairs) => Some(pairs.len()),
+                _ => None,
+            };
+            (text.trim().to_owned(), length)
+        }
+        Err(_) => (serde_json::Value::from(text).to_string(), None),
+    };
+    Outcome::Success(Some(Box::new(Success {
+        result: Some(Bytes::from(result)),
+        map_len: map_len.and_then(|length| u32::try_from(length).ok()),
+        ..Success::default()
+    })))
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use evermill_contract::worker::limits::{LOG_HEAD_BYTES_MAX, LOG_TAIL_BYTES_MAX, RESULT_BYTES_MAX};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use super::Slot;
 use crate::server::signal_group;
+use crate::threads::Slot;
 
 /// From TERM to KILL, for a command that ran out of time.
 const KILL_GRACE: Duration = Duration::from_secs(2);

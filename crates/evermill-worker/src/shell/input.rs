@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use evermill_contract::identity::{ActivationId, IdKind, LaneIdentity, effect_key};
 use evermill_contract::manifest::TaskManifest;
-use evermill_contract::worker::{Dispatch, Event, Member, Range, TaskRef};
+use evermill_contract::worker::{Dispatch, TaskRef};
 use evermill_contract::yaml;
+
+use crate::member::{effect_key, part};
 
 /// Environment variables are cut here, since a system refuses longer ones: 128 KiB with the name on Linux.
 const VARIABLE_BYTES_MAX: usize = 96 * 1024;
@@ -95,7 +96,8 @@ fn plain(json: &[u8]) -> Vec<u8> {
 }
 
 /// `EVERMILL_*`: who runs, and for which event.
-pub(super) fn variables(dispatch: &Dispatch, member: &Member) -> Vec<(String, String)> {
+pub(super) fn variables(dispatch: &Dispatch, index: u32) -> Vec<(String, String)> {
+    let member = &dispatch.members[index as usize];
     let TaskRef { dag, run, task, .. } = &dispatch.task;
     let mut set: Vec<(String, String)> = Vec::with_capacity(16);
     let mut add = |name: &str, value: String| {
@@ -124,49 +126,8 @@ pub(super) fn variables(dispatch: &Dispatch, member: &Member) -> Vec<(String, St
             String::from_utf8_lossy(part(dispatch, Some(key))).into_owned(),
         );
     }
-    if let Some(key) = key_of_effect(dispatch, member) {
+    if let Some(key) = effect_key(dispatch, index, 0) {
         add("EFFECT_KEY", key);
     }
     set
-}
-
-/// The effect key of the member; a command has one.
-fn key_of_effect(dispatch: &Dispatch, member: &Member) -> Option<String> {
-    let id = |event: &Event| {
-        let lane = &dispatch.lanes[usize::from(event.lane)];
-        let bytes = part(dispatch, event.id);
-        Some(match lane.kind {
-            IdKind::Position => ActivationId::Position(event.position),
-            IdKind::Message => ActivationId::Message(bytes),
-            IdKind::Key => ActivationId::Key(bytes),
-            IdKind::Instant => ActivationId::Instant(event.position.cast_signed()),
-            IdKind::Iteration => ActivationId::Iteration(event.position),
-            IdKind::Members => return None,
-        })
-    };
-    let lane = dispatch.lanes.get(usize::from(member.event.lane))?;
-    let identity = LaneIdentity::of_bytes(&lane.identity);
-    let activation = match &member.batch {
-        None => identity.activation(&id(&member.event)?, lane.generation),
-        Some(batch) => {
-            let events = &dispatch.events[batch.start as usize..batch.end as usize];
-            let members = events.iter().map(id).collect::<Option<Vec<_>>>()?;
-            identity.activation(&ActivationId::Members(&members), lane.generation)
-        }
-    };
-    Some(effect_key(
-        &activation,
-        &dispatch.task.task,
-        member.map_index,
-        0,
-    ))
-}
-
-/// The bytes of a range; none of an absent one.
-fn part(dispatch: &Dispatch, range: Option<Range>) -> &[u8] {
-    let Some(Range { buffer, start, len }) = range else {
-        return &[];
-    };
-    let (start, end) = (start as usize, start as usize + len as usize);
-    &dispatch.buffers[buffer as usize][start..end]
 }

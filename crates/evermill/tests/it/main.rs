@@ -3,6 +3,7 @@
 //! What needs the real broker lives in [`real_kafka`] and fails without it.
 
 mod checking;
+mod closures;
 mod command_line;
 mod configuring;
 mod demo;

@@ -90,7 +90,7 @@ pub(crate) fn client() -> ClientConfig {
 }
 
 /// The admin client speaks in futures that its own thread completes.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -1,21 +1,39 @@
-//! A slot's thread: takes dispatches, runs a command for each member, says how they ended.
+//! A slot's thread: takes dispatches, runs their members, says how they ended.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use evermill_contract::manifest::TaskManifest;
 use evermill_contract::worker::{
-    Death, Dispatch, LogOrigin, OrderMode, Outcome, OutcomeRun, Success, TaskError, TaskErrorKind,
-    Token, WorkerEvent,
+    Death, Dispatch, OrderMode, Outcome, OutcomeRun, TaskError, TaskErrorKind, TaskRef, Token,
+    WorkerEvent, limits,
 };
 
-use super::command::{self, Done, Ended, Job};
-use super::{SKIP, Slot, input};
+use super::Slot;
 
 /// Where events go; several threads of the pool deliver them.
 pub(crate) type Shared = Arc<dyn Fn(WorkerEvent) + Send + Sync>;
+
+/// What a slot runs.
+pub(crate) trait Runs: Send + 'static {
+    /// Whether plain successes may wait a moment for more of them: members are short.
+    const GATHERS: bool;
+
+    /// Makes sure that there is such a task.
+    ///
+    /// # Errors
+    /// A sentence if there is not.
+    fn find(&mut self, task: &TaskRef) -> Result<(), String>;
+
+    /// Runs one member to its end; None when the engine stopped it.
+    fn member(
+        &mut self,
+        slot: &Arc<Slot>,
+        events: &Shared,
+        dispatch: &Arc<Dispatch>,
+        index: u32,
+    ) -> Option<Outcome>;
+}
 
 /// What the engine wants of a slot, and what it does.
 #[derive(Default)]
@@ -24,15 +42,15 @@ pub(crate) struct State {
     pub(super) running: Option<Token>,
     /// What has not been started of the running dispatch is to be returned.
     pub(super) recalled: bool,
-    pub(super) stop: Option<Stop>,
+    pub(crate) stop: Option<Stop>,
     pub(super) end: bool,
 }
 
 /// The command that runs is to end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stop {
-    pub(super) term_at: Instant,
-    pub(super) kill_at: Instant,
+    pub(crate) term_at: Instant,
+    pub(crate) kill_at: Instant,
 }
 
 impl Stop {
@@ -56,13 +74,13 @@ impl Stop {
 }
 
 impl Slot {
-    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn wait_for<'a>(
+    pub(crate) fn wait_for<'a>(
         &self,
         state: MutexGuard<'a, State>,
         time: Duration,
@@ -89,8 +107,7 @@ impl Slot {
 }
 
 /// The thread's body.
-pub(super) fn run(slot: &Arc<Slot>, events: &Shared) {
-    let mut tasks = input::Tasks::default();
+pub(super) fn run<R: Runs>(slot: &Arc<Slot>, events: &Shared, mut runs: R) {
     let ready = || WorkerEvent::Ready {
         slot: slot.id,
         pid: std::process::id(),
@@ -98,10 +115,11 @@ pub(super) fn run(slot: &Arc<Slot>, events: &Shared) {
     events(ready());
     loop {
         let served = slot.next().map(|dispatch| {
+            let dispatch = Arc::new(dispatch);
             let token = dispatch.token;
             (
                 token,
-                Serving::new(slot, events, &dispatch).serve(&mut tasks),
+                Serving::new(slot, events, &dispatch).serve(&mut runs),
             )
         });
         let (ends, stopped) = {
@@ -161,59 +179,37 @@ enum Served {
 struct Serving<'a> {
     slot: &'a Arc<Slot>,
     events: &'a Shared,
-    dispatch: &'a Dispatch,
+    dispatch: &'a Arc<Dispatch>,
     begun: Instant,
     /// Scopes in which a member has failed.
     held: BTreeSet<u32>,
+    /// Plain successes that were not reported yet.
+    gathered: Option<OutcomeRun>,
 }
 
 impl<'a> Serving<'a> {
-    fn new(slot: &'a Arc<Slot>, events: &'a Shared, dispatch: &'a Dispatch) -> Self {
+    fn new(slot: &'a Arc<Slot>, events: &'a Shared, dispatch: &'a Arc<Dispatch>) -> Self {
         Self {
             slot,
             events,
             dispatch,
             begun: Instant::now(),
             held: BTreeSet::new(),
+            gathered: None,
         }
     }
 
-    fn serve(mut self, tasks: &mut input::Tasks) -> Served {
+    fn serve<R: Runs>(mut self, runs: &mut R) -> Served {
         let members = self.dispatch.members.len() as u32;
-        let task = match tasks.find(&self.dispatch.task) {
-            Ok(task) => task,
-            Err(why) => {
-                let now = monotonic_ns();
-                self.report(
-                    0,
-                    members,
-                    now,
-                    failed(TaskErrorKind::Load, why, String::new()),
-                );
-                return Served::Whole { tail: 0 };
-            }
-        };
+        if let Err(why) = runs.find(&self.dispatch.task) {
+            let outcome = failed(TaskErrorKind::Load, why, String::new());
+            self.report(0, members, monotonic_ns(), outcome);
+            return Served::Whole { tail: 0 };
+        }
         for index in 0..members {
-            let (recalled, stopped) = {
-                let state = self.slot.lock();
-                (
-                    state.recalled,
-                    state
-                        .stop
-                        .is_some_and(|stop| stop.term_at <= Instant::now()),
-                )
-            };
-            if stopped {
-                let started = index.checked_sub(1);
-                return Served::Cut {
-                    started,
-                    reported: index,
-                };
-            }
-            if recalled || (index > 0 && self.begun.elapsed() >= self.dispatch.slice) {
-                return Served::Whole {
-                    tail: members - index,
-                };
+            if let Some(served) = self.before(index) {
+                self.flush();
+                return served;
             }
             let scope = self.dispatch.members[index as usize].scope;
             if self.held.contains(&scope) {
@@ -221,14 +217,18 @@ impl<'a> Serving<'a> {
                 continue;
             }
             let started = monotonic_ns();
-            let Some(outcome) = self.member(task, index) else {
+            let Some(outcome) = runs.member(self.slot, self.events, self.dispatch, index) else {
+                self.flush();
                 return Served::Cut {
                     started: Some(index),
                     reported: index,
                 };
             };
             let is_failed = matches!(outcome, Outcome::Failed(_));
-            self.report(index, 1, started, outcome);
+            match outcome {
+                Outcome::Success(None) if R::GATHERS => self.gather(index, started),
+                outcome => self.report(index, 1, started, outcome),
+            }
             match self.dispatch.order {
                 OrderMode::StopOnFailure if is_failed => {
                     return Served::Whole {
@@ -240,51 +240,63 @@ impl<'a> Serving<'a> {
                 _ => {}
             }
         }
+        self.flush();
         Served::Whole { tail: 0 }
     }
 
-    /// Runs the command for one member; None when the engine stopped it.
-    fn member(&self, task: &TaskManifest, index: u32) -> Option<Outcome> {
-        let Some(run) = &task.run else {
-            let why = format!("task '{}' has no command", task.id);
-            return Some(failed(TaskErrorKind::Load, why, String::new()));
+    /// Whether the dispatch ends before this member.
+    fn before(&self, index: u32) -> Option<Served> {
+        let (recalled, stopped) = {
+            let state = self.slot.lock();
+            let stop = state.stop.map(|stop| stop.term_at);
+            (state.recalled, stop.is_some_and(|at| at <= Instant::now()))
         };
-        let dispatch = self.dispatch;
-        let member = &dispatch.members[index as usize];
-        let own = task
-            .env
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()));
-        let job = Job {
-            command: &run.command,
-            memory_bytes_max: task.memory_limit_bytes,
-            nice: dispatch.nice,
-            folder: &input::folder(task, &dispatch.task),
-            env: own.chain(input::variables(dispatch, member)).collect(),
-            stdin: input::stdin(task, dispatch, index),
-            timeout: dispatch.timeout,
-        };
-        let (events, slot, token) = (Arc::clone(self.events), self.slot.id, dispatch.token);
-        let log = move |text: &[u8]| {
-            events(WorkerEvent::Log {
-                slot,
-                token: Some(token),
-                member: Some(index),
-                origin: LogOrigin::Stderr,
-                text: Bytes::copy_from_slice(text),
+        if stopped {
+            return Some(Served::Cut {
+                started: index.checked_sub(1),
+                reported: index,
             });
-        };
-        outcome(command::run(job, self.slot, log), dispatch.timeout)
+        }
+        let is_over = index > 0 && self.begun.elapsed() >= self.dispatch.slice;
+        (recalled || is_over).then(|| Served::Whole {
+            tail: self.dispatch.members.len() as u32 - index,
+        })
     }
 
-    fn report(&self, first: u32, count: u32, started_ns: u64, outcome: Outcome) {
-        let run = OutcomeRun {
+    /// Keeps a plain success for company, for a moment.
+    fn gather(&mut self, index: u32, started_ns: u64) {
+        let now = monotonic_ns();
+        let run = self.gathered.get_or_insert(OutcomeRun {
+            first: index,
+            count: 0,
+            started_ns,
+            ended_ns: now,
+            outcome: Outcome::Success(None),
+        });
+        (run.count, run.ended_ns) = (run.count + 1, now);
+        if now.saturating_sub(run.started_ns) >= limits::FLUSH_INTERVAL.as_nanos() as u64 {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(run) = self.gathered.take() {
+            self.tell(run);
+        }
+    }
+
+    fn report(&mut self, first: u32, count: u32, started_ns: u64, outcome: Outcome) {
+        self.flush();
+        self.tell(OutcomeRun {
             first,
             count,
             started_ns,
             ended_ns: monotonic_ns(),
             outcome,
-        };
+        });
+    }
+
+    fn tell(&self, run: OutcomeRun) {
         (self.events)(WorkerEvent::Outcomes {
             slot: self.slot.id,
             token: self.dispatch.token,
@@ -293,66 +305,8 @@ impl<'a> Serving<'a> {
     }
 }
 
-fn outcome(done: Done, timeout: Option<Duration>) -> Option<Outcome> {
-    let Done {
-        ended,
-        stdout,
-        stderr,
-    } = done;
-    let tail = String::from_utf8_lossy(&stderr).into_owned();
-    Some(match ended {
-        Ended::Stopped => return None,
-        Ended::NotStarted(cause) => failed(
-            TaskErrorKind::Load,
-            format!("sh cannot be started: {cause}"),
-            tail,
-        ),
-        Ended::TimedOut => {
-            let limit = timeout.unwrap_or_default();
-            failed(
-                TaskErrorKind::Timeout,
-                format!("longer than {limit:?}"),
-                tail,
-            )
-        }
-        Ended::Exited(status) if status.success() => match stdout {
-            Some(stdout) => success(&stdout),
-            None => {
-                let what = "standard output is longer than a result may be".to_owned();
-                failed(TaskErrorKind::TooLarge, what, tail)
-            }
-        },
-        Ended::Exited(status) if status.code() == Some(SKIP) => Outcome::Skipped,
-        Ended::Exited(status) => failed(TaskErrorKind::Exited, command::said(status), tail),
-    })
-}
-
-/// What a command printed is its result: as it is if it is JSON, else a text without its last newline.
-fn success(stdout: &[u8]) -> Outcome {
-    let text = String::from_utf8_lossy(stdout);
-    let text = text.trim_end_matches(['\n', '\r']);
-    if text.trim().is_empty() {
-        return Outcome::Success(None);
-    }
-    let (result, map_len) = match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(value) => {
-            let length = match &value {
-                serde_json::Value::Array(items) => Some(items.len()),
-                serde_json::Value::Object(pairs) => Some(pairs.len()),
-                _ => None,
-            };
-            (text.trim().to_owned(), length)
-        }
-        Err(_) => (serde_json::Value::from(text).to_string(), None),
-    };
-    Outcome::Success(Some(Box::new(Success {
-        result: Some(Bytes::from(result)),
-        map_len: map_len.and_then(|length| u32::try_from(length).ok()),
-        ..Success::default()
-    })))
-}
-
-fn failed(kind: TaskErrorKind, message: String, traceback: String) -> Outcome {
+/// A failure, in words for people.
+pub(crate) fn failed(kind: TaskErrorKind, message: String, traceback: String) -> Outcome {
     Outcome::Failed(Box::new(TaskError {
         kind,
         class: String::new(),
