@@ -8,6 +8,7 @@ mod command_line;
 mod configuring;
 mod demo;
 mod errors;
+mod guide;
 mod interpreters;
 mod logging;
 mod mock;
