@@ -132,13 +132,15 @@ impl Committer {
     /// or after. The caller waits for the disk. A refused fence is an error here.
     ///
     /// # Errors
-    /// The batch, to be submitted instead: there is other work, the committer has stopped, or the
-    /// disk is full.
+    /// The batch, to be submitted instead: it is large, there is other work, the committer has
+    /// stopped, or the disk is full.
     pub fn commit_here(&self, batch: Batch) -> Result<Result<CommitId, CommitError>, Batch> {
         if let Err(error) = check_sizes(std::slice::from_ref(&batch)) {
             return Ok(Err(error));
         }
-        let Some(lent) = self.queue.borrow_store() else {
+        let bytes: usize = batch.writes.iter().map(write_bytes).sum();
+        let borrowed = (bytes <= limits::COMMIT_HERE_BYTES).then(|| self.queue.borrow_store());
+        let Some(lent) = borrowed.flatten() else {
             return Err(batch);
         };
         self.desk.step(Step::GroupDrained);

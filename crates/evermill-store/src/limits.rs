@@ -8,6 +8,8 @@ pub const GROUP_BYTES: usize = 4 << 20;
 pub const QUEUE_BATCHES: usize = 1_024;
 /// Bytes of rows that wait for the committer before `submit` blocks.
 pub const QUEUE_BYTES: usize = 16 << 20;
+/// Bytes of rows up to which a caller may commit on its own thread: what is soon written.
+pub const COMMIT_HERE_BYTES: usize = 256 << 10;
 /// Size of one row's id and body together. SQLite itself ends at 1 GB.
 pub const ROW_BYTES_MAX: usize = 256 << 20;
 /// Size of one row's id: ids are kept in inner pages too, so they stay short.

@@ -334,3 +334,15 @@ fn a_caller_that_commits_by_itself_hears_what_went_wrong() {
         "the caller knows, nobody else is told"
     );
 }
+
+#[test]
+fn what_takes_long_to_write_is_left_to_the_thread() {
+    let place = Place::memory();
+    let mut store = place.open();
+    let fence = store.claim(0).expect("claim");
+    let (committer, _events) = start(store);
+    here(&committer, batch(fence, vec![state("small", "")])).expect("durable");
+    let large = "x".repeat(evermill_store::limits::COMMIT_HERE_BYTES + 1);
+    let given = committer.commit_here(batch(fence, vec![state("large", &large)]));
+    assert!(given.is_err(), "{:?}", given.map(|_| ()));
+}
