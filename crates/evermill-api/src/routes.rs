@@ -5,6 +5,7 @@
 //! | `/runs` | GET | the engine and its runs |
 //! | `/runs/{run}` | GET | one run |
 //! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
+//! | `/runs/{run}/past?lane=&position=&problems=&limit=` | GET | what has settled, newest first |
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
 //! | `/runs/{run}/parked/payload?id=&event=` | PUT, bytes | `{"count"}` |
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{Operations, Order, Page, Resolve};
+use evermill_engine::{Operations, Order, Page, PastQuery, Resolve};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +160,10 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
             wants(Method::Get)?;
             Ok(json(&engine.detail(run)?))
         }
+        ["runs", run, "past"] => {
+            wants(Method::Get)?;
+            Ok(json(&engine.past(run, &read_past(query)?)?))
+        }
         ["runs", run, "parked"] => {
             wants(Method::Get)?;
             let (which, page) = read_query(query)?;
@@ -230,6 +235,23 @@ fn read_query(query: &str) -> Result<(ParkedFilter, Page), Problem> {
         }
     }
     Ok((which, page))
+}
+
+fn read_past(query: &str) -> Result<PastQuery, Problem> {
+    let mut wanted = PastQuery {
+        limit: PAGE_ENTRIES,
+        ..PastQuery::default()
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "lane" => wanted.lane = Some(value.into_owned()),
+            "position" => wanted.position = Some(number(&name, &value)?),
+            "problems" => wanted.problems = value == "true",
+            "limit" => wanted.limit = number(&name, &value)?,
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok(wanted)
 }
 
 fn read_place(query: &str) -> Result<(String, u32), Problem> {

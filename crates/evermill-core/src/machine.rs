@@ -366,6 +366,13 @@ impl Machine {
         self.runs.get(&run).map(view)
     }
 
+    /// The versions of a run, by the number that history and activations name them by; empty where
+    /// one was struck off.
+    #[must_use]
+    pub fn run_versions(&self, run: RunIx) -> &[String] {
+        self.runs.get(&run).map_or(&[], |run| &run.row.versions)
+    }
+
     /// The lanes of a run.
     pub fn lanes(&self, run: RunIx) -> impl Iterator<Item = LaneView> + '_ {
         self.runs.get(&run).into_iter().flat_map(|run| {

@@ -227,7 +227,11 @@ fn slice(body: &[u8], (start, len): (u32, u32)) -> Option<&[u8]> {
 }
 
 fn event_view(event: &Event) -> EventView {
-    let body = &event.body[..];
+    event_parts(event.position, &event.body)
+}
+
+/// An event's body, cut into its parts.
+pub(crate) fn event_parts(position: u64, body: &[u8]) -> EventView {
     let parts = Parts::read(body);
     let blob = |place: Option<(u32, u32)>| Some(Blob::of(slice(body, place?)?));
     let headers = parts.headers.and_then(|place| slice(body, place));
@@ -236,7 +240,7 @@ fn event_view(event: &Event) -> EventView {
         (name, value.map(Blob::of))
     });
     EventView {
-        position: event.position,
+        position,
         timestamp_ms: (parts.timestamp_ms != NO_TIMESTAMP).then_some(parts.timestamp_ms),
         key: blob(parts.key),
         headers: headers.collect(),

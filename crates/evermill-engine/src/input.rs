@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::handle::{Drained, EngineError, Started};
 use crate::operate::{Page, Resolve};
+use crate::past::Names;
 use crate::payload::Packed;
 use crate::prepare::Prepared;
 use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
@@ -96,6 +97,10 @@ pub(crate) enum Request {
     Detail {
         run: String,
         reply: Sender<Result<RunDetail, EngineError>>,
+    },
+    Names {
+        run: String,
+        reply: Sender<Result<Names, EngineError>>,
     },
     Parked {
         run: String,

@@ -39,6 +39,7 @@ mod open;
 mod operate;
 mod orders;
 mod outcome;
+mod past;
 mod payload;
 mod prepare;
 mod publish;
@@ -67,6 +68,7 @@ pub use open::{
     SourceRequest, StoreFactory, first_position, store_options,
 };
 pub use operate::{Operations, Order, Page, Resolve};
+pub use past::PastQuery;
 pub use rest::AtRest;
 
 /// Name of the lane and the source of activations that somebody triggered by hand.

@@ -83,6 +83,10 @@ pub const POOL_SLOTS: u32 = 128;
 pub const PARKED_LISTED: usize = 1_000;
 /// Bytes of payload after which a list of parked activations ends; a larger one is listed alone.
 pub const PARKED_LISTED_BYTES: usize = 8 * 1024 * 1024;
+/// Activations of the past one answer lists.
+pub const PAST_LISTED: usize = 1_000;
+/// Pages of history one answer is looked for in.
+pub const PAST_PAGES: usize = 50;
 /// Failed attempts that are kept for whoever looks at a run.
 pub const FAILURES_KEPT: usize = 20;
 

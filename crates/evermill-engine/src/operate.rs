@@ -12,8 +12,9 @@ use crate::copy::{self, Checked};
 use crate::handle::{EngineError, Handle};
 use crate::input::{Request, Steer};
 use crate::limits;
+use crate::past::{self, PastQuery};
 use crate::publish::state_name;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
+use crate::view::{EngineView, ParkedFilter, ParkedPage, PastView, RunDetail};
 
 /// What to do with a run. Asked for twice, each is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,12 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Closed`].
     fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError>;
 
+    /// What is remembered of activations that have settled, newest first.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Store`], [`EngineError::Closed`].
+    fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError>;
+
     /// Copies what is committed at this moment into a file, checks the copy, and only then gives it
     /// its name. Work goes on meanwhile. Takes as long as reading the store twice.
     ///
@@ -168,6 +175,12 @@ impl Operations for Handle {
             value,
             reply,
         })?
+    }
+
+    fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
+        let run = run.to_owned();
+        let names = self.ask(|reply| Request::Names { run, reply })??;
+        past::look(&mut **self.reader(), &names, wanted)
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

@@ -32,6 +32,7 @@ impl Shard {
                 refused => answer(&reply, refused),
             },
             Request::Detail { run, reply } => answer(&reply, self.detail(&run)),
+            Request::Names { run, reply } => answer(&reply, self.books().names(&run)),
             Request::Parked {
                 run,
                 which,

@@ -19,12 +19,13 @@ use crate::engine::Engine;
 use crate::handle::EngineError;
 use crate::open::OpenError;
 use crate::operate::{self, Operations, Order, Page, Resolve};
+use crate::past::{self, PastQuery};
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
 use crate::shard::Version;
 use crate::view::{
-    EngineView, LaneView, ParkedFilter, ParkedPage, Percentiles, RunDetail, RunView, SourceView,
-    TaskView,
+    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, RunDetail, RunView,
+    SourceView, TaskView,
 };
 
 /// See [`Engine::at_rest`].
@@ -238,6 +239,13 @@ impl Operations for AtRest {
         let mut state = self.lock();
         let command = state.books().amend(run, id, event, &value)?;
         state.apply(command)
+    }
+
+    fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
+        let state = self.lock();
+        let names = state.books().names(run)?;
+        let mut reader = state.store.reader().map_err(EngineError::store)?;
+        past::look(&mut *reader, &names, wanted)
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

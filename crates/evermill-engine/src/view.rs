@@ -275,8 +275,63 @@ const fn no_key() -> evermill_core::command::ActivationKey {
     }
 }
 
+/// What is remembered of activations that have settled, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PastView {
+    /// Those that were asked for.
+    pub activations: Vec<PastActivation>,
+    /// Of the waves that were looked at: activations remembered whole ...
+    pub kept: u64,
+    /// ... of so many events that settled.
+    pub settled: u64,
+    /// There may be more.
+    pub more: bool,
+}
+
+/// An activation that has settled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PastActivation {
+    /// As [`ParkedView::id`].
+    pub id: String,
+    /// Lane name.
+    pub lane: String,
+    /// Position of its (first) event.
+    pub position: u64,
+    /// `done`, `skipped`, `parked` or `dropped`.
+    pub ended: String,
+    /// Times it was run again after it was parked.
+    pub round: u32,
+    /// When its (first) event arrived, milliseconds since the Unix epoch.
+    pub arrived_ms: u64,
+    /// When it settled, likewise.
+    pub settled_ms: u64,
+    /// Its tasks, in the order of the DAG.
+    pub tasks: Vec<PastTask>,
+    /// Its events; one that was too long to be kept has no parts.
+    pub payload: Vec<EventView>,
+}
+
+/// How a task of it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PastTask {
+    /// Task id.
+    pub task: String,
+    /// `success`, `failed`, `skipped` or `upstream_failed`.
+    pub state: String,
+    /// Attempts that ended.
+    pub tries: u32,
+    /// Instances of a mapped task.
+    pub instances: Option<u32>,
+    /// From the first time it was sent to a worker to its end, milliseconds, where that is known.
+    pub took_ms: Option<u64>,
+    /// What it returned, as JSON.
+    pub result: Option<Blob>,
+    /// Its last error.
+    pub error: Option<String>,
+}
+
 /// An event with its content.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {
     /// Position in its lane.
     pub position: u64,

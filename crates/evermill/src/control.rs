@@ -76,6 +76,11 @@ impl Drop for Control {
     }
 }
 
+/// Whether an engine listens there.
+pub(crate) fn is_answered(data_dir: &Path) -> bool {
+    through(data_dir, |path| UnixStream::connect(path)).is_ok()
+}
+
 /// Asks the engine that holds `data_dir`: its answer's status and body. What may take long is
 /// waited for as long as it takes.
 ///

@@ -44,12 +44,12 @@ pub(super) struct Args {
 
 /// Which event's output is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Event {
-    lane: Option<String>,
-    position: u64,
+pub(super) struct Event {
+    pub(super) lane: Option<String>,
+    pub(super) position: u64,
 }
 
-fn parse_event(text: &str) -> Result<Event, String> {
+pub(super) fn parse_event(text: &str) -> Result<Event, String> {
     let (lane, position) = match text.rsplit_once('@') {
         Some((lane, position)) => (Some(lane.to_owned()), position),
         None => (None, text),

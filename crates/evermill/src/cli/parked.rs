@@ -13,7 +13,7 @@ use evermill_engine::view::{ParkedFilter, ParkedGroup, ParkedPage, ParkedView, R
 use serde::Deserialize;
 
 use self::filter::Where;
-pub(super) use self::show::{age, time};
+pub(super) use self::show::{age, event_text, time};
 use crate::failure::Failure;
 use crate::reach::{self, Reach, get, part};
 use crate::table::{first_line, print, table};

@@ -22,7 +22,7 @@ use evermill_worker::{PoolConfig, Pools};
 
 use self::files::Files;
 use crate::config::{Config, Explained, Flags};
-use crate::control::Control;
+use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::screen::Screen;
 use crate::{duration, sdk, signals, store};
@@ -31,6 +31,9 @@ use crate::{duration, sdk, signals, store};
 const STATUS_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 /// With `--until-idle`, how long a service may be away before we give up.
 const SERVICE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command that took the data directory in between may keep it.
+const BORROWED: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Longer than any run: for a wait that only an end of all runs is to end.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -99,12 +102,20 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     verdict(&view)
 }
 
-/// Takes the data directory for this process alone.
+/// Takes the data directory for this process alone. A command that only looks gives it back soon.
 pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
-    DirLock::take(&config.data_dir).map_err(|error| match error {
-        LockError::Held { .. } => Failure::locked(error.to_string()),
-        LockError::Io { .. } => Failure::failed(error.to_string()),
-    })
+    let deadline = Instant::now() + BORROWED;
+    loop {
+        let held = match DirLock::take(&config.data_dir) {
+            Ok(lock) => return Ok(lock),
+            Err(held @ LockError::Held { .. }) => Failure::locked(held.to_string()),
+            Err(error @ LockError::Io { .. }) => return Err(Failure::failed(error.to_string())),
+        };
+        if control::is_answered(&config.data_dir) || Instant::now() >= deadline {
+            return Err(held);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Opens an engine that says what it has to say on `screen`, and hands `log` what tasks print.

@@ -1,10 +1,13 @@
 //! `evermill show RUN`: one run, with what explains its counters.
 
+mod past;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
 
+use super::logs::{Event, parse_event};
 use super::parked::age;
 use crate::failure::Failure;
 use crate::reach::Reach;
@@ -15,6 +18,15 @@ use crate::table::{first_line, ms, print, table};
 pub(super) struct Args {
     /// A DAG id (its latest run) or a run id, as `evermill ps` lists them
     run: String,
+    /// The latest activations that have settled, and how
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20")]
+    recent: Option<usize>,
+    /// With --recent: only those that were parked or dropped
+    #[arg(long, requires = "recent")]
+    problems: bool,
+    /// What became of one event: its tasks, results, errors and payload
+    #[arg(long, value_name = "[LANE@]POSITION", value_parser = parse_event, conflicts_with = "recent")]
+    at: Option<Event>,
     /// As a JSON object
     #[arg(long)]
     json: bool,
@@ -26,6 +38,11 @@ const ERROR_WIDTH: usize = 70;
 /// Prints it.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
+    if args.recent.is_some() || args.at.is_some() {
+        let shown = past::run(&reach, args);
+        let closed = reach.close();
+        return shown.and(closed);
+    }
     let detail = reach.run(&args.run)?;
     let live = reach.is_live();
     reach.close()?;

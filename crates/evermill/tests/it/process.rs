@@ -66,7 +66,8 @@ impl Place {
 
     /// Waits until a run looks as wanted, and returns it; the only one there is.
     pub(crate) fn wait_for_run(&self, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually("the run looks as wanted", || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
             // Before the engine has made its directory there is nothing to ask.
             let ended = self.finish(["ps", "--json"]);
             let runs = if ended.code() == 0 {
@@ -74,8 +75,16 @@ impl Place {
             } else {
                 Vec::new()
             };
-            runs.into_iter().find(|run| wanted(run))
-        })
+            if let Some(found) = runs.into_iter().find(|run| wanted(run)) {
+                return found;
+            }
+            let (stdout, stderr) = (&ended.stdout, &ended.stderr);
+            assert!(
+                Instant::now() < deadline,
+                "never as wanted: {stdout}{stderr}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until every source has found its positions.

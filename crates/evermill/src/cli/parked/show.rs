@@ -65,7 +65,8 @@ fn text(entry: &ParkedView, hex: bool) -> String {
     out
 }
 
-fn event_text(event: &EventView, hex: bool) -> String {
+/// Key, headers and payload.
+pub(in crate::cli) fn event_text(event: &EventView, hex: bool) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
         writeln!(out, "{name:<9} {value}").expect("a String takes everything");

@@ -26,14 +26,12 @@ fn a_full_disk_stops_the_intake_and_says_so_until_there_is_room() {
         .env(INSIDE, "1")
         .output();
     let Ok(output) = output else {
-        eprintln!("not run: no unshare here");
-        return;
+        return say("not run: no unshare here");
     };
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     if text.contains("no mounts here") || errors.contains("unshare") {
-        eprintln!("not run: no mount namespaces here");
-        return;
+        return say("not run: no mount namespaces here");
     }
     assert!(text.contains("nothing was lost"), "{text}{errors}");
 }
@@ -73,7 +71,7 @@ fn inside() {
     running.signal(Signal::TERM);
     running.end();
     assert!(scene.well(&["verify"]).contains("sound"));
-    println!("{sent} parked, nothing was lost");
+    say(&format!("{sent} parked, nothing was lost"));
 }
 
 /// Takes every byte that is left.
@@ -86,4 +84,11 @@ fn fill(ballast: &Path) {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A line on standard output that does not wait in a buffer.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let said = writeln!(out, "{line}").and_then(|()| out.flush());
+    said.expect("standard output");
 }

@@ -97,3 +97,55 @@ fn top_ends_with_the_engine_it_watches() {
     );
     assert!(scene.well(&["top", "--once"]).contains("picky-1"));
 }
+
+#[test]
+fn the_past_is_told_event_by_event_live_and_after_a_kill() {
+    let scene = Scene::new();
+    let running = three_events(&scene);
+    let mut running = Some(running);
+    for _ in 0..2 {
+        let recent = scene.well(&["show", "picky", "--recent"]);
+        let events: Vec<&str> = recent.lines().skip(1).map(|line| &line[..5]).collect();
+        assert_eq!(events.len(), 3, "{recent}");
+        assert!(
+            recent.contains("look failed, after upstream_failed"),
+            "{recent}"
+        );
+        let problems = scene.well(&["show", "picky", "--recent", "5", "--problems"]);
+        assert_eq!(problems.lines().count(), 2, "{problems}");
+        let one = scene.well(&["show", "picky", "--at", "t/0@1"]);
+        for part in [
+            "ended     parked",
+            "ValueError: no bad two",
+            "key       b",
+            "bad two",
+        ] {
+            assert!(one.contains(part), "no {part:?} in {one}");
+        }
+        let none = scene.well(&["show", "picky", "--at", "77"]);
+        assert!(none.contains("nothing of that kind"), "{none}");
+        if let Some(running) = running.take() {
+            running.kill();
+        }
+    }
+}
+
+#[test]
+fn an_engine_starts_while_others_look_at_its_store_all_the_time() {
+    let scene = Scene::new();
+    three_events(&scene).kill();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    scene.place.finish(["ps", "--json"]);
+                }
+            });
+        }
+        let ended = scene.start(&["--until-idle", "100ms"]).end();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        // One is parked.
+        assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    });
+}

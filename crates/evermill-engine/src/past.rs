@@ -1,0 +1,197 @@
+//! History for the faces: what is remembered of activations that have settled (S4). Read beside the
+//! writer, never by the shard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evermill_core::command::RunIx;
+use evermill_core::history::{Ended, Remembered, TaskEnd, TaskState};
+use evermill_store::{HistoryEntry, HistoryQuery, Reader};
+
+use crate::books::{Books, event_parts};
+use crate::handle::EngineError;
+use crate::limits;
+use crate::manifest::Outline;
+use crate::outcome;
+use crate::view::{Blob, EventView, PastTask, PastView};
+
+/// Which part of history is wanted; every field narrows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PastQuery {
+    /// Only of the lane of this name.
+    pub lane: Option<String>,
+    /// Only the activation of the event at this position.
+    pub position: Option<u64>,
+    /// Only activations that were parked or dropped.
+    pub problems: bool,
+    /// At most so many; no more than [`limits::PAST_LISTED`].
+    pub limit: usize,
+}
+
+/// The names behind the numbers that history is written in.
+pub(crate) struct Names {
+    run: RunIx,
+    name: String,
+    /// Source id and lane name by the lane's number.
+    lanes: BTreeMap<u32, (String, String)>,
+    /// By the number an activation is pinned to; `None` for one that nothing needs any more.
+    versions: Vec<Option<Arc<Outline>>>,
+}
+
+impl Books<'_> {
+    pub(crate) fn names(&self, run: &str) -> Result<Names, EngineError> {
+        let run = self.find(run)?;
+        let current = self.versions.get(&run.version);
+        let source_of = |index: u16| {
+            let source = current?.outline.sources.get(usize::from(index))?;
+            Some(source.id.to_string())
+        };
+        let lanes = self.machine.lanes(run.run).map(|lane| {
+            let source = source_of(lane.source).unwrap_or_else(|| crate::MANUAL.to_owned());
+            (lane.lane.lane, (source, lane.name))
+        });
+        let known = |hash: &String| Some(Arc::clone(&self.versions.get(hash)?.outline));
+        Ok(Names {
+            lanes: lanes.collect(),
+            versions: self
+                .machine
+                .run_versions(run.run)
+                .iter()
+                .map(known)
+                .collect(),
+            run: run.run,
+            name: run.name,
+        })
+    }
+}
+
+/// Looks through history, newest first, until enough was found or the scan budget is used up.
+pub(crate) fn look(
+    reader: &mut dyn Reader,
+    names: &Names,
+    wanted: &PastQuery,
+) -> Result<PastView, EngineError> {
+    let limit = wanted.limit.min(limits::PAST_LISTED);
+    let mut query = HistoryQuery {
+        run: Some(names.run),
+        positions: wanted.position.map(|at| at..=at),
+        problems: wanted.problems,
+        ..HistoryQuery::default()
+    };
+    let mut view = PastView::default();
+    for _ in 0..limits::PAST_PAGES {
+        let page = reader.history(&query).map_err(EngineError::store)?;
+        for entry in &page.entries {
+            names.add(entry, wanted, &mut view)?;
+            if view.activations.len() >= limit {
+                view.activations.truncate(limit);
+                view.more = true;
+                return Ok(view);
+            }
+        }
+        match page.more {
+            Some(more) => query.before = Some(more),
+            None => return Ok(view),
+        }
+    }
+    view.more = true;
+    Ok(view)
+}
+
+impl Names {
+    fn add(
+        &self,
+        entry: &HistoryEntry,
+        wanted: &PastQuery,
+        view: &mut PastView,
+    ) -> Result<(), EngineError> {
+        let row = &entry.row;
+        let settled = [row.done, row.skipped, row.parked, row.dropped];
+        view.settled += settled.map(u64::from).iter().sum::<u64>();
+        let found = Remembered::decode(&row.body).map_err(EngineError::store)?;
+        view.kept += found.len() as u64;
+        for past in found.iter().rev() {
+            if self.is_wanted(past, wanted) {
+                view.activations.push(self.told(past, row.settled_ms));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, past: &Remembered, wanted: &PastQuery) -> bool {
+        let lane = self.lanes.get(&past.lane).map(|(_, lane)| lane);
+        let bad = matches!(past.ended, Ended::Parked | Ended::Dropped);
+        wanted.lane.as_ref().is_none_or(|name| lane == Some(name))
+            && wanted.position.is_none_or(|at| at == past.position)
+            && (!wanted.problems || bad)
+    }
+
+    fn told(&self, past: &Remembered, settled_ms: i64) -> crate::view::PastActivation {
+        let outline = self.versions.get(usize::from(past.version));
+        let outline = outline.and_then(Option::as_deref);
+        let (source, lane) = self.lanes.get(&past.lane).cloned().unwrap_or_default();
+        let child = match past.child {
+            0 => String::new(),
+            child => format!("/{child}"),
+        };
+        let arrived_ms = past.events.first().map_or(0, |event| event.arrived_ms);
+        crate::view::PastActivation {
+            id: format!("{}/{source}/{lane}/{}{child}", self.name, past.position),
+            lane,
+            position: past.position,
+            ended: match past.ended {
+                Ended::Done => "done",
+                Ended::Skipped => "skipped",
+                Ended::Parked => "parked",
+                Ended::Dropped => "dropped",
+            }
+            .to_owned(),
+            round: past.round,
+            arrived_ms,
+            settled_ms: u64::try_from(settled_ms).unwrap_or(0),
+            tasks: past.tasks.iter().map(|task| told(task, outline)).collect(),
+            payload: past
+                .events
+                .iter()
+                .map(|event| match &event.body {
+                    Some(body) => event_parts(event.position, body),
+                    None => EventView {
+                        position: event.position,
+                        ..EventView::default()
+                    },
+                })
+                .collect(),
+        }
+    }
+}
+
+fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
+    let known = outline.and_then(|outline| outline.tasks.get(usize::from(task.task)));
+    PastTask {
+        task: known.map_or_else(
+            || format!("task {}", task.task),
+            |known| known.id.to_string(),
+        ),
+        state: match task.state {
+            TaskState::Success => "success",
+            TaskState::Failed => "failed",
+            TaskState::Skipped => "skipped",
+            TaskState::UpstreamFailed => "upstream_failed",
+        }
+        .to_owned(),
+        tries: task.tries,
+        instances: task.instances,
+        took_ms: task
+            .times
+            .map(|(issued, ended)| ended.saturating_sub(issued)),
+        result: task
+            .result
+            .as_ref()
+            .and_then(outcome::returned)
+            .map(|json| Blob::of(&json)),
+        error: task
+            .error
+            .as_ref()
+            .map(|error| String::from_utf8_lossy(error).into_owned()),
+    }
+}
