@@ -106,6 +106,17 @@ class Attempt(Handle):
         return self._walk.event
 
     @property
+    def events(self) -> List[Any]:
+        event = self._walk.event
+        if isinstance(event, list):
+            return event
+        return [] if event is None else [event]
+
+    def event_of(self, source: str) -> Any:
+        event = self._walk.event
+        return event if self._walk.plan.source is not None and self._walk.plan.source.id == source else None
+
+    @property
     def dag_id(self) -> str:
         return self._walk.plan.dag.id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,19 @@ def test_sources_that_meet_are_refused():
 
     with pytest.raises(evermill.DagError, match="does not join sources"):
         run(joined, events={"a": ["x"]})
+
+
+def test_a_task_sees_its_events_and_the_context_of_airflow():
+    @evermill.task
+    def look(event, ctx, ti, ds):
+        return [ds, len(ctx.events), ti.task_id]
+
+    @evermill.dag
+    def told():
+        look(evermill.kafka("orders"))
+
+    stamp = datetime(2026, 1, 31, tzinfo=timezone.utc)
+    [activation] = run(told, events=[event({}, timestamp=stamp)]).activations
+    assert activation["look"].result == ["2026-01-31", 1, "look"], activation.error
+    [dated] = run(told, events=[{}], logical_date=stamp).activations
+    assert dated["look"].result == ["2026-01-31", 1, "look"], dated.error
