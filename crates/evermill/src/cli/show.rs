@@ -106,7 +106,7 @@ fn text(detail: &RunDetail, live: bool) -> String {
             error,
         ]
     });
-    let head = ["FAILED", "TASK", "EVENT", "TRY", "ERROR"];
+    let head = ["WHEN", "TASK", "EVENT", "TRY", "ERROR"];
     section(&mut out, "Latest failures", &head, failures.collect(), 5);
     out
 }
