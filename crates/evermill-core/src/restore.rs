@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::activation::{self, Entry, Held, ParkReason, Snapshot, Standing};
 use crate::bits;
 use crate::command::{ActivationKey, Decision, LaneId, RunIx};
@@ -105,13 +107,7 @@ impl Machine {
                 wave.finish(node, at, Row::Skipped);
             }
             Standing::Failed { failures, error } => {
-                let trial = Trial {
-                    failures,
-                    error: Some(error),
-                    ..Trial::default()
-                };
-                wave.trials.insert((node, at), trial);
-                wave.finish(node, at, Row::Failed);
+                wave.restore_failure(node, at, failures, error);
             }
             Standing::Hold {
                 failures,
@@ -130,14 +126,8 @@ impl Machine {
             Standing::Started { failures } => {
                 let task = wave.task(node).expect("entries are of tasks");
                 if task.on_interrupt == OnInterrupt::Fail {
-                    let error = Some(bytes::Bytes::from_static(b"interrupted"));
-                    let trial = Trial {
-                        failures: failures + 1,
-                        error,
-                        ..Trial::default()
-                    };
-                    wave.trials.insert((node, at), trial);
-                    wave.finish(node, at, Row::Failed);
+                    let error = Bytes::from_static(b"interrupted");
+                    wave.restore_failure(node, at, failures + 1, error);
                 }
             }
             Standing::Returned => {}
@@ -299,7 +289,7 @@ impl Wave {
     fn restore_success(
         &mut self,
         (node, member, at): (u16, u32, u32),
-        result: Option<bytes::Bytes>,
+        result: Option<Bytes>,
         map_length: Option<u32>,
         forced: &[u16],
     ) {
@@ -313,6 +303,16 @@ impl Wave {
         if !places.is_empty() {
             self.force(node, member, places);
         }
+    }
+
+    fn restore_failure(&mut self, node: u16, at: u32, failures: u32, error: Bytes) {
+        let trial = Trial {
+            failures,
+            error: Some(error),
+            ..Trial::default()
+        };
+        self.trials.insert((node, at), trial);
+        self.finish(node, at, Row::Failed);
     }
 
     /// A hold goes on, or is over: then the sweep starts the task anew, and a delay has succeeded.
@@ -424,7 +424,7 @@ impl Snapshot {
     }
 
     /// Failed tasks with their last error.
-    pub(crate) fn errors(&self) -> Vec<(u16, bytes::Bytes)> {
+    pub(crate) fn errors(&self) -> Vec<(u16, Bytes)> {
         let error = |entry: &Entry| match &entry.standing {
             Standing::Failed { error, .. } => Some((entry.task, error.clone())),
             _ => None,
