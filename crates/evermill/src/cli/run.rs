@@ -14,8 +14,8 @@ use evermill_contract::source::Severity;
 use evermill_contract::worker::LogOrigin;
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Engine, Handle, Idle, LogLine, LogSink, NoSettings, OpenError, OpenOptions,
-    SourceFactory,
+    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
+    OpenOptions, SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{PoolConfig, Pools};
@@ -91,8 +91,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let outcome =
         start_all(args, &engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
-    let drained = engine.drain(args.grace);
-    screen.status("");
+    let drained = drain(&engine, args.grace, &screen);
     let view = engine.view();
     if args.json {
         print_lines(&view);
@@ -100,6 +99,27 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     outcome?;
     drained.map_err(|_| Failure::failed("the engine has stopped by itself; see above"))?;
     verdict(&view)
+}
+
+/// Lets what was read settle while grace lasts, and leaves the last word standing.
+fn drain(engine: &Handle, grace: Duration, screen: &Screen) -> Result<Drained, EngineError> {
+    let in_flight = |view: &EngineView| view.runs.iter().map(|run| run.in_flight).sum::<u64>();
+    let waited_for = in_flight(&engine.view());
+    if waited_for > 0 {
+        screen.status(&format!(
+            "draining: {waited_for} in flight, {grace:?} at most; a second signal ends it at once"
+        ));
+    }
+    let drained = engine.drain(grace);
+    let view = engine.view();
+    screen.status(&progress::line(&view));
+    screen.keep();
+    if let Ok(Drained::CutOff) = drained {
+        let cut = in_flight(&view);
+        let text = format!("grace is over: {cut} events were in flight and run at the next start");
+        screen.lines("", text.as_bytes());
+    }
+    drained
 }
 
 /// Takes the data directory for this process alone. A command that only looks gives it back soon.

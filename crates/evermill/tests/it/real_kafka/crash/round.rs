@@ -419,10 +419,14 @@ impl<'a> Round<'a> {
         for partition in 0..i32::try_from(PARTITIONS).expect("it is small") {
             partitions.add_partition(&self.topic, partition);
         }
-        let told = self
-            .hints
-            .committed_offsets(partitions, PATIENCE)
-            .expect("the broker answers");
+        // A broker that has just begun does not know its groups yet, and says so.
+        let begun = Instant::now();
+        let told = loop {
+            match self.hints.committed_offsets(partitions.clone(), PATIENCE) {
+                Ok(told) => break told,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "the broker: {error}"),
+            }
+        };
         let told = told.elements().into_iter().filter_map(|element| {
             let offset = u64::try_from(element.offset().to_raw()?).ok()?;
             Some((
