@@ -171,7 +171,7 @@ impl Machine {
                 bits::set(&mut dropped, member);
             }
         }
-        let body = self.remember(ix, &settled, false, |member| {
+        let ended = |member| {
             if bits::get(&dropped, member) {
                 Ended::Dropped
             } else if bits::get(&failed, member) {
@@ -181,7 +181,8 @@ impl Machine {
             } else {
                 Ended::Done
             }
-        });
+        };
+        let body = self.remember(ix, &settled, false, ended);
         let mut sum = Settled::default();
         let (mut first, mut last) = (u64::MAX, 0);
         let members: Vec<u32> = bits::ones(&settled).collect();
@@ -190,15 +191,14 @@ impl Machine {
             let m = &wave.members[member as usize];
             (first, last) = (first.min(m.key.position), last.max(m.last));
             let weight = u64::from(m.events) + wave.bound(member).len() as u64;
-            if bits::get(&failed, member) {
-                match self.fail(ix, member, out) {
-                    OnFailure::Drop => sum.dropped += weight,
-                    _ => sum.parked += weight,
+            match ended(member) {
+                Ended::Done => sum.done += weight,
+                Ended::Skipped => sum.skipped += weight,
+                Ended::Dropped => sum.dropped += weight,
+                Ended::Parked => {
+                    self.keep_failed(ix, member, out);
+                    sum.parked += weight;
                 }
-            } else if bits::get(&skipped, member) {
-                sum.skipped += weight;
-            } else {
-                sum.done += weight;
             }
             self.leave(ix, member, bits::get(&failed, member), out);
         }
@@ -241,13 +241,10 @@ impl Machine {
         self.account(ix, settled, sum, span, body, out);
     }
 
-    /// Applies the failure policy to a member; which policy it was.
-    fn fail(&mut self, ix: u32, member: u32, out: &mut Decision) -> OnFailure {
+    /// Applies the failure policy to a member that is not dropped.
+    fn keep_failed(&mut self, ix: u32, member: u32, out: &mut Decision) {
         let wave = self.wave(ix);
         let policy = wave.failure_policy(member);
-        if policy == OnFailure::Drop {
-            return policy;
-        }
         let scope = wave.scope(member);
         let blocks = policy == OnFailure::Block && scope.is_some();
         let (run, reason) = (
@@ -278,7 +275,6 @@ impl Machine {
         if policy == OnFailure::Stop {
             self.stopping.push(run);
         }
-        policy
     }
 
     /// A scope blocked: what had its turn and is not out yet waits again.
