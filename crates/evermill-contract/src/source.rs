@@ -22,8 +22,23 @@ use std::time::Duration;
 
 mod batch;
 pub mod conformance;
+mod receiver;
 
 pub use batch::{BatchBuilder, Event, EventBatch, EventMeta, Headers, NO_TIMESTAMP, Span};
+pub use receiver::{
+    Arrival, Delivery, ID_BYTES_MAX, MEMO_BYTES_MAX, PushRequest, PushSource, Received, Receiver,
+    Reject,
+};
+
+/// A source, opened: how the engine gets at its events.
+pub enum Opened {
+    /// They can be read again from a position.
+    Log(Box<dyn Source>),
+    /// They are kept in our store first, as they come.
+    Received(Box<dyn Receiver>),
+    /// They are brought to us, and kept in our store first.
+    Pushed(Arc<dyn PushSource>),
+}
 
 /// A source that is being listened to.
 pub trait Source: Send {

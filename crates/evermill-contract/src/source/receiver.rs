@@ -1,0 +1,144 @@
+//! What a source offers whose events cannot be read again: queues, polled pages, webhooks.
+//!
+//! A log is read again from our position; these are not. So the engine keeps what they deliver
+//! in its own store, in an *inbox*, and reads that like a log. Only when it is durable there is the
+//! outside world told: a message deleted, a request answered, an observation remembered.
+//!
+//! ```text
+//! receive -> Delivery -> committed (events, ids, memo: one transaction) -> kept(ticket)
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{SourceError, Waker};
+
+/// A source that is asked for deliveries, on an operating system thread of its own.
+pub trait Receiver: Send {
+    /// Called once, before anything else: what the last committed delivery with a memo remembered,
+    /// in this run or an earlier one. `None` at the very first start.
+    ///
+    /// # Errors
+    /// [`SourceError::Refused`] when the memo is of another shape; says what to do.
+    fn begin(&mut self, memo: Option<&[u8]>) -> Result<(), SourceError>;
+
+    /// Waits for something to say, for `wait` at most; an empty `out` is an ordinary answer. Not
+    /// called while there is no room, except with [`Receiver::keep_alive`].
+    ///
+    /// # Errors
+    /// Only what no waiting mends; the source is then finished. An outside world that is away is
+    /// [`Received::Degraded`].
+    fn receive(&mut self, wait: Duration, out: &mut Vec<Received>) -> Result<(), SourceError>;
+
+    /// A delivery is durable: the outside world may forget it. Said once per delivery, in order. A
+    /// delivery of which this is never said (a crash came first) may be received again.
+    fn kept(&mut self, ticket: u64);
+
+    /// Every event of a delivery has been settled or put by: said after [`Receiver::kept`], in order.
+    /// For queues that are to keep a message until its work is done.
+    fn settled(&mut self, _ticket: u64) {}
+
+    /// Called every few seconds, also while there is no room: leases are extended here.
+    fn keep_alive(&mut self) {}
+
+    /// Something any thread may call to make a blocked `receive` return at once.
+    fn waker(&self) -> Waker;
+
+    /// Stops listening, within [`super::CLOSE_WAIT`].
+    fn close(&mut self);
+}
+
+/// What a receiver has to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    /// Something to keep.
+    Delivery(Delivery),
+    /// The outside world has answered, and all that it holds at this moment has been delivered.
+    /// Who waits for the end of the input waits for this.
+    CaughtUp,
+    /// It is away or refuses us. The receiver goes on trying. Said once per reason; no secrets.
+    Degraded {
+        /// What is wrong and what would mend it.
+        reason: String,
+    },
+    /// All is well again.
+    Recovered,
+}
+
+/// What is committed together.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Delivery {
+    /// Named again in [`Receiver::kept`]; the receiver's own count.
+    pub ticket: u64,
+    /// Events in order; none when only the memo changes.
+    pub events: Vec<Arrival>,
+    /// What to remember with them, in place of the last memo: an observation, a cursor. At most
+    /// [`MEMO_BYTES_MAX`].
+    pub memo: Option<Bytes>,
+}
+
+/// An event as it arrived. The engine gives it its position.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Arrival {
+    /// When it happened, milliseconds since 1970; `None` when nobody said.
+    pub timestamp_ms: Option<i64>,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<(Bytes, Bytes)>,
+    /// Its value.
+    pub value: Option<Bytes>,
+    /// What makes it the same event when it comes again: within the window of the source it is then
+    /// dropped (P2). At most [`ID_BYTES_MAX`].
+    pub id: Option<Bytes>,
+}
+
+/// A source whose events are brought to us: it turns a request into events and does nothing else.
+pub trait PushSource: Send + Sync {
+    /// Judges and reads one request. `now_ms` is the time of arrival, since 1970.
+    ///
+    /// # Errors
+    /// [`Reject`]: nothing is kept.
+    fn accept(&self, request: &PushRequest<'_>, now_ms: u64) -> Result<Vec<Arrival>, Reject>;
+
+    /// Bytes of the largest body it wants to see.
+    fn body_bytes_max(&self) -> usize;
+}
+
+/// A request as it came in.
+#[derive(Debug, Clone, Copy)]
+pub struct PushRequest<'a> {
+    /// Method, upper case.
+    pub method: &'a str,
+    /// Query string without `?`; empty when there is none.
+    pub query: &'a str,
+    /// Headers in order; names in lower case.
+    pub headers: &'a [(String, Bytes)],
+    /// The body, whole.
+    pub body: &'a Bytes,
+}
+
+impl PushRequest<'_> {
+    /// The first header of this lower-case name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        let mut headers = self.headers.iter();
+        headers.find_map(|(found, value)| (found == name).then_some(value))
+    }
+}
+
+/// Why a request was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// HTTP status, 400 to 499.
+    pub status: u16,
+    /// What is wrong and what would mend it; holds no secrets.
+    pub detail: String,
+}
+
+/// The longest memo of a source, in bytes.
+pub const MEMO_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest id of an event, in bytes; a longer one is for the source to hash.
+pub const ID_BYTES_MAX: usize = 512;
