@@ -35,11 +35,16 @@ pub enum Table {
     Outbox = 11,
     /// Events in flight at an unclean stop, with how often (C6). `id` = first position.
     Suspect = 12,
+    /// What sources delivered that cannot be read again, until it is settled. `run = 0`, `lane` =
+    /// number of the inbox, `id` = first position, or empty for the inbox itself.
+    Inbox = 13,
+    /// Results that are too large to travel with their outcome. The driver's own.
+    Spill = 14,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Run,
         Self::Version,
         Self::Bundle,
@@ -52,6 +57,8 @@ impl Table {
         Self::Dedup,
         Self::Outbox,
         Self::Suspect,
+        Self::Inbox,
+        Self::Spill,
     ];
 
     /// The table's name in SQL and in error messages.
@@ -70,6 +77,8 @@ impl Table {
             Self::Dedup => "dedup",
             Self::Outbox => "outbox",
             Self::Suspect => "suspect",
+            Self::Inbox => "inbox",
+            Self::Spill => "spill",
         }
     }
 }

@@ -181,7 +181,13 @@ fn load(store: &mut dyn Store, table: Table) -> Result<Vec<Row>, StoreError> {
 
 /// The rows that belong to the machine.
 fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
-    let engines_own = [Table::Version, Table::Bundle, Table::Dedup];
+    let engines_own = [
+        Table::Version,
+        Table::Bundle,
+        Table::Dedup,
+        Table::Inbox,
+        Table::Spill,
+    ];
     let mut rows = Vec::new();
     for table in Table::ALL
         .into_iter()

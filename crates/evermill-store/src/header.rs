@@ -6,11 +6,18 @@ use evermill_core::row::Table;
 use crate::store::{CommitId, StoreId};
 use crate::sum::Tally;
 
-/// The format this crate writes, and the newest it reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format this crate writes, and the newest it reads. Older ones become this one at open.
+pub(crate) const FORMAT: u32 = 2;
 
-/// Numbers in an encoded header.
-const FIELDS: usize = 16 + 2 * Table::ALL.len();
+/// The truth tables of a format, which are the first ones of [`Table::ALL`]; `None` for a format
+/// that never was.
+pub(crate) fn tables_of(format: u32) -> Option<&'static [Table]> {
+    match format {
+        1 => Some(&Table::ALL[..12]),
+        2 => Some(&Table::ALL),
+        _ => None,
+    }
+}
 
 /// The decoded header row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +84,11 @@ impl HeaderRow {
         &mut self.tables[table as usize - 1]
     }
 
+    /// The truth tables that this store has.
+    pub(crate) fn tables(&self) -> &'static [Table] {
+        tables_of(self.format).unwrap_or_default()
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let [high, low] = halves(self.store_id);
         let history = &self.history;
@@ -98,7 +110,8 @@ impl HeaderRow {
             history.bytes,
             history.rows.sum,
         ];
-        for tally in &self.tables {
+        for table in self.tables() {
+            let tally = self.tally(*table);
             fields.extend([tally.rows, tally.sum]);
         }
         fields
@@ -107,10 +120,12 @@ impl HeaderRow {
             .collect()
     }
 
-    /// Decodes a header of this format; `None` when it is none.
+    /// Decodes a header of this format or an older one; `None` when it is none.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (numbers, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() || numbers.len() != FIELDS {
+        let format = u32::try_from(u64::from_be_bytes(*numbers.first()?)).ok()?;
+        let tables = tables_of(format)?.len();
+        if !rest.is_empty() || numbers.len() != 16 + 2 * tables {
             return None;
         }
         let field = |index: usize| u64::from_be_bytes(numbers[index]);
@@ -133,7 +148,7 @@ impl HeaderRow {
             },
         };
         Some(Self {
-            format: u32::try_from(field(0)).ok()?,
+            format,
             store_id: StoreId(store_id),
             epoch: field(3),
             clean: match field(4) {
@@ -147,7 +162,14 @@ impl HeaderRow {
             },
             shards: tally(7),
             history,
-            tables: std::array::from_fn(|table| tally(16 + 2 * table)),
+            // A table that is still to be made is empty.
+            tables: std::array::from_fn(|table| {
+                if table < tables {
+                    tally(16 + 2 * table)
+                } else {
+                    Tally::default()
+                }
+            }),
         })
     }
 }

@@ -59,7 +59,7 @@ pub enum Step {
 
 impl Step {
     /// Every step. `CommitWrote` stands here for each table.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::OpenLocked,
         Self::OpenFileMade,
         Self::OpenTablesMade,
@@ -80,6 +80,8 @@ impl Step {
         Self::CommitWrote(Table::Dedup),
         Self::CommitWrote(Table::Outbox),
         Self::CommitWrote(Table::Suspect),
+        Self::CommitWrote(Table::Inbox),
+        Self::CommitWrote(Table::Spill),
         Self::CommitWroteHistory,
         Self::CommitSegmentRolled,
         Self::CommitHeaderWritten,
@@ -139,5 +141,7 @@ const fn wrote_name(table: Table) -> &'static str {
         Table::Dedup => "store.commit.wrote.dedup",
         Table::Outbox => "store.commit.wrote.outbox",
         Table::Suspect => "store.commit.wrote.suspect",
+        Table::Inbox => "store.commit.wrote.inbox",
+        Table::Spill => "store.commit.wrote.spill",
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use crate::error::StoreError;
-use crate::header::FORMAT;
+use crate::header::{FORMAT, tables_of};
 use crate::limits::{PAGE_BYTES, PAGE_RESERVED_BYTES};
 
 /// Marks the file as ours: "EvMl".
@@ -114,8 +114,10 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
             known: FORMAT,
         });
     }
-    let expected: [(&str, u32, u32); 8] = [
-        ("format", found, FORMAT),
+    if tables_of(found).is_none() {
+        return Err(damaged(format!("its format is {found}, which never was")));
+    }
+    let expected: [(&str, u32, u32); 7] = [
         ("page size", u32::from(u16_at(16)), PAGE_BYTES as u32),
         ("write version", u32::from(head[18]), u32::from(WAL_MODE)),
         ("read version", u32::from(head[19]), u32::from(WAL_MODE)),

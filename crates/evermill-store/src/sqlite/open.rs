@@ -11,10 +11,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use evermill_core::row::Table;
 use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, FileControl, OpenFlags, params};
 
+use super::commit::Tx;
 use super::history::Segment;
 use super::{Options, SqliteStore, checkpoint, file, log, schema};
 use crate::error::{CommitError, StoreError};
@@ -46,7 +48,7 @@ pub(super) fn open(lock: DirLock, options: Options) -> Result<SqliteStore, Store
     check_schema(&connection, &path, &row, &closed_segments)?;
 
     let opened = Header {
-        format: row.format,
+        format: FORMAT,
         store_id: row.store_id,
         epoch: row.epoch + 1,
         clean: row.clean,
@@ -135,7 +137,7 @@ fn make_tables(connection: &Connection, path: &Path, options: &Options) -> Resul
     let body = HeaderRow::new(id).encode();
     let make = || {
         let transaction = connection.unchecked_transaction()?;
-        for sql in schema::all([0].into_iter()) {
+        for sql in schema::all(&Table::ALL, [0].into_iter()) {
             transaction.execute_batch(&sql)?;
         }
         let sum = Sums::header(&body).cast_signed();
@@ -147,13 +149,28 @@ fn make_tables(connection: &Connection, path: &Path, options: &Options) -> Resul
     Ok(())
 }
 
+impl Tx<'_> {
+    /// Makes a store of an older format one of [`FORMAT`]: adds the tables it lacks. It is part of
+    /// the commit that counts the epoch, so a kill leaves the one or the other.
+    fn upgrade(&mut self) -> rusqlite::Result<()> {
+        let known = self.next.tables().len();
+        for table in &Table::ALL[known..] {
+            self.connection.execute_batch(&schema::truth(*table))?;
+        }
+        self.connection
+            .pragma_update(None, "user_version", FORMAT)?;
+        self.next.format = FORMAT;
+        Ok(())
+    }
+}
+
 fn random_id() -> std::io::Result<StoreId> {
     let mut id = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut id)?;
     Ok(StoreId(id))
 }
 
-/// The first durable act of a boot.
+/// The first durable act of a boot; it also makes an older format this one.
 fn count_epoch(store: &mut SqliteStore) -> Result<(), StoreError> {
     let folded = |store: &SqliteStore| {
         checkpoint(&store.connection, "TRUNCATE")
@@ -162,6 +179,9 @@ fn count_epoch(store: &mut SqliteStore) -> Result<(), StoreError> {
     folded(store)?;
     let epoch = store.opened.epoch;
     let counted = store.transact(|tx| {
+        if tx.next.format < FORMAT {
+            tx.upgrade()?;
+        }
         tx.next.epoch = epoch;
         tx.next.clean = false;
         Ok(())
@@ -194,10 +214,13 @@ pub(super) fn read_header(connection: &Connection, path: &Path) -> Result<Header
     }
     let row =
         HeaderRow::decode(&body).ok_or_else(|| damaged("the header row has a wrong shape"))?;
-    if row.format == FORMAT {
+    let format: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed)?;
+    if row.format == format {
         Ok(row)
     } else {
-        Err(damaged("the header row has another format"))
+        Err(damaged("the header row has another format than the file"))
     }
 }
 
@@ -287,7 +310,7 @@ pub(super) fn check_schema(
         .iter()
         .map(|segment| segment.number)
         .chain([header.history.open]);
-    match schema::difference(connection, numbers) {
+    match schema::difference(connection, header.tables(), numbers) {
         Ok(None) => Ok(()),
         Ok(Some(what)) => Err(StoreError::Damaged {
             path: path.to_owned(),

@@ -37,11 +37,11 @@ pub(super) fn segment(number: u64) -> [String; 2] {
 }
 
 /// Statements that make an empty store, without its rows.
-pub(super) fn all(segments: impl Iterator<Item = u64>) -> Vec<String> {
+pub(super) fn all(tables: &[Table], segments: impl Iterator<Item = u64>) -> Vec<String> {
     let fixed = [HEADER, SHARD, SEGMENT].map(str::to_owned);
     fixed
         .into_iter()
-        .chain(Table::ALL.map(truth))
+        .chain(tables.iter().map(|table| truth(*table)))
         .chain(segments.flat_map(segment))
         .collect()
 }
@@ -49,6 +49,7 @@ pub(super) fn all(segments: impl Iterator<Item = u64>) -> Vec<String> {
 /// Compares the schema with what it must be; the answer names the first difference.
 pub(super) fn difference(
     connection: &Connection,
+    tables: &[Table],
     segments: impl Iterator<Item = u64>,
 ) -> rusqlite::Result<Option<String>> {
     let mut statement = connection.prepare("SELECT sql FROM sqlite_schema")?;
@@ -56,7 +57,7 @@ pub(super) fn difference(
         .query_map([], |row| row.get::<_, Option<String>>(0))?
         .map(|sql| sql.map(Option::unwrap_or_default))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut wanted = all(segments);
+    let mut wanted = all(tables, segments);
     found.sort_unstable();
     wanted.sort_unstable();
     if found == wanted {

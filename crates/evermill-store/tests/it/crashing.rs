@@ -166,3 +166,21 @@ fn killed_five_times_during_recovery_it_still_recovers() {
         "after five",
     );
 }
+
+#[test]
+fn killed_while_an_older_format_becomes_the_newest_nothing_is_lost() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/store-1.db");
+    for step in [
+        Step::OpenLogScanned,
+        Step::CommitBegun,
+        Step::CommitHeaderWritten,
+        Step::OpenEpochCommitted,
+        Step::OpenCheckpointed,
+    ] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::copy(&golden, dir.path().join("store.db")).expect("golden file");
+        let (_, killed) = live(dir.path(), &format!("{}:0", step.name()));
+        assert!(killed, "{}", step.name());
+        check(dir.path(), 7, step.name());
+    }
+}

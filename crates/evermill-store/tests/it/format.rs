@@ -1,12 +1,15 @@
-//! A store written when format 1 was frozen opens for ever.
+//! A store written when a format was frozen opens for ever, and is then of the newest format.
 
 use std::path::{Path, PathBuf};
 
+use evermill_core::row::{Key, Row, Table, Write};
 use evermill_store::{CommitId, DirLock, Options, SqliteStore, Store};
 
 use crate::workload::{Content, writes};
 
 const COMMITS: u64 = 7;
+/// The newest format.
+const FORMAT: u32 = 2;
 
 fn open(dir: &Path) -> Box<dyn Store> {
     let lock = DirLock::take(dir).expect("lock");
@@ -17,17 +20,26 @@ fn open(dir: &Path) -> Box<dyn Store> {
     Box::new(SqliteStore::open(lock, options).expect("store"))
 }
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/store-1.db")
+fn golden(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/store-{format}.db"))
 }
 
 #[test]
-fn golden_store_of_format_1_opens_with_its_content() {
-    let dir = tempfile::tempdir().expect("temporary directory");
-    std::fs::copy(golden(), dir.path().join("store.db")).expect("golden file");
-    let mut store = open(dir.path());
+fn golden_stores_of_every_format_open_with_their_content() {
+    for format in 1..=FORMAT {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        std::fs::copy(golden(format), dir.path().join("store.db")).expect("golden file");
+        opens_with_its_content(dir.path());
+    }
+}
+
+fn opens_with_its_content(dir: &Path) {
+    let mut store = open(dir);
     let header = store.header().clone();
-    assert_eq!((header.format, header.epoch, header.clean), (1, 2, true));
+    assert_eq!(
+        (header.format, header.epoch, header.clean),
+        (FORMAT, 2, true)
+    );
     assert_eq!(
         header.last,
         Some(CommitId {
@@ -43,6 +55,32 @@ fn golden_store_of_format_1_opens_with_its_content() {
     assert_eq!(store.claim(0).expect("claim").token, 2);
 }
 
+#[test]
+fn an_older_store_takes_new_tables_and_opens_again() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    std::fs::copy(golden(1), dir.path().join("store.db")).expect("golden file");
+    let mut store = open(dir.path());
+    let fence = store.claim(0).expect("claim");
+    let row = |table| Row {
+        table,
+        key: Key::numbered(0, 1, &[7]),
+        body: "new".into(),
+    };
+    let rows = [Table::Inbox, Table::Spill].map(row);
+    let put = rows.iter().cloned().map(Write::Put).collect();
+    store.commit_one(fence, put).expect("commit");
+    store.close_clean().expect("close");
+    let mut store = open(dir.path());
+    for row in rows {
+        let mut found = Vec::new();
+        store
+            .load(row.table, &mut |row| found.push(row))
+            .expect("load");
+        assert_eq!(found, [row]);
+    }
+    store.verify().expect("sound");
+}
+
 /// Makes the golden store of a new format; it never replaces one.
 #[test]
 #[ignore = "run by hand when a format is frozen"]
@@ -54,6 +92,6 @@ fn make_golden_store() {
         store.commit_one(fence, writes(seq)).expect("commit");
     }
     store.close_clean().expect("close");
-    assert!(!golden().exists(), "a frozen file is not replaced");
-    std::fs::copy(dir.path().join("store.db"), golden()).expect("golden file");
+    assert!(!golden(FORMAT).exists(), "a frozen file is not replaced");
+    std::fs::copy(dir.path().join("store.db"), golden(FORMAT)).expect("golden file");
 }

@@ -29,11 +29,13 @@ pub(super) enum End {
 pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
-const UNREACHABLE: [&str; 8] = [
+const UNREACHABLE: [&str; 10] = [
     // Rows that no command of this build can cause.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",
     "store.commit.wrote.outbox",
+    "store.commit.wrote.inbox",
+    "store.commit.wrote.spill",
     // Needs more history than a round writes; the store's own tests cut there.
     "store.commit.segment_rolled",
     "store.trim.dropped",
