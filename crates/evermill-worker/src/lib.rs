@@ -33,6 +33,6 @@ mod watch;
 
 pub use config::{PoolConfig, Preload};
 pub use load::Loader;
-pub use native::{NativePool, NativeTask};
+pub use native::{Lease, NativePool, NativeTask};
 pub use pool::PythonPool;
 pub use pools::Pools;

@@ -1,7 +1,9 @@
 //! Slots that are threads of this process: each takes dispatches and runs one member after the other.
-//! What a member is, [`Runs`] knows: a command, or a closure.
+//! What a member is, [`Runs`] knows: a command, or a closure. What cannot be ended from outside and takes
+//! too long is left to its thread (`watch.rs`).
 
 mod slot;
+mod watch;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::server::spawn;
 
 pub(crate) use self::slot::{Runs, Shared, failed};
 use self::slot::{State, Stop};
+use self::watch::{Ends, Watch};
 
 /// Events that wait for the thread that delivers them: per slot its returned dispatches and its end.
 const LATER_PER_SLOT: usize = 8;
@@ -23,6 +26,7 @@ const LATER_PER_SLOT: usize = 8;
 /// A thread per slot.
 pub(crate) struct Threads {
     slots: Vec<Arc<Slot>>,
+    watch: Arc<Watch>,
     later: Sender<WorkerEvent>,
 }
 
@@ -47,7 +51,7 @@ impl Threads {
     pub(crate) fn start<R: Runs>(
         slots: u16,
         events: Shared,
-        make: impl Fn() -> R,
+        make: impl Fn() -> R + Send + 'static,
     ) -> Result<Self, String> {
         let (later, queue) = bounded::<WorkerEvent>(usize::from(slots) * LATER_PER_SLOT + 8);
         let deliver = Arc::clone(&events);
@@ -62,11 +66,23 @@ impl Threads {
             })
         };
         let slots: Vec<_> = (0..slots).map(slot).collect();
+        let watch = Arc::new(Watch::default());
+        let (watched, told) = (Arc::clone(&watch), Arc::clone(&events));
+        let thread = move |slot: &Arc<Slot>| fill(slot, &watched, &told, make());
         for slot in &slots {
-            let (slot, events, runs) = (Arc::clone(slot), Arc::clone(&events), make());
-            spawn("evermill-task", move || slot::run(&slot, &events, runs))?;
+            thread(slot)?;
         }
-        Ok(Self { slots, later })
+        if R::IS_LEFT {
+            let (watch, slots) = (Arc::clone(&watch), slots.clone());
+            spawn("evermill-watch", move || {
+                watch::run(&watch, &slots, &events, thread);
+            })?;
+        }
+        Ok(Self {
+            slots,
+            watch,
+            later,
+        })
     }
 
     fn slot(&self, id: SlotId) -> &Slot {
@@ -81,6 +97,25 @@ impl Threads {
             self.later.send(event).ok();
         }
     }
+}
+
+/// Gives a slot a thread.
+fn fill<R: Runs>(
+    slot: &Arc<Slot>,
+    watch: &Arc<Watch>,
+    events: &Shared,
+    runs: R,
+) -> Result<(), String> {
+    let (slot, watch, events) = (Arc::clone(slot), Arc::clone(watch), Arc::clone(events));
+    let ends = Ends {
+        life: slot.lock().life,
+        slot: Arc::clone(&slot),
+        watch: Arc::clone(&watch),
+    };
+    spawn("evermill-task", move || {
+        let _ends = ends;
+        slot::run(&slot, &watch, &events, runs);
+    })
 }
 
 impl Executor for Threads {
@@ -122,12 +157,14 @@ impl Executor for Threads {
         state.stop.get_or_insert(Stop::now(grace));
         let held: Vec<_> = state.queue.drain(..).collect();
         slot.changed.notify_all();
+        let due = state.due();
         drop(state);
+        due.into_iter().for_each(|at| self.watch.look_at(at));
         self.return_all(id, held);
     }
 
-    fn answer(&mut self, _slot: SlotId, _call: u32, _answer: Answer) {
-        // Nothing that runs here asks.
+    fn answer(&mut self, slot: SlotId, call: u32, answer: Answer) {
+        self.slot(slot).answer(call, answer);
     }
 
     fn shutdown(&mut self, grace: Duration) {
@@ -138,7 +175,9 @@ impl Executor for Threads {
             state.stop.get_or_insert(Stop::after(grace));
             let held: Vec<_> = state.queue.drain(..).collect();
             slot.changed.notify_all();
+            let due = state.due();
             drop(state);
+            due.into_iter().for_each(|at| self.watch.look_at(at));
             self.return_all(slot.id, held);
         }
     }
@@ -153,5 +192,6 @@ impl Drop for Threads {
             state.stop = Some(Stop::now(Duration::ZERO));
             slot.changed.notify_all();
         }
+        self.watch.close();
     }
 }

@@ -1,24 +1,28 @@
 //! A DAG of closures: how it is declared, and what a closure sees.
 
+mod ctx;
+mod end;
+mod event;
+mod failure;
+pub mod kafka;
+mod state;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
-use bytes::Bytes;
-use evermill_contract::manifest::{OnFailure, Order, TriggerRule};
-use evermill_contract::worker::{
-    Dispatch, Outcome, Range, Success, TaskError, TaskErrorKind, limits,
-};
-use evermill_worker::{NativeTask, member};
+use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TaskKind, TriggerRule};
+use evermill_contract::worker::{Outcome, StateOp};
+use evermill_worker::{Lease, NativeTask};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+
+pub use self::ctx::Ctx;
+pub use self::event::Event;
+pub use self::failure::Failure;
+use self::state::Changes;
+pub use self::state::State;
 
 /// A DAG: sources, and closures that run for their events.
 #[derive(Clone)]
@@ -27,7 +31,24 @@ pub struct Dag {
     pub(crate) fields: Map<String, Value>,
     pub(crate) sources: Vec<Value>,
     pub(crate) tasks: Vec<Map<String, Value>>,
-    pub(crate) run: BTreeMap<String, NativeTask>,
+    run: BTreeMap<String, Body>,
+}
+
+/// What a task of a DAG runs, before it is known what the whole DAG declares.
+#[derive(Clone)]
+enum Body {
+    Each(Arc<Each>),
+    Together(Arc<Together>),
+}
+
+type Each = dyn Fn(&Arc<Lease>, u32, Uses) -> Outcome + Send + Sync;
+type Together = dyn Fn(&Arc<Lease>, Uses) -> Vec<Outcome> + Send + Sync;
+
+/// What a task says about `ctx.state()`.
+#[derive(Debug, Clone, Copy)]
+struct Uses {
+    state: bool,
+    ordered: bool,
 }
 
 impl fmt::Debug for Dag {
@@ -61,8 +82,11 @@ impl Dag {
     /// A source that listens for ever. Tasks name it in what they come after.
     #[must_use]
     pub fn source(mut self, id: &str, source: kafka::Topic) -> Self {
-        self.sources
-            .push(json!({"id": id, "line": 0, "config": source.0}));
+        let mut declared = json!({"id": id, "line": 0, "config": source.config});
+        if let Some(batch) = source.batch {
+            declared["batch"] = batch;
+        }
+        self.sources.push(declared);
         self
     }
 
@@ -70,11 +94,91 @@ impl Dag {
     /// event after the other in each slot, and what it returns is there for the tasks after it. It may
     /// await; what it awaits must not need a runtime that is not entered.
     #[must_use]
-    pub fn task<R, F>(mut self, id: &str, after: &[&str], run: F) -> Self
+    pub fn task<R, F>(self, id: &str, after: &[&str], run: F) -> Self
     where
         R: Serialize,
         F: AsyncFn(Event, Ctx) -> Result<R, Failure> + Send + Sync + 'static,
     {
+        self.each(id, TaskKind::Call, after, move |event, ctx, changes| {
+            let returned = end::block_on(run(event, ctx));
+            end::called(returned, changes())
+        })
+    }
+
+    /// A task whose closure says which of the tasks right after it go on; the others are skipped.
+    #[must_use]
+    pub fn branch<I, F>(self, id: &str, after: &[&str], run: F) -> Self
+    where
+        I: IntoIterator<Item: Into<String>>,
+        F: AsyncFn(Event, Ctx) -> Result<I, Failure> + Send + Sync + 'static,
+    {
+        self.each(id, TaskKind::Branch, after, move |event, ctx, changes| {
+            let chosen = end::block_on(run(event, ctx));
+            let chosen = chosen.map(|ids| ids.into_iter().map(Into::into).collect());
+            end::chose(chosen, changes())
+        })
+    }
+
+    /// A task whose closure says whether what is after it is run at all.
+    #[must_use]
+    pub fn short_circuit<F>(self, id: &str, after: &[&str], run: F) -> Self
+    where
+        F: AsyncFn(Event, Ctx) -> Result<bool, Failure> + Send + Sync + 'static,
+    {
+        let kind = TaskKind::ShortCircuit;
+        self.each(id, kind, after, move |event, ctx, changes| {
+            let goes_on = end::block_on(run(event, ctx));
+            end::judged(goes_on, changes())
+        })
+    }
+
+    /// A task whose closure takes up to `max` events in one call (W8). It returns what became of each,
+    /// in their order. Events keep their own tries, results and effect keys; only the call is shared.
+    #[must_use]
+    pub fn batch_task<R, F>(mut self, id: &str, after: &[&str], max: u32, run: F) -> Self
+    where
+        R: Serialize,
+        F: AsyncFn(Vec<(Event, Ctx)>) -> Vec<Result<R, Failure>> + Send + Sync + 'static,
+    {
+        let together = move |lease: &Arc<Lease>, uses: Uses| {
+            let members = 0..lease.dispatch.members.len() as u32;
+            let changes: Vec<_> = members.clone().map(|_| uses.changes()).collect();
+            let see = |index: u32| {
+                let changes = changes[index as usize].clone();
+                let ctx = Ctx::new(Arc::clone(lease), index, changes);
+                (Event::of_member(Arc::clone(lease), index), ctx)
+            };
+            let returned = end::block_on(run(members.map(see).collect()));
+            let ended = returned.into_iter().enumerate();
+            ended
+                .map(|(index, returned)| end::called(returned, taken(changes.get(index))))
+                .collect()
+        };
+        self.declare(id, TaskKind::Call, after);
+        self.run
+            .insert(id.to_owned(), Body::Together(Arc::new(together)));
+        self.option("batch", json!(max))
+    }
+
+    fn each(
+        mut self,
+        id: &str,
+        kind: TaskKind,
+        after: &[&str],
+        run: impl Fn(Event, Ctx, &dyn Fn() -> Vec<StateOp>) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        let each = move |lease: &Arc<Lease>, index: u32, uses: Uses| {
+            let changes = uses.changes();
+            let event = Event::of_member(Arc::clone(lease), index);
+            let ctx = Ctx::new(Arc::clone(lease), index, changes.clone());
+            run(event, ctx, &|| taken(Some(&changes)))
+        };
+        self.declare(id, kind, after);
+        self.run.insert(id.to_owned(), Body::Each(Arc::new(each)));
+        self
+    }
+
+    fn declare(&mut self, id: &str, kind: TaskKind, after: &[&str]) {
         let is_source = |name: &&str| self.sources.iter().any(|source| source["id"] == **name);
         let edge = |name: &&str| {
             let kind = if is_source(name) { "source" } else { "task" };
@@ -83,325 +187,142 @@ impl Dag {
         let upstream: Vec<Value> = after.iter().map(edge).collect();
         let mut task = Map::new();
         task.insert("id".to_owned(), json!(id));
-        task.insert("kind".to_owned(), json!("call"));
+        task.insert("kind".to_owned(), json!(kind));
         task.insert("line".to_owned(), json!(0));
         task.insert("upstream".to_owned(), json!(upstream));
         task.insert("wants".to_owned(), json!({"event": true, "ctx": true}));
         self.tasks.push(task);
-        let run = move |dispatch: &Arc<Dispatch>, index: u32| {
-            let event = Event {
-                dispatch: Arc::clone(dispatch),
-                index,
-            };
-            let ctx = Ctx {
-                dispatch: Arc::clone(dispatch),
-                index,
-                calls: AtomicU64::new(0),
-            };
-            ended(block_on(run(event, ctx)))
-        };
-        self.run.insert(id.to_owned(), Arc::new(run));
-        self
     }
 
-    /// Tries after the first one, for the task before.
+    /// The closures, as a pool runs them.
+    pub(crate) fn closures(&self) -> BTreeMap<String, NativeTask> {
+        let order = self.fields.get("order");
+        let ordered = order.is_some_and(|order| *order != json!(Order::None));
+        let uses = |id: &str| {
+            let task = self.tasks.iter().find(|task| task["id"] == id);
+            let state = task.is_some_and(|task| task["wants"]["state"] == true);
+            Uses { state, ordered }
+        };
+        let bind = |(id, body): (&String, &Body)| {
+            let uses = uses(id);
+            let task = match body.clone() {
+                Body::Each(run) => {
+                    NativeTask::Each(Arc::new(move |lease, index| run(lease, index, uses)))
+                }
+                Body::Together(run) => {
+                    NativeTask::Together(Arc::new(move |lease| run(lease, uses)))
+                }
+            };
+            (id.clone(), task)
+        };
+        self.run.iter().map(bind).collect()
+    }
+}
+
+/// Options of the task before them.
+impl Dag {
+    /// Tries after the first one.
     #[must_use]
     pub fn retries(self, retries: u32) -> Self {
         self.option("retries", json!(retries))
     }
 
-    /// The wait before the next try, for the task before.
+    /// The wait before the next try.
     #[must_use]
     pub fn retry_delay(self, delay: Duration) -> Self {
-        let ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        self.option("retry_delay_ms", json!(ms))
+        self.option("retry_delay_ms", json!(milliseconds(delay)))
     }
 
-    /// How those before it must have ended, for the task before.
+    /// The wait doubles with each try, up to this.
+    #[must_use]
+    pub fn retry_backoff(self, max_delay: Duration) -> Self {
+        self.option("retry_exponential_backoff", json!(true))
+            .option("max_retry_delay_ms", json!(milliseconds(max_delay)))
+    }
+
+    /// The longest that one try may take. One that takes longer has failed: it counts, the next try or
+    /// the failure follows, and whatever the closure returns later is refused. But a thread cannot be
+    /// ended from outside: the closure runs on until it returns ([`Ctx::should_stop`] tells it to), and
+    /// what it still does happens. Its slot goes on with another thread; an engine leaves at most
+    /// 32 threads behind like that and then waits for one of them.
+    #[must_use]
+    pub fn timeout(self, limit: Duration) -> Self {
+        self.option("timeout_ms", json!(milliseconds(limit)))
+    }
+
+    /// How those before it must have ended.
     #[must_use]
     pub fn trigger_rule(self, rule: TriggerRule) -> Self {
         self.option("trigger_rule", json!(rule))
     }
 
-    /// What becomes of an event that has used up its tries, for the task before.
+    /// What becomes of an event that has used up its tries.
     #[must_use]
     pub fn on_failure(self, policy: OnFailure) -> Self {
         self.option("on_failure", json!(policy))
     }
 
+    /// What a try is worth that a crash cut off (C4).
+    #[must_use]
+    pub fn on_interrupt(self, policy: OnInterrupt) -> Self {
+        self.option("on_interrupt", json!(policy))
+    }
+
+    /// The pool whose slots it takes (W19).
+    #[must_use]
+    pub fn pool(self, name: &str) -> Self {
+        self.option("pool", json!(name))
+    }
+
+    /// Higher goes first among tasks that wait for the same slots.
+    #[must_use]
+    pub fn priority(self, priority: i32) -> Self {
+        self.option("priority", json!(priority))
+    }
+
+    /// The longest time from the event to the end of this task, before it counts as late (W13).
+    #[must_use]
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.option("deadline_ms", json!(milliseconds(limit)))
+    }
+
+    /// How much is remembered of events that simply succeeded.
+    #[must_use]
+    pub fn history(self, history: History) -> Self {
+        self.option("history", json!(history))
+    }
+
+    /// It uses [`Ctx::state`]. Then it starts only when what it could read is committed.
+    #[must_use]
+    pub fn state(mut self) -> Self {
+        self.last("state")["wants"]["state"] = json!(true);
+        self
+    }
+
     /// # Panics
     /// Without a task before it.
     fn option(mut self, name: &str, value: Value) -> Self {
-        let task = self.tasks.last_mut();
-        let task = task.unwrap_or_else(|| panic!("{name} belongs to a task: call it after task()"));
-        task.insert(name.to_owned(), value);
+        self.last(name).insert(name.to_owned(), value);
         self
     }
-}
 
-/// Topics of Apache Kafka.
-pub mod kafka {
-    use serde_json::{Value, json};
-
-    /// A topic that a DAG listens to.
-    #[derive(Debug, Clone)]
-    pub struct Topic(pub(super) Value);
-
-    /// A topic, read from its end on through the connection `kafka_default`.
-    #[must_use]
-    pub fn topic(name: &str) -> Topic {
-        Topic(json!({"kind": "kafka", "topic": name}))
-    }
-
-    impl Topic {
-        /// The group whose committed offsets tell lag tools how far we are.
-        #[must_use]
-        pub fn group_id(self, group: &str) -> Self {
-            self.with("group_id", group)
-        }
-
-        /// A partition that was never read is read from its first message on.
-        #[must_use]
-        pub fn from_earliest(self) -> Self {
-            self.with("auto_offset_reset", "earliest")
-        }
-
-        /// The connection that [`crate::Local::connection`] gives an address to.
-        #[must_use]
-        pub fn connection(self, id: &str) -> Self {
-            self.with("connection", id)
-        }
-
-        fn with(mut self, name: &str, value: &str) -> Self {
-            self.0[name] = json!(value);
-            self
-        }
+    fn last(&mut self, name: &str) -> &mut Map<String, Value> {
+        let task = self.tasks.last_mut();
+        task.unwrap_or_else(|| panic!("{name} belongs to a task: call it after task()"))
     }
 }
 
-/// One event, as a closure sees it. Without a source it has no value.
-#[derive(Debug, Clone)]
-pub struct Event {
-    dispatch: Arc<Dispatch>,
-    index: u32,
-}
-
-impl Event {
-    fn of(&self) -> &evermill_contract::worker::Event {
-        &self.dispatch.members[self.index as usize].event
-    }
-
-    fn part(&self, range: Option<Range>) -> Option<&[u8]> {
-        range.map(|range| member::part(&self.dispatch, Some(range)))
-    }
-
-    /// The content; `None` for a tombstone.
-    #[must_use]
-    pub fn value(&self) -> Option<&[u8]> {
-        self.part(self.of().value)
-    }
-
-    /// The content as text.
-    ///
-    /// # Errors
-    /// When it is no UTF-8, or there is none.
-    pub fn text(&self) -> Result<&str, Failure> {
-        let value = self
-            .value()
-            .ok_or_else(|| Failure::new("this event has no value (a tombstone)"))?;
-        Ok(std::str::from_utf8(value)?)
-    }
-
-    /// The content, read as JSON.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        Ok(serde_json::from_str(self.text()?)?)
-    }
-
-    /// The key, if it has one.
-    #[must_use]
-    pub fn key(&self) -> Option<&[u8]> {
-        self.part(self.of().key)
-    }
-
-    /// Where it stands in its lane.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.of().position
-    }
-
-    /// Milliseconds since 1970, if the source knows a time.
-    #[must_use]
-    pub fn timestamp_ms(&self) -> Option<i64> {
-        self.of().timestamp_ms
-    }
-
-    /// The source's id.
-    #[must_use]
-    pub fn source(&self) -> &str {
-        &self.dispatch.lanes[usize::from(self.of().lane)].source
-    }
-
-    /// The lane's name, such as `orders/3`.
-    #[must_use]
-    pub fn lane(&self) -> &str {
-        &self.dispatch.lanes[usize::from(self.of().lane)].lane
+impl Uses {
+    fn changes(self) -> Option<Arc<Changes>> {
+        self.state.then(|| Arc::new(Changes::new(self.ordered)))
     }
 }
 
-/// What a closure is told about its attempt.
-#[derive(Debug)]
-pub struct Ctx {
-    dispatch: Arc<Dispatch>,
-    index: u32,
-    calls: AtomicU64,
+fn taken(changes: Option<&Option<Arc<Changes>>>) -> Vec<StateOp> {
+    let changes = changes.and_then(Option::as_ref);
+    changes.map_or_else(Vec::new, |changes| changes.take())
 }
 
-impl Ctx {
-    /// 1 in the first attempt.
-    #[must_use]
-    pub fn try_number(&self) -> u16 {
-        self.dispatch.members[self.index as usize].try_number
-    }
-
-    /// A key for one effect outside, for sinks that recognise repeats: another one with each call, and
-    /// the n-th call gives the same one in every attempt.
-    #[must_use]
-    pub fn effect_key(&self) -> String {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        member::effect_key(&self.dispatch, self.index, call).unwrap_or_default()
-    }
-
-    /// What a task right before this one returned; `None` if it returned nothing or did not run.
-    ///
-    /// # Errors
-    /// When it returned something else.
-    pub fn result<T: DeserializeOwned>(&self, task: &str) -> Result<Option<T>, Failure> {
-        let from = self.dispatch.upstream.iter().position(|id| id == task);
-        let found =
-            self.dispatch.results.iter().find(|result| {
-                result.member == self.index && Some(result.upstream as usize) == from
-            });
-        let value = found.and_then(|result| result.value);
-        let Some(range) = value else { return Ok(None) };
-        let json = member::part(&self.dispatch, Some(range));
-        Ok(Some(serde_json::from_slice(json)?))
-    }
-}
-
-/// Why a closure failed, or that it has nothing to do. Every error becomes one by `?`.
-#[derive(Debug)]
-pub struct Failure {
-    message: String,
-    kind: Kind,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    Failed,
-    ForGood,
-    Skip,
-}
-
-impl Failure {
-    /// A failure that may be tried again.
-    #[must_use]
-    pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            kind: Kind::Failed,
-        }
-    }
-
-    /// A failure that no further try can help.
-    #[must_use]
-    pub fn for_good(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            kind: Kind::ForGood,
-        }
-    }
-
-    /// There is nothing to do for this event: the task ends as skipped.
-    #[must_use]
-    pub fn skip() -> Self {
-        Self {
-            message: String::new(),
-            kind: Kind::Skip,
-        }
-    }
-}
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::new(error.to_string())
-    }
-}
-
-fn ended<R: Serialize>(returned: Result<R, Failure>) -> Outcome {
-    let failure = match returned.map(|value| serde_json::to_value(value)) {
-        Ok(Ok(Value::Null)) => return Outcome::Success(None),
-        Ok(Ok(value)) => match result(&value) {
-            Ok(success) => return Outcome::Success(Some(Box::new(success))),
-            Err(size) => Failure::for_good(format!(
-                "the returned value takes {size} bytes as JSON and at most {} are kept",
-                limits::RESULT_BYTES_MAX
-            )),
-        },
-        Ok(Err(why)) => Failure::for_good(format!("the returned value is no JSON: {why}")),
-        Err(failure) if failure.kind == Kind::Skip => return Outcome::Skipped,
-        Err(failure) => failure,
-    };
-    Outcome::Failed(Box::new(TaskError {
-        kind: TaskErrorKind::Raised,
-        class: String::new(),
-        retryable: failure.kind != Kind::ForGood,
-        message: failure.message,
-        traceback: String::new(),
-    }))
-}
-
-fn result(value: &Value) -> Result<Success, usize> {
-    let json = value.to_string();
-    if json.len() > limits::RESULT_BYTES_MAX {
-        return Err(json.len());
-    }
-    let length = match value {
-        Value::Array(items) => Some(items.len()),
-        Value::Object(pairs) => Some(pairs.len()),
-        _ => None,
-    };
-    Ok(Success {
-        result: Some(Bytes::from(json)),
-        map_len: length.and_then(|length| u32::try_from(length).ok()),
-        ..Success::default()
-    })
-}
-
-/// Runs a future on this thread.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let mut future = pin!(future);
-    // Most closures never wait: they need no waker of their own.
-    if let Poll::Ready(value) = future
-        .as_mut()
-        .poll(&mut Context::from_waker(Waker::noop()))
-    {
-        return value;
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(value) => return value,
-            Poll::Pending => std::thread::park(),
-        }
-    }
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -25,7 +25,7 @@
 mod closure;
 mod local;
 
-pub use closure::{Ctx, Dag, Event, Failure, kafka};
-pub use evermill_contract::manifest::{OnFailure, Order, TriggerRule};
+pub use closure::{Ctx, Dag, Event, Failure, State, kafka};
+pub use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TriggerRule};
 pub use evermill_engine::view::RunView;
 pub use local::{Engine, Error, Local, Running};

@@ -148,7 +148,7 @@ impl Local {
         let data_dir = std::path::absolute(lock.dir()).map_err(system)?;
         let mut first = Some(lock);
         let dir = data_dir.clone();
-        let (workers, tasks, Notices(tell)) = (self.workers, dag.run, self.notices);
+        let (workers, tasks, Notices(tell)) = (self.workers, dag.closures(), self.notices);
         let engine = evermill_engine::Engine::open(OpenOptions {
             data_dir,
             store: Box::new(move || {

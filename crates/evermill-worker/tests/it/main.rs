@@ -5,6 +5,7 @@ mod company;
 mod death;
 mod flow;
 mod hostile;
+mod native;
 mod rig;
 mod shell;
 mod surroundings;
