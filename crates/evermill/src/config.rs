@@ -36,7 +36,7 @@ const RETAIN_VARIABLE: &str = "EVERMILL_RETAIN";
 /// What stands before a connection's id in the environment.
 const VARIABLE: &str = "EVERMILL_CONNECTION_";
 /// Short names, and Airflow's default ids that they stand for.
-const SHORT: [(&str, &str); 1] = [("kafka", "kafka_default")];
+const SHORT: [(&str, &str); 2] = [("http", "http_default"), ("kafka", "kafka_default")];
 /// What the file may hold.
 const NAMES: [&str; 3] = ["data_dir", "retain", "connections"];
 
@@ -324,14 +324,18 @@ pub(crate) fn masked(address: &str) -> String {
         Some((place, query)) => (place, Some(query)),
         None => (address, None),
     };
-    let mut text = match (place.split_once("://"), place.rsplit_once('@')) {
-        (Some((scheme, _)), Some((user, host))) => {
-            let user = user.trim_start_matches(scheme).trim_start_matches("://");
-            let user = user.split_once(':').map_or(user, |(user, _)| user);
-            format!("{scheme}://{user}:***@{host}")
-        }
-        _ => place.to_owned(),
+    let (scheme, rest) = match place.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), place),
     };
+    let rest = match rest.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split_once(':').map_or(user, |(user, _)| user);
+            format!("{user}:***@{host}")
+        }
+        None => rest.to_owned(),
+    };
+    let mut text = scheme + &rest;
     let secret = |name: &str| {
         let name = name.to_lowercase();
         let words = [
@@ -342,7 +346,9 @@ pub(crate) fn masked(address: &str) -> String {
             "jaas",
             "credential",
         ];
-        words.iter().any(|word| name.contains(word))
+        // Any header may be somebody's key, and a proxy may come with its password.
+        let is_whole = name.starts_with("header.") || name == "proxy";
+        is_whole || words.iter().any(|word| name.contains(word))
     };
     let settings = query.into_iter().flat_map(|query| query.split('&'));
     for (at, setting) in settings.enumerate() {
@@ -477,6 +483,7 @@ mod tests {
         for (given, shown) in [
             ("h:1,h:2", "h:1,h:2"),
             ("kafka://ada:pw@h:1", "kafka://ada:***@h:1"),
+            ("ada:pw@h:1/api", "ada:***@h:1/api"),
             (
                 "h:1?sasl.password=pw&client.id=me",
                 "h:1?sasl.password=***&client.id=me",
@@ -484,6 +491,10 @@ mod tests {
             (
                 "h:1?ssl.key.pem=x&sasl.jaas.config=y",
                 "h:1?ssl.key.pem=***&sasl.jaas.config=***",
+            ),
+            (
+                "https://h/v1?header.X-Api-Key=k&token=t&proxy=http://u:p@h:1&timeout=5s",
+                "https://h/v1?header.X-Api-Key=***&token=***&proxy=***&timeout=5s",
             ),
         ] {
             assert_eq!(masked(given), shown);

@@ -7,7 +7,7 @@ use crate::workspace::Fault;
 
 /// Every crate of the workspace and the crates of ours it may depend on, its tests included: a test
 /// that needs another room is a test of the room above both.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("evermill-core", &[]),
     ("evermill-contract", &[]),
     ("evermill-store", &["evermill-core"]),
@@ -15,8 +15,12 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
         "evermill-engine",
         &["evermill-core", "evermill-contract", "evermill-store"],
     ),
-    ("evermill-connectors", &["evermill-contract"]),
-    ("evermill-worker", &["evermill-contract"]),
+    (
+        "evermill-connectors",
+        &["evermill-contract", "evermill-http"],
+    ),
+    ("evermill-worker", &["evermill-contract", "evermill-http"]),
+    ("evermill-http", &[]),
     ("evermill-api", &["evermill-core", "evermill-engine"]),
     (
         "evermill",
@@ -27,6 +31,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
             "evermill-engine",
             "evermill-connectors",
             "evermill-worker",
+            "evermill-http",
             "evermill-api",
         ],
     ),

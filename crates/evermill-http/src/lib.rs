@@ -1,0 +1,29 @@
+//! **Asks over HTTP.** One client with one TLS for everything of ours that speaks HTTP to others: tasks,
+//! sources. It knows no DAG, no run and no store.
+//!
+//! | who named the URL | what may be reached |
+//! |---|---|
+//! | a connection, or the DAG's author | that host, whatever its address; loopback too |
+//! | anybody else: a redirect to another host, a payload | public addresses only |
+//!
+//! What counts is the address that is really connected to, not the name ([`guard`]). Everything that
+//! comes back is bounded ([`limits`]), after decompression.
+
+mod client;
+mod connection;
+mod error;
+pub mod guard;
+pub mod limits;
+mod retry_after;
+mod roots;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod url;
+
+pub use client::{Client, Request, Response, Target};
+pub use connection::Connection;
+pub use error::Error;
+pub use retry_after::retry_after;
+pub use ureq::http::{HeaderMap, Method};
