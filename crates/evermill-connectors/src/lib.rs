@@ -1,11 +1,11 @@
-//! **Listens.** Sources of the outside world behind one trait, [`Source`]. A connector sees no run,
+//! **Listens.** Sources of the outside world behind the traits of `contract::source`. A connector sees no run,
 //! no store and no DAG: it finds lanes, delivers events from the positions it is given, and says
 //! what goes wrong.
 //!
 //! Each connector is a folder with its settings, its source and a README; this file lists them all.
 
 use evermill_contract::manifest::SourceConfig;
-use evermill_contract::source::{DiagnosticSink, Source, SourceBudget, SourceError};
+use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
 pub mod kafka;
 pub mod limits;
@@ -25,11 +25,11 @@ pub struct Environment<'a> {
 ///
 /// # Errors
 /// [`SourceError::Refused`] when a setting or connection is missing or wrong.
-pub fn open(
-    config: &SourceConfig,
-    environment: &Environment<'_>,
-) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Opened, SourceError> {
     match config {
-        SourceConfig::Kafka(config) => Ok(Box::new(kafka::KafkaSource::open(config, environment)?)),
+        SourceConfig::Kafka(config) => {
+            let source = kafka::KafkaSource::open(config, environment)?;
+            Ok(Opened::Log(Box::new(source)))
+        }
     }
 }

@@ -390,6 +390,19 @@ impl Machine {
         })
     }
 
+    /// Whether a lane may take more events now; who hands them over without waiting for credit asks
+    /// before each batch.
+    #[must_use]
+    pub fn has_room(&self, id: LaneId) -> bool {
+        self.runs.get(&id.run).is_some_and(|run| {
+            let full = run.waiting >= limits::MATERIALISED_MAX
+                || run.row.counters.parked >= limits::PARKED_MAX as u64
+                || !run.accepts();
+            let lane = run.lanes.get(&id.lane);
+            !full && lane.is_some_and(|lane| lane.open && lane.has_room())
+        })
+    }
+
     /// The parked activations of a run, by address.
     pub fn parked(&self, run: RunIx) -> impl Iterator<Item = ParkedView> + '_ {
         let run = self.runs.get(&run).into_iter();

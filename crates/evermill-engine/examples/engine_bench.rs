@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
+use evermill_contract::source::Opened;
 use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Outcome, OutcomeRun, Slot, Success, Token, WorkerEvent,
 };
@@ -179,7 +180,7 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
             )?))
         }),
         executor: Box::new(move |events| Ok(AtOnce::start(events, result))),
-        sources: Arc::new(move |_| Ok(Box::new(FeedSource::new(feed.clone())))),
+        sources: Arc::new(move |_| Ok(Opened::Log(Box::new(FeedSource::new(feed.clone()))))),
         settings: Arc::new(NoSettings),
         clock: Clock::system(),
         log: Box::new(|_| {}),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use evermill_contract::source::Opened;
 use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Outcome, OutcomeRun, Slot, TaskError, TaskErrorKind, Token,
     WorkerEvent,
@@ -140,7 +141,7 @@ fn open(
             )?))
         }),
         executor: Box::new(move |events| Ok(Verdicts::start(events, succeeds, first))),
-        sources: Arc::new(move |_| Ok(Box::new(FeedSource::new(feed.clone())))),
+        sources: Arc::new(move |_| Ok(Opened::Log(Box::new(FeedSource::new(feed.clone()))))),
         settings: Arc::new(NoSettings),
         clock: Clock::system(),
         log: Box::new(|_| {}),

@@ -20,6 +20,7 @@ use evermill_store::{Batch, Committer, Store, StoreError};
 use crate::bundle::{self, File};
 use crate::failpoint::{self, fp};
 use crate::groups::After;
+use crate::inbox::Inboxes;
 use crate::input::{Input, Request, SourceInput, SourceKey};
 use crate::limits;
 use crate::manifest;
@@ -39,6 +40,7 @@ pub(crate) struct Booted {
     pub(crate) effects: Vec<Effect>,
     pub(crate) versions: BTreeMap<String, Version>,
     pub(crate) stored_files: BTreeSet<String>,
+    pub(crate) inboxes: Inboxes,
 }
 
 type Resumed = (
@@ -67,6 +69,7 @@ impl Boot<'_> {
         let fence = store.claim(0)?;
         fp!("open.claimed");
         let (versions, stored_files, machine, decision) = self.resume(store)?;
+        let inboxes = Inboxes::load(store)?;
         fp!("open.resumed");
         if !decision.writes.is_empty() {
             let writes = decision.writes;
@@ -82,6 +85,7 @@ impl Boot<'_> {
             effects: decision.effects,
             versions,
             stored_files,
+            inboxes,
         })
     }
 
@@ -244,6 +248,8 @@ impl Shard {
         self.fence = booted.fence;
         self.versions = booted.versions;
         self.stored_files = booted.stored_files;
+        self.inboxes = booted.inboxes;
+        self.find_inboxes_again();
         self.adopt(booted.effects);
         self.pools_told = 0;
         self.tell_pools();
@@ -356,6 +362,8 @@ impl Shard {
                 }
                 self.return_permits();
             }
+            // What was not committed is delivered again: each source is told to begin anew.
+            SourceInput::Delivery { .. } => {}
             SourceInput::CaughtUp { .. } | SourceInput::Lag { .. } | SourceInput::Gap { .. } => {}
             other => kept.inputs.push(Input::Source(key, other)),
         }
@@ -429,13 +437,7 @@ impl Shard {
             .map(|(run, _)| *run)
             .collect();
         for run in manual {
-            self.apply(Command::OpenLane {
-                run,
-                source: 0,
-                name: crate::MANUAL.to_owned(),
-                incarnation: crate::MANUAL.to_owned(),
-                first: 0,
-            });
+            self.open_manual_lane(run);
         }
     }
 }

@@ -54,6 +54,11 @@ impl Shard {
                 name,
                 position,
             } => self.lane_open(lane, source, &name, position),
+            Effect::Credit { lane, open } if self.feeds.contains_key(&lane) => {
+                if open {
+                    self.feed(lane);
+                }
+            }
             Effect::Credit { lane, open } => {
                 if let Some((name, listening)) = self.reader_of(lane) {
                     listening.mailbox.credit(name, open);
@@ -115,12 +120,16 @@ impl Shard {
             unsettled: crate::ack::Unsettled::default(),
         };
         self.lanes.insert(id, lane);
+        let inbox = self.inbox_of(key);
         if let Some(listening) = self.listening.get_mut(&key)
             && let Some(found) = listening.found.get_mut(&name)
         {
             found.lane = Some(id);
         }
-        self.restart_lane(id, position);
+        match inbox {
+            Some(number) => self.attach(id, number, position),
+            None => self.restart_lane(id, position),
+        }
     }
 
     fn acknowledge(&mut self, id: LaneId, position: u64) {
@@ -133,7 +142,10 @@ impl Shard {
         if let Some(run) = self.runs.get_mut(&id.run) {
             lane.unsettled.settled(position, now_us, &mut run.commit);
         }
-        if let Some(listening) = self.listening.get(&lane.source) {
+        if self.feeds.contains_key(&id) {
+            self.settle_inbox(id, position);
+            self.feed(id);
+        } else if let Some(listening) = self.listening.get(&lane.source) {
             listening.mailbox.ack(lane.name.clone(), position);
         }
     }

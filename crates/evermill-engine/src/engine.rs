@@ -6,6 +6,7 @@ use crossbeam_channel::bounded;
 
 use crate::board::Board;
 use crate::boot::{Boot, start_committer};
+use crate::doors::Doors;
 use crate::handle::{Handle, Shared};
 use crate::input::Input;
 use crate::limits;
@@ -62,15 +63,17 @@ impl Engine {
         let logger = Logger::start(log, &data_dir, clock.clone(), Arc::clone(&notices));
         let logger = logger.map_err(system("starting the log's thread"))?;
         let board = Arc::new(Board::default());
+        let doors = Arc::new(Doors::default());
         let world = World {
             data_dir: data_dir.clone(),
             store: store_factory,
             settings,
-            clock,
+            clock: clock.clone(),
             logger,
             notices: Arc::clone(&notices),
             pools: Arc::clone(&pools),
             board: Arc::clone(&board),
+            doors: Arc::clone(&doors),
             inbox,
             input: input.clone(),
         };
@@ -84,6 +87,8 @@ impl Engine {
         Ok(Handle::new(Shared {
             input,
             board,
+            doors,
+            clock,
             prepare: Preparation {
                 data_dir,
                 sources,

@@ -9,10 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use evermill_contract::manifest::Manifest;
+use evermill_contract::source::{PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
 
 use crate::board::Board;
+use crate::clock::Clock;
+use crate::doors::Doors;
 use crate::input::{Input, Request, Steer};
 use crate::prepare::Preparation;
 use crate::view::EngineView;
@@ -44,6 +47,29 @@ pub struct Started {
     pub version: String,
     /// It was open already and goes on from its committed positions.
     pub resumed: bool,
+}
+
+/// What became of the events of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Durable now.
+    pub kept: u64,
+    /// They came before, under the same id.
+    pub repeated: u64,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// No source of that name takes requests.
+    #[error("no such source takes requests")]
+    NotFound,
+    /// The source does not accept it.
+    #[error("{}", .0.detail)]
+    Rejected(Reject),
+    /// The engine could not keep it; [`EngineError::Full`] passes.
+    #[error(transparent)]
+    Engine(EngineError),
 }
 
 /// How a wait for idleness ended.
@@ -116,6 +142,9 @@ pub enum EngineError {
     /// The machine does not do this to a run in its present state.
     #[error("{0}")]
     Refused(String),
+    /// There is no room for more events before some are done.
+    #[error("{0}")]
+    Full(String),
     /// The store could not be read, copied or checked.
     #[error("{0}")]
     Store(String),
@@ -148,6 +177,8 @@ pub struct Handle {
 pub(crate) struct Shared {
     pub(crate) input: Sender<Input>,
     pub(crate) board: Arc<Board>,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) clock: Clock,
     pub(crate) prepare: Preparation,
     pub(crate) shard: Mutex<Option<JoinHandle<()>>>,
     /// Looks at the store beside the committer.
@@ -174,13 +205,69 @@ impl Handle {
         self.ask(|reply| Request::Start { prepared, reply })?
     }
 
-    /// Gives a DAG without sources one activation, with this payload (JSON) if any.
+    /// Gives a DAG without sources one activation, with this payload (JSON) if any. It is durable
+    /// when this returns the activation's name.
     ///
     /// # Errors
-    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when the DAG has sources.
-    pub fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<(), EngineError> {
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when the DAG has sources or its run is
+    /// over, [`EngineError::Full`].
+    pub fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
         let run = run.to_owned();
-        self.ask(|reply| Request::Trigger { run, conf, reply })?
+        let once = false;
+        let triggered = self.ask(|reply| Request::Trigger {
+            run,
+            conf,
+            once,
+            reply,
+        })?;
+        Ok(triggered?.unwrap_or_default())
+    }
+
+    /// The same, unless the run was given anything before, in this process or an earlier one.
+    ///
+    /// # Errors
+    /// As [`Handle::trigger`].
+    pub fn trigger_once(&self, run: &str) -> Result<(), EngineError> {
+        let run = run.to_owned();
+        let (conf, once) = (None, true);
+        let triggered = self.ask(|reply| Request::Trigger {
+            run,
+            conf,
+            once,
+            reply,
+        })?;
+        triggered.map(drop)
+    }
+
+    /// Brings a request to a source that takes requests. What it says is durable when this returns.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub fn push(
+        &self,
+        dag: &str,
+        source: &str,
+        request: &PushRequest<'_>,
+    ) -> Result<Pushed, PushError> {
+        let door = self.shared.doors.find(dag, source);
+        let door = door.ok_or(PushError::NotFound)?;
+        let now_ms = self.shared.clock.now_ms();
+        let accepted = door.source.accept(request, now_ms);
+        let arrivals = accepted.map_err(PushError::Rejected)?;
+        let key = door.key;
+        let pushed = self.ask(|reply| Request::Push {
+            key,
+            arrivals,
+            reply,
+        });
+        pushed.and_then(|pushed| pushed).map_err(PushError::Engine)
+    }
+
+    /// Bytes of the largest body that a source takes; `None` when no such source takes requests.
+    #[must_use]
+    pub fn push_body_max(&self, dag: &str, source: &str) -> Option<usize> {
+        let door = self.shared.doors.find(dag, source)?;
+        Some(door.source.body_bytes_max())
     }
 
     /// Takes no new work; attempts under way end normally.

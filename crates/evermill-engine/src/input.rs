@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use evermill_contract::source::LaneName;
+use evermill_contract::source::{Arrival, Delivery, LaneName};
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::command::{LaneId, RunIx, Selection};
 use evermill_store::{CommitError, CommitId};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::handle::{Drained, EngineError, Started};
+use crate::handle::{Drained, EngineError, Pushed, Started};
 use crate::operate::{Page, Resolve};
 use crate::past::Names;
 use crate::payload::Packed;
@@ -72,6 +72,13 @@ pub(crate) enum SourceInput {
         lane: LaneId,
         reason: String,
     },
+    /// For its inbox.
+    Delivery {
+        session: u32,
+        delivery: Delivery,
+    },
+    /// The outside world has answered: what was delivered so far is all there was.
+    Answered,
     Degraded(String),
     Recovered,
     /// The source has ended and its thread with it: why, or `None` after an order to close.
@@ -87,7 +94,15 @@ pub(crate) enum Request {
     Trigger {
         run: String,
         conf: Option<Bytes>,
-        reply: Sender<Result<(), EngineError>>,
+        /// Not if anything was given to the run before.
+        once: bool,
+        reply: Sender<Result<Option<String>, EngineError>>,
+    },
+    /// Brought from outside to a source that takes it in.
+    Push {
+        key: SourceKey,
+        arrivals: Vec<Arrival>,
+        reply: Sender<Result<Pushed, EngineError>>,
     },
     Steer {
         run: String,

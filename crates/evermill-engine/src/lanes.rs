@@ -14,6 +14,7 @@ use crate::ack::Unsettled;
 use crate::input::SourceKey;
 use crate::manifest::Outline;
 use crate::orders::{Mailbox, StartLane};
+use crate::receiving::Desk;
 
 /// A source that is being listened to, as the shard sees it.
 pub(crate) struct Listening {
@@ -22,6 +23,16 @@ pub(crate) struct Listening {
     pub(crate) permits: Receiver<()>,
     /// Batches applied and not sealed yet.
     pub(crate) applied: usize,
+    /// Number of its inbox, if its events cannot be read again.
+    pub(crate) inbox: Option<u32>,
+    /// Where a thread that receives for the inbox hears of things.
+    pub(crate) receives: Option<Arc<Desk>>,
+    /// Which session of it: deliveries of earlier ones were lost with a commit.
+    pub(crate) session: u32,
+    /// The outside world of an inbox has answered since the start.
+    pub(crate) answered: bool,
+    /// Nothing more is to be handed over.
+    pub(crate) hushed: bool,
     /// Lanes it found, by name.
     pub(crate) found: BTreeMap<LaneName, Found>,
     /// First positions of all lanes found are known.
@@ -59,6 +70,40 @@ pub(crate) struct Lane {
     /// Last committed position.
     pub(crate) position: u64,
     pub(crate) unsettled: Unsettled,
+}
+
+impl Listening {
+    /// One of whose lanes nothing is known yet.
+    pub(crate) fn new(mailbox: Arc<Mailbox>, permits: Receiver<()>) -> Self {
+        Self {
+            mailbox,
+            permits,
+            applied: 0,
+            inbox: None,
+            receives: None,
+            session: 0,
+            answered: false,
+            hushed: false,
+            found: BTreeMap::new(),
+            resolved: false,
+            passes_gaps: false,
+            degraded: None,
+            ended: None,
+        }
+    }
+
+    /// One that is read from an inbox: its lane is known from the start.
+    pub(crate) fn of_inbox() -> Self {
+        Self {
+            resolved: true,
+            ..Self::new(Arc::default(), crossbeam_channel::never())
+        }
+    }
+
+    /// See [`Listening::receives`].
+    pub(crate) fn desk(&self) -> Option<&Desk> {
+        self.receives.as_deref()
+    }
 }
 
 impl Lane {

@@ -20,14 +20,17 @@ mod clock;
 mod commit;
 mod copy;
 mod dispatch;
+mod doors;
 mod drain;
 mod effects;
 mod engine;
 pub mod failpoint;
 mod failures;
+mod feeding;
 mod groups;
 mod handle;
 mod histogram;
+mod inbox;
 mod ingest;
 mod input;
 mod kept;
@@ -43,6 +46,7 @@ mod past;
 mod payload;
 mod prepare;
 mod publish;
+mod receiving;
 mod requests;
 mod rest;
 mod sabotage;
@@ -51,6 +55,7 @@ mod slots;
 mod sources;
 mod tally;
 mod timers;
+mod triggering;
 mod unused;
 pub mod view;
 mod workers;
@@ -59,7 +64,8 @@ pub use clock::Clock;
 pub use copy::{Checked, workshop};
 pub use engine::Engine;
 pub use handle::{
-    ActivationKey, Drained, EngineError, Handle, Idle, Selection, StartRequest, Started,
+    ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
+    Started,
 };
 pub use kept::{LogEntry, LogReader};
 pub use manifest::faults;

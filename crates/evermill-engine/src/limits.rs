@@ -23,6 +23,23 @@ pub const HELD_BYTES_HIGH: usize = 32 * 1024 * 1024;
 /// Bytes below which it may again.
 pub const HELD_BYTES_LOW: usize = 24 * 1024 * 1024;
 
+/// Bytes of events that one inbox holds; beyond it nothing more is accepted.
+pub const INBOX_BYTES: usize = 32 * 1024 * 1024;
+/// The same in events.
+pub const INBOX_EVENTS: usize = 100_000;
+/// Bytes of one delivery to an inbox.
+pub const DELIVERY_BYTES: usize = 8 * 1024 * 1024;
+/// Deliveries of one source that are not committed yet; its thread waits with the next one.
+pub const DELIVERIES_OPEN: usize = 16;
+/// For how long the id of an event is known, milliseconds.
+pub const DEDUP_WINDOW_MS: u64 = 60 * 60 * 1_000;
+/// Ids are forgotten together that came within so long, milliseconds.
+pub const DEDUP_BUCKET_MS: u64 = DEDUP_WINDOW_MS / 12;
+/// Ids known to one inbox; beyond it the oldest are forgotten early.
+pub const DEDUP_ENTRIES: usize = 1_000_000;
+/// How often a source is asked to keep its leases alive.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
 /// Unsettled batches of one lane whose arrivals are told apart.
 pub const UNSETTLED_BATCHES: usize = 4_096;
 
@@ -114,6 +131,8 @@ const _: () = {
         "submitting never finds the queue full"
     );
     assert!(SECOND_GROUP_WRITES < store::GROUP_WRITES);
+    assert!(DELIVERY_BYTES < store::ROW_BYTES_MAX);
+    assert!(DELIVERY_BYTES < INBOX_BYTES);
     assert!(DISPATCHES_PER_SLOT >= 1);
     assert!(core::WAVE_MEMBERS_MAX <= evermill_contract::worker::limits::MEMBERS_MAX);
 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::manifest::SourceManifest;
-use evermill_contract::source::{DiagnosticSink, FirstPosition, Source, SourceBudget};
+use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_store::{Store, StoreError};
 
@@ -53,8 +53,7 @@ pub fn store_options() -> evermill_store::Options {
 pub type ExecutorFactory = Box<dyn FnOnce(Events) -> Result<Box<dyn Executor>, String> + Send>;
 
 /// Makes a source; an error names the setting and the cure.
-pub type SourceFactory =
-    Arc<dyn Fn(SourceRequest<'_>) -> Result<Box<dyn Source>, String> + Send + Sync>;
+pub type SourceFactory = Arc<dyn Fn(SourceRequest<'_>) -> Result<Opened, String> + Send + Sync>;
 
 /// Which source is wanted.
 pub struct SourceRequest<'a> {

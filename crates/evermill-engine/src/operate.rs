@@ -71,6 +71,13 @@ pub trait Operations: Send + Sync {
     /// it, [`EngineError::Closed`].
     fn order(&self, run: &str, order: Order) -> Result<(), EngineError>;
 
+    /// Gives a DAG without sources one activation, with this payload (JSON) if any. It is durable
+    /// when this returns the activation's name; at rest it waits for the DAG's next start.
+    ///
+    /// # Errors
+    /// As [`Handle::trigger`].
+    fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError>;
+
     /// What is parked.
     ///
     /// # Errors
@@ -139,6 +146,10 @@ impl Operations for Handle {
                 Order::Stop => Steer::Stop,
             },
         )
+    }
+
+    fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
+        Handle::trigger(self, run, conf)
     }
 
     fn parked(

@@ -134,7 +134,14 @@ pub(crate) fn pack(batch: &EventBatch, arrived_us: u64, keys: Keys, held: &Arc<H
     }
 }
 
-/// The body of an event that no source read, such as a trigger by hand.
+/// The body of a batch of one event.
+pub(crate) fn body_of_batch(batch: &EventBatch, arrived_us: u64) -> Bytes {
+    let packed = pack(batch, arrived_us, Keys::Unused, &Arc::default());
+    let only = packed.events.into_iter().next();
+    only.map_or_else(Bytes::new, |event| event.body)
+}
+
+/// The body of an event that no source read: a loop's or a body that is none.
 pub(crate) fn body_of_value(value: Option<&[u8]>, arrived_us: u64) -> Bytes {
     let mut bytes = Vec::with_capacity(HEAD + value.map_or(0, <[u8]>::len));
     bytes.put_u64_le(arrived_us);
@@ -177,6 +184,14 @@ pub(crate) fn key_number(key: &[u8]) -> u128 {
         number[1..].copy_from_slice(&Sha256::digest(key)[..15]);
     }
     u128::from_be_bytes(number)
+}
+
+/// The same of the event that a body is; 0 when it has no key.
+pub(crate) fn key_of(body: &[u8]) -> u128 {
+    let key = Parts::read(body).key;
+    key.map_or(0, |(start, len)| {
+        key_number(&body[start as usize..(start + len) as usize])
+    })
 }
 
 /// A body, read.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use evermill_contract::manifest::{DagManifest, Manifest};
-use evermill_contract::source::{DiagnosticSink, FirstPosition, Source, SourceBudget};
+use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
 use evermill_core::dag::Dag;
 
 use crate::bundle::{self, File};
@@ -37,7 +37,8 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) struct PreparedSource {
-    pub(crate) source: Box<dyn Source>,
+    pub(crate) id: String,
+    pub(crate) source: Opened,
     pub(crate) first: FirstPosition,
 }
 
@@ -84,6 +85,7 @@ impl Preparation {
                 cause,
             })?;
             Ok(PreparedSource {
+                id: source.id.clone(),
                 source: made,
                 first: first_position(source),
             })

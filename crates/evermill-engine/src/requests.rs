@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use evermill_core::command::{Command, Event, LaneId, RunIx, RunState, Selection};
+use evermill_core::command::{Command, RunIx, RunState, Selection};
 use evermill_core::row::{Key, Row, Table, Write};
 
 use crate::books::Books;
@@ -12,7 +12,6 @@ use crate::handle::{EngineError, Started};
 use crate::input::{Request, Steer};
 use crate::limits;
 use crate::operate::{self, Order, Resolve};
-use crate::payload;
 use crate::prepare::{Prepared, PreparedSource};
 use crate::shard::{Flow, Shard, Version};
 use crate::view::{ParkedFilter, RunDetail};
@@ -23,8 +22,21 @@ impl Shard {
     pub(crate) fn request(&mut self, request: Request) -> Flow {
         match request {
             Request::Start { prepared, reply } => self.start(prepared, reply),
-            Request::Trigger { run, conf, reply } => match self.trigger(&run, conf) {
-                Ok(()) => self.reply_after_commit(reply, Ok(())),
+            Request::Trigger {
+                run,
+                conf,
+                once,
+                reply,
+            } => match self.trigger(&run, conf, once) {
+                Ok(id) => self.reply_after_commit(reply, Ok(id)),
+                refused => answer(&reply, refused),
+            },
+            Request::Push {
+                key,
+                arrivals,
+                reply,
+            } => match self.push(key, &arrivals) {
+                Ok(pushed) => self.reply_after_commit(reply, Ok(pushed)),
                 refused => answer(&reply, refused),
             },
             Request::Steer { run, steer, reply } => match self.steer(&run, steer) {
@@ -172,29 +184,9 @@ impl Shard {
         let manual = sources.is_empty();
         self.listen(run, sources, passes_gaps);
         if manual {
-            self.apply(Command::OpenLane {
-                run,
-                source: 0,
-                name: crate::MANUAL.to_owned(),
-                incarnation: crate::MANUAL.to_owned(),
-                first: 0,
-            });
-            self.end_of_what_was_triggered(run);
+            self.open_manual_lane(run);
         }
         answer(reply, Ok(started));
-    }
-
-    /// What was given to a DAG without sources before this start is all there is, until somebody
-    /// triggers it: it finishes once that has settled.
-    fn end_of_what_was_triggered(&mut self, run: RunIx) {
-        let begun = self
-            .machine
-            .run(run)
-            .is_some_and(|run| run.counters.seen > 0);
-        let lane = self.machine.lanes(run).next().filter(|_| begun);
-        if let Some(lane) = lane {
-            self.apply(Command::CaughtUp { lane: lane.lane });
-        }
     }
 
     fn new_run(&self, dag: &str) -> (RunIx, String) {
@@ -242,42 +234,6 @@ impl Shard {
                 slots: limits::POOL_SLOTS,
             });
         }
-    }
-
-    /// One activation for a DAG without sources: the next position of its only lane. After a crash
-    /// the same position is given again, so that what was accepted stays accepted.
-    fn trigger(&mut self, run: &str, conf: Option<Bytes>) -> Result<(), EngineError> {
-        let run = self.find(run)?;
-        let lane = self
-            .machine
-            .lanes(run)
-            .find(|lane| lane.name == crate::MANUAL);
-        let Some(lane) = lane else {
-            return Err(EngineError::Refused(
-                "this DAG is not triggered by hand".to_owned(),
-            ));
-        };
-        let now_us = self.world.clock.now_us();
-        let event = Event {
-            position: lane.read,
-            key: 0,
-            arrived_ms: now_us / 1_000,
-            body: payload::body_of_value(conf.as_deref(), now_us),
-        };
-        let lane: LaneId = lane.lane;
-        if let Some(known) = self.lanes.get_mut(&lane) {
-            known
-                .unsettled
-                .arrived(std::slice::from_ref(&event), now_us);
-            known.caught_up = true;
-            known.was_caught_up = true;
-        }
-        self.apply(Command::Ingest {
-            lane,
-            events: vec![event],
-        });
-        self.apply(Command::CaughtUp { lane });
-        Ok(())
     }
 
     fn steer(&mut self, run: &str, steer: Steer) -> Result<(), EngineError> {
@@ -339,10 +295,6 @@ impl Shard {
             machine: &self.machine,
             versions: &self.versions,
         }
-    }
-
-    fn find(&self, name: &str) -> Result<RunIx, EngineError> {
-        Ok(self.books().find(name)?.run)
     }
 }
 

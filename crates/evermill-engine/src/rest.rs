@@ -17,12 +17,14 @@ use crate::clock::Clock;
 use crate::copy::{self, Checked};
 use crate::engine::Engine;
 use crate::handle::EngineError;
+use crate::inbox::{Inboxes, Room};
 use crate::open::OpenError;
 use crate::operate::{self, Operations, Order, Page, Resolve};
 use crate::past::{self, PastQuery};
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
 use crate::shard::Version;
+use crate::triggering;
 use crate::view::{
     EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, RunDetail, RunView,
     SourceView, TaskView,
@@ -105,13 +107,17 @@ impl State {
 
     /// Applies a command and commits what it says; its effects are the next engine's.
     fn apply(&mut self, command: Command) -> Result<(), EngineError> {
-        let refused = |cause: &dyn std::fmt::Display| {
-            EngineError::Refused(format!("the store cannot be written: {cause}"))
-        };
         let mut decision = std::mem::take(&mut self.pending);
         self.machine
             .apply(self.clock.now_ms(), command, &mut decision);
         self.machine.seal(&mut decision);
+        self.commit(decision)
+    }
+
+    fn commit(&mut self, decision: Decision) -> Result<(), EngineError> {
+        let refused = |cause: &dyn std::fmt::Display| {
+            EngineError::Refused(format!("the store cannot be written: {cause}"))
+        };
         let fence = match self.fence {
             Some(fence) => fence,
             None => self.store.claim(0).map_err(|cause| refused(&cause))?,
@@ -208,6 +214,34 @@ impl Operations for AtRest {
             Order::Drain => Command::Drain { run },
             Order::Stop => Command::Stop { run },
         })
+    }
+
+    fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        triggering::may_trigger(&found, false)?;
+        let outline = state
+            .versions
+            .get(&found.version)
+            .map(|known| &known.outline);
+        if outline.is_none_or(|outline| !outline.sources.is_empty()) {
+            return Err(triggering::not_by_hand(&found.dag));
+        }
+        let mut inboxes = Inboxes::load(&mut *state.store).map_err(EngineError::store)?;
+        let read = state.machine.lanes(found.run).map(|lane| lane.read).max();
+        let number = inboxes.number(&found.dag, crate::MANUAL);
+        let inbox = inboxes.get_mut(number).expect("it was just numbered");
+        inbox.raise(read.unwrap_or(0));
+        let now_us = state.clock.now_us();
+        let arrival = triggering::by_hand(conf, now_us / 1_000);
+        let mut writes = Vec::new();
+        let accepted = inbox.accept(&[arrival], None, now_us, Room::Needed, &mut writes);
+        let accepted = accepted.map_err(triggering::refusal)?;
+        let mut decision = std::mem::take(&mut state.pending);
+        decision.writes.append(&mut writes);
+        state.commit(decision)?;
+        let position = accepted.shelved.map_or(0, |shelved| shelved.first);
+        Ok(triggering::name_of(&found.name, position))
     }
 
     fn parked(

@@ -33,10 +33,13 @@ use evermill_store::{CommitError, CommitId, Committer};
 use crate::board::Board;
 use crate::boot::Booted;
 use crate::clock::Clock;
+use crate::doors::Doors;
 use crate::drain::Draining;
 use crate::failpoint::fp;
+use crate::feeding::Feed;
 use crate::groups::{After, Groups};
 use crate::histogram::Histogram;
+use crate::inbox::Inboxes;
 use crate::input::{Input, SourceKey};
 use crate::lanes::{Lane, Listening};
 use crate::limits;
@@ -86,6 +89,8 @@ pub(crate) struct Shard {
 
     pub(crate) listening: BTreeMap<SourceKey, Listening>,
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) inboxes: Inboxes,
+    pub(crate) feeds: BTreeMap<LaneId, Feed>,
     pub(crate) runs: BTreeMap<RunIx, RunSlot>,
     pub(crate) versions: BTreeMap<String, Version>,
     /// Files of bundles that are stored, by hash.
@@ -111,6 +116,7 @@ pub(crate) struct World {
     pub(crate) notices: DiagnosticSink,
     pub(crate) pools: Arc<PoolNumbers>,
     pub(crate) board: Arc<Board>,
+    pub(crate) doors: Arc<Doors>,
     pub(crate) inbox: Receiver<Input>,
     pub(crate) input: Sender<Input>,
 }
@@ -193,6 +199,8 @@ impl Shard {
             buffers: Buffers::default(),
             listening: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            inboxes: booted.inboxes,
+            feeds: BTreeMap::new(),
             runs: BTreeMap::new(),
             versions: booted.versions,
             stored_files: booted.stored_files,

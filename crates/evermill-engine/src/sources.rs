@@ -1,21 +1,25 @@
 //! What sources report, on its way to the machine; and the threads they report from.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
-use evermill_contract::source::{LaneName, Severity};
+use evermill_contract::source::{
+    FirstPosition, LaneName, Opened, PushSource, Receiver, Severity, Source,
+};
 use evermill_core::command::{Command, LaneId, RunIx};
 
+use crate::doors::Door;
 use crate::failpoint::fp;
 use crate::groups::After;
+use crate::inbox::Inbox;
 use crate::ingest::Ingest;
 use crate::input::{SourceInput, SourceKey};
 use crate::lanes::{Found, Listening};
 use crate::limits;
 use crate::orders::Mailbox;
-use crate::payload::{Held, Packed};
+use crate::payload::{Held, Keys, Packed};
 use crate::prepare::PreparedSource;
+use crate::receiving::{Desk, Receiving};
 use crate::shard::Shard;
 
 impl Shard {
@@ -23,44 +27,108 @@ impl Shard {
     pub(crate) fn listen(&mut self, run: RunIx, sources: Vec<PreparedSource>, passes_gaps: bool) {
         let keys = self
             .outline_of(run)
-            .map_or(crate::payload::Keys::Unused, |outline| outline.keys);
+            .map_or(Keys::Unused, |outline| outline.keys);
         for (index, prepared) in sources.into_iter().enumerate() {
             let key = SourceKey {
                 run,
                 source: index as u16,
             };
-            let (permits, taken) = bounded(limits::BATCHES_QUEUED_PER_SOURCE);
-            let mailbox = Arc::new(Mailbox::default());
-            let ingest = Ingest {
-                key,
-                source: prepared.source,
-                first: prepared.first,
-                keys,
-                input: self.world.input.clone(),
-                mailbox: Arc::clone(&mailbox),
-                permits,
-                held: Arc::new(Held::default()),
-                clock: self.world.clock.clone(),
-            };
-            let name = format!("source-{run}-{index}");
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || ingest.run());
-            let ended = thread
-                .err()
-                .map(|cause| Some(format!("the system gives no thread: {cause}")));
-            let listening = Listening {
-                mailbox,
-                permits: taken,
-                applied: 0,
-                found: BTreeMap::new(),
-                resolved: false,
-                passes_gaps,
-                degraded: None,
-                ended,
-            };
-            self.listening.insert(key, listening);
+            let PreparedSource { id, source, first } = prepared;
+            match source {
+                Opened::Log(source) => self.read(key, source, first, keys, passes_gaps),
+                Opened::Received(receiver) => self.receive(key, &id, receiver),
+                Opened::Pushed(source) => self.open_door(key, &id, source),
+            }
         }
+    }
+
+    /// A thread reads a log.
+    fn read(
+        &mut self,
+        key: SourceKey,
+        source: Box<dyn Source>,
+        first: FirstPosition,
+        keys: Keys,
+        passes_gaps: bool,
+    ) {
+        let (permits, taken) = bounded(limits::BATCHES_QUEUED_PER_SOURCE);
+        let mailbox = Arc::new(Mailbox::default());
+        let ingest = Ingest {
+            key,
+            source,
+            first,
+            keys,
+            input: self.world.input.clone(),
+            mailbox: Arc::clone(&mailbox),
+            permits,
+            held: Arc::new(Held::default()),
+            clock: self.world.clock.clone(),
+        };
+        let listening = Listening {
+            passes_gaps,
+            ended: spawn(key, move || ingest.run()),
+            ..Listening::new(mailbox, taken)
+        };
+        self.listening.insert(key, listening);
+    }
+
+    /// A thread receives for an inbox.
+    fn receive(&mut self, key: SourceKey, id: &str, receiver: Box<dyn Receiver>) {
+        let desk = Arc::new(Desk::default());
+        let receiving = Receiving {
+            key,
+            receiver,
+            input: self.world.input.clone(),
+            desk: Arc::clone(&desk),
+        };
+        let listening = Listening {
+            receives: Some(desk),
+            ended: spawn(key, move || receiving.run()),
+            ..Listening::of_inbox()
+        };
+        self.read_inbox(key, id, listening);
+        self.begin(key);
+    }
+
+    /// Whoever has a request for the source finds it; there is nothing to wait for.
+    fn open_door(&mut self, key: SourceKey, id: &str, source: Arc<dyn PushSource>) {
+        let listening = Listening {
+            answered: true,
+            ..Listening::of_inbox()
+        };
+        self.read_inbox(key, id, listening);
+        if let Some(run) = self.runs.get(&key.run) {
+            self.world.doors.open(&run.dag, id, Door { key, source });
+        }
+    }
+
+    /// Opens the one lane of a source's inbox.
+    fn read_inbox(&mut self, key: SourceKey, id: &str, mut listening: Listening) {
+        let Some(run) = self.runs.get(&key.run) else {
+            return;
+        };
+        let dag = run.dag.clone();
+        let number = self.inboxes.number(&dag, id);
+        let name = LaneName::from(id);
+        let found = Found {
+            incarnation: self.inboxes.incarnation().to_owned(),
+            first: self.inboxes.get(number).map_or(0, Inbox::first),
+            lane: None,
+        };
+        listening.inbox = Some(number);
+        listening.found.insert(name.clone(), found);
+        self.listening.insert(key, listening);
+        self.open_lane(key, &name);
+    }
+
+    /// The inbox that a source's lane is read from.
+    pub(crate) fn inbox_of(&mut self, key: SourceKey) -> Option<u32> {
+        if let Some(listening) = self.listening.get(&key) {
+            return listening.inbox;
+        }
+        let manual = self.outline_of(key.run)?.sources.is_empty();
+        let dag = self.runs.get(&key.run)?.dag.clone();
+        manual.then(|| self.inboxes.number(&dag, crate::MANUAL))
     }
 
     pub(crate) fn source(&mut self, key: SourceKey, input: SourceInput) {
@@ -90,6 +158,8 @@ impl Shard {
                 reason,
             } => self.gap(lane, session, (from, to), &reason),
             SourceInput::Diverged { lane, reason } => self.diverged(lane, reason),
+            SourceInput::Delivery { session, delivery } => self.deliver(key, session, delivery),
+            SourceInput::Answered => self.answered(key),
             other => self.source_state(key, other),
         }
     }
@@ -254,9 +324,10 @@ impl Shard {
     }
 
     /// Lets the sources of a run, or of all runs, deliver nothing more; they still hear of acks.
-    pub(crate) fn hush_sources(&self, run: Option<RunIx>) {
+    pub(crate) fn hush_sources(&mut self, run: Option<RunIx>) {
         let of_run = |key: &SourceKey| run.is_none_or(|run| run == key.run);
-        for (_, listening) in self.listening.iter().filter(|(key, _)| of_run(key)) {
+        for (_, listening) in self.listening.iter_mut().filter(|(key, _)| of_run(key)) {
+            listening.hushed = true;
             for name in listening.found.keys() {
                 listening.mailbox.credit(name.clone(), false);
             }
@@ -264,14 +335,21 @@ impl Shard {
     }
 
     /// Stops the sources of a run, or of all runs.
-    pub(crate) fn close_sources(&self, run: Option<RunIx>) {
+    pub(crate) fn close_sources(&mut self, run: Option<RunIx>) {
         let of_run = |key: &SourceKey| run.is_none_or(|run| run == key.run);
-        for (_, listening) in self.listening.iter().filter(|(key, _)| of_run(key)) {
+        for (_, listening) in self.listening.iter_mut().filter(|(key, _)| of_run(key)) {
             listening.mailbox.close();
+            match (&listening.receives, listening.inbox) {
+                (Some(desk), _) => desk.close(),
+                // No thread has to end.
+                (None, Some(_)) => listening.ended = Some(None),
+                (None, None) => {}
+            }
         }
+        self.world.doors.close(run);
     }
 
-    fn source_name(&self, key: SourceKey) -> String {
+    pub(crate) fn source_name(&self, key: SourceKey) -> String {
         let outline = self.outline_of(key.run);
         let id = outline.and_then(|outline| outline.sources.get(usize::from(key.source)));
         match (outline, id) {
@@ -279,4 +357,12 @@ impl Shard {
             _ => format!("source {}", key.source),
         }
     }
+}
+
+/// Starts a source's thread; why the source has ended at once if there is none.
+fn spawn(key: SourceKey, body: impl FnOnce() + Send + 'static) -> Option<Option<String>> {
+    let name = format!("source-{}-{}", key.run, key.source);
+    let thread = std::thread::Builder::new().name(name).spawn(body);
+    let cause = thread.err()?;
+    Some(Some(format!("the system gives no thread: {cause}")))
 }

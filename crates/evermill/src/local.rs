@@ -169,10 +169,8 @@ impl Local {
             }),
         })?;
         let run = engine.start(&request)?.run;
-        let view = engine.fresh_view()?;
-        let is_new = view.run(&run).is_none_or(|run| run.taken_in == 0);
-        if dag.sources.is_empty() && is_new {
-            engine.trigger(&run, None)?;
+        if dag.sources.is_empty() {
+            engine.trigger_once(&run)?;
         }
         Ok(Running { engine, run })
     }

@@ -10,7 +10,7 @@ use evermill_engine::{Drained, Idle, Operations as _, Page, Selection, StartRequ
 use crate::broker::Broker;
 use crate::executor::Workers;
 use crate::harness::{
-    Ledger, PATIENCE, World, after_source, one_task, request, started, until, values,
+    Ledger, PATIENCE, World, after_source, one_task, recording, request, started, until, values,
 };
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -19,16 +19,6 @@ const ALL: Page = Page {
     limit: usize::MAX,
     payload: false,
 };
-
-fn recording(slots: u16) -> (Ledger, Workers) {
-    let ledger = Ledger::default();
-    let notes = ledger.clone();
-    let workers = Workers::new(slots, move |call| {
-        notes.note(call.value.clone());
-        Outcome::Success(None)
-    });
-    (ledger, workers)
-}
 
 #[test]
 fn a_burst_runs_the_callable_once_per_event_and_is_acknowledged() {

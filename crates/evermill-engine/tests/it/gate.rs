@@ -1,4 +1,4 @@
-//! A store whose commits of a lane's position wait at a gate, or are the last for a while.
+//! A store whose commits of a lane's position, or of what an inbox keeps, wait at a gate, or are the last for a while.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Gate {
-    /// From now on a commit that moves a lane waits before anything of it is written.
+    /// From now on a commit that moves a lane or keeps events waits before anything of it is written.
     pub(crate) fn shut(&self) {
         self.0.0.lock().unwrap().shut = true;
     }
@@ -85,8 +85,16 @@ impl Store for GatedStore {
     }
 
     fn commit(&mut self, group: &[Batch]) -> Result<Committed, CommitError> {
-        let moves = |write: &Write| matches!(write, Write::Put(row) if row.table == Table::Lane);
-        if !group.iter().flat_map(|batch| &batch.writes).any(moves) {
+        let stops = |write: &Write| match write {
+            Write::Put(row) => match row.table {
+                Table::Lane => true,
+                // The inbox itself has an empty id.
+                Table::Inbox => !row.key.id.is_empty(),
+                _ => false,
+            },
+            _ => false,
+        };
+        if !group.iter().flat_map(|batch| &batch.writes).any(stops) {
             return self.inner.commit(group);
         }
         self.gate.pass();

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_contract::manifest::Manifest;
+use evermill_contract::source::Opened;
+use evermill_contract::worker::Outcome;
 use evermill_engine::view::RunView;
 use evermill_engine::{
     Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, StartRequest, Started,
@@ -27,6 +29,8 @@ pub(crate) struct World {
     pub(crate) broker: Broker,
     /// What sources of these ids read in its place.
     pub(crate) others: BTreeMap<String, Broker>,
+    /// What sources are, in place of a broker's.
+    pub(crate) opens: Option<Arc<dyn Fn() -> Opened + Send + Sync>>,
     pub(crate) workers: Workers,
     pub(crate) faults: Faults,
     pub(crate) gate: Gate,
@@ -61,6 +65,7 @@ impl World {
         Self {
             broker,
             others: BTreeMap::new(),
+            opens: None,
             workers,
             faults: Faults::default(),
             gate: Gate::default(),
@@ -77,7 +82,7 @@ impl World {
 
     fn try_open(&self) -> Result<Handle, OpenError> {
         let (broker, workers) = (self.broker.clone(), self.workers.clone());
-        let others = self.others.clone();
+        let (others, opens) = (self.others.clone(), self.opens.clone());
         let notices = Arc::clone(&self.notices);
         let lines = Arc::clone(&self.lines);
         Engine::open(OpenOptions {
@@ -85,8 +90,11 @@ impl World {
             store: self.store(),
             executor: Box::new(move |events| Ok(workers.start(events))),
             sources: Arc::new(move |request| {
+                if let Some(opens) = &opens {
+                    return Ok(opens());
+                }
                 let named = others.get(&request.source.id).unwrap_or(&broker);
-                Ok(named.source(request.budget))
+                Ok(Opened::Log(named.source(request.budget)))
             }),
             settings: Arc::new(NoSettings),
             clock: Clock::system(),
@@ -189,6 +197,25 @@ pub(crate) fn until(handle: &Handle, what: &str, done: impl Fn(&RunView) -> bool
             begun.elapsed() < PATIENCE,
             "waited in vain for {what}: {view:?}"
         );
+        std::thread::yield_now();
+    }
+}
+
+/// Workers that note each value and succeed.
+pub(crate) fn recording(slots: u16) -> (Ledger, Workers) {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(slots, move |call| {
+        notes.note(call.value.clone());
+        Outcome::Success(None)
+    });
+    (ledger, workers)
+}
+
+pub(crate) fn until_true(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::yield_now();
     }
 }

@@ -5,5 +5,7 @@ mod executor;
 mod flow;
 mod gate;
 mod harness;
+mod inbox;
 mod joins;
+mod queue;
 mod trouble;

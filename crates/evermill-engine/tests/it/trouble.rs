@@ -10,27 +10,9 @@ use evermill_store::Fault;
 
 use crate::broker::Broker;
 use crate::executor::Workers;
-use crate::harness::{Ledger, PATIENCE, World, one_task, started, until, values};
+use crate::harness::{PATIENCE, World, one_task, recording, started, until, until_true, values};
 
 const GRACE: Duration = Duration::from_secs(30);
-
-fn recording(slots: u16) -> (Ledger, Workers) {
-    let ledger = Ledger::default();
-    let notes = ledger.clone();
-    let workers = Workers::new(slots, move |call| {
-        notes.note(call.value.clone());
-        Outcome::Success(None)
-    });
-    (ledger, workers)
-}
-
-fn until_true(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn a_commit_of_unknown_outcome_reloads_the_shard_and_loses_nothing() {

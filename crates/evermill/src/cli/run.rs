@@ -255,9 +255,9 @@ fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure>
             .start(&request)
             .map_err(|error| Files::explain(&error))?;
         mention_pause(args, engine, &started.run)?;
-        if dag.sources.is_empty() && !was_triggered(engine, &started.run) {
+        if dag.sources.is_empty() {
             engine
-                .trigger(&started.run, None)
+                .trigger_once(&started.run)
                 .map_err(|error| Files::explain(&error))?;
         }
     }
@@ -277,11 +277,6 @@ fn mention_pause(args: &Args, engine: &Handle, run: &str) -> Result<(), Failure>
     }
     eprintln!("run '{run}' is paused: nothing is started until `evermill resume {run}`");
     Ok(())
-}
-
-fn was_triggered(engine: &Handle, run: &str) -> bool {
-    let view = engine.fresh_view().unwrap_or_else(|_| engine.view());
-    view.run(run).is_some_and(|run| run.taken_in > 0)
 }
 
 /// Shows progress until it is time to end.

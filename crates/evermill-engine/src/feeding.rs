@@ -1,0 +1,269 @@
+//! From inboxes to lanes: what arrives is kept, and what is kept is fed to its lane as far as there is
+//! room (`inbox.rs` has the picture).
+
+use evermill_contract::source::{Arrival, Delivery, Severity};
+use evermill_core::command::{Command, Event, LaneId};
+
+use crate::failpoint::fp;
+use crate::groups::After;
+use crate::inbox::{Accepted, Refusal, Room, Shelved};
+use crate::input::SourceKey;
+use crate::limits;
+use crate::payload::{self, Keys};
+use crate::shard::Shard;
+
+/// A lane that is read from an inbox.
+pub(crate) struct Feed {
+    /// The inbox's number.
+    pub(crate) inbox: u32,
+    /// Position of the next event to hand over.
+    next: u64,
+}
+
+impl Shard {
+    /// A source has delivered. Once that is durable it hears so.
+    pub(crate) fn deliver(&mut self, key: SourceKey, session: u32, delivery: Delivery) {
+        let listening = self.listening.get(&key);
+        let current = listening.filter(|listening| listening.session == session);
+        // One of a session that is over comes again.
+        let Some(number) = current.and_then(|listening| listening.inbox) else {
+            return;
+        };
+        let Delivery {
+            ticket,
+            events,
+            memo,
+        } = delivery;
+        if let Err(refusal) = self.take_in(number, &events, memo, Some(ticket)) {
+            let text = format!(
+                "{}: {refusal}; it is left where it is",
+                self.source_name(key)
+            );
+            self.notice(Severity::Error, &text);
+            if let Some(listening) = self.listening.get_mut(&key) {
+                listening.degraded = Some(refusal.to_string());
+            }
+            return;
+        }
+        self.after.push(After::Do(Box::new(move |shard| {
+            fp!("inbox.kept");
+            if let Some(desk) = shard.listening.get(&key).and_then(|source| source.desk()) {
+                desk.kept(ticket);
+            }
+        })));
+    }
+
+    /// Keeps arrivals; they reach their lane once that is durable.
+    pub(crate) fn take_in(
+        &mut self,
+        number: u32,
+        arrivals: &[Arrival],
+        memo: Option<bytes::Bytes>,
+        ticket: Option<u64>,
+    ) -> Result<Accepted, Refusal> {
+        let now_us = self.world.clock.now_us();
+        let inbox = self.inboxes.get_mut(number);
+        let inbox = inbox.expect("whoever takes in has numbered its inbox");
+        // What a source was asked for before there was no room is taken.
+        let room = ticket.map_or(Room::Needed, |_| Room::Granted);
+        let mut accepted = inbox.accept(arrivals, memo, now_us, room, &mut self.decision.writes)?;
+        fp!("inbox.accepted");
+        self.pressing = true;
+        self.unseal();
+        if let Some(shelved) = &mut accepted.shelved {
+            shelved.ticket = ticket;
+            let shelved = shelved.clone();
+            self.after.push(After::Do(Box::new(move |shard| {
+                shard.shelve(number, shelved);
+            })));
+        }
+        self.tell_room(number);
+        Ok(accepted)
+    }
+
+    fn shelve(&mut self, number: u32, shelved: Shelved) {
+        if let Some(inbox) = self.inboxes.get_mut(number) {
+            inbox.shelve(shelved);
+        }
+        let mut feeds = self.feeds.iter();
+        let lane = feeds.find_map(|(lane, feed)| (feed.inbox == number).then_some(*lane));
+        if let Some(lane) = lane {
+            self.feed(lane);
+        }
+    }
+
+    /// A lane of an inbox has a committed position: it is read from there.
+    pub(crate) fn attach(&mut self, id: LaneId, number: u32, position: u64) {
+        if let Some(inbox) = self.inboxes.get_mut(number) {
+            inbox.raise(position);
+        }
+        // A lane of a run that is over is read no more.
+        self.feeds.retain(|_, feed| feed.inbox != number);
+        let feed = Feed {
+            inbox: number,
+            next: position,
+        };
+        self.feeds.insert(id, feed);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.position = position;
+            lane.caught_up = false;
+            lane.unsettled.clear();
+        }
+        self.settle_inbox(id, position);
+        self.feed(id);
+    }
+
+    /// Hands over what waits, as far as the lane has room.
+    pub(crate) fn feed(&mut self, id: LaneId) {
+        let keys = self
+            .outline_of(id.run)
+            .map_or(Keys::Unused, |outline| outline.keys);
+        let is_open = |key: &SourceKey| {
+            let listening = self.listening.get(key);
+            listening.is_none_or(|listening| !listening.hushed)
+        };
+        let known = self.lanes.get(&id);
+        if !known.is_some_and(|lane| is_open(&lane.source)) {
+            return;
+        }
+        while self.machine.has_room(id) {
+            let Some(feed) = self.feeds.get_mut(&id) else {
+                return;
+            };
+            let inbox = self.inboxes.get(feed.inbox);
+            let Some(row) = inbox.and_then(|inbox| inbox.from(feed.next)) else {
+                return self.fed_up(id);
+            };
+            let skipped = feed.next.saturating_sub(row.first) as usize;
+            let bodies = row.bodies.iter().enumerate().skip(skipped);
+            let events: Vec<Event> = bodies
+                .take(limits::BATCH_EVENTS)
+                .map(|(index, body)| Event {
+                    position: row.first + index as u64,
+                    key: match keys {
+                        Keys::Unused => 0,
+                        Keys::Hashed => payload::key_of(body),
+                    },
+                    arrived_ms: row.arrived_us / 1_000,
+                    body: body.clone(),
+                })
+                .collect();
+            let arrived_us = row.arrived_us;
+            feed.next += events.len() as u64;
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.caught_up = false;
+                lane.unsettled.arrived(&events, arrived_us);
+            }
+            fp!("inbox.fed");
+            self.apply(Command::Ingest { lane: id, events });
+        }
+        self.tell_lag(id);
+    }
+
+    /// Everything that is kept was handed over; is that all there is?
+    fn fed_up(&mut self, id: LaneId) {
+        self.tell_lag(id);
+        let Some(lane) = self.lanes.get(&id) else {
+            return;
+        };
+        let (source, told) = (lane.source, lane.caught_up);
+        let answered = match self.listening.get(&source) {
+            Some(listening) => listening.answered,
+            // Triggered by hand: what was given is all there is until more is.
+            None => self.feeds.get(&id).is_some_and(|feed| feed.next > 0),
+        };
+        if told || !answered {
+            return;
+        }
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.caught_up = true;
+            lane.was_caught_up = true;
+        }
+        self.apply(Command::CaughtUp { lane: id });
+    }
+
+    fn tell_lag(&mut self, id: LaneId) {
+        let Some(feed) = self.feeds.get(&id) else {
+            return;
+        };
+        let inbox = self.inboxes.get(feed.inbox);
+        let behind = inbox.map(|inbox| inbox.next().saturating_sub(feed.next));
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.behind = behind;
+        }
+    }
+
+    /// The outside world of a source has answered: what was delivered so far is all there was.
+    pub(crate) fn answered(&mut self, key: SourceKey) {
+        if let Some(listening) = self.listening.get_mut(&key) {
+            listening.answered = true;
+        }
+        let mut lanes = self.lanes.iter();
+        let lane = lanes.find_map(|(id, lane)| (lane.source == key).then_some(*id));
+        if let Some(lane) = lane {
+            self.feed(lane);
+        }
+    }
+
+    /// Everything below a position is settled: its rows go with the next commit that has another
+    /// reason. Until then, and after a crash before it, they are passed over.
+    pub(crate) fn settle_inbox(&mut self, id: LaneId, position: u64) {
+        let Some(number) = self.feeds.get(&id).map(|feed| feed.inbox) else {
+            return;
+        };
+        let Some(inbox) = self.inboxes.get_mut(number) else {
+            return;
+        };
+        let tickets = inbox.settle(position, &mut self.decision.writes);
+        let lane = self.lanes.get(&id);
+        let listening = lane.and_then(|lane| self.listening.get(&lane.source));
+        if let Some(desk) = listening.and_then(|listening| listening.desk()) {
+            desk.settled(tickets);
+        }
+        self.tell_room(number);
+    }
+
+    fn tell_room(&self, number: u32) {
+        let full = self
+            .inboxes
+            .get(number)
+            .is_some_and(|inbox| !inbox.has_room());
+        let mut sources = self.listening.values();
+        let source = sources.find(|source| source.inbox == Some(number));
+        if let Some(desk) = source.and_then(|source| source.desk()) {
+            desk.full(full);
+        }
+    }
+
+    /// Lets a receiving source begin where its last committed memo says.
+    pub(crate) fn begin(&mut self, key: SourceKey) {
+        let Some(listening) = self.listening.get_mut(&key) else {
+            return;
+        };
+        listening.session += 1;
+        let inbox = listening.inbox.and_then(|number| self.inboxes.get(number));
+        if let (Some(inbox), Some(desk)) = (inbox, listening.desk()) {
+            desk.begin(listening.session, inbox.memo().cloned());
+            desk.full(!inbox.has_room());
+        }
+    }
+
+    /// After a reload: what was not kept is lost, inboxes are as they are stored (one that was never
+    /// stored has lost its number), and receiving sources begin again.
+    pub(crate) fn find_inboxes_again(&mut self) {
+        self.feeds.clear();
+        let all = self.listening.iter();
+        let of_inbox = all.filter(|(_, listening)| listening.inbox.is_some());
+        let keys: Vec<SourceKey> = of_inbox.map(|(key, _)| *key).collect();
+        for key in keys {
+            let dag = self.runs.get(&key.run).map(|run| run.dag.clone());
+            let (Some(dag), Some(listening)) = (dag, self.listening.get_mut(&key)) else {
+                continue;
+            };
+            if let Some(id) = listening.found.keys().next() {
+                listening.inbox = Some(self.inboxes.number(&dag, id.as_str()));
+            }
+            self.begin(key);
+        }
+    }
+}

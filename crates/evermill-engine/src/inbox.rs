@@ -1,0 +1,348 @@
+//! Inboxes: events that cannot be read again, kept in our store from their arrival until they are
+//! settled, and read from there like a log.
+//!
+//! ```text
+//! accept: row and memo written --commit--> on the shelf: fed to its lane --settled--> row deleted
+//!                                 |
+//!                                 +--> only now the outside world is told (P1)
+//! ```
+//!
+//! An inbox belongs to a source of a DAG, over all of its runs. Its positions never repeat. The rows
+//! are described in `docs/spec/inbox.md`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use evermill_contract::source::{Arrival, ID_BYTES_MAX, MEMO_BYTES_MAX};
+use evermill_core::row::{Key, Row, Table, Write};
+use evermill_store::{Store, StoreError};
+
+use crate::limits;
+
+mod row;
+mod window;
+
+use row::Head;
+use window::Window;
+
+/// What is kept for one source of one DAG.
+pub(crate) struct Inbox {
+    number: u32,
+    dag: String,
+    source: String,
+    /// Position of the next event.
+    next: u64,
+    /// What the source remembers; as of the last [`Inbox::accept`].
+    memo: Option<Bytes>,
+    /// Committed and not settled, by position.
+    shelf: VecDeque<Shelved>,
+    /// Bytes and events that are on the shelf or on their way to it.
+    held_bytes: usize,
+    held_events: usize,
+    window: Window,
+}
+
+/// Events that arrived together: one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shelved {
+    pub(crate) first: u64,
+    /// Bodies, as `payload.rs` describes them; positions are consecutive.
+    pub(crate) bodies: Vec<Bytes>,
+    /// When they arrived, microseconds since 1970.
+    pub(crate) arrived_us: u64,
+    /// By what the source knows them in this boot.
+    pub(crate) ticket: Option<u64>,
+}
+
+impl Shelved {
+    /// First position behind them.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.bodies.len() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.bodies.iter().map(Bytes::len).sum()
+    }
+}
+
+/// Whether arrivals are refused when there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Needed,
+    /// Whoever brings them was let in before.
+    Granted,
+}
+
+/// What became of arrivals.
+#[derive(Default)]
+pub(crate) struct Accepted {
+    /// Kept, once the writes are committed; `None` when all came before.
+    pub(crate) shelved: Option<Shelved>,
+    /// Came within the window under the same id.
+    pub(crate) repeated: u64,
+}
+
+/// Why arrivals cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("{events} events ({bytes} bytes) wait already; try again when some are done")]
+    Full { events: usize, bytes: usize },
+    #[error("{0}")]
+    TooLong(String),
+}
+
+impl Inbox {
+    fn new(number: u32, dag: &str, source: &str) -> Self {
+        Self {
+            number,
+            dag: dag.to_owned(),
+            source: source.to_owned(),
+            next: 0,
+            memo: None,
+            shelf: VecDeque::new(),
+            held_bytes: 0,
+            held_events: 0,
+            window: Window::default(),
+        }
+    }
+
+    pub(crate) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) const fn memo(&self) -> Option<&Bytes> {
+        self.memo.as_ref()
+    }
+
+    /// Whether there is room for more.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.held_bytes < limits::INBOX_BYTES && self.held_events < limits::INBOX_EVENTS
+    }
+
+    /// Events that wait, from the first one kept.
+    pub(crate) fn first(&self) -> u64 {
+        self.shelf.front().map_or(self.next, |first| first.first)
+    }
+
+    /// A lane stands here: whatever was read before has another position than what comes.
+    pub(crate) fn raise(&mut self, position: u64) {
+        self.next = self.next.max(position);
+    }
+
+    /// Gives arrivals their positions and says what is to be committed. Nothing of it counts as
+    /// kept before [`Inbox::shelve`].
+    pub(crate) fn accept(
+        &mut self,
+        arrivals: &[Arrival],
+        memo: Option<Bytes>,
+        now_us: u64,
+        room: Room,
+        writes: &mut Vec<Write>,
+    ) -> Result<Accepted, Refusal> {
+        check(arrivals, memo.as_ref())?;
+        if room == Room::Needed && !self.has_room() && !arrivals.is_empty() {
+            return Err(Refusal::Full {
+                events: self.held_events,
+                bytes: self.held_bytes,
+            });
+        }
+        let fresh = self
+            .window
+            .admit(self.number, arrivals, now_us / 1_000, writes);
+        let repeated = (arrivals.len() - fresh.len()) as u64;
+        let shelved = (!fresh.is_empty()).then(|| {
+            let bodies: Vec<Bytes> = fresh.iter().map(|one| row::body(one, now_us)).collect();
+            Shelved {
+                first: self.next,
+                bodies,
+                arrived_us: now_us,
+                ticket: None,
+            }
+        });
+        if let Some(shelved) = &shelved {
+            self.next = shelved.end();
+            self.held_bytes += shelved.bytes();
+            self.held_events += shelved.bodies.len();
+            writes.push(put(
+                self.number,
+                &shelved.first.to_be_bytes(),
+                row::events(shelved),
+            ));
+        }
+        if memo.is_some() {
+            self.memo = memo;
+        }
+        let head = Head {
+            next: self.next,
+            dag: &self.dag,
+            source: &self.source,
+            memo: self.memo.as_deref(),
+        };
+        writes.push(put(self.number, b"", head.encode()));
+        Ok(Accepted { shelved, repeated })
+    }
+
+    /// What was accepted is durable.
+    pub(crate) fn shelve(&mut self, shelved: Shelved) {
+        self.shelf.push_back(shelved);
+    }
+
+    /// The next events from a position on, at most one row of them.
+    pub(crate) fn from(&self, position: u64) -> Option<&Shelved> {
+        let at = self.shelf.partition_point(|row| row.end() <= position);
+        self.shelf.get(at)
+    }
+
+    /// Everything below `position` is settled or has a row of its own: its rows may go. Hands back
+    /// what they were known by.
+    pub(crate) fn settle(&mut self, position: u64, writes: &mut Vec<Write>) -> Vec<u64> {
+        let mut tickets = Vec::new();
+        while self.shelf.front().is_some_and(|row| row.end() <= position)
+            && let Some(row) = self.shelf.pop_front()
+        {
+            self.held_bytes -= row.bytes();
+            self.held_events -= row.bodies.len();
+            tickets.extend(row.ticket);
+            writes.push(Write::Delete(
+                Table::Inbox,
+                key(self.number, &row.first.to_be_bytes()),
+            ));
+        }
+        tickets
+    }
+}
+
+fn check(arrivals: &[Arrival], memo: Option<&Bytes>) -> Result<(), Refusal> {
+    let too_long = |what: &str, bytes: usize, most: usize| {
+        Err(Refusal::TooLong(format!(
+            "{what} of {bytes} bytes is longer than the {most} that are kept"
+        )))
+    };
+    if let Some(memo) = memo.filter(|memo| memo.len() > MEMO_BYTES_MAX) {
+        return too_long("a memo", memo.len(), MEMO_BYTES_MAX);
+    }
+    let ids = arrivals.iter().filter_map(|arrival| arrival.id.as_ref());
+    if let Some(id) = ids.into_iter().find(|id| id.len() > ID_BYTES_MAX) {
+        return too_long("an id", id.len(), ID_BYTES_MAX);
+    }
+    let bytes: usize = arrivals.iter().map(row::size).sum();
+    if bytes > limits::DELIVERY_BYTES {
+        return too_long("a delivery", bytes, limits::DELIVERY_BYTES);
+    }
+    Ok(())
+}
+
+fn key(number: u32, id: &[u8]) -> Key {
+    Key {
+        run: 0,
+        lane: number,
+        id: Bytes::copy_from_slice(id),
+    }
+}
+
+fn put(number: u32, id: &[u8], body: Bytes) -> Write {
+    Write::Put(Row {
+        table: Table::Inbox,
+        key: key(number, id),
+        body,
+    })
+}
+
+/// Every inbox of a store.
+#[derive(Default)]
+pub(crate) struct Inboxes {
+    by_number: BTreeMap<u32, Inbox>,
+    numbers: BTreeMap<(String, String), u32>,
+    /// What tells lanes of this store from those of another: a position is unique in its store only.
+    incarnation: String,
+}
+
+impl Inboxes {
+    /// Reads what is kept.
+    pub(crate) fn load(store: &mut dyn Store) -> Result<Self, StoreError> {
+        let mut inboxes = Self {
+            incarnation: store.header().store_id.to_string(),
+            ..Self::default()
+        };
+        let (mut rows, mut ids) = (Vec::new(), Vec::new());
+        store.load(Table::Inbox, &mut |row| rows.push(row))?;
+        store.load(Table::Dedup, &mut |row| ids.push(row))?;
+        for row in rows {
+            // Rows come by number, and the empty id of the inbox itself is the first.
+            let known = match <[u8; 8]>::try_from(&row.key.id[..]) {
+                Ok(first) => inboxes.take_events(row.key.lane, u64::from_be_bytes(first), &row),
+                Err(_) => inboxes.take_head(row.key.lane, &row.body),
+            };
+            if known.is_none() {
+                return Err(damaged(&row.key));
+            }
+        }
+        for row in ids {
+            let inbox = inboxes.by_number.get_mut(&row.key.lane);
+            let taken = inbox.and_then(|inbox| inbox.window.take(&row.key.id, &row.body));
+            taken.ok_or_else(|| damaged(&row.key))?;
+        }
+        Ok(inboxes)
+    }
+
+    fn take_head(&mut self, number: u32, body: &[u8]) -> Option<()> {
+        let head = Head::decode(body)?;
+        let mut inbox = Inbox::new(number, head.dag, head.source);
+        inbox.next = head.next;
+        inbox.memo = head.memo.map(Bytes::copy_from_slice);
+        let name = (head.dag.to_owned(), head.source.to_owned());
+        self.numbers.insert(name, number);
+        self.by_number.insert(number, inbox);
+        Some(())
+    }
+
+    fn take_events(&mut self, number: u32, first: u64, row: &Row) -> Option<()> {
+        let inbox = self.by_number.get_mut(&number)?;
+        let shelved = row::read_events(first, &row.body)?;
+        inbox.held_bytes += shelved.bytes();
+        inbox.held_events += shelved.bodies.len();
+        inbox.shelf.push_back(shelved);
+        Some(())
+    }
+
+    /// The number of a source's inbox; a new one gets one.
+    pub(crate) fn number(&mut self, dag: &str, source: &str) -> u32 {
+        let name = (dag.to_owned(), source.to_owned());
+        if let Some(number) = self.numbers.get(&name) {
+            return *number;
+        }
+        let number = self.by_number.keys().next_back().map_or(1, |last| last + 1);
+        self.by_number
+            .insert(number, Inbox::new(number, dag, source));
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// An inbox by its number.
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut Inbox> {
+        self.by_number.get_mut(&number)
+    }
+
+    /// An inbox by its number.
+    pub(crate) fn get(&self, number: u32) -> Option<&Inbox> {
+        self.by_number.get(&number)
+    }
+
+    /// See the field.
+    pub(crate) fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+}
+
+fn damaged(key: &Key) -> StoreError {
+    StoreError::Damaged {
+        path: std::path::PathBuf::from("store.db"),
+        what: format!(
+            "inbox {} has a row of a wrong shape: {:?}",
+            key.lane, key.id
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! One thread per source that receives: drives `contract::source::Receiver`, hands what it delivers to
+//! the shard, and tells it what has become durable.
+//!
+//! ```text
+//! begin(memo) -> receive -> delivery, at most DELIVERIES_OPEN of them --> the shard keeps it
+//!      ^            ^                                                          |
+//!      |            +-- kept, settled <---------- desk <---- committed --------+
+//!      +-- again with the committed memo when a commit was lost
+//! ```
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::Sender;
+use evermill_contract::source::{Received, Receiver, Waker};
+
+use crate::failpoint::fp;
+use crate::input::{Input, SourceInput, SourceKey};
+use crate::limits;
+
+/// Where the shard leaves what a receiving thread has to hear; bounded by the deliveries that are
+/// out and the events that are kept.
+#[derive(Default)]
+pub(crate) struct Desk {
+    orders: Mutex<Orders>,
+    posted: Condvar,
+    waker: OnceLock<Waker>,
+}
+
+#[derive(Default)]
+struct Orders {
+    kept: Vec<u64>,
+    settled: Vec<u64>,
+    /// Begin, or begin again.
+    begin: Option<Begin>,
+    full: bool,
+    close: bool,
+}
+
+/// A session: deliveries carry its number, so that those of before are told apart.
+struct Begin {
+    session: u32,
+    memo: Option<Bytes>,
+}
+
+impl Orders {
+    const fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.settled.is_empty() && self.begin.is_none() && !self.close
+    }
+}
+
+impl Desk {
+    /// A delivery is durable.
+    pub(crate) fn kept(&self, ticket: u64) {
+        self.post(|orders| orders.kept.push(ticket));
+    }
+
+    /// All events of these deliveries are settled.
+    pub(crate) fn settled(&self, tickets: Vec<u64>) {
+        if !tickets.is_empty() {
+            self.post(|orders| orders.settled.extend(tickets));
+        }
+    }
+
+    /// Whatever is not kept by now is lost: begin with this memo.
+    pub(crate) fn begin(&self, session: u32, memo: Option<Bytes>) {
+        self.post(|orders| {
+            orders.kept.clear();
+            orders.settled.clear();
+            orders.begin = Some(Begin { session, memo });
+        });
+    }
+
+    /// Whether there is no room for more.
+    pub(crate) fn full(&self, full: bool) {
+        let mut orders = self.lock();
+        if orders.full != full {
+            orders.full = full;
+            drop(orders);
+            self.wake();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.post(|orders| orders.close = true);
+    }
+
+    /// What is to be done; there being no room stays so.
+    fn take(&self) -> Orders {
+        let mut orders = self.lock();
+        let rest = Orders {
+            full: orders.full,
+            ..Orders::default()
+        };
+        std::mem::replace(&mut *orders, rest)
+    }
+
+    fn post(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut self.lock());
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.posted.notify_all();
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        // Each statement leaves the orders whole.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an order, or for room if there was none.
+    fn wait(&self, full: bool, time: Duration) {
+        let waiting = |orders: &mut Orders| orders.is_empty() && orders.full == full;
+        // Woken or not, the thread looks at everything again.
+        drop(self.posted.wait_timeout_while(self.lock(), time, waiting));
+    }
+}
+
+/// What a receiving thread works with.
+pub(crate) struct Receiving {
+    pub(crate) key: SourceKey,
+    pub(crate) receiver: Box<dyn Receiver>,
+    pub(crate) input: Sender<Input>,
+    pub(crate) desk: Arc<Desk>,
+}
+
+/// Tells the shard that the source has ended, however it did.
+struct LastWord {
+    key: SourceKey,
+    input: Sender<Input>,
+    end: Option<String>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let ended = SourceInput::Ended(self.end.take());
+        // Nobody is left to tell when the shard is gone.
+        drop(self.input.send(Input::Source(self.key, ended)));
+    }
+}
+
+impl Receiving {
+    /// The thread's body.
+    pub(crate) fn run(mut self) {
+        let mut last_word = LastWord {
+            key: self.key,
+            input: self.input.clone(),
+            end: Some("its thread panicked".to_owned()),
+        };
+        // A desk has one receiver for its whole life.
+        drop(self.desk.waker.set(self.receiver.waker()));
+        last_word.end = self.listen().err();
+        self.receiver.close();
+    }
+
+    /// Until it is told to close, or cannot go on.
+    fn listen(&mut self) -> Result<(), String> {
+        let (mut out, mut session) = (0_usize, None);
+        let mut alive = Instant::now();
+        let mut received = Vec::new();
+        loop {
+            let orders = self.desk.take();
+            let full = orders.full;
+            if let Some(begin) = &orders.begin {
+                self.receiver
+                    .begin(begin.memo.as_deref())
+                    .map_err(|cause| cause.to_string())?;
+                (out, session) = (0, Some(begin.session));
+            }
+            for ticket in orders.kept {
+                fp!("receive.kept");
+                self.receiver.kept(ticket);
+                out = out.saturating_sub(1);
+            }
+            orders
+                .settled
+                .into_iter()
+                .for_each(|ticket| self.receiver.settled(ticket));
+            if orders.close {
+                return Ok(());
+            }
+            if alive.elapsed() >= limits::KEEP_ALIVE {
+                alive = Instant::now();
+                self.receiver.keep_alive();
+            }
+            let ready = session.filter(|_| !full && out < limits::DELIVERIES_OPEN);
+            let Some(session) = ready else {
+                self.desk.wait(full, limits::KEEP_ALIVE);
+                continue;
+            };
+            self.receiver
+                .receive(limits::POLL_WAIT, &mut received)
+                .map_err(|cause| cause.to_string())?;
+            for news in received.drain(..) {
+                out += usize::from(matches!(news, Received::Delivery(_)));
+                if !self.tell(session, news) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// False when the shard is gone.
+    fn tell(&self, session: u32, news: Received) -> bool {
+        let input = match news {
+            Received::Delivery(delivery) => {
+                fp!("receive.delivered");
+                SourceInput::Delivery { session, delivery }
+            }
+            Received::CaughtUp => SourceInput::Answered,
+            Received::Degraded { reason } => SourceInput::Degraded(reason),
+            Received::Recovered => SourceInput::Recovered,
+        };
+        self.input.send(Input::Source(self.key, input)).is_ok()
+    }
+}

@@ -1,0 +1,132 @@
+//! What is brought to a run from outside: activations triggered by hand, and events pushed to a source.
+//! Both are kept in an inbox before anybody is told that they are.
+
+use bytes::Bytes;
+use evermill_contract::source::Arrival;
+use evermill_core::command::{Command, RunIx};
+use evermill_core::{LaneView, RunView};
+
+use crate::MANUAL;
+use crate::handle::{EngineError, Pushed};
+use crate::inbox::Refusal;
+use crate::input::SourceKey;
+use crate::publish::state_name;
+use crate::requests::is_over;
+use crate::shard::Shard;
+
+impl Shard {
+    /// The lane of what somebody triggers by hand. A run that has one already keeps it.
+    pub(crate) fn open_manual_lane(&mut self, run: RunIx) {
+        let known = self.manual_lane(run);
+        let incarnation = known.map_or_else(
+            || self.inboxes.incarnation().to_owned(),
+            |lane| lane.incarnation,
+        );
+        self.apply(Command::OpenLane {
+            run,
+            source: 0,
+            name: MANUAL.to_owned(),
+            incarnation,
+            first: 0,
+        });
+    }
+
+    fn manual_lane(&self, run: RunIx) -> Option<LaneView> {
+        let mut lanes = self.machine.lanes(run);
+        lanes.find(|lane| lane.name == MANUAL)
+    }
+
+    /// One activation for a DAG without sources, durable before the answer; its name.
+    pub(crate) fn trigger(
+        &mut self,
+        run: &str,
+        conf: Option<Bytes>,
+        once: bool,
+    ) -> Result<Option<String>, EngineError> {
+        let found = self.books().find(run)?;
+        may_trigger(&found, true)?;
+        let Some(lane) = self.manual_lane(found.run) else {
+            return Err(not_by_hand(&found.dag));
+        };
+        let number = self.inboxes.number(&found.dag, MANUAL);
+        let waiting = self
+            .inboxes
+            .get(number)
+            .is_some_and(|inbox| inbox.next() > lane.read);
+        if once && (waiting || found.counters.seen > 0) {
+            return Ok(None);
+        }
+        let accepted = self.take_in(
+            number,
+            &[by_hand(conf, self.world.clock.now_ms())],
+            None,
+            None,
+        );
+        let accepted = accepted.map_err(refusal)?;
+        let shelved = accepted.shelved;
+        Ok(shelved.map(|shelved| name_of(&found.name, shelved.first)))
+    }
+
+    /// Keeps what was brought to a source.
+    pub(crate) fn push(
+        &mut self,
+        key: SourceKey,
+        arrivals: &[Arrival],
+    ) -> Result<Pushed, EngineError> {
+        let listening = self.listening.get(&key);
+        let open = listening.filter(|listening| listening.ended.is_none());
+        let Some(number) = open.and_then(|listening| listening.inbox) else {
+            return Err(EngineError::Refused(
+                "the source has been closed".to_owned(),
+            ));
+        };
+        let accepted = self.take_in(number, arrivals, None, None);
+        let accepted = accepted.map_err(refusal)?;
+        Ok(Pushed {
+            kept: accepted
+                .shelved
+                .map_or(0, |shelved| shelved.bodies.len() as u64),
+            repeated: accepted.repeated,
+        })
+    }
+}
+
+/// Whether an activation can be given to a run in this state. One that is over takes it at rest: it
+/// waits for the DAG's next run.
+pub(crate) fn may_trigger(run: &RunView, live: bool) -> Result<(), EngineError> {
+    if live && is_over(run.state) {
+        return Err(EngineError::Refused(format!(
+            "run '{}' is {}: `evermill run` begins a new run of its DAG",
+            run.name,
+            state_name(run.state)
+        )));
+    }
+    Ok(())
+}
+
+/// The event of an activation that somebody triggers; `conf` is its content.
+pub(crate) fn by_hand(conf: Option<Bytes>, now_ms: u64) -> Arrival {
+    Arrival {
+        timestamp_ms: Some(now_ms as i64),
+        value: conf,
+        ..Arrival::default()
+    }
+}
+
+pub(crate) fn not_by_hand(dag: &str) -> EngineError {
+    EngineError::Refused(format!(
+        "DAG '{dag}' listens to its sources and is not triggered by hand"
+    ))
+}
+
+/// How an activation that was triggered is called.
+pub(crate) fn name_of(run: &str, position: u64) -> String {
+    format!("{run}/{MANUAL}/{MANUAL}/{position}")
+}
+
+pub(crate) fn refusal(refusal: Refusal) -> EngineError {
+    match refusal {
+        Refusal::Full { .. } => EngineError::Full(refusal.to_string()),
+        Refusal::TooLong(what) => EngineError::Refused(what),
+    }
+}
