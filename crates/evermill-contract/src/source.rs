@@ -11,6 +11,7 @@
 //! found --(resolve, position committed by the engine)--> start_lane --> delivering <--> paused
 //!                                                            ^              |
 //!                                                            +-- Gap -------+--> Diverged
+//! taken from us: nothing more is delivered --(engine: release)--> found again, some day
 //! ```
 //!
 //! Nothing is delivered before `start_lane`. After [`SourceEvent::Gap`] or
@@ -52,11 +53,13 @@ pub trait Source: Send {
     fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError>;
 
     /// Finds the position at which a lane is to be read for the first time: what the consumer
-    /// group had committed, else the earliest or latest position, as an absolute number.
-    /// Delivers nothing. Blocks for at most [`RESOLVE_WAIT`].
+    /// group had committed, else the earliest or latest position, as an absolute number. Asked for
+    /// lanes of which no position is held, and for [shared](LaneFound::shared) ones each time they
+    /// are found. Delivers nothing. Blocks for at most [`RESOLVE_WAIT`].
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`]: ask again later.
+    /// [`SourceError::Unavailable`]: ask again later. [`SourceError::Refused`]: what it was told to
+    /// begin from is not there.
     fn resolve(&mut self, lane: &LaneName, first: FirstPosition) -> Result<Resolved, SourceError>;
 
     /// Starts, or restarts elsewhere, the delivery of a lane: the next event has the lowest
@@ -84,6 +87,11 @@ pub trait Source: Send {
     /// Never blocks; failures are counted by the source and otherwise ignored.
     fn ack(&mut self, lane: &LaneName, position: u64);
 
+    /// What was read of a lane that was [taken](SourceEvent::LaneTaken) is settled below
+    /// `position`, and nothing of it is under way any more: it may be handed on. `None`: it was
+    /// never started. Never blocks.
+    fn release(&mut self, _lane: &LaneName, _position: Option<u64>) {}
+
     /// Something any thread may call to make a blocked `poll` (or the next one) return at once.
     fn waker(&self) -> Waker;
 
@@ -101,8 +109,17 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// What a source has to tell.
 #[derive(Debug, Clone)]
 pub enum SourceEvent {
-    /// A lane exists. Said once per incarnation; the engine answers with `start_lane`.
+    /// A lane exists and is ours to read. Said once per incarnation, and again after it was taken;
+    /// the engine answers with `start_lane`.
     Lane(LaneFound),
+    /// Another reader is to have this lane: nothing more of it is delivered. The engine lets what it
+    /// began settle and answers with [`Source::release`]; the source waits for that as long as it can.
+    LaneTaken {
+        /// The lane.
+        lane: LaneName,
+    },
+    /// Other readers have every lane: there is nothing to read here until one is found.
+    NoLane,
     /// Events of one started lane, in lane order, never empty.
     Batch {
         /// The lane they belong to.
@@ -168,6 +185,9 @@ pub struct LaneFound {
     /// position is the earliest one, whatever the DAG says about a first start. The same holds
     /// for a lane found at the start when the store knows other lanes of this source.
     pub appeared: bool,
+    /// Others read the same lane, in turn: what they have settled is settled for us, so its first
+    /// position counts even when we hold one, and the larger holds.
+    pub shared: bool,
 }
 
 /// The name of a lane; cheap to clone.

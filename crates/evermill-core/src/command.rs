@@ -186,6 +186,12 @@ pub enum Command {
         /// The lane.
         lane: LaneId,
     },
+    /// Nobody reads the lane here any more, until it is opened again: what was read and not begun is
+    /// forgotten, the rest settles.
+    CloseLane {
+        /// The lane.
+        lane: LaneId,
+    },
     /// Positions that can never be read: recorded, then passed over (Kafka: retention outran us).
     Gap {
         /// The lane.

@@ -3,7 +3,7 @@
 use crate::command::{Decision, Effect, Event, LaneId, RunIx, RunState};
 use crate::lane::{Cursor, Lane};
 use crate::machine::{Machine, put};
-use crate::row::{Key, Table};
+use crate::row::{Key, Table, Write};
 
 impl Machine {
     /// C7: the first position of a lane commits before anything of it is dispatched.
@@ -141,14 +141,49 @@ impl Machine {
         }
     }
 
-    pub(crate) fn gap(&mut self, id: LaneId, from: u64, to: u64) {
-        if let Some(lane) = self.runs.get_mut(&id.run).and_then(|run| run.lane(id))
-            && lane.read <= to
-            && from <= lane.read
-        {
-            lane.read = to;
-            self.dirty_lanes.insert(id);
+    /// Forgets what was read of a lane and not begun; it is read again once the lane is opened.
+    pub(crate) fn close_lane(&mut self, id: LaneId) {
+        let Some(run) = self.runs.get_mut(&id.run) else {
+            return;
+        };
+        let Some(lane) = run.lanes.get_mut(&id.lane) else {
+            return;
+        };
+        if let Some(first) = lane.pending.front() {
+            lane.read = first.position;
         }
+        let forgotten = lane.pending.len();
+        lane.events -= forgotten;
+        lane.bytes -= lane.pending.iter().map(|e| e.body.len()).sum::<usize>();
+        lane.pending.clear();
+        lane.open = false;
+        run.row.counters.seen -= forgotten as u64;
+        self.hungry.remove(id);
+        self.dirty_lanes.insert(id);
+        self.dirty_runs.insert(id.run);
+    }
+
+    /// Passes over positions that are not to be read here: what was on record of them goes too.
+    pub(crate) fn gap(&mut self, id: LaneId, from: u64, to: u64, out: &mut Decision) {
+        let Some(run) = self.runs.get_mut(&id.run) else {
+            return;
+        };
+        let Some(lane) = run
+            .lane(id)
+            .filter(|lane| lane.read <= to && from <= lane.read)
+        else {
+            return;
+        };
+        lane.read = to;
+        lane.recovered = lane.recovered.split_off(&(to, 0));
+        let batches = lane.batches.split_off(&to);
+        for first in std::mem::replace(&mut lane.batches, batches).into_keys() {
+            let key = Key::numbered(id.run, id.lane, &[first]);
+            out.writes.push(Write::Delete(Table::Batch, key));
+        }
+        run.register_deferred(id, to, &mut self.releases);
+        self.dirty_lanes.insert(id);
+        self.dirty_runs.insert(id.run);
     }
 }
 

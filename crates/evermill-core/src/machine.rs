@@ -200,7 +200,8 @@ impl Machine {
             }
             Command::Ingest { lane, events } => self.ingest(lane, events, out),
             Command::CaughtUp { lane } => self.caught_up(lane, out),
-            Command::Gap { lane, from, to } => self.gap(lane, from, to),
+            Command::CloseLane { lane } => self.close_lane(lane),
+            Command::Gap { lane, from, to } => self.gap(lane, from, to, out),
             Command::Capacity { slots } => self.slots = slots,
             Command::Outcomes {
                 dispatch,
@@ -561,21 +562,10 @@ impl Machine {
     }
 
     fn forget_pending(&mut self, ix: RunIx) {
-        let Some(run) = self.runs.get_mut(&ix) else {
-            return;
-        };
-        for lane in run.lanes.values_mut() {
-            if let Some(first) = lane.pending.front() {
-                lane.read = first.position;
-            }
-            let forgotten = lane.pending.len();
-            lane.events -= forgotten;
-            lane.bytes -= lane.pending.iter().map(|e| e.body.len()).sum::<usize>();
-            run.row.counters.seen -= forgotten as u64;
-            lane.pending.clear();
-            lane.open = false;
-            self.hungry.remove(lane.id);
-            self.dirty_lanes.insert(lane.id);
+        let lanes = self.runs.get(&ix).map(|run| run.lanes.values());
+        let lanes: Vec<LaneId> = lanes.into_iter().flatten().map(|lane| lane.id).collect();
+        for lane in lanes {
+            self.close_lane(lane);
         }
         self.dirty_runs.insert(ix);
     }

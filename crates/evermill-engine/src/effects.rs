@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use evermill_contract::source::{LaneName, Severity};
-use evermill_core::command::{Effect, LaneId, RunIx, RunState};
+use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 
 use crate::failpoint::fp;
 use crate::groups::{After, Group};
@@ -116,15 +116,27 @@ impl Shard {
             caught_up: false,
             behind: None,
             stopped: None,
+            shared: false,
+            taken: false,
             position,
             unsettled: crate::ack::Unsettled::default(),
         };
         self.lanes.insert(id, lane);
         let inbox = self.inbox_of(key);
-        if let Some(listening) = self.listening.get_mut(&key)
-            && let Some(found) = listening.found.get_mut(&name)
-        {
-            found.lane = Some(id);
+        let listening = self.listening.get_mut(&key);
+        let found = listening.map(|listening| listening.found.get_mut(&name));
+        match found {
+            // Nobody listens to it: a lane of a DAG that is triggered by hand.
+            None => {}
+            Some(Some(found)) => {
+                found.lane = Some(id);
+                let shared = found.shared;
+                if let Some(lane) = self.lanes.get_mut(&id) {
+                    lane.shared = shared;
+                }
+            }
+            // It was taken while its first position was on its way to disk.
+            Some(None) => return self.apply(Command::CloseLane { lane: id }),
         }
         match inbox {
             Some(number) => self.attach(id, number, position),
@@ -146,8 +158,10 @@ impl Shard {
             self.settle_inbox(id, position);
             self.feed(id);
         } else if let Some(listening) = self.listening.get(&lane.source) {
-            listening.mailbox.ack(lane.name.clone(), position);
+            let name = lane.name.clone();
+            listening.mailbox.ack(name, position, lane.shared);
         }
+        self.hand_on(id);
     }
 
     /// Sabotage: the source hears of a position that is not durable yet.
@@ -155,7 +169,7 @@ impl Shard {
         if let After::Effect(Effect::Ack { lane, position }) = after
             && let Some((name, listening)) = self.reader_of(*lane)
         {
-            listening.mailbox.ack(name, *position);
+            listening.mailbox.ack(name, *position, false);
         }
     }
 
@@ -199,7 +213,7 @@ impl Shard {
         for effect in effects {
             self.effect(effect);
         }
-        self.apply(evermill_core::command::Command::Capacity {
+        self.apply(Command::Capacity {
             slots: self.slots.capacity(),
         });
     }

@@ -6,18 +6,18 @@
 //!     -> committed there (C7) -> order to start -> batches, one permit each
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{SendTimeoutError, Sender};
 use evermill_contract::source::{
-    EventBatch, FirstPosition, LaneFound, LaneName, Source, SourceError, SourceEvent,
+    EventBatch, FirstPosition, LaneFound, LaneName, Origin, Source, SourceError, SourceEvent,
 };
 
 use crate::clock::Clock;
 use crate::failpoint::fp;
-use crate::input::{Input, SourceInput, SourceKey};
+use crate::input::{First, FoundLane, Input, SourceInput, SourceKey};
 use crate::limits;
 use crate::orders::{Mailbox, Orders, StartLane};
 use crate::payload::{self, Held, Keys};
@@ -27,6 +27,8 @@ pub(crate) struct Ingest {
     pub(crate) key: SourceKey,
     pub(crate) source: Box<dyn Source>,
     pub(crate) first: FirstPosition,
+    /// Lanes of which a position is held: name and incarnation.
+    pub(crate) held_lanes: BTreeSet<(String, String)>,
     pub(crate) keys: Keys,
     pub(crate) input: Sender<Input>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -140,6 +142,9 @@ impl Ingest {
     }
 
     fn obey(&mut self, orders: Orders, lanes: &mut Lanes) {
+        for (name, position) in orders.release {
+            self.source.release(&name, position);
+        }
         for (name, start) in orders.start {
             lanes.started.remove(&name);
             lanes.backlog.retain(|event| !is_about(event, &name));
@@ -186,6 +191,11 @@ impl Ingest {
                 lanes.retry_at = None;
                 Ok(())
             }
+            SourceEvent::LaneTaken { lane } => self.taken(lane, lanes),
+            SourceEvent::NoLane => {
+                lanes.found = true;
+                Ok(())
+            }
             SourceEvent::Batch { lane, batch } => self.batch(&lane, &batch, lanes),
             SourceEvent::CaughtUp { lane, .. } => match lanes.started.get(&lane) {
                 None => Ok(()),
@@ -228,6 +238,19 @@ impl Ingest {
         }
     }
 
+    /// A lane that the shard never heard of is handed on at once.
+    fn taken(&mut self, lane: LaneName, lanes: &mut Lanes) -> Result<(), Gone> {
+        lanes.unstarted.remove(&lane);
+        lanes.started.remove(&lane);
+        let unresolved = lanes.unresolved.iter().position(|it| it.name == lane);
+        let Some(unresolved) = unresolved else {
+            return self.tell(SourceInput::Taken(lane));
+        };
+        lanes.unresolved.remove(unresolved);
+        self.source.release(&lane, None);
+        Ok(())
+    }
+
     fn batch(&self, lane: &LaneName, batch: &EventBatch, lanes: &Lanes) -> Result<(), Gone> {
         let Some(start) = lanes.started.get(lane) else {
             return self.give_back();
@@ -254,32 +277,7 @@ impl Ingest {
             return Ok(());
         }
         lanes.retry_at = None;
-        let mut unresolved = std::mem::take(&mut lanes.unresolved).into_iter();
-        while let Some(found) = unresolved.next() {
-            let first = if found.appeared {
-                FirstPosition::Earliest
-            } else {
-                self.first
-            };
-            match self.source.resolve(&found.name, first) {
-                Ok(resolved) => {
-                    fp!("ingest.resolved");
-                    self.tell(SourceInput::Lane {
-                        name: found.name,
-                        incarnation: found.incarnation,
-                        first: resolved.position,
-                    })?;
-                }
-                Err(SourceError::Unavailable(_)) => {
-                    // Each question may take seconds: orders are looked at before the others.
-                    lanes.later(|lanes| {
-                        lanes.unresolved.push(found);
-                        lanes.unresolved.extend(unresolved.by_ref());
-                    });
-                }
-                Err(SourceError::Refused(why)) => return Err(Stop::Refused(why)),
-            }
-        }
+        self.resolve_lanes(lanes)?;
         for (name, start) in std::mem::take(&mut lanes.unstarted) {
             match self
                 .source
@@ -304,6 +302,66 @@ impl Ingest {
         Ok(())
     }
 
+    /// Finds the first positions of lanes that need one, and tells of all that are known together.
+    fn resolve_lanes(&mut self, lanes: &mut Lanes) -> Result<(), Stop> {
+        let mut found = Vec::new();
+        let mut unresolved = std::mem::take(&mut lanes.unresolved).into_iter();
+        while let Some(lane) = unresolved.next() {
+            match self.first_of(&lane) {
+                Ok(first) => {
+                    fp!("ingest.resolved");
+                    found.push(FoundLane {
+                        name: lane.name,
+                        incarnation: lane.incarnation,
+                        first,
+                        shared: lane.shared,
+                    });
+                }
+                Err(SourceError::Unavailable(_)) => {
+                    // Each question may take seconds: orders are looked at before the others.
+                    lanes.later(|lanes| {
+                        lanes.unresolved.push(lane);
+                        lanes.unresolved.extend(unresolved.by_ref());
+                    });
+                }
+                Err(SourceError::Refused(why)) => return Err(Stop::Refused(why)),
+            }
+        }
+        if !found.is_empty() {
+            self.tell(SourceInput::Lanes(found))?;
+        }
+        Ok(())
+    }
+
+    /// Where a lane begins. One that was added while nobody listened is read from its first event,
+    /// as one that is added while we do.
+    fn first_of(&mut self, lane: &LaneFound) -> Result<First, SourceError> {
+        let held = (lane.name.to_string(), lane.incarnation.clone());
+        if !lane.shared && self.held_lanes.contains(&held) {
+            return Ok(First::Held);
+        }
+        let first = if lane.appeared {
+            FirstPosition::Earliest
+        } else if self.knows_the_stream_of(&lane.name) {
+            FirstPosition::CommittedOrEarliest
+        } else {
+            self.first
+        };
+        let resolved = self.source.resolve(&lane.name, first)?;
+        Ok(match resolved.origin {
+            Origin::Committed if lane.shared => First::SettledBelow(resolved.position),
+            _ => First::At(resolved.position),
+        })
+    }
+
+    /// Whether another lane of the same stream (`orders/1` beside `orders/0`) was read before.
+    fn knows_the_stream_of(&self, lane: &LaneName) -> bool {
+        let stream = |name: &str| name.rsplit_once('/').map(|(stream, _)| stream.to_owned());
+        let of_lane = stream(lane.as_str());
+        let mut held = self.held_lanes.iter();
+        of_lane.is_some() && held.any(|(name, _)| stream(name) == of_lane)
+    }
+
     fn tell(&self, input: SourceInput) -> Result<(), Gone> {
         self.input
             .send(Input::Source(self.key, input))
@@ -319,7 +377,11 @@ fn is_about(event: &SourceEvent, name: &LaneName) -> bool {
         | SourceEvent::Lag { lane, .. }
         | SourceEvent::Gap { lane, .. }
         | SourceEvent::Diverged { lane, .. } => lane == name,
-        SourceEvent::Lane(_) | SourceEvent::Degraded { .. } | SourceEvent::Recovered => false,
+        SourceEvent::Lane(_)
+        | SourceEvent::LaneTaken { .. }
+        | SourceEvent::NoLane
+        | SourceEvent::Degraded { .. }
+        | SourceEvent::Recovered => false,
     }
 }
 

@@ -38,12 +38,9 @@ pub(crate) struct SourceKey {
 }
 
 pub(crate) enum SourceInput {
-    /// A lane was found and its first position resolved (C7).
-    Lane {
-        name: LaneName,
-        incarnation: String,
-        first: u64,
-    },
+    /// Lanes were found, and the first positions of those that need one resolved (C7). They are
+    /// committed together: no crash leaves some of them to be resolved another time.
+    Lanes(Vec<FoundLane>),
     /// Lanes were found, and the first position of each is known.
     Resolved,
     Batch {
@@ -72,6 +69,8 @@ pub(crate) enum SourceInput {
         lane: LaneId,
         reason: String,
     },
+    /// Another reader is to have this lane.
+    Taken(LaneName),
     /// For its inbox.
     Delivery {
         session: u32,
@@ -83,6 +82,25 @@ pub(crate) enum SourceInput {
     Recovered,
     /// The source has ended and its thread with it: why, or `None` after an order to close.
     Ended(Option<String>),
+}
+
+/// A lane as its source found it.
+pub(crate) struct FoundLane {
+    pub(crate) name: LaneName,
+    pub(crate) incarnation: String,
+    pub(crate) first: First,
+    pub(crate) shared: bool,
+}
+
+/// What its source says of a lane's first position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// We hold a position already, and that holds.
+    Held,
+    /// It begins here, unless we hold a position.
+    At(u64),
+    /// Everything below is settled, by us or by another reader of the same lane.
+    SettledBelow(u64),
 }
 
 /// What a handle asks; the answer goes to `reply`.

@@ -11,7 +11,7 @@ use evermill_contract::worker::LaneRef;
 use evermill_core::command::LaneId;
 
 use crate::ack::Unsettled;
-use crate::input::SourceKey;
+use crate::input::{First, SourceKey};
 use crate::manifest::Outline;
 use crate::orders::{Mailbox, StartLane};
 use crate::receiving::Desk;
@@ -47,7 +47,8 @@ pub(crate) struct Listening {
 /// A lane as the source reported it.
 pub(crate) struct Found {
     pub(crate) incarnation: String,
-    pub(crate) first: u64,
+    pub(crate) first: First,
+    pub(crate) shared: bool,
     /// Known once its first position is committed.
     pub(crate) lane: Option<LaneId>,
 }
@@ -67,6 +68,10 @@ pub(crate) struct Lane {
     pub(crate) caught_up: bool,
     pub(crate) behind: Option<u64>,
     pub(crate) stopped: Option<String>,
+    /// Other readers go on from what we acknowledge.
+    pub(crate) shared: bool,
+    /// It was taken, and is handed on once nothing of it is under way.
+    pub(crate) taken: bool,
     /// Last committed position.
     pub(crate) position: u64,
     pub(crate) unsettled: Unsettled,
@@ -112,6 +117,7 @@ impl Lane {
         self.session += 1;
         self.caught_up = false;
         self.stopped = None;
+        self.taken = false;
         self.position = from;
         self.unsettled.clear();
         StartLane {

@@ -26,12 +26,15 @@ pub(crate) struct Orders {
     pub(crate) start: BTreeMap<LaneName, StartLane>,
     pub(crate) credit: BTreeMap<LaneName, bool>,
     pub(crate) ack: BTreeMap<LaneName, u64>,
+    /// Lanes that were taken and may be handed on, with how far they are settled.
+    pub(crate) release: BTreeMap<LaneName, Option<u64>>,
     pub(crate) close: bool,
 }
 
 impl Orders {
     pub(crate) fn is_empty(&self) -> bool {
-        self.start.is_empty() && self.credit.is_empty() && self.ack.is_empty() && !self.close
+        let lanes = self.start.is_empty() && self.credit.is_empty() && self.release.is_empty();
+        lanes && self.ack.is_empty() && !self.close
     }
 }
 
@@ -63,9 +66,21 @@ impl Mailbox {
         });
     }
 
-    /// A hint: it may wait until the source looks for itself.
-    pub(crate) fn ack(&self, name: LaneName, position: u64) {
+    /// A hint: it may wait until the source looks for itself, unless others read on from there.
+    pub(crate) fn ack(&self, name: LaneName, position: u64, shared: bool) {
+        if shared {
+            return self.post(|orders| {
+                orders.ack.insert(name, position);
+            });
+        }
         self.lock().ack.insert(name, position);
+    }
+
+    pub(crate) fn release(&self, name: LaneName, position: Option<u64>) {
+        self.post(|orders| {
+            orders.start.remove(&name);
+            orders.release.insert(name, position);
+        });
     }
 
     pub(crate) fn close(&self) {

@@ -1,5 +1,6 @@
 //! What sources report, on its way to the machine; and the threads they report from.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
@@ -13,7 +14,7 @@ use crate::failpoint::fp;
 use crate::groups::After;
 use crate::inbox::Inbox;
 use crate::ingest::Ingest;
-use crate::input::{SourceInput, SourceKey};
+use crate::input::{First, FoundLane, SourceInput, SourceKey};
 use crate::lanes::{Found, Listening};
 use crate::limits;
 use crate::orders::Mailbox;
@@ -57,6 +58,7 @@ impl Shard {
             key,
             source,
             first,
+            held_lanes: self.held_lanes(key),
             keys,
             input: self.world.input.clone(),
             mailbox: Arc::clone(&mailbox),
@@ -112,7 +114,8 @@ impl Shard {
         let name = LaneName::from(id);
         let found = Found {
             incarnation: self.inboxes.incarnation().to_owned(),
-            first: self.inboxes.get(number).map_or(0, Inbox::first),
+            first: First::At(self.inboxes.get(number).map_or(0, Inbox::first)),
+            shared: false,
             lane: None,
         };
         listening.inbox = Some(number);
@@ -131,14 +134,23 @@ impl Shard {
         manual.then(|| self.inboxes.number(&dag, crate::MANUAL))
     }
 
+    /// Lanes of a source that were read before, by name and incarnation.
+    fn held_lanes(&self, key: SourceKey) -> BTreeSet<(String, String)> {
+        let lanes = self.machine.lanes(key.run);
+        lanes
+            .filter(|lane| lane.source == key.source && lane.generation == 0)
+            .map(|lane| (lane.name, lane.incarnation))
+            .collect()
+    }
+
     pub(crate) fn source(&mut self, key: SourceKey, input: SourceInput) {
         self.view_stale = true;
         match input {
-            SourceInput::Lane {
-                name,
-                incarnation,
-                first,
-            } => self.lane_found(key, name, incarnation, first),
+            SourceInput::Lanes(found) => {
+                for lane in found {
+                    self.lane_found(key, lane);
+                }
+            }
             SourceInput::Batch {
                 lane,
                 session,
@@ -158,6 +170,7 @@ impl Shard {
                 reason,
             } => self.gap(lane, session, (from, to), &reason),
             SourceInput::Diverged { lane, reason } => self.diverged(lane, reason),
+            SourceInput::Taken(name) => self.lane_taken(key, &name),
             SourceInput::Delivery { session, delivery } => self.deliver(key, session, delivery),
             SourceInput::Answered => self.answered(key),
             other => self.source_state(key, other),
@@ -202,18 +215,19 @@ impl Shard {
         }
     }
 
-    fn lane_found(&mut self, key: SourceKey, name: LaneName, incarnation: String, first: u64) {
+    fn lane_found(&mut self, key: SourceKey, lane: FoundLane) {
         fp!("shard.lane_found");
         let Some(listening) = self.listening.get_mut(&key) else {
             return;
         };
         let found = Found {
-            incarnation,
-            first,
+            incarnation: lane.incarnation,
+            first: lane.first,
+            shared: lane.shared,
             lane: None,
         };
-        listening.found.insert(name.clone(), found);
-        self.open_lane(key, &name);
+        listening.found.insert(lane.name.clone(), found);
+        self.open_lane(key, &lane.name);
     }
 
     /// Tells the machine of a lane; `Effect::LaneOpen` follows the commit (C7).
@@ -223,13 +237,34 @@ impl Shard {
             .get(&key)
             .and_then(|listening| listening.found.get(name));
         let Some(found) = found else { return };
+        let (incarnation, first) = (found.incarnation.clone(), found.first);
+        if let First::SettledBelow(position) = first {
+            self.pass_over(key, name, &incarnation, position);
+        }
         self.apply(Command::OpenLane {
             run: key.run,
             source: key.source,
             name: name.as_str().to_owned(),
-            incarnation: found.incarnation.clone(),
-            first: found.first,
+            incarnation,
+            first: match first {
+                // The machine has it.
+                First::Held => 0,
+                First::At(position) | First::SettledBelow(position) => position,
+            },
         });
+    }
+
+    /// Another reader of a lane that we hold a position of has gone further.
+    fn pass_over(&mut self, key: SourceKey, name: &LaneName, incarnation: &str, to: u64) {
+        let held = self.machine.lanes(key.run).find(|lane| {
+            lane.source == key.source
+                && lane.name == name.as_str()
+                && lane.incarnation == incarnation
+        });
+        if let Some(held) = held.filter(|lane| lane.read < to) {
+            let (lane, from) = (held.lane, held.read);
+            self.apply(Command::Gap { lane, from, to });
+        }
     }
 
     fn batch(&mut self, key: SourceKey, lane: LaneId, session: u32, packed: Packed) {
@@ -311,6 +346,48 @@ impl Shard {
         let text = format!("{} stands still: {reason}", known.name);
         known.stopped = Some(text.clone());
         self.notice(Severity::Error, &text);
+    }
+
+    /// Another reader is to have the lane: what of it is under way settles first.
+    fn lane_taken(&mut self, key: SourceKey, name: &LaneName) {
+        let Some(listening) = self.listening.get_mut(&key) else {
+            return;
+        };
+        let lane = listening.found.remove(name).and_then(|found| found.lane);
+        let Some(lane) = lane else {
+            // Its first position is not durable yet, and nobody waits for it any more.
+            return listening.mailbox.release(name.clone(), None);
+        };
+        self.close_lane(lane);
+    }
+
+    fn close_lane(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.taken = true;
+            // What is still on its way was read for nothing.
+            lane.session += 1;
+        }
+        self.apply(Command::CloseLane { lane: id });
+        self.after
+            .push(After::Do(Box::new(move |shard| shard.hand_on(id))));
+    }
+
+    /// Lets a lane that was taken go once all that was begun of it is settled and durable.
+    pub(crate) fn hand_on(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.taken) else {
+            return;
+        };
+        let known = self.machine.lanes(id.run).find(|known| known.lane == id);
+        let settled =
+            known.is_none_or(|known| known.low == known.read && known.low == lane.position);
+        if !settled {
+            return;
+        }
+        lane.taken = false;
+        if let Some(listening) = self.listening.get(&lane.source) {
+            let (name, position) = (lane.name.clone(), lane.position);
+            listening.mailbox.release(name, Some(position));
+        }
     }
 
     pub(crate) fn restart_lane(&mut self, id: LaneId, from: u64) {

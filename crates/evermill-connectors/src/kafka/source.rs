@@ -26,8 +26,10 @@ use crate::{Environment, limits};
 mod discovery;
 mod judgement;
 mod positions;
+mod takeover;
 
 use positions::list;
+use takeover::Takeover;
 
 /// The group name of a source that was given none. The client needs one to be assigned partitions;
 /// nothing is ever committed under it.
@@ -43,8 +45,8 @@ pub struct KafkaSource {
     client: Option<Client>,
     /// How many lanes the client's prefetch is divided by.
     planned_lanes: usize,
-    /// Reads the offsets of `from_group`, while lanes are being resolved.
-    takeover: Option<BaseConsumer>,
+    /// Where `from_group` stands, while lanes are being resolved.
+    takeover: Option<Takeover>,
     /// By partition number; empty until the topic was found.
     lanes: Vec<Lane>,
     by_name: BTreeMap<LaneName, usize>,

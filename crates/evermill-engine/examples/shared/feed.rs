@@ -80,6 +80,7 @@ impl Source for FeedSource {
                 name: lane,
                 incarnation: "1".to_owned(),
                 appeared: false,
+                shared: false,
             };
             out.push(SourceEvent::Lane(found));
             return Ok(());

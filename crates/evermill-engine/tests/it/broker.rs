@@ -135,6 +135,7 @@ impl FakeSource {
                     name: name.clone(),
                     incarnation: "first".to_owned(),
                     appeared: false,
+                    shared: false,
                 }));
             }
         }

@@ -345,7 +345,7 @@ pub(super) fn print_lines(view: &EngineView) {
     }
 }
 
-/// Exit code 1 when something failed or parked, or a partition stands still.
+/// Exit code 1 when something failed or parked, a source gave up, or a partition stands still.
 pub(super) fn verdict(view: &EngineView) -> Result<(), Failure> {
     let bad = view
         .runs
@@ -355,10 +355,14 @@ pub(super) fn verdict(view: &EngineView) -> Result<(), Failure> {
         0 => format!("{}: the run failed", run.dag),
         parked => format!("{}: {parked} parked after failure", run.dag),
     });
-    let lanes = view.runs.iter().flat_map(|run| &run.sources);
-    let lanes = lanes.flat_map(|source| &source.lanes);
+    let sources = || view.runs.iter().flat_map(|run| &run.sources);
+    let gave_up = sources().filter_map(|source| {
+        let why = source.ended.as_ref()?;
+        Some(format!("source '{}' has ended: {why}", source.id))
+    });
+    let lanes = sources().flat_map(|source| &source.lanes);
     let stopped = lanes.filter_map(|lane| lane.stopped.clone());
-    let said: Vec<_> = said.chain(stopped).collect();
+    let said: Vec<_> = said.chain(gave_up).chain(stopped).collect();
     if said.is_empty() {
         Ok(())
     } else {

@@ -4,3 +4,4 @@ mod crash;
 mod joins;
 mod lifecycle;
 mod main_job;
+mod takeover;

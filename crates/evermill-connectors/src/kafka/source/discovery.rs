@@ -89,6 +89,7 @@ impl KafkaSource {
                 name: lane.name.clone(),
                 incarnation: self.incarnation(number),
                 appeared,
+                shared: false,
             }));
             self.by_name.insert(lane.name.clone(), partition);
             self.lanes.push(lane);

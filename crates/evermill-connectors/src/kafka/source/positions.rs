@@ -46,27 +46,28 @@ impl KafkaSource {
         })
     }
 
-    /// What the group has committed for a partition. With `from_group` that group is asked.
+    /// What was committed for a partition: by `from_group`, else by our own group.
     pub(super) fn committed(
         &mut self,
         consumer: &Client,
         partition: i32,
     ) -> Result<Option<u64>, SourceError> {
-        let asked = list(&self.config.topic, partition, Offset::Invalid);
-        let answer = match (&self.config.from_group, &self.config.group_id) {
-            (None, None) => return Ok(None),
-            (Some(from), own) if own.as_ref() != Some(from) => {
-                let takeover = self.takeover(&from.clone())?;
-                asked.and_then(|list| takeover.committed_offsets(list, limits::KAFKA_ASK))
-            }
-            _ => asked.and_then(|list| consumer.committed_offsets(list, limits::KAFKA_ASK)),
-        };
-        let answer = answer.and_then(|answer| {
-            let found = answer.find_partition(&self.config.topic, partition);
-            found.map_or(Ok(Offset::Invalid), |found| {
-                found.error().map(|()| found.offset())
-            })
-        });
+        if let Some(group) = self.config.from_group.clone()
+            && let Some(position) = self.taken_over(&group, consumer, partition)?
+        {
+            return Ok(Some(position));
+        }
+        if self.config.group_id.is_none() {
+            return Ok(None);
+        }
+        let answer = list(&self.config.topic, partition, Offset::Invalid)
+            .and_then(|asked| consumer.committed_offsets(asked, limits::KAFKA_ASK))
+            .and_then(|answer| {
+                let found = answer.find_partition(&self.config.topic, partition);
+                found.map_or(Ok(Offset::Invalid), |found| {
+                    found.error().map(|()| found.offset())
+                })
+            });
         match answer {
             Ok(Offset::Offset(offset)) => Ok(u64::try_from(offset).ok()),
             Ok(_) => Ok(None),
@@ -75,18 +76,6 @@ impl KafkaSource {
                 self.topic()
             ))),
         }
-    }
-
-    pub(super) fn takeover(&mut self, group: &str) -> Result<&BaseConsumer, SourceError> {
-        if self.takeover.is_none() {
-            let config = self.connection.consumer(group, 1, self.budget);
-            self.takeover = Some(config.create().map_err(|error| {
-                SourceError::Refused(format!("no Kafka client can be made: {error}"))
-            })?);
-        }
-        self.takeover
-            .as_ref()
-            .ok_or_else(|| SourceError::Unavailable(String::new()))
     }
 
     /// Tells the broker acknowledged positions, as a hint for lag tools.
