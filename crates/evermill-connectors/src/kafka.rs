@@ -1,13 +1,14 @@
 //! Apache Kafka: a topic is a source, each of its partitions a lane, an offset a position.
 //!
-//! Partitions are assigned by us, never by the group; positions come from the engine, never from
-//! the broker. `README.md` in this folder says what is detected, and what cannot be.
+//! Partitions are assigned by us, unless `membership` shares them in a group; positions come from the
+//! engine, never from the broker. `README.md` in this folder says what is detected, and what cannot be.
 
 mod client;
 mod config;
 mod dev_producer;
 mod health;
 mod lane;
+mod member;
 mod mock;
 mod source;
 mod statistics;

@@ -40,6 +40,14 @@ pub const KAFKA_STATISTICS: Duration = Duration::from_secs(1);
 /// How often acknowledged positions are told to the broker.
 pub const KAFKA_ACK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same for partitions shared with other members of a group: what was settled since the last
+/// time runs again elsewhere when we are killed.
+pub const KAFKA_SHARED_ACK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long a partition that the group gives to another member may take to settle here before it is
+/// handed on all the same. The group goes on meanwhile; only this partition waits.
+pub const KAFKA_HAND_ON_WAIT: Duration = Duration::from_secs(60);
+
 /// One question to the brokers blocks for at most this long. Short, since every lane of the
 /// source waits meanwhile.
 pub const KAFKA_ASK: Duration = Duration::from_secs(2);
@@ -75,6 +83,10 @@ const _: () = {
         "librdkafka's own bound"
     );
     assert!(2 * KAFKA_ASK.as_millis() <= RESOLVE_WAIT.as_millis());
+    assert!(
+        KAFKA_HAND_ON_WAIT.as_secs() < 300,
+        "librdkafka's max.poll.interval.ms, after which the group goes on without us"
+    );
     assert!(KAFKA_LAST_ACK.as_millis() + KAFKA_SHUTDOWN.as_millis() <= CLOSE_WAIT.as_millis());
 };
 

@@ -15,8 +15,7 @@ use evermill_contract::source::{DiagnosticSink, Severity};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::statistics::TopicStatistics;
 
@@ -43,8 +42,6 @@ pub(super) struct Heard {
     pub(super) statistics: Option<TopicStatistics>,
     /// Errors, oldest first.
     pub(super) errors: VecDeque<(RDKafkaErrorCode, String)>,
-    /// Answers to commits: positions told to the broker, or refused by it.
-    pub(super) commits: u64,
 }
 
 impl SideTalk {
@@ -123,20 +120,7 @@ impl ClientContext for SideTalk {
     }
 }
 
-impl ConsumerContext for SideTalk {
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        self.called();
-        let mut heard = self.heard();
-        heard.commits += 1;
-        if let Err(error) = result {
-            drop(heard);
-            (self.diagnostics)(
-                Severity::Debug,
-                &format!("position not told to the broker: {error}"),
-            );
-        }
-    }
-}
+impl ConsumerContext for SideTalk {}
 
 /// The id in a line about `topic`, in the form that Kafka's own tools print.
 fn topic_id_in(line: &str, topic: &str) -> Option<String> {

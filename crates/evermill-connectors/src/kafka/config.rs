@@ -14,18 +14,20 @@ use crate::limits;
 
 /// Settings a connection may carry, by librdkafka's names. What decides correctness (isolation,
 /// offsets, assignment) is ours and cannot be set.
-const ALLOWED: [&str; 22] = [
+const ALLOWED: [&str; 24] = [
     "broker.address.family",
     "client.id",
     "client.rack",
     "enable.ssl.certificate.verification",
     "fetch.wait.max.ms",
+    "heartbeat.interval.ms",
     "reconnect.backoff.max.ms",
     "reconnect.backoff.ms",
     "sasl.mechanism",
     "sasl.password",
     "sasl.username",
     "security.protocol",
+    "session.timeout.ms",
     "socket.keepalive.enable",
     "socket.timeout.ms",
     "ssl.ca.location",
@@ -130,6 +132,23 @@ impl Connection {
         config
             .set("debug", "metadata")
             .set_log_level(RDKafkaLogLevel::Debug);
+        config
+    }
+
+    /// The settings of a client that is a member of `group` and reads nothing.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("allow.auto.create.topics", "false");
+        set_default(
+            &mut config,
+            "topic.metadata.refresh.interval.ms",
+            millis(limits::KAFKA_DISCOVERY),
+        );
         config
     }
 

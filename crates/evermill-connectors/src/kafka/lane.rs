@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub(super) state: LaneState,
     /// Whether the engine wants events of it.
     pub(super) open: bool,
+    /// It came up while we were listening.
+    pub(super) appeared: bool,
     /// The next position to deliver.
     pub(super) next: u64,
     /// Everything up to `next` was delivered and nothing more was there.
@@ -33,6 +35,8 @@ pub(super) struct Lane {
     pub(super) trouble: Option<String>,
     /// Acknowledged and not yet told to the broker.
     pub(super) ack: Option<u64>,
+    /// The group has this position, or one above it, when the lane is shared.
+    pub(super) group_has: u64,
     /// Events and bytes of the last batch.
     last_batch: (usize, usize),
     queue: Option<PartitionQueue<SideTalk>>,
@@ -43,14 +47,21 @@ pub(super) struct Lane {
 ///
 /// | from | on | to |
 /// |---|---|---|
-/// | Standing | `start_lane` | Delivering |
+/// | Standing | `start_lane` | Delivering; Announced when the partition is shared |
+/// | Announced | the group has its position | Delivering |
 /// | Delivering | position out of range | Doubted |
 /// | Doubted | the brokers tell the range | Standing, after a gap or divergence |
 /// | Delivering, Doubted | topic re-created, log truncated, record unreadable | Standing |
+/// | any | the group gives the partition to another member | Standing |
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LaneState {
     /// Not assigned: found, or stopped until it is started again.
     Standing,
+    /// Not assigned until the group knows where we begin: who comes after us begins there.
+    Announced {
+        /// Where we begin.
+        from: u64,
+    },
     /// Assigned; events flow as credit allows.
     Delivering,
     /// Its position is out of range; the brokers are asked for the range from `ask_at` on.
@@ -73,17 +84,19 @@ pub(super) enum TakenUntil {
 }
 
 impl Lane {
-    pub(super) fn new(topic: &str, partition: i32) -> Self {
+    pub(super) fn new(topic: &str, partition: i32, appeared: bool) -> Self {
         Self {
             name: LaneName::from(format!("{topic}/{partition}")),
             partition,
             state: LaneState::Standing,
             open: true,
+            appeared,
             next: 0,
             at_end: false,
             lag: 0,
             trouble: None,
             ack: None,
+            group_has: 0,
             last_batch: (0, 0),
             queue: None,
             ready: Arc::default(),
@@ -126,6 +139,14 @@ impl Lane {
         self.lag = 0;
         self.trouble = None;
         self.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether the client fetches it.
+    pub(super) fn is_assigned(&self) -> bool {
+        matches!(
+            self.state,
+            LaneState::Delivering | LaneState::Doubted { .. }
+        )
     }
 
     /// Whether something may be waiting that the engine wants.

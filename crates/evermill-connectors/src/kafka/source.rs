@@ -14,17 +14,19 @@ use evermill_contract::source::{
     DiagnosticSink, FirstPosition, LaneName, Resolved, Severity, Source, SourceBudget, SourceError,
     SourceEvent, Waker,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::client::{Client, SideTalk, Signal, raise};
 use super::config::Connection;
 use super::health::Health;
 use super::lane::{Lane, LaneState, TakenUntil};
+use super::member::Member;
 use crate::{Environment, limits};
 
 mod discovery;
 mod judgement;
+mod membership;
 mod positions;
 mod takeover;
 
@@ -43,6 +45,8 @@ pub struct KafkaSource {
     diagnostics: DiagnosticSink,
     signal: Arc<Signal>,
     client: Option<Client>,
+    /// Our seat in the group, with `membership`.
+    member: Option<Member>,
     /// How many lanes the client's prefetch is divided by.
     planned_lanes: usize,
     /// Where `from_group` stands, while lanes are being resolved.
@@ -87,6 +91,7 @@ impl KafkaSource {
             diagnostics: Arc::clone(&environment.diagnostics),
             signal: Arc::default(),
             client: None,
+            member: None,
             planned_lanes: 1,
             takeover: None,
             lanes: Vec::new(),
@@ -114,7 +119,7 @@ impl KafkaSource {
         {
             return Ok(Arc::clone(client));
         }
-        self.drop_client();
+        self.drop_client(None);
         let group = self.config.group_id.as_deref().unwrap_or(NO_GROUP);
         let talk = SideTalk::new(self.topic(), Arc::clone(&self.diagnostics));
         let config = self.connection.consumer(group, lanes, self.budget);
@@ -132,22 +137,25 @@ impl KafkaSource {
         Ok(consumer)
     }
 
-    /// Lets go of the client on a thread of its own: ending one may wait for its connections.
-    /// Returns what tells when it is gone.
-    fn drop_client(&mut self) -> Option<mpsc::Receiver<()>> {
+    /// Lets go of the client, once it has told the broker this hint. Returns what tells when it is
+    /// gone.
+    fn drop_client(&mut self, hint: Option<TopicPartitionList>) -> Option<mpsc::Receiver<()>> {
         for lane in &mut self.lanes {
             lane.deafen();
         }
         let client = self.client.take()?;
-        let (gone, is_gone) = mpsc::sync_channel(1);
-        let ended = std::thread::Builder::new()
-            .name("kafka-close".to_owned())
-            .spawn(move || {
-                drop(client);
-                // Nobody may be waiting any more, and that is fine.
-                drop(gone);
-            });
-        ended.is_ok().then_some(is_gone)
+        aside(move || {
+            if let Some(hint) = hint {
+                drop(client.commit(&hint, CommitMode::Sync));
+            }
+        })
+    }
+
+    /// Leaves the group. Returns what tells when it is done.
+    fn leave(&mut self) -> Option<mpsc::Receiver<()>> {
+        let member = self.member.take()?;
+        member.leave();
+        aside(move || drop(member))
     }
 
     /// Gives every lane that wants it a turn, up to the bound of one poll.
@@ -229,11 +237,12 @@ impl KafkaSource {
     /// Takes a lane out of the assignment; what was fetched of it is dropped.
     fn stop(&mut self, consumer: &Client, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.state == LaneState::Standing {
-            return;
-        }
+        let assigned = lane.is_assigned();
         lane.state = LaneState::Standing;
         lane.trouble = None;
+        if !assigned {
+            return;
+        }
         let stopped = list(&self.config.topic, lane.partition, Offset::Invalid)
             .and_then(|list| consumer.incremental_unassign(&list));
         if let Err(error) = stopped {
@@ -309,7 +318,18 @@ impl Source for KafkaSource {
             });
             return Ok(());
         }
-        self.assign(&consumer, index, from)?;
+        if self.shares() {
+            // When it is no longer ours, that is on its way to the engine.
+            if self.is_ours(self.lanes[index].partition) {
+                self.stop(&consumer, index);
+                let lane = &mut self.lanes[index];
+                lane.state = LaneState::Announced { from };
+                (lane.group_has, lane.ack) = (from, None);
+                self.acks_due = Instant::now();
+            }
+        } else {
+            self.assign(&consumer, index, from)?;
+        }
         if self
             .lanes
             .iter()
@@ -332,6 +352,12 @@ impl Source for KafkaSource {
         }
     }
 
+    fn release(&mut self, lane: &LaneName, position: Option<u64>) {
+        if let Some(index) = self.index(lane) {
+            self.released(index, position);
+        }
+    }
+
     fn waker(&self) -> Waker {
         let signal = Arc::clone(&self.signal);
         Waker::new(move || signal.wake())
@@ -341,18 +367,26 @@ impl Source for KafkaSource {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
+        let mut hint = None;
         if let Some(consumer) = self.client.clone() {
-            self.last_acks(&consumer);
+            if self.shares() {
+                self.last_word(&consumer);
+            } else {
+                hint = self.untold();
+            }
         }
         self.takeover = None;
         self.pending.clear();
-        if let Some(gone) = self.drop_client()
-            && gone.recv_timeout(limits::KAFKA_SHUTDOWN) == Err(mpsc::RecvTimeoutError::Timeout)
-        {
-            (self.diagnostics)(
-                Severity::Warning,
-                "librdkafka takes long to end; left to itself",
-            );
+        let left = self.leave();
+        let until = Instant::now() + limits::KAFKA_SHUTDOWN;
+        for gone in [left, self.drop_client(hint)].into_iter().flatten() {
+            let time = until.saturating_duration_since(Instant::now());
+            if gone.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+                (self.diagnostics)(
+                    Severity::Warning,
+                    "librdkafka takes long to end; left to itself",
+                );
+            }
         }
     }
 }
@@ -373,15 +407,17 @@ impl KafkaSource {
         if !self.listen(consumer, out) {
             out.append(&mut taken);
         }
+        self.attend(consumer, out);
         if self.acks_due <= Instant::now() {
-            self.acks_due = Instant::now() + limits::KAFKA_ACK_INTERVAL;
+            self.acks_due = Instant::now() + self.ack_interval();
             self.tell_acks(consumer);
         }
         let doubts = self.lanes.iter().filter_map(|lane| match lane.state {
             LaneState::Doubted { ask_at } => Some(ask_at),
             _ => None,
         });
-        doubts.chain([deadline]).min().unwrap_or(deadline)
+        let due = doubts.chain(self.shared_acks_due());
+        due.chain([deadline]).min().unwrap_or(deadline)
     }
 }
 
@@ -397,9 +433,9 @@ fn check(config: &KafkaConfig, budget: SourceBudget) -> Result<(), SourceError> 
             "topic is empty; name the Kafka topic to read".to_owned(),
         ));
     }
-    if config.membership {
+    if config.membership && config.group_id.is_none() {
         return Err(SourceError::Refused(
-            "membership=True is not supported yet; leave it out to read all partitions".to_owned(),
+            "membership=True joins a consumer group, and none is named; add group_id=".to_owned(),
         ));
     }
     if budget.batch_events == 0 || !(1..=limits::BATCH_BYTES_MAX).contains(&budget.batch_bytes) {
@@ -408,6 +444,20 @@ fn check(config: &KafkaConfig, budget: SourceBudget) -> Result<(), SourceError> 
         )));
     }
     Ok(())
+}
+
+/// Ends something on a thread of its own, since that may wait for connections. Returns what tells
+/// when it is done.
+fn aside(end: impl FnOnce() + Send + 'static) -> Option<mpsc::Receiver<()>> {
+    let (done, is_done) = mpsc::sync_channel(1);
+    let ended = std::thread::Builder::new()
+        .name("kafka-close".to_owned())
+        .spawn(move || {
+            end();
+            // Nobody may be waiting any more, and that is fine.
+            drop(done);
+        });
+    ended.is_ok().then_some(is_done)
 }
 
 fn not_connected() -> SourceError {

@@ -294,7 +294,7 @@ fn a_source_that_cannot_work_is_refused_with_the_cure() {
         Ok(_) => panic!("accepted"),
     };
     topic.config.membership = true;
-    assert!(refusal(&topic).contains("membership=True"));
+    assert!(refusal(&topic).contains("add group_id="));
     topic.config.membership = false;
     topic.config.connection = "warehouse".to_owned();
     assert!(refusal(&topic).contains("--connection warehouse=HOST:PORT"));

@@ -4,4 +4,5 @@ mod crash;
 mod joins;
 mod lifecycle;
 mod main_job;
+mod membership;
 mod takeover;

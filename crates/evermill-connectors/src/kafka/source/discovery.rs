@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evermill_contract::source::{LaneFound, Severity, SourceError, SourceEvent};
+use evermill_contract::source::{Severity, SourceError, SourceEvent};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
@@ -36,6 +36,7 @@ impl KafkaSource {
                 self.discover_at = None;
                 drop(consumer);
                 self.consumer(count)?;
+                self.join()?;
                 self.found(count, out);
             }
             Err(code) if self.not_yet(code) => {
@@ -84,15 +85,12 @@ impl KafkaSource {
         let appeared = self.discovered_once;
         for partition in self.lanes.len()..count.min(limits::KAFKA_LANES_MAX) {
             let number = i32::try_from(partition).unwrap_or(i32::MAX);
-            let lane = Lane::new(self.topic(), number);
-            out.push(SourceEvent::Lane(LaneFound {
-                name: lane.name.clone(),
-                incarnation: self.incarnation(number),
-                appeared,
-                shared: false,
-            }));
+            let lane = Lane::new(self.topic(), number, appeared);
             self.by_name.insert(lane.name.clone(), partition);
             self.lanes.push(lane);
+            if self.is_ours(number) {
+                self.tell_lane(partition, out);
+            }
         }
         self.discovered_once = true;
     }
@@ -165,6 +163,9 @@ impl KafkaSource {
         );
         for index in 0..self.lanes.len() {
             self.stop(consumer, index);
+            if !self.is_ours(self.lanes[index].partition) {
+                continue;
+            }
             out.push(SourceEvent::Diverged {
                 lane: self.lanes[index].name.clone(),
                 reason: reason.clone(),

@@ -10,6 +10,7 @@ use super::KafkaSource;
 use super::positions::range;
 use crate::kafka::client::Client;
 use crate::kafka::lane::{Lane, LaneState};
+use crate::kafka::member::Member;
 use crate::kafka::statistics::TopicStatistics;
 use crate::limits;
 
@@ -50,10 +51,7 @@ impl KafkaSource {
                 });
             }
         }
-        let delivering = self
-            .lanes
-            .iter()
-            .filter(|lane| lane.state != LaneState::Standing);
+        let delivering = self.lanes.iter().filter(|lane| lane.is_assigned());
         let trouble = delivering
             .filter_map(|lane| {
                 lane.trouble
@@ -61,6 +59,8 @@ impl KafkaSource {
                     .or_else(|| statistics.trouble(lane.partition))
             })
             .next();
+        let group = self.member.as_ref().and_then(Member::trouble);
+        let trouble = trouble.or(group);
         let topic = &self.config.topic;
         self.health.review(
             statistics.any_broker(),

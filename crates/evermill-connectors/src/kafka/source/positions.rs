@@ -20,7 +20,8 @@ impl KafkaSource {
         partition: i32,
         first: FirstPosition,
     ) -> Result<Resolved, SourceError> {
-        if let FirstPosition::CommittedOrEarliest | FirstPosition::CommittedOrLatest = first
+        let asks_group = !matches!(first, FirstPosition::Earliest | FirstPosition::Latest);
+        if (asks_group || self.shares())
             && let Some(position) = self.committed(consumer, partition)?
         {
             return Ok(Resolved {
@@ -46,17 +47,34 @@ impl KafkaSource {
         })
     }
 
-    /// What was committed for a partition: by `from_group`, else by our own group.
+    /// What was committed for a partition: by `from_group`, else by our own group. The other way
+    /// round for a member, since another one may have taken over and gone further.
     pub(super) fn committed(
         &mut self,
         consumer: &Client,
         partition: i32,
     ) -> Result<Option<u64>, SourceError> {
+        if self.shares()
+            && let Some(position) = self.committed_by_us(consumer, partition)?
+        {
+            return Ok(Some(position));
+        }
         if let Some(group) = self.config.from_group.clone()
             && let Some(position) = self.taken_over(&group, consumer, partition)?
         {
             return Ok(Some(position));
         }
+        match self.shares() {
+            true => Ok(None),
+            false => self.committed_by_us(consumer, partition),
+        }
+    }
+
+    fn committed_by_us(
+        &self,
+        consumer: &Client,
+        partition: i32,
+    ) -> Result<Option<u64>, SourceError> {
         if self.config.group_id.is_none() {
             return Ok(None);
         }
@@ -78,8 +96,19 @@ impl KafkaSource {
         }
     }
 
-    /// Tells the broker acknowledged positions, as a hint for lag tools.
-    pub(super) fn tell_acks(&mut self, consumer: &Client) -> bool {
+    /// Tells the broker acknowledged positions: a hint for lag tools, and for the other members of a
+    /// group the place to go on from.
+    pub(super) fn tell_acks(&mut self, consumer: &Client) {
+        if self.shares() {
+            self.tell_group();
+        } else if let Some(list) = self.untold() {
+            // The wrapped library does not tell what came of it, and it is only a hint.
+            drop(consumer.commit(&list, CommitMode::Async));
+        }
+    }
+
+    /// Acknowledged positions that the broker was not told, if it is to be told any.
+    pub(super) fn untold(&mut self) -> Option<TopicPartitionList> {
         let mut list = TopicPartitionList::new();
         for lane in &mut self.lanes {
             let Some(offset) = lane.ack.take().and_then(|ack| i64::try_from(ack).ok()) else {
@@ -92,23 +121,18 @@ impl KafkaSource {
             );
             debug_assert!(added.is_ok(), "any number is an offset");
         }
-        if list.count() == 0 || self.config.group_id.is_none() {
-            return false;
-        }
-        consumer.commit(&list, CommitMode::Async).is_ok()
+        (list.count() > 0 && self.config.group_id.is_some()).then_some(list)
     }
 
-    /// Tells the last positions, and waits a little for the answer.
-    pub(super) fn last_acks(&mut self, consumer: &Client) {
-        if !self.tell_acks(consumer) {
-            return;
-        }
+    /// Tells the group the last positions, and waits a little for the answer.
+    pub(super) fn last_word(&mut self, consumer: &Client) {
         let deadline = Instant::now() + limits::KAFKA_LAST_ACK;
         loop {
-            self.serve(consumer);
-            if consumer.context().take().commits > 0 || !self.signal.wait(deadline) {
+            self.attend(consumer, &mut Vec::new());
+            if !self.tell_group() || Instant::now() >= deadline {
                 return;
             }
+            self.signal.wait(deadline);
         }
     }
 }
