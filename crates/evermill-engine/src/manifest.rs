@@ -159,6 +159,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn spec(&mut self, version: String) -> DagSpec {
+        self.check_sharing();
         let declared = self.declared;
         let join = declared
             .sources
@@ -179,6 +180,45 @@ impl Reader<'_> {
             deadline_ms: declared.deadline_ms,
             max_active_runs: None,
             full_history: self.keeps_all(),
+        }
+    }
+
+    /// What a shared source cannot do: read without a group, or take state along.
+    fn check_sharing(&mut self) {
+        let declared = self.declared;
+        for source in &declared.sources {
+            let SourceConfig::Kafka(kafka) = &source.config;
+            if !kafka.membership {
+                continue;
+            }
+            let mut fault = |line, message, cure: &str| {
+                self.faults.push(Fault {
+                    file: declared.file.clone(),
+                    line,
+                    code: Code::BadValue,
+                    message,
+                    cure: cure.to_owned(),
+                });
+            };
+            let id = &source.id;
+            if kafka.group_id.is_none() {
+                let message = format!("source '{id}': membership=True, and no group is named");
+                fault(source.line, message, "name the group to join: group_id=...");
+            }
+            let order = source.order.unwrap_or(declared.order);
+            let stateful = declared.tasks.iter().find(|task| task.wants.state);
+            if let Some(task) = stateful.filter(|_| order != declared::Order::None) {
+                let message = format!(
+                    "task '{}' keeps ctx.state under an order, and source '{id}' shares its partitions \
+                     (membership=True): state stays in its data directory when a partition moves",
+                    task.id
+                );
+                fault(
+                    task.line,
+                    message,
+                    "leave membership out, or keep the state in a database of your own",
+                );
+            }
         }
     }
 

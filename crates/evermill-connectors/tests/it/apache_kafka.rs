@@ -170,6 +170,17 @@ fn every_promise_of_a_source_is_kept() {
 }
 
 #[test]
+fn a_member_of_a_group_keeps_them_too() {
+    let apache = Apache::connect();
+    check_all(|| {
+        let mut topic = apache.topic(2, &[]);
+        topic.config.group_id = Some(format!("{}-group", topic.name()));
+        topic.config.membership = true;
+        topic
+    });
+}
+
+#[test]
 fn added_partitions_are_found_and_read_from_their_first_event() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);

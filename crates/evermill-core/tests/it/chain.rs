@@ -167,3 +167,46 @@ fn a_member_can_be_read_after_others_of_its_dispatch_have_settled_with_their_wav
     assert_eq!(machine.run(1).expect("it was started").counters.done, 1);
     assert_eq!([0, 1].map(|at| position(&machine, at)), [None, Some(1)]);
 }
+
+#[test]
+fn a_closed_lane_settles_what_was_begun_and_forgets_the_rest() {
+    let (mut machine, mut out) = listening(1);
+    ingest(&mut machine, 0..4000, &mut out);
+    let begun: Vec<DispatchId> = dispatches(&mut out);
+    machine.apply(1, Command::CloseLane { lane: LANE }, &mut out);
+    let known = machine.lanes(1).next().expect("it is known");
+    assert!(known.read < 4000, "what was not begun is not read");
+    let mut next = begun;
+    while !next.is_empty() {
+        for id in std::mem::take(&mut next) {
+            let count = machine.dispatch(id).expect("it is out").len() as u32;
+            succeed(&mut machine, id, (0, count), &mut out);
+            finish(&mut machine, id, &mut out);
+        }
+        next = dispatches(&mut out);
+    }
+    ingest(&mut machine, known.read..known.read + 1, &mut out);
+    machine.seal(&mut out);
+    let lane = machine.lanes(1).next().expect("it is known");
+    let counters = machine.run(1).expect("it was started").counters;
+    assert_eq!((lane.low, lane.read), (known.read, known.read));
+    assert_eq!((counters.seen, counters.done), (known.read, known.read));
+
+    // Opened again, behind what somebody else did meanwhile.
+    let (from, to) = (known.read, 5000);
+    let lane = LANE;
+    machine.apply(3, Command::Gap { lane, from, to }, &mut out);
+    let open = Command::OpenLane {
+        run: 1,
+        source: 0,
+        name: "0".into(),
+        incarnation: "t/0".into(),
+        first: 5000,
+    };
+    machine.apply(3, open, &mut out);
+    let opened = out.effects.iter().find_map(|effect| match effect {
+        Effect::LaneOpen { position, .. } => Some(*position),
+        _ => None,
+    });
+    assert_eq!(opened, Some(5000));
+}

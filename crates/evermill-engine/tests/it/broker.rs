@@ -29,6 +29,20 @@ struct State {
     delivered: u64,
     /// Times a source was asked for events, ever.
     polls: u64,
+    /// The readers that share the lanes.
+    group: Option<Group>,
+}
+
+/// Readers that share lanes, as the one under test sees them.
+#[derive(Default)]
+struct Group {
+    /// Lanes it was given and not told of yet.
+    given: Vec<LaneName>,
+    /// Lanes it is to lose and was not told of yet.
+    taken: Vec<LaneName>,
+    /// How far all of them together have got.
+    stands: BTreeMap<LaneName, u64>,
+    released: BTreeMap<LaneName, Option<u64>>,
 }
 
 #[derive(Default)]
@@ -52,6 +66,39 @@ impl Broker {
                 .insert(LaneName::from(*name), Lane::default());
         }
         broker
+    }
+
+    /// From now on lanes are read by whom they are given to.
+    pub(crate) fn share(&self) {
+        self.0.state.lock().unwrap().group = Some(Group::default());
+    }
+
+    fn regroup(&self, change: impl FnOnce(&mut Group)) {
+        let mut state = self.0.state.lock().unwrap();
+        change(state.group.as_mut().expect("lanes are shared"));
+        state.wakes += 1;
+        self.0.changed.notify_all();
+    }
+
+    /// Gives a lane to the source; all readers together have got to `stands`.
+    pub(crate) fn give(&self, lane: &str, stands: u64) {
+        self.regroup(|group| {
+            group.stands.insert(LaneName::from(lane), stands);
+            group.released.remove(&LaneName::from(lane));
+            group.given.push(LaneName::from(lane));
+        });
+    }
+
+    /// Wants a lane for another reader.
+    pub(crate) fn take(&self, lane: &str) {
+        self.regroup(|group| group.taken.push(LaneName::from(lane)));
+    }
+
+    /// Where the source has let go of a lane, if it has.
+    pub(crate) fn released(&self, lane: &str) -> Option<Option<u64>> {
+        let state = self.0.state.lock().unwrap();
+        let group = state.group.as_ref().expect("lanes are shared");
+        group.released.get(&LaneName::from(lane)).copied()
     }
 
     pub(crate) fn publish(&self, lane: &str, values: impl IntoIterator<Item = String>) {
@@ -122,22 +169,34 @@ struct Reading {
 impl FakeSource {
     /// What there is to say now.
     fn look(&mut self, state: &mut State, out: &mut Vec<SourceEvent>) {
-        if !self.told {
-            self.told = true;
-            for name in state.lanes.keys() {
-                let reading = Reading {
-                    next: None,
-                    open: true,
-                    said_end: None,
-                };
-                self.reading.insert(name.clone(), reading);
-                out.push(SourceEvent::Lane(LaneFound {
-                    name: name.clone(),
-                    incarnation: "first".to_owned(),
-                    appeared: false,
-                    shared: false,
-                }));
-            }
+        let found = match &mut state.group {
+            Some(group) => std::mem::take(&mut group.given),
+            None if self.told => Vec::new(),
+            None => state.lanes.keys().cloned().collect(),
+        };
+        self.told = true;
+        let shared = state.group.is_some();
+        for name in found {
+            let reading = Reading {
+                next: None,
+                open: true,
+                said_end: None,
+            };
+            self.reading.insert(name.clone(), reading);
+            out.push(SourceEvent::Lane(LaneFound {
+                name,
+                incarnation: "first".to_owned(),
+                appeared: false,
+                shared,
+            }));
+        }
+        for lane in state
+            .group
+            .iter_mut()
+            .flat_map(|group| group.taken.drain(..))
+        {
+            self.reading.get_mut(&lane).unwrap().next = None;
+            out.push(SourceEvent::LaneTaken { lane });
         }
         for (name, reading) in self.reading.iter_mut().filter(|(_, reading)| reading.open) {
             let Some(next) = reading.next else { continue };
@@ -202,10 +261,18 @@ impl Source for FakeSource {
 
     fn resolve(&mut self, lane: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
         assert!(self.reading.contains_key(lane));
+        let state = self.broker.0.state.lock().unwrap();
+        let stands = state.group.as_ref().map(|group| group.stands[lane]);
         Ok(Resolved {
-            position: 0,
-            origin: Origin::Earliest,
+            position: stands.unwrap_or(0),
+            origin: stands.map_or(Origin::Earliest, |_| Origin::Committed),
         })
+    }
+
+    fn release(&mut self, lane: &LaneName, position: Option<u64>) {
+        let mut state = self.broker.0.state.lock().unwrap();
+        let group = state.group.as_mut().expect("lanes are shared");
+        group.released.insert(lane.clone(), position);
     }
 
     fn start_lane(

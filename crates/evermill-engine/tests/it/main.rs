@@ -8,4 +8,5 @@ mod harness;
 mod inbox;
 mod joins;
 mod queue;
+mod sharing;
 mod trouble;

@@ -38,6 +38,14 @@ struct Flow {
 /// Who did a message: by partition and position.
 type Done = BTreeMap<(i32, i64), Vec<String>>;
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(flow) = &self.flow {
+            flow.ends.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Group {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -256,4 +264,25 @@ fn a_killed_member_loses_nothing_and_only_what_the_group_did_not_know_is_done_ag
         let ended = member.end();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_group_that_shares_in_another_way_is_said() {
+    let group = Group::new();
+    let other: BaseConsumer = topic::client()
+        .set("group.id", &group.name)
+        .set("partition.assignment.strategy", "range")
+        .create()
+        .expect("a consumer");
+    other
+        .subscribe(&[&group.topic.name])
+        .expect("a subscription");
+    eventually("the other is a member", || {
+        drop(other.poll(Duration::from_millis(100)));
+        let assigned = other.assignment().expect("an assignment");
+        (assigned.count() > 0).then_some(())
+    });
+    let place = Place::new();
+    let member = group.member(&place, "one");
+    member.wait_for_lines("cooperative-sticky", 1);
 }
