@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 mod code;
 mod fault;
+mod http;
 #[cfg(test)]
 mod tests;
 mod version;
 
 pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
+pub use http::{HttpBody, HttpCall};
 pub use version::Version;
 
 /// The format this build reads and writes.
@@ -206,6 +208,9 @@ pub struct TaskManifest {
     /// A command in place of a callable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Shell>,
+    /// A request in place of a callable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCall>,
     /// The nodes right before it, in order of declaration, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<Edge>,

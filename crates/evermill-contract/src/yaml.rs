@@ -1,4 +1,4 @@
-//! DAG files in YAML: shell commands behind sources, without code.
+//! DAG files in YAML: shell commands and HTTP requests behind sources, without code.
 //!
 //! ```yaml
 //! dag: thumbnails
@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest};
 
+mod http;
 mod option;
 mod schema;
 #[cfg(test)]
@@ -117,6 +118,8 @@ struct Task {
     fields: Map<String, Value>,
     after: Vec<After>,
     run: Option<String>,
+    http: Option<Map<String, Value>>,
+    /// Whose result it reads: `stdin` of a command, `body_from` of a request.
     stdin: Option<After>,
 }
 
@@ -188,7 +191,9 @@ impl Reader<'_> {
                         .flatten()
                         .map(|opt| opt.name);
                     let cure = match name {
-                        "run" | "after" | "stdin" => "it is an option of a task".to_owned(),
+                        "run" | "after" | "stdin" | "http" => {
+                            "it is an option of a task".to_owned()
+                        }
                         name if knows(TASK, name) => "it is an option of a task".to_owned(),
                         name => nearest(name, own.into_iter().chain(known)),
                     };
@@ -439,16 +444,18 @@ impl Reader<'_> {
             fields: defaults.task.clone(),
             after: Vec::new(),
             run: None,
+            http: None,
             stdin: None,
         };
+        let mut body_from = None;
         for (name, value) in pairs {
             match name.text.as_str() {
                 "after" => task.after = self.names(&owner, value),
                 "run" => task.run = self.word(&owner, name, value).map(|run| run.name),
                 "stdin" => task.stdin = self.word(&owner, name, value),
                 "http" => {
-                    let message = format!("{owner}: http is not built yet");
-                    self.fault(name.at, Code::NotBuilt, message, "use run: and curl");
+                    let (http, from) = self.http(&owner, name.at, value);
+                    (task.http, body_from) = (Some(http), from);
                 }
                 "env" => self.env(&owner, name, value, &mut task.fields),
                 known if knows(SHARED, known) => {
@@ -468,13 +475,26 @@ impl Reader<'_> {
                             .into_iter()
                             .flatten()
                             .map(|opt| opt.name);
-                        nearest(other, ["after", "run", "stdin"].into_iter().chain(known))
+                        nearest(
+                            other,
+                            ["after", "run", "stdin", "http"].into_iter().chain(known),
+                        )
                     };
                     let message = format!("{owner} has no option '{other}'");
                     self.fault(name.at, Code::UnknownOption, message, cure);
                 }
             }
         }
+        if let (Some(stdin), true) = (&task.stdin, task.http.is_some()) {
+            let message = format!("{owner}: stdin: a request has no standard input");
+            self.fault(
+                stdin.at,
+                Code::BadValue,
+                message,
+                "write body_from: in http",
+            );
+        }
+        task.stdin = body_from.or(task.stdin);
         Some(task)
     }
 
@@ -588,6 +608,10 @@ impl Reader<'_> {
                 }
             }
             self.check_stdin(&task);
+            if task.run.is_some() && task.http.is_some() {
+                let message = format!("task '{}' has run and http", task.id);
+                self.fault(task.at, Code::BadValue, message, "make two tasks of it");
+            }
             made.push(task_json(task, &is_source));
         }
         made
@@ -595,8 +619,13 @@ impl Reader<'_> {
 
     fn check_stdin(&mut self, task: &Task) {
         let Some(stdin) = &task.stdin else { return };
-        let message = |what: &str| format!("task '{}': stdin: {what}", task.id);
-        if task.run.is_none() {
+        let word = if task.http.is_some() {
+            "body_from"
+        } else {
+            "stdin"
+        };
+        let message = |what: &str| format!("task '{}': {word}: {what}", task.id);
+        if task.run.is_none() && task.http.is_none() {
             self.fault(
                 stdin.at,
                 Code::BadValue,
@@ -622,14 +651,16 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
         mut fields,
         after,
         run,
+        http,
         stdin,
     } = task;
+    let acts = run.is_some() || http.is_some();
     let stdin = stdin
         .map(|stdin| stdin.name)
         .filter(|name| !is_source(name));
     let edge = |after: &After| {
         let (kind, reads) = if is_source(&after.name) {
-            ("source", run.is_some() && stdin.is_none())
+            ("source", acts && stdin.is_none())
         } else {
             ("task", stdin.as_deref() == Some(after.name.as_str()))
         };
@@ -638,21 +669,26 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
     fields.insert("id".into(), id.into());
     fields.insert("line".into(), at.line.into());
     fields.insert("upstream".into(), after.iter().map(edge).collect());
-    fields.insert(
-        "kind".into(),
-        if run.is_some() { "call" } else { "noop" }.into(),
-    );
-    if let Some(command) = run {
+    fields.insert("kind".into(), if acts { "call" } else { "noop" }.into());
+    if acts {
         let results: Vec<_> = stdin.iter().cloned().collect();
         fields.insert(
             "wants".into(),
             json!({"event": true, "ctx": true, "results": results}),
         );
+    }
+    if let Some(command) = run {
         let mut shell = json!({"command": command});
-        if let Some(stdin) = stdin {
-            shell["stdin"] = stdin.into();
+        if let Some(stdin) = &stdin {
+            shell["stdin"] = stdin.as_str().into();
         }
         fields.insert("run".into(), shell);
+    }
+    if let Some(mut http) = http {
+        if let Some(stdin) = stdin {
+            http.insert("body_from".into(), stdin.into());
+        }
+        fields.insert("http".into(), http.into());
     }
     Value::Object(fields)
 }

@@ -1,6 +1,6 @@
 //! **Runs.** User code in Python processes of its own: one fork server per interpreter, one
-//! worker process per slot, frames over socket pairs (docs/spec/frames.md). Shell commands and
-//! closures of this process run in slots that are threads ([`shell`], [`NativePool`]).
+//! worker process per slot, frames over socket pairs (docs/spec/frames.md). Shell commands,
+//! requests over HTTP and closures of this process run in slots that are threads ([`shell`], [`NativePool`]).
 //!
 //! Threads on our side, all blocking:
 //!
@@ -16,6 +16,8 @@
 
 mod config;
 mod connection;
+mod declared;
+mod http;
 pub mod load;
 pub mod member;
 mod native;
@@ -32,7 +34,8 @@ mod threads;
 mod watch;
 
 pub use config::{PoolConfig, Preload};
+pub use http::Connections;
 pub use load::Loader;
 pub use native::{Lease, NativePool, NativeTask};
 pub use pool::PythonPool;
-pub use pools::Pools;
+pub use pools::{DeclaredConfig, Pools};

@@ -1,7 +1,7 @@
 //! Everything that runs user code behind one face: workers of several interpreters, each with a fork
-//! server and slots of its own, and slots for shell commands.
+//! server and slots of its own, and slots for what DAG files in YAML declare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +13,49 @@ use evermill_contract::worker::{
 use evermill_contract::yaml;
 
 use crate::config::PoolConfig;
+use crate::declared::Declared;
+use crate::http::{self, Connections};
 use crate::pool::PythonPool;
-use crate::shell::Shell;
 use crate::threads::Threads;
 
-/// A pool for each interpreter, and one for shell commands. Commands run where commands run; any
-/// other task of a DAG in the pool that was named for it, those of a DAG without one in the first.
+/// A pool for each interpreter, and two for what files in YAML declare: commands, which need a
+/// processor each, and requests, which wait. Any other task of a DAG runs in the pool that was named
+/// for it, those of a DAG without one in the first.
 pub struct Pools {
     pools: Vec<(Range<u16>, Box<dyn Executor>)>,
     of_dag: BTreeMap<String, usize>,
     shell: Option<usize>,
+    http: Option<usize>,
+    /// Tasks that are requests, by DAG and id.
+    requests: BTreeSet<(String, String)>,
+}
+
+/// What runs the tasks of files in YAML.
+#[derive(Debug, Clone, Default)]
+pub struct DeclaredConfig {
+    /// Slots for commands; without any, there is nobody to run such tasks.
+    pub shell_slots: u16,
+    /// Tasks that are requests, by DAG and id.
+    pub requests: BTreeSet<(String, String)>,
+    /// Where requests go that name a connection.
+    pub connections: Connections,
 }
 
 impl Pools {
-    /// Starts a pool per configuration; each comes with the ids of the DAGs that it serves. Without
-    /// `shell_slots` there is nobody to run commands.
+    /// Starts a pool per configuration; each comes with the ids of the DAGs that it serves.
     ///
     /// # Errors
     /// As [`PythonPool::start`]; a sentence also if there is nothing to start, or too many slots.
     pub fn start(
         configs: Vec<(PoolConfig, Vec<String>)>,
-        shell_slots: u16,
+        declared: DeclaredConfig,
         events: Events,
     ) -> Result<Self, String> {
+        let DeclaredConfig {
+            shell_slots,
+            requests,
+            connections,
+        } = declared;
         if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
         }
@@ -44,6 +64,8 @@ impl Pools {
             pools: Vec::new(),
             of_dag: BTreeMap::new(),
             shell: None,
+            http: None,
+            requests,
         };
         for (config, dags) in configs {
             let number = all.pools.len();
@@ -54,13 +76,25 @@ impl Pools {
         }
         if shell_slots > 0 {
             all.shell = Some(all.pools.len());
-            let tell = Arc::new(moving(&events, all.slots()));
-            all.add(
-                shell_slots,
-                Box::new(Threads::start(shell_slots, tell, Shell::default)?),
-            )?;
+            all.add_threads(shell_slots, &events, &connections)?;
+        }
+        if shell_slots > 0 && !all.requests.is_empty() {
+            all.http = Some(all.pools.len());
+            all.add_threads(http::SLOTS, &events, &connections)?;
         }
         Ok(all)
+    }
+
+    fn add_threads(
+        &mut self,
+        slots: u16,
+        events: &Arc<Events>,
+        connections: &Connections,
+    ) -> Result<(), String> {
+        let tell = Arc::new(moving(events, self.slots()));
+        let connections = Arc::clone(connections);
+        let make = move || Declared::new(Arc::clone(&connections));
+        self.add(slots, Box::new(Threads::start(slots, tell, make)?))
     }
 
     fn add(&mut self, slots: u16, pool: Box<dyn Executor>) -> Result<(), String> {
@@ -73,9 +107,16 @@ impl Pools {
     }
 
     fn of(&self, task: &TaskRef) -> usize {
-        let shell = self.shell.filter(|_| yaml::is_yaml(&task.entry));
-        let of_dag = || self.of_dag.get(&task.dag).copied().unwrap_or(0);
-        shell.unwrap_or_else(of_dag)
+        if !yaml::is_yaml(&task.entry) {
+            return self.of_dag.get(&task.dag).copied().unwrap_or(0);
+        }
+        // Either could run both: what differs is how many they run at once.
+        let is_request = || {
+            let key = (task.dag.clone(), task.task.clone());
+            self.requests.contains(&key)
+        };
+        let http = self.http.filter(|_| is_request());
+        http.or(self.shell).unwrap_or(0)
     }
 
     /// The pool that has a slot, and the pool's own name for it.

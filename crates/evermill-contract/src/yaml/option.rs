@@ -32,6 +32,8 @@ pub(super) enum Of {
     Texts,
     /// Names and values.
     Environment,
+    /// One status of HTTP, or a list of them.
+    Statuses,
 }
 
 const fn opt(name: &'static str, field: &'static str, of: Of, about: &'static str) -> Opt {
@@ -238,6 +240,49 @@ pub(super) const KAFKA: &[Opt] = &[
     ),
 ];
 
+/// Options of a request over HTTP.
+pub(super) const HTTP: &[Opt] = &[
+    opt("method", "method", Of::Word(METHODS), "POST unless said"),
+    opt(
+        "url",
+        "url",
+        Of::Text,
+        "a whole URL, in place of connection and path",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "path",
+        "path",
+        Of::Text,
+        "the path below the connection's address",
+    ),
+    opt(
+        "query",
+        "query",
+        Of::Environment,
+        "names and values for the query",
+    ),
+    opt(
+        "headers",
+        "headers",
+        Of::Environment,
+        "headers beside those of the connection",
+    ),
+    opt(
+        "expect",
+        "expect",
+        Of::Statuses,
+        "statuses that mean success; any of 200 to 299 unless said",
+    ),
+];
+
+const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+
 const UNITS_MS: [(&str, f64); 5] = [
     ("ms", 1.0),
     ("s", 1e3),
@@ -257,6 +302,13 @@ impl Of {
                     .iter()
                     .map(|item| text(item).ok_or("write a list of texts"));
                 Ok(json!(texts.collect::<Result<Vec<_>, _>>()?))
+            }
+            (Self::Statuses, Kind::Scalar { .. }) => {
+                Ok(json!([status(node).ok_or_else(|| self.wanted())?]))
+            }
+            (Self::Statuses, Kind::List(items)) if !items.is_empty() => {
+                let statuses = items.iter().map(status).collect::<Option<Vec<_>>>();
+                Ok(json!(statuses.ok_or_else(|| self.wanted())?))
             }
             (Self::Environment, Kind::Map(pairs)) => {
                 let pair = |(key, value): &(super::tree::Key, Node)| {
@@ -296,7 +348,7 @@ impl Of {
             Self::Size => size(text, quoted).map(|bytes| json!(bytes)),
             Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
             Self::Word(words) => words.contains(&text).then(|| json!(text)),
-            Self::Texts | Self::Environment => None,
+            Self::Texts | Self::Environment | Self::Statuses => None,
         };
         match (found, self) {
             (Some(value), _) => Ok(value),
@@ -319,6 +371,7 @@ impl Of {
             Self::Word(words) => format!("known: {}", words.join(", ")),
             Self::Texts => "write a list of texts".to_owned(),
             Self::Environment => "write names and values".to_owned(),
+            Self::Statuses => "write a status such as 201, or a list of them".to_owned(),
         }
     }
 
@@ -340,6 +393,10 @@ impl Of {
             ]}),
             Self::Word(words) => json!({"enum": words}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::Statuses => {
+                let status = json!({"type": "integer", "minimum": 100, "maximum": 599});
+                json!({"anyOf": [status, {"type": "array", "minItems": 1, "items": status}]})
+            }
             Self::Environment => json!({
                 "type": "object",
                 "additionalProperties": {"type": ["string", "number", "boolean"]},
@@ -354,6 +411,11 @@ pub(super) fn text(node: &Node) -> Option<&str> {
         Kind::Scalar { text, .. } if !node.is_empty() => Some(text),
         _ => None,
     }
+}
+
+fn status(node: &Node) -> Option<u16> {
+    let status = text(node)?.parse().ok()?;
+    (100..=599).contains(&status).then_some(status)
 }
 
 fn duration(text: &str, quoted: bool) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{BATCH, BOTH, DAG, KAFKA, Opt, SHARED, SOURCE, TASK};
+use super::option::{BATCH, BOTH, DAG, HTTP, KAFKA, Opt, SHARED, SOURCE, TASK};
 
 /// The schema (draft 2020-12).
 #[must_use]
@@ -11,6 +11,27 @@ pub fn schema() -> Value {
         {"type": "string"},
         {"type": "array", "items": {"type": "string"}},
     ]});
+    let http = object(
+        &[HTTP],
+        [
+            (
+                "body",
+                json!({"description": "what is sent: a text, or a value that becomes JSON; else the event's content is"}),
+            ),
+            (
+                "body_from",
+                described(json!({"type": "string"}), "the task whose result is sent"),
+            ),
+            (
+                "idempotency_key",
+                described(
+                    json!({"anyOf": [{"type": "string", "minLength": 1}, {"const": false}]}),
+                    "the header that carries the effect key, Idempotency-Key unless said; false for none",
+                ),
+            ),
+        ],
+        &[],
+    );
     let task = object(
         &[SHARED, BOTH, TASK],
         [
@@ -31,6 +52,10 @@ pub fn schema() -> Value {
                     json!({"type": "string"}),
                     "the task whose result is on standard input, else the event's content is",
                 ),
+            ),
+            (
+                "http",
+                described(http, "a request over HTTP, in place of a command"),
             ),
         ],
         &[],

@@ -112,8 +112,13 @@ tasks:
         ),
         (
             10,
-            Code::NotBuilt,
-            "task 'three': http is not built yet; use run: and curl",
+            Code::BadValue,
+            "http of task 'three': url: 'x' is not possible; write http:// or https:// and a host; credentials belong into a connection",
+        ),
+        (
+            10,
+            Code::BadValue,
+            "task 'three': stdin: a request has no standard input; write body_from: in http",
         ),
         (
             5,
@@ -128,11 +133,86 @@ tasks:
         (
             10,
             Code::BadValue,
-            "task 'three': stdin: there is no command to read it; write run:",
+            "task 'three': body_from: 'one' does not come right before it; name it in after:, too",
         ),
     ];
     let expected = expected.map(|(line, code, said)| (line, code, said.to_owned()));
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_request_loads_to_the_manifest() {
+    let text = "\
+dag: calls
+tasks:
+  a: { http: { path: /a } }
+  b:
+    after: a
+    http:
+      method: PUT
+      url: https://h/x
+      query: { n: 1 }
+      headers: { X-A: b }
+      body_from: a
+      expect: 201
+      idempotency_key: X-Key
+  c: { after: b, http: { connection: other, path: c, body: { n: 1, s: '1', l: [true, null, x] }, expect: [200, 404], idempotency_key: false } }
+  d: { http: { path: d, body: 'text' } }
+";
+    let document = read(text, "calls.yaml").unwrap();
+    let tasks = serde_json::to_value(&document.manifest.dags[0].tasks).unwrap();
+    let http: Vec<_> = (0..4).map(|at| tasks[at]["http"].clone()).collect();
+    let expected = [
+        json!({"path": "/a"}),
+        json!({"method": "PUT", "url": "https://h/x", "query": {"n": "1"}, "headers": {"X-A": "b"},
+               "body_from": "a", "expect": [201], "idempotency_key": "X-Key"}),
+        json!({"connection": "other", "path": "c", "body": {"json": {"n": 1, "s": "1", "l": [true, null, "x"]}},
+               "expect": [200, 404], "idempotency_key": null}),
+        json!({"path": "d", "body": {"text": "text"}}),
+    ];
+    assert_eq!(http, expected);
+    assert_eq!(tasks[1]["wants"]["results"], json!(["a"]));
+    assert_eq!(tasks[1]["kind"], "call");
+    let call = document.manifest.dags[0].tasks[0].http.clone().unwrap();
+    assert_eq!(call.idempotency_key.as_deref(), Some("Idempotency-Key"));
+    assert_eq!(
+        (call.needs(), call.method.as_str()),
+        (Some("http_default"), "POST")
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_request_is_said() {
+    for (http, said) in [
+        ("{}", "does not say whom to ask"),
+        ("{ url: 'http://h', path: /x }", "has url and path"),
+        (
+            "{ url: 'http://u:p@h' }",
+            "credentials belong into a connection",
+        ),
+        ("{ path: x, expect: 20 }", "write a status such as 201"),
+        ("{ path: x, expect: [] }", "write a status such as 201"),
+        ("{ path: x, method: get }", "GET"),
+        (
+            "{ path: x, body: a, body_from: y }",
+            "leave one of them out",
+        ),
+        (
+            "{ path: x, idempotency_key: 'a b' }",
+            "write a header's name",
+        ),
+        ("{ path: x, pth: y }", "did you mean 'path'?"),
+        ("x", "a map is expected"),
+    ] {
+        let text =
+            format!("dag: a\ntasks:\n  y: {{ run: z }}\n  x: {{ after: y, http: {http} }}\n");
+        let found = faults(&text);
+        let is_said = |fault: &&(u32, Code, String)| fault.0 == 4 && fault.2.contains(said);
+        assert!(
+            found.iter().any(|fault| is_said(&fault)),
+            "{http}: {found:?}"
+        );
+    }
 }
 
 #[test]

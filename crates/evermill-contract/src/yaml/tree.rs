@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use serde_json::Value;
 
 /// Levels of lists and maps; a DAG needs five.
 const DEPTH_MAX: usize = 32;
@@ -71,6 +72,27 @@ impl Node {
     /// Nothing was written: `key:` and no more.
     pub(super) fn is_empty(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, quoted: false } if text.is_empty() || text == "null" || text == "~")
+    }
+}
+
+impl Node {
+    /// As JSON: what stands without quotes and reads as null, a flag or a number is one.
+    pub(super) fn json(&self) -> Value {
+        match &self.kind {
+            Kind::List(items) => items.iter().map(Self::json).collect(),
+            Kind::Map(pairs) => {
+                let pairs = pairs.iter();
+                pairs
+                    .map(|(key, value)| (key.text.clone(), value.json()))
+                    .collect()
+            }
+            Kind::Scalar { text, quoted: true } => Value::from(text.as_str()),
+            Kind::Scalar { .. } if self.is_empty() => Value::Null,
+            Kind::Scalar { text, .. } => match serde_json::from_str(text) {
+                Ok(found @ (Value::Bool(_) | Value::Number(_))) => found,
+                _ => Value::from(text.as_str()),
+            },
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use evermill_contract::worker::{
     Death, Dispatch, Event, Executor as _, LaneRef, Member, OrderMode, Outcome, Range, Slot,
     TaskErrorKind, TaskRef, Token, WorkerEvent,
 };
-use evermill_worker::Pools;
+use evermill_worker::{DeclaredConfig, Pools};
 
 use crate::rig::wait_for;
 
@@ -29,6 +29,13 @@ tasks:
   limited: { after: in, run: 'echo "$(ulimit -v) $(nice)"', memory_limit: 1GiB }
 "#;
 
+fn commands() -> DeclaredConfig {
+    DeclaredConfig {
+        shell_slots: 1,
+        ..DeclaredConfig::default()
+    }
+}
+
 struct Rig {
     pools: Pools,
     events: Receiver<WorkerEvent>,
@@ -43,7 +50,7 @@ impl Rig {
         let (to, events) = bounded(1024);
         let deliver = move |event| drop(to.send(event));
         let rig = Self {
-            pools: Pools::start(Vec::new(), 1, Box::new(deliver)).unwrap(),
+            pools: Pools::start(Vec::new(), commands(), Box::new(deliver)).unwrap(),
             events,
             folder,
             tokens: 0,

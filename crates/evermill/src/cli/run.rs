@@ -18,7 +18,7 @@ use evermill_engine::{
     OpenOptions, SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{PoolConfig, Pools};
+use evermill_worker::{DeclaredConfig, PoolConfig, Pools};
 
 use self::files::Files;
 use crate::config::{Config, Explained, Flags};
@@ -152,11 +152,15 @@ pub(super) fn open(
         let screen = Arc::clone(screen);
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
+    let declared = DeclaredConfig {
+        connections: Arc::new(config.connections.clone()),
+        ..workers.declared
+    };
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
         executor: Box::new(move |events| {
-            let pools = Pools::start(workers.python, workers.shell_slots, events)?;
+            let pools = Pools::start(workers.python, declared, events)?;
             Ok(Box::new(pools))
         }),
         sources: sources(config),
@@ -181,8 +185,8 @@ pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
 pub(super) struct Workers {
     /// Per interpreter, with the ids of its DAGs.
     python: Vec<(PoolConfig, Vec<String>)>,
-    /// None of them unless a file has commands.
-    shell_slots: u16,
+    /// No slots unless a file is in YAML.
+    declared: DeclaredConfig,
 }
 
 /// Workers for the tasks of these files: of each kind as many as there are processors unless
@@ -197,7 +201,11 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
     };
     Workers {
         python: files.interpreters().into_iter().map(pool).collect(),
-        shell_slots: if files.have_commands() { workers } else { 0 },
+        declared: DeclaredConfig {
+            shell_slots: if files.have_commands() { workers } else { 0 },
+            requests: files.http_tasks(),
+            ..DeclaredConfig::default()
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What needs the real broker lives in [`real_kafka`] and fails without it.
 
+mod asking;
 mod checking;
 mod closures;
 mod command_line;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    DagManifest, MapList, OffsetReset, SourceConfig, SourceManifest, TaskKind, TaskManifest,
+    DagManifest, HttpCall, MapList, OffsetReset, SourceConfig, SourceManifest, TaskKind,
+    TaskManifest,
 };
 use serde::Serialize;
 
@@ -79,6 +80,17 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
     }
 }
 
+/// A task's request, as `curl` users would say it.
+fn request(call: &HttpCall) -> String {
+    match &call.url {
+        Some(url) => format!("{} {}", call.method, shortened(url)),
+        None => {
+            let path = shortened(call.path.as_deref().unwrap_or("/"));
+            format!("{} {path} · connection {}", call.method, call.connection)
+        }
+    }
+}
+
 fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
     let shape = match task.kind {
         TaskKind::Noop => Shape::Noop,
@@ -92,6 +104,7 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
             .as_ref()
             .map(|run| format!("$ {}", shortened(&run.command))),
     );
+    said.extend(task.http.as_ref().map(request));
     said.extend((task.kind != TaskKind::Call).then(|| word(&task.kind).replace('_', " ")));
     let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
     said.extend(lists.map(|over| match &over.list {

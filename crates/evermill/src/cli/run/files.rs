@@ -1,6 +1,6 @@
 //! DAG files, loaded: their manifests, the content of their bundles, and every fault said at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -106,6 +106,16 @@ impl Files {
         self.0.iter().any(|file| is_yaml(&file.manifest.entry))
     }
 
+    /// Tasks that are requests over HTTP, by DAG and id.
+    pub(in crate::cli) fn http_tasks(&self) -> BTreeSet<(String, String)> {
+        let of_dag = |dag: &DagManifest| {
+            let tasks = dag.tasks.iter().filter(|task| task.http.is_some());
+            let keys = tasks.map(|task| (dag.id.clone(), task.id.clone()));
+            keys.collect::<Vec<_>>()
+        };
+        self.dags().flat_map(of_dag).collect()
+    }
+
     /// The interpreters of the DAGs in Python, each with the ids of those that run on it.
     pub(in crate::cli) fn interpreters(&self) -> Vec<(PathBuf, Vec<String>)> {
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
@@ -123,20 +133,27 @@ impl Files {
         found
     }
 
-    /// Every connection a source names has an address, before anything is opened.
+    /// Every connection that a source or a task names has an address, before anything is opened.
     ///
     /// # Errors
-    /// The first source whose connection has none, with the cure.
+    /// The first one whose connection has none, with the cure.
     pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
         for dag in self.dags() {
-            for source in &dag.sources {
+            let sources = dag.sources.iter().map(|source| {
                 let SourceConfig::Kafka(kafka) = &source.config;
-                if !config.connections.contains_key(&kafka.connection) {
-                    return Err(Failure::usage(no_address(
-                        &dag.id,
-                        &source.id,
-                        &kafka.connection,
-                    )));
+                ("source", &source.id, kafka.connection.as_str())
+            });
+            let tasks = dag.tasks.iter().filter_map(|task| {
+                let connection = task.http.as_ref()?.needs()?;
+                Some(("task", &task.id, connection))
+            });
+            for (sort, id, connection) in sources.chain(tasks) {
+                let Some(address) = config.connections.get(connection) else {
+                    return Err(Failure::usage(no_address(&dag.id, sort, id, connection)));
+                };
+                if sort == "task" {
+                    evermill_http::Connection::parse(connection, address)
+                        .map_err(|error| Failure::usage(error.to_string()))?;
                 }
             }
         }
@@ -153,9 +170,9 @@ impl Files {
     }
 }
 
-fn no_address(dag: &str, source: &str, connection: &str) -> String {
+fn no_address(dag: &str, sort: &str, id: &str, connection: &str) -> String {
     format!(
-        "{dag}: source '{source}' needs the connection '{connection}', which has no address; {}",
+        "{dag}: {sort} '{id}' needs the connection '{connection}', which has no address; {}",
         config::how_to_give(connection)
     )
 }
