@@ -50,6 +50,7 @@ impl From<EngineError> for Problem {
             EngineError::UnknownRun { .. } => (404, "unknown_run", "No such run"),
             EngineError::NotParked(_) => (404, "not_parked", "Nothing is parked under this id"),
             EngineError::Store(_) => (500, "store", "The store cannot be read or copied"),
+            EngineError::Full(_) => (429, "full", "There is no room for more yet"),
             EngineError::Interrupted => (503, "interrupted", "The commit failed"),
             EngineError::Closed => (503, "closed", "The engine has stopped"),
             _ => (409, "refused", "The state does not allow it"),

@@ -5,6 +5,7 @@
 //! | `/runs` | GET | the engine and its runs |
 //! | `/runs/{run}` | GET | one run |
 //! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
+//! | `/runs/{run}/trigger` | POST, a JSON object or nothing | `{"activation"}`, durable |
 //! | `/runs/{run}/past?lane=&position=&problems=&limit=` | GET | what has settled, newest first |
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
@@ -77,6 +78,11 @@ pub struct Response {
     pub media_type: &'static str,
     /// JSON.
     pub body: Vec<u8>,
+}
+
+#[derive(Serialize)]
+struct Triggered {
+    activation: String,
 }
 
 #[derive(Serialize)]
@@ -183,6 +189,11 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
             let count = engine.resolve(run, &which, how)?;
             Ok(json(&Count { count }))
         }
+        ["runs", run, "trigger"] => {
+            wants(Method::Post)?;
+            let activation = engine.trigger(run, read_conf(&request.body)?)?;
+            Ok(json(&Triggered { activation }))
+        }
         ["runs", run, order] => {
             let order = order_of(order).ok_or_else(unknown)?;
             wants(Method::Post)?;
@@ -191,6 +202,16 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
         }
         _ => Err(unknown()),
     }
+}
+
+/// What an activation is triggered with: a JSON object, or nothing.
+fn read_conf(body: &Bytes) -> Result<Option<Bytes>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body)
+        .map_err(|cause| Problem::bad_request(format!("want a JSON object: {cause}")))?;
+    Ok(Some(body.clone()))
 }
 
 fn order_of(word: &str) -> Option<Order> {

@@ -14,6 +14,7 @@ mod show;
 mod steer;
 mod test;
 mod top;
+mod trigger;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,8 @@ enum Command {
     Logs(logs::Args),
     /// Watch every run live
     Top(top::Args),
+    /// Give a DAG one activation by hand, durable when the command ends
+    Trigger(trigger::Args),
     /// Take no new work, until `resume`
     Pause(steer::Args),
     /// Go on after `pause`
@@ -97,6 +100,7 @@ impl Cli {
             Command::Show(args) => show::run(&args, data_dir),
             Command::Logs(args) => logs::run(&args, data_dir),
             Command::Top(args) => top::run(&args, data_dir),
+            Command::Trigger(args) => trigger::run(&args, data_dir),
             Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),
             Command::Resume(args) => steer::run(Verb::Resume, &args, data_dir),
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),

@@ -5,6 +5,7 @@ mod keeping;
 mod looking;
 mod parked;
 mod steering;
+mod triggering;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,111 @@
+//! `trigger`: an activation by hand, kept before the command ends.
+
+use crate::process::{Place, Running};
+
+/// Its first activation goes on until a file is there.
+const BY_HAND: &str = r#"
+import os, time, evermill
+
+@evermill.task
+def work(dag_run):
+    value = dag_run.conf.get("n")
+    if value is None:
+        while not os.path.exists("@GO@"):
+            time.sleep(0.01)
+    with open("@OUT@", "a") as out:
+        out.write(f"{value}\n")
+
+@evermill.dag
+def by_hand():
+    work()
+"#;
+
+struct Hand {
+    place: Place,
+    file: std::path::PathBuf,
+    go: std::path::PathBuf,
+    out: std::path::PathBuf,
+}
+
+impl Hand {
+    fn new() -> Self {
+        let place = Place::new();
+        let (go, out) = (place.file("not-yet", ""), place.file("out", ""));
+        std::fs::remove_file(&go).expect("just made");
+        let text = BY_HAND
+            .replace("@GO@", go.to_str().expect("UTF-8"))
+            .replace("@OUT@", out.to_str().expect("UTF-8"));
+        let file = place.file("by_hand.py", &text);
+        Self {
+            place,
+            file,
+            go,
+            out,
+        }
+    }
+
+    fn run(&self) -> Running {
+        let file = self.file.to_str().expect("UTF-8");
+        Running::start(&mut self.place.evermill(["run", file]))
+    }
+
+    fn out(&self) -> String {
+        std::fs::read_to_string(&self.out).expect("what tasks wrote")
+    }
+}
+
+#[test]
+fn what_is_triggered_while_it_runs_or_rests_runs_once_with_its_content() {
+    let hand = Hand::new();
+    let running = hand.run();
+    hand.place.wait_for_run(|run| run["in"] == 1);
+    let kept = hand
+        .place
+        .finish(["trigger", "by_hand", "--conf", "{\"n\": 1}"]);
+    assert_eq!(
+        (kept.code(), &kept.stdout[..]),
+        (0, "by_hand-1/manual/manual/1 is kept"),
+        "{}",
+        kept.stderr
+    );
+    // Killed at once: what the command said is true nevertheless.
+    running.kill();
+    let kept = hand
+        .place
+        .finish(["trigger", "by_hand", "--conf", "{\"n\": 2}", "--json"]);
+    assert_eq!(
+        kept.stdout,
+        "{\"activation\":\"by_hand-1/manual/manual/2\"}"
+    );
+    std::fs::write(&hand.go, "").expect("the sign to go on");
+    let ended = hand.run().end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let out = hand.out();
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["1", "2", "None"]);
+    assert_eq!(hand.place.ps()[0]["state"], "finished");
+}
+
+#[test]
+fn what_cannot_be_triggered_is_refused_with_the_reason() {
+    let hand = Hand::new();
+    std::fs::write(&hand.go, "").expect("the sign to go on");
+    assert_eq!(hand.run().end().code(), 0);
+    let refused = hand
+        .place
+        .finish(["trigger", "by_hand", "--conf", "{n: 1}"]);
+    assert_eq!(refused.code(), 2);
+    assert!(
+        refused.stderr.contains("--conf: want a JSON object"),
+        "{}",
+        refused.stderr
+    );
+    let refused = hand.place.finish(["trigger", "by_hnd"]);
+    assert_eq!(refused.code(), 2);
+    assert!(
+        refused.stderr.contains("did you mean 'by_hand'?"),
+        "{}",
+        refused.stderr
+    );
+}
