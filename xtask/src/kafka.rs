@@ -15,6 +15,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     let installed = kafka_broker::install()?;
     let mut broker = Broker::start(&installed, args.port)?;
     println!("{}", broker.address());
+    for (name, value) in broker.secured() {
+        eprintln!("{name}={value}");
+    }
     eprintln!("Apache Kafka answers; Ctrl-C stops it and removes its data");
     broker.wait()
 }

@@ -21,6 +21,12 @@ const KAFKA_VERSION: &str = "4.3.1";
 const LOG4J_VERSION: &str = "2.25.4";
 /// Base64 of sixteen bytes, as Kafka wants it; every test cluster may bear the same one.
 const CLUSTER_ID: &str = "ZXZlcm1pbGwtdGVzdHMtMQ";
+/// Who may log in, wherever a password is asked for; also the password of the broker's keys.
+const USER: &str = "ada";
+const PASSWORD: &str = "not-a-secret";
+/// The broker's keys and its certificate, in its folder.
+const KEYS: &str = "broker.p12";
+const AUTHORITY: &str = "broker.pem";
 const HEAP_MB_MAX: u32 = 512;
 const START_SECONDS_MAX: u64 = 120;
 const PROBE_MS: u64 = 100;
@@ -31,18 +37,24 @@ const DOWNLOAD_ATTEMPTS_MAX: u32 = 3;
 /// The jars on this machine.
 pub(crate) struct Installed {
     java: PathBuf,
+    keytool: PathBuf,
     jars: PathBuf,
 }
 
 /// Downloads the broker unless the cache has it.
 pub(crate) fn install() -> Result<Installed, Fault> {
     let java = programs::require(&programs::JAVA)?;
+    let keytool = programs::require(&programs::KEYTOOL)?;
     let folder = workspace::cache().join("kafka").join(KAFKA_VERSION);
     let jars = folder.join("jars");
     if !jars.is_dir() {
         download(&folder, &jars)?;
     }
-    Ok(Installed { java, jars })
+    Ok(Installed {
+        java,
+        keytool,
+        jars,
+    })
 }
 
 /// Downloads into a folder of our own and renames it at the end, so that `jars` is whole or
@@ -108,7 +120,18 @@ pub(crate) struct Broker {
     guard: Child,
     guard_pipe: Option<ChildStdin>,
     folder: PathBuf,
-    port: u16,
+    ports: Ports,
+}
+
+/// Where the listeners are.
+#[derive(Clone, Copy)]
+struct Ports {
+    plain: u16,
+    controller: u16,
+    /// TLS.
+    tls: u16,
+    /// TLS and a password.
+    sasl: u16,
 }
 
 impl Broker {
@@ -126,17 +149,22 @@ impl Broker {
     }
 
     fn start_once(installed: &Installed, port: Option<u16>) -> Result<Self, Fault> {
-        let [free, controller] = free_ports()?;
-        let port = port.unwrap_or(free);
-        let folder = env::temp_dir().join(format!("evermill-kafka-{}-{port}", process::id()));
+        let [free, controller, tls, sasl] = free_ports()?;
+        let ports = Ports {
+            plain: port.unwrap_or(free),
+            controller,
+            tls,
+            sasl,
+        };
+        let (process, plain) = (process::id(), ports.plain);
+        let folder = env::temp_dir().join(format!("evermill-kafka-{process}-{plain}"));
         create(&folder)?;
-        let spawned = write(
-            &folder.join("server.properties"),
-            &server_properties(&folder, port, controller),
-        )
-        .and_then(|()| write(&folder.join("log4j2.properties"), LOG_PROPERTIES))
-        .and_then(|()| format_storage(installed, &folder))
-        .and_then(|()| spawn(installed, &folder));
+        let properties = server_properties(&folder, ports);
+        let spawned = write(&folder.join("server.properties"), &properties)
+            .and_then(|()| certify(installed, &folder))
+            .and_then(|()| write(&folder.join("log4j2.properties"), LOG_PROPERTIES))
+            .and_then(|()| format_storage(installed, &folder))
+            .and_then(|()| spawn(installed, &folder));
         let (jvm, mut guard) = spawned.inspect_err(|_| remove(&folder))?;
         let guard_pipe = guard.stdin.take();
         let mut broker = Self {
@@ -144,7 +172,7 @@ impl Broker {
             guard,
             guard_pipe,
             folder,
-            port,
+            ports,
         };
         broker.wait_until_it_answers()?;
         Ok(broker)
@@ -152,7 +180,19 @@ impl Broker {
 
     /// `127.0.0.1:PORT`, fit for `bootstrap.servers`.
     pub(crate) fn address(&self) -> String {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string()
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.plain)).to_string()
+    }
+
+    /// What tests of encrypted connections are told, as variables of their environment. The
+    /// certificate is made out to `localhost`, and to nothing else.
+    pub(crate) fn secured(&self) -> [(&'static str, String); 3] {
+        let at = |port| format!("localhost:{port}");
+        let authority = self.folder.join(AUTHORITY);
+        [
+            ("EVERMILL_TEST_KAFKA_TLS", at(self.ports.tls)),
+            ("EVERMILL_TEST_KAFKA_SASL", at(self.ports.sasl)),
+            ("EVERMILL_TEST_KAFKA_CA", authority.display().to_string()),
+        ]
     }
 
     /// What the broker wrote to its log: warnings and errors.
@@ -171,7 +211,7 @@ impl Broker {
 
     fn wait_until_it_answers(&mut self) -> Result<(), Fault> {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
-        while !is_registered(self.port) {
+        while !is_registered(self.ports.plain) {
             if let Ok(Some(status)) = self.jvm.try_wait() {
                 return Err(format!("the broker ended with {status}\n{}", self.log()));
             }
@@ -248,8 +288,40 @@ fn format_storage(installed: &Installed, folder: &Path) -> Result<(), Fault> {
         "kafka.tools.StorageTool",
         "format",
     ]);
-    command.args(["--standalone", "--cluster-id", CLUSTER_ID, "--config"]);
+    command.args(["--standalone", "--cluster-id", CLUSTER_ID]);
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let user = format!("{mechanism}=[name={USER},password={PASSWORD}]");
+        command.args(["--add-scram", &user]);
+    }
+    command.arg("--config");
     workspace::output(command.arg(folder.join("server.properties"))).map(drop)
+}
+
+/// A key of the broker's own, certified by itself, and the certificate for whoever connects.
+fn certify(installed: &Installed, folder: &Path) -> Result<(), Fault> {
+    let keytool = |arguments: &[&str]| {
+        let mut command = Command::new(&installed.keytool);
+        command.args(arguments).arg("-keystore");
+        command.arg(folder.join(KEYS));
+        command.args(["-storetype", "PKCS12", "-storepass", PASSWORD]);
+        command.args(["-alias", "broker"]);
+        workspace::output(&mut command).map(drop)
+    };
+    let authority = folder.join(AUTHORITY).display().to_string();
+    keytool(&[
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-dname",
+        "CN=localhost",
+        "-ext",
+        "san=dns:localhost",
+        "-ext",
+        "bc=ca:true",
+        "-validity",
+        "2",
+    ])?;
+    keytool(&["-exportcert", "-rfc", "-file", &authority])
 }
 
 fn java(installed: &Installed, folder: &Path) -> Command {
@@ -262,16 +334,30 @@ fn java(installed: &Installed, folder: &Path) -> Command {
 
 /// One node in both roles. Internal topics are small and unreplicated; retention and cleaning run
 /// every second, so that tests of gaps and compaction need not wait; nothing is created by chance.
-fn server_properties(folder: &Path, port: u16, controller: u16) -> String {
-    let data = folder.join("data");
+fn server_properties(folder: &Path, ports: Ports) -> String {
+    let (data, keys) = (folder.join("data"), folder.join(KEYS));
+    let Ports {
+        plain,
+        controller,
+        tls,
+        sasl,
+    } = ports;
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SSL://localhost:{tls},SASL_SSL://localhost:{sasl}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+ssl.keystore.type=PKCS12
+ssl.keystore.location={keys}
+ssl.keystore.password={PASSWORD}
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_ssl.plain.sasl.jaas.config={plain_login} required user_{USER}=\"{PASSWORD}\";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={scram_login} required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram_login} required;
 log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=1
@@ -290,7 +376,10 @@ log.segment.delete.delay.ms=1000
 log.cleaner.backoff.ms=1000
 log.cleaner.dedupe.buffer.size=16777216
 ",
-        data = data.display()
+        data = data.display(),
+        keys = keys.display(),
+        plain_login = "org.apache.kafka.common.security.plain.PlainLoginModule",
+        scram_login = "org.apache.kafka.common.security.scram.ScramLoginModule",
     )
 }
 
@@ -303,14 +392,17 @@ rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 ";
 
-fn free_ports() -> Result<[u16; 2], Fault> {
+fn free_ports<const N: usize>() -> Result<[u16; N], Fault> {
     let fault = |error| format!("no free port on loopback: {error}");
-    let one = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
-    let two = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
-    Ok([
-        one.local_addr().map_err(fault)?.port(),
-        two.local_addr().map_err(fault)?.port(),
-    ])
+    // All of them are held until the last is found, so that none comes twice.
+    let mut held = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
+        *port = listener.local_addr().map_err(fault)?.port();
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 /// Asks for the cluster's metadata; true once the broker lists itself, which it does only when

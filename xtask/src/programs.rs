@@ -16,6 +16,10 @@ pub(crate) const JAVA: Program = Program {
     name: "java",
     package: "default-jdk-headless",
 };
+pub(crate) const KEYTOOL: Program = Program {
+    name: "keytool",
+    package: "default-jdk-headless",
+};
 pub(crate) const MAVEN: Program = Program {
     name: "mvn",
     package: "maven",

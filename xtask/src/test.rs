@@ -119,6 +119,7 @@ fn tests(args: &Args, steps: &mut Steps) {
     let real_parts = RealParts {
         python,
         address: broker.as_ref().map(Broker::address),
+        secured: broker.as_ref().map(Broker::secured),
     };
     match (args.wants(Step::Rust), built) {
         (false, _) => steps.leave_out("rust", "not asked for"),
@@ -153,10 +154,15 @@ fn start_broker(args: &Args, built: bool, steps: &mut Steps) -> Option<Broker> {
 struct RealParts {
     python: Option<PythonEnv>,
     address: Option<String>,
+    /// What tests of encrypted connections need.
+    secured: Option<[(&'static str, String); 3]>,
 }
 
 impl RealParts {
     fn hand_to(&self, command: &mut Command) {
+        for (name, value) in self.secured.iter().flatten() {
+            command.env(name, value);
+        }
         if let Some(address) = &self.address {
             command.env("EVERMILL_TEST_KAFKA", address);
         }

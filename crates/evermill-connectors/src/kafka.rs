@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod cure;
 mod dev_producer;
 mod health;
 mod lane;

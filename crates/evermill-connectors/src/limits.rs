@@ -56,9 +56,12 @@ pub const KAFKA_ASK: Duration = Duration::from_secs(2);
 /// stop must not wait for long.
 pub const KAFKA_DISCOVERY_ASK: Duration = Duration::from_millis(500);
 
-/// So many of these questions may go unanswered before that is called trouble: a first connection
-/// takes its time.
-pub const KAFKA_DISCOVERY_PATIENCE: u32 = 6;
+/// So long these questions may go unanswered before that is called trouble: a first connection
+/// takes its time, and brokers are slow to say that a password is wrong.
+pub const KAFKA_DISCOVERY_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How soon it is asked again meanwhile.
+pub const KAFKA_ASK_AGAIN_SOON: Duration = Duration::from_millis(50);
 
 /// How long after an unanswered question it is asked again.
 pub const KAFKA_ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -40,6 +40,8 @@ pub(super) struct Heard {
     pub(super) topic_id: Option<String>,
     /// The newest statistics.
     pub(super) statistics: Option<TopicStatistics>,
+    /// How the last connection broke, in librdkafka's log: not every break is an error to it.
+    pub(super) broken: Option<String>,
     /// Errors, oldest first.
     pub(super) errors: VecDeque<(RDKafkaErrorCode, String)>,
 }
@@ -84,6 +86,11 @@ impl ClientContext for SideTalk {
         self.called();
         if let Some(id) = topic_id_in(message, &self.topic) {
             self.heard().topic_id = Some(id);
+        }
+        if facility == "FAIL" {
+            // Behind the name of the thread, `[thrd:...]: `.
+            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
+            self.heard().broken = Some(said.to_owned());
         }
         let severity = match level {
             RDKafkaLogLevel::Debug => return,

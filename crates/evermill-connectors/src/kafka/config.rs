@@ -180,6 +180,7 @@ impl Connection {
                 ),
             ));
         }
+        self.check_security(id)?;
         match self.client().create_native_config() {
             Ok(_) => Ok(()),
             Err(KafkaError::ClientConfig(_, why, name, _)) if !SECRET.contains(&name.as_str()) => {
@@ -190,6 +191,47 @@ impl Connection {
                 &format!("the value of {name} is not acceptable"),
             )),
             Err(_) => Err(refused(id, "its settings are not acceptable")),
+        }
+    }
+
+    /// What is set must have its effect: a password that is never asked for, or an authority that
+    /// nobody consults, would be a connection less safe than it looks.
+    fn check_security(&self, id: &str) -> Result<(), SourceError> {
+        let protocol = self
+            .get("security.protocol")
+            .map_or_else(|| "PLAINTEXT".to_owned(), |(_, it)| it.to_uppercase());
+        let (sasl, tls) = (protocol.starts_with("SASL_"), protocol.ends_with("SSL"));
+        let first = |prefix: &str| {
+            let mut names = self.settings.iter().map(|(name, _)| *name);
+            names.find(|name| name.starts_with(prefix))
+        };
+        let without_effect = |name: &str, wanted: &str| {
+            let why = format!(
+                "{name} has no effect with security.protocol={protocol}; set \
+                 security.protocol={wanted}"
+            );
+            Err(refused(id, &why))
+        };
+        if let Some(name) = first("sasl.").filter(|_| !sasl) {
+            return without_effect(
+                name,
+                if tls {
+                    "SASL_SSL"
+                } else {
+                    "SASL_SSL, or SASL_PLAINTEXT where no TLS is"
+                },
+            );
+        }
+        if let Some(name) = first("ssl.").filter(|_| !tls) {
+            return without_effect(name, if sasl { "SASL_SSL" } else { "SSL" });
+        }
+        let needed = ["sasl.mechanism", "sasl.username", "sasl.password"];
+        match needed.into_iter().find(|name| self.get(name).is_none()) {
+            Some(missing) if sasl => Err(refused(
+                id,
+                &format!("security.protocol={protocol} needs {missing}"),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -304,7 +346,8 @@ mod tests {
     #[test]
     fn settings_are_decoded_and_handed_on() {
         let connection = parse(
-            "kafka://a:1?sasl.mechanisms=PLAIN&sasl.username=u%40x&security.protocol=SASL_SSL",
+            "kafka://a:1?sasl.mechanisms=PLAIN&sasl.username=u%40x&security.protocol=SASL_SSL\
+             &sasl.password=p",
         )
         .unwrap();
         let config = connection.client();
@@ -342,6 +385,16 @@ mod tests {
                 "kafka://a:1?sasl.mechanism=GSSAPI",
                 "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
             ),
+            ("kafka://a:1?sasl.password=x", "security.protocol=SASL_SSL"),
+            (
+                "kafka://a:1?security.protocol=SSL&sasl.password=x",
+                "security.protocol=SASL_SSL",
+            ),
+            ("kafka://a:1?ssl.ca.location=x", "security.protocol=SSL"),
+            (
+                "kafka://a:1?security.protocol=sasl_ssl&sasl.mechanism=PLAIN&sasl.username=u",
+                "needs sasl.password",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(
@@ -353,7 +406,8 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        let text = "kafka://a:1?sasl.password=hunter2&ssl.key.password=hunter2&sasl.username=me";
+        let text = "kafka://a:1?sasl.password=hunter2&ssl.key.password=hunter2&sasl.username=me\
+                    &sasl.mechanism=PLAIN&security.protocol=SASL_SSL";
         let shown = format!("{:?}", parse(text).unwrap());
         assert!(
             shown.contains("me") && !shown.contains("hunter2"),

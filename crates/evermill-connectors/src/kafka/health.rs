@@ -96,6 +96,13 @@ impl Health {
         }
     }
 
+    /// A connection broke, which explains nothing unless no broker is left.
+    pub(super) fn broke(&mut self, how: &str) {
+        if self.last_error.is_none() {
+            self.last_error = Some(unreachable(how));
+        }
+    }
+
     /// A periodic look: is any broker connected, and does any partition have trouble?
     pub(super) fn review(&mut self, any_broker: bool, trouble: Option<String>) {
         match trouble {

@@ -58,8 +58,7 @@ pub struct KafkaSource {
     /// Whether the lanes have to be looked up (again), and when.
     discover_at: Option<Instant>,
     discovered_once: bool,
-    /// Questions after the topic that got no answer.
-    unanswered: u32,
+    opened: Instant,
     health: Health,
     /// Said by something else than `poll`.
     pending: Vec<SourceEvent>,
@@ -99,7 +98,7 @@ impl KafkaSource {
             topic_id: None,
             discover_at: Some(Instant::now()),
             discovered_once: false,
-            unanswered: 0,
+            opened: Instant::now(),
             health: Health::default(),
             pending: Vec::new(),
             turn: 0,

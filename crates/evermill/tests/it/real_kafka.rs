@@ -5,4 +5,5 @@ mod joins;
 mod lifecycle;
 mod main_job;
 mod membership;
+mod secured;
 mod takeover;

@@ -9,6 +9,7 @@ use rdkafka::message::Message;
 
 use super::KafkaSource;
 use crate::kafka::client::{Client, SideTalk};
+use crate::kafka::cure;
 use crate::kafka::health::Trouble;
 use crate::kafka::lane::Lane;
 use crate::limits;
@@ -40,8 +41,7 @@ impl KafkaSource {
                 self.found(count, out);
             }
             Err(code) if self.not_yet(code) => {
-                self.unanswered += 1;
-                self.discover_at = Some(Instant::now());
+                self.discover_at = Some(Instant::now() + limits::KAFKA_ASK_AGAIN_SOON);
             }
             Err(code) => {
                 self.health.set(Some(self.explain(code)));
@@ -56,7 +56,7 @@ impl KafkaSource {
     pub(super) fn not_yet(&self, code: RDKafkaErrorCode) -> bool {
         use RDKafkaErrorCode as Code;
         matches!(code, Code::OperationTimedOut | Code::BrokerTransportFailure)
-            && self.unanswered < limits::KAFKA_DISCOVERY_PATIENCE
+            && self.opened.elapsed() < limits::KAFKA_DISCOVERY_PATIENCE
             && self.health.last_error().is_none()
     }
 
@@ -110,8 +110,14 @@ impl KafkaSource {
         let recreated = heard
             .topic_id
             .is_some_and(|id| self.identify(consumer, id, out));
-        for (code, reason) in heard.errors {
-            self.health.heard(code, &reason);
+        if let Some(how) = heard.broken {
+            let code = RDKafkaErrorCode::BrokerTransportFailure;
+            self.health
+                .broke(&cure::explain(code, &how, &self.config.connection));
+        }
+        for (code, said) in heard.errors {
+            let told = cure::explain(code, &said, &self.config.connection);
+            self.health.heard(code, &told);
         }
         if let Some(statistics) = heard.statistics {
             self.review(&statistics, out);

@@ -1,4 +1,4 @@
-//! The Kafka source against Apache Kafka itself: what the mock cluster cannot show.
+//! The source on a broker without encryption.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -19,13 +19,13 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::kafka_world::{PATIENCE, Record, Topic, client};
 
 /// An Apache Kafka under test, and the means to change it.
-struct Apache {
-    bootstrap: String,
+pub(super) struct Apache {
+    pub(super) bootstrap: String,
     admin: AdminClient<DefaultClientContext>,
 }
 
 impl Apache {
-    fn connect() -> Self {
+    pub(super) fn connect() -> Self {
         let bootstrap = std::env::var("EVERMILL_TEST_KAFKA").unwrap_or_else(|_| {
             panic!(
                 "EVERMILL_TEST_KAFKA is not set: these tests need an Apache Kafka at that \
@@ -37,7 +37,7 @@ impl Apache {
     }
 
     /// A new topic under a name of its own.
-    fn topic(&self, lanes: i32, settings: &[(&str, &str)]) -> Topic {
+    pub(super) fn topic(&self, lanes: i32, settings: &[(&str, &str)]) -> Topic {
         let name = unique("it");
         self.create(&name, lanes, settings);
         self.existing(&name, lanes as usize)

@@ -1,0 +1,4 @@
+//! The Kafka source against Apache Kafka itself: what the mock cluster cannot show.
+
+mod apache;
+mod secured;
