@@ -4,9 +4,10 @@
 //!
 //! Each connector is a folder with its settings, its source and a README; this file lists them all.
 
-use evermill_contract::manifest::SourceConfig;
+use evermill_contract::manifest::{Catchup, SourceConfig};
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
+pub mod clock;
 pub mod kafka;
 pub mod limits;
 
@@ -14,6 +15,8 @@ pub mod limits;
 pub struct Environment<'a> {
     /// Finds the address of a connection by its id, such as `kafka_default`.
     pub connection: &'a dyn Fn(&str) -> Option<String>,
+    /// The DAG's first instant, RFC 3339.
+    pub start_date: Option<&'a str>,
     /// How much the source may hold.
     pub budget: SourceBudget,
     /// Where diagnostics go.
@@ -31,5 +34,36 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             let source = kafka::KafkaSource::open(config, environment)?;
             Ok(Opened::Log(Box::new(source)))
         }
+        SourceConfig::Cron(config) => {
+            let instants = clock::Instants::of_cron(config)?;
+            open_clock(instants, config.catchup, environment)
+        }
+        SourceConfig::Every(config) => {
+            let instants = clock::Instants::of_interval(config, start_ns(environment)?)?;
+            open_clock(instants, config.catchup, environment)
+        }
+        SourceConfig::Loop(_) => Ok(Opened::Looped),
     }
+}
+
+fn open_clock(
+    instants: clock::Instants,
+    catchup: Catchup,
+    environment: &Environment<'_>,
+) -> Result<Opened, SourceError> {
+    let start = start_ns(environment)?;
+    let clock = clock::ClockSource::new(instants, catchup, start, environment.budget);
+    Ok(Opened::Log(Box::new(clock)))
+}
+
+fn start_ns(environment: &Environment<'_>) -> Result<Option<u64>, SourceError> {
+    let Some(text) = environment.start_date else {
+        return Ok(None);
+    };
+    let wrong = |cause: &dyn std::fmt::Display| {
+        SourceError::Refused(format!("start_date '{text}': {cause}"))
+    };
+    let at: jiff::Timestamp = text.parse().map_err(|cause: jiff::Error| wrong(&cause))?;
+    let ns = u64::try_from(at.as_nanosecond()).map_err(|_| wrong(&"lies before 1970"))?;
+    Ok(Some(ns))
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod clock;
 mod code;
 mod fault;
 mod http;
@@ -19,6 +20,7 @@ mod http;
 mod tests;
 mod version;
 
+pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
 pub use http::{HttpBody, HttpCall};
@@ -133,6 +135,32 @@ pub struct SourceManifest {
 pub enum SourceConfig {
     /// A topic of Apache Kafka.
     Kafka(KafkaSource),
+    /// The instants of a cron expression.
+    Cron(CronSource),
+    /// Instants at equal distances.
+    Every(EverySource),
+    /// One lap after the other.
+    Loop(LoopSource),
+}
+
+impl SourceConfig {
+    /// Id of the connection it needs an address of.
+    #[must_use]
+    pub fn connection(&self) -> Option<&str> {
+        match self {
+            Self::Kafka(kafka) => Some(&kafka.connection),
+            Self::Cron(_) | Self::Every(_) | Self::Loop(_) => None,
+        }
+    }
+
+    /// Whether it goes on by itself: there is no end of its input to wait for.
+    #[must_use]
+    pub const fn is_endless(&self) -> bool {
+        match self {
+            Self::Kafka(_) => false,
+            Self::Cron(_) | Self::Every(_) | Self::Loop(_) => true,
+        }
+    }
 }
 
 /// A topic of Apache Kafka, read by position.

@@ -39,6 +39,8 @@ pub enum Opened {
     Received(Box<dyn Receiver>),
     /// They are brought to us, and kept in our store first.
     Pushed(Arc<dyn PushSource>),
+    /// Nobody brings them: each follows on the end of the one before (W15).
+    Looped,
 }
 
 /// A source that is being listened to.

@@ -98,6 +98,8 @@ impl Shard {
         else {
             return;
         };
+        let listening = self.listening.get(&key);
+        let looped = listening.is_some_and(|listening| listening.looped);
         let session = self.lanes.get(&id).map_or(0, |lane| lane.session);
         let lane = Lane {
             source: key,
@@ -112,8 +114,8 @@ impl Shard {
             name: name.clone(),
             incarnation: known.incarnation,
             session,
-            was_caught_up: false,
-            caught_up: false,
+            was_caught_up: looped,
+            caught_up: looped,
             behind: None,
             stopped: None,
             shared: false,
@@ -140,6 +142,7 @@ impl Shard {
         }
         match inbox {
             Some(number) => self.attach(id, number, position),
+            None if looped => {}
             None => self.restart_lane(id, position),
         }
     }

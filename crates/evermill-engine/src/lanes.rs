@@ -31,6 +31,8 @@ pub(crate) struct Listening {
     pub(crate) session: u32,
     /// The outside world of an inbox has answered since the start.
     pub(crate) answered: bool,
+    /// The machine itself makes its events.
+    pub(crate) looped: bool,
     /// Nothing more is to be handed over.
     pub(crate) hushed: bool,
     /// Lanes it found, by name.
@@ -88,6 +90,7 @@ impl Listening {
             receives: None,
             session: 0,
             answered: false,
+            looped: false,
             hushed: false,
             found: BTreeMap::new(),
             resolved: false,

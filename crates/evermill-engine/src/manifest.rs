@@ -11,8 +11,8 @@ use evermill_contract::manifest::{
     TaskManifest,
 };
 use evermill_core::dag::{
-    self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
-    SourceSpec, TaskKind, TaskSpec,
+    self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure,
+    OnInterrupt, Order, SourceSpec, TaskKind, TaskSpec,
 };
 use evermill_core::limits::BACKOFF_MS_MAX;
 use evermill_core::rule::TriggerRule;
@@ -170,7 +170,11 @@ impl Reader<'_> {
             id: declared.id.clone(),
             version,
             order: self.order(),
-            sources: declared.sources.iter().map(source).collect(),
+            sources: declared
+                .sources
+                .iter()
+                .map(|source| spec_of(source, declared))
+                .collect(),
             tasks: declared.tasks.iter().map(|task| self.task(task)).collect(),
             join: join.map_or_else(JoinSpec::default, |join| JoinSpec {
                 on_key: join.on_key,
@@ -187,7 +191,9 @@ impl Reader<'_> {
     fn check_sharing(&mut self) {
         let declared = self.declared;
         for source in &declared.sources {
-            let SourceConfig::Kafka(kafka) = &source.config;
+            let SourceConfig::Kafka(kafka) = &source.config else {
+                continue;
+            };
             if !kafka.membership {
                 continue;
             }
@@ -362,8 +368,20 @@ fn source_index(declared: &DagManifest, id: &str) -> Option<u16> {
         .map(|index| index as u16)
 }
 
-fn source(source: &declared::SourceManifest) -> SourceSpec {
+fn spec_of(source: &declared::SourceManifest, dag: &DagManifest) -> SourceSpec {
+    let index_of = |id: &String| {
+        let index = dag.tasks.iter().position(|task| task.id == *id);
+        index.map(|index| index as u16)
+    };
     SourceSpec {
+        looped: match &source.config {
+            SourceConfig::Loop(config) => Some(LoopSpec {
+                delay_ms: config.delay_ms,
+                max_consecutive_failures: config.max_consecutive_failures,
+                until: config.until.as_ref().and_then(index_of),
+            }),
+            _ => None,
+        },
         batch: source.batch.map(|batch| BatchSpec {
             max_events: batch.max_events,
             linger_ms: batch.linger_ms,
@@ -507,6 +525,8 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
         id: source.id.as_str().into(),
         ids: match source.config {
             SourceConfig::Kafka(_) => IdKind::Position,
+            SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
+            SourceConfig::Loop(_) => IdKind::Iteration,
         },
     }
 }

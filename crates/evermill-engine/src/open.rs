@@ -61,6 +61,8 @@ pub struct SourceRequest<'a> {
     pub dag: &'a str,
     /// The source, as declared.
     pub source: &'a SourceManifest,
+    /// The DAG's first instant, RFC 3339.
+    pub start_date: Option<&'a str>,
     /// How much it may hold.
     pub budget: SourceBudget,
     /// Where its diagnostics go.
@@ -76,6 +78,9 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
             OffsetReset::Earliest => FirstPosition::CommittedOrEarliest,
             OffsetReset::Latest => FirstPosition::CommittedOrLatest,
         },
+        SourceConfig::Cron(_) | SourceConfig::Every(_) | SourceConfig::Loop(_) => {
+            FirstPosition::Latest
+        }
     }
 }
 

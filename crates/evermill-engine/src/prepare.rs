@@ -72,6 +72,7 @@ impl Preparation {
             let request = SourceRequest {
                 dag: &declared.id,
                 source,
+                start_date: declared.start_date.as_deref(),
                 budget: SourceBudget {
                     batch_events: limits::BATCH_EVENTS,
                     batch_bytes: limits::BATCH_BYTES,

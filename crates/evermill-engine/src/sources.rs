@@ -39,6 +39,7 @@ impl Shard {
                 Opened::Log(source) => self.read(key, source, first, keys, passes_gaps),
                 Opened::Received(receiver) => self.receive(key, &id, receiver),
                 Opened::Pushed(source) => self.open_door(key, &id, source),
+                Opened::Looped => self.open_loop(key, &id),
             }
         }
     }
@@ -102,6 +103,25 @@ impl Shard {
         if let Some(run) = self.runs.get(&key.run) {
             self.world.doors.open(&run.dag, id, Door { key, source });
         }
+    }
+
+    /// Opens the lane of a loop; its laps are the machine's own.
+    fn open_loop(&mut self, key: SourceKey, id: &str) {
+        let mut listening = Listening {
+            resolved: true,
+            looped: true,
+            ..Listening::new(Arc::default(), crossbeam_channel::never())
+        };
+        let name = LaneName::from(id);
+        let found = Found {
+            incarnation: id.to_owned(),
+            first: First::At(0),
+            shared: false,
+            lane: None,
+        };
+        listening.found.insert(name.clone(), found);
+        self.listening.insert(key, listening);
+        self.open_lane(key, &name);
     }
 
     /// Opens the one lane of a source's inbox.
@@ -420,6 +440,7 @@ impl Shard {
                 (Some(desk), _) => desk.close(),
                 // No thread has to end.
                 (None, Some(_)) => listening.ended = Some(None),
+                (None, None) if listening.looped => listening.ended = Some(None),
                 (None, None) => {}
             }
         }

@@ -180,6 +180,7 @@ fn sources(connections: BTreeMap<String, String>) -> SourceFactory {
     Arc::new(move |request| {
         let environment = Environment {
             connection: &|id| connections.get(id).cloned(),
+            start_date: request.start_date,
             budget: request.budget,
             diagnostics: request.diagnostics,
         };

@@ -64,6 +64,7 @@ impl Topic {
         KafkaSource::open(
             &self.config,
             &Environment {
+                start_date: None,
                 connection: &|id| (id == "kafka_default").then(|| self.connection.clone()),
                 budget: self.budget,
                 diagnostics: Arc::new(move |severity, line| {

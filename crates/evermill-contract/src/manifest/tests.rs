@@ -90,7 +90,9 @@ fn the_first_pipeline_reads_as_its_file_says() {
     let manifest = golden("continuous_kafka_pipeline");
     let dag = &manifest.dags[0];
     let source = &dag.sources[0];
-    let SourceConfig::Kafka(kafka) = &source.config;
+    let SourceConfig::Kafka(kafka) = &source.config else {
+        panic!("{source:?}")
+    };
     assert_eq!(
         (source.id.as_str(), source.promoted_from_task.as_deref()),
         ("wait_for_new_message", Some("wait_for_new_message"))

@@ -36,7 +36,9 @@ fn only_fault(loader: &Loader, text: &str) -> Fault {
 fn the_first_pipeline_loads_as_it_is_written() {
     let file = root().join("examples/continuous_kafka_pipeline.py");
     let manifest = loader().load(&file, None).expect("a manifest");
-    let SourceConfig::Kafka(kafka) = &manifest.dags[0].sources[0].config;
+    let SourceConfig::Kafka(kafka) = &manifest.dags[0].sources[0].config else {
+        panic!("no topic")
+    };
     assert_eq!(kafka.topic, "my-topic");
     assert_eq!(manifest.dags[0].tasks[0].id, "process_message_data");
 }

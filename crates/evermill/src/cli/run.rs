@@ -213,6 +213,7 @@ fn sources(config: Config) -> SourceFactory {
     Arc::new(move |request| {
         let environment = Environment {
             connection: &|id| config.connections.get(id).cloned(),
+            start_date: request.start_date,
             budget: request.budget,
             diagnostics: request.diagnostics,
         };

@@ -112,8 +112,7 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         cure,
     };
     let without = dag.sources.iter().filter_map(|source| {
-        let SourceConfig::Kafka(kafka) = &source.config;
-        let id = &kafka.connection;
+        let id = source.config.connection()?;
         (!config.connections.contains_key(id)).then(|| {
             let message = format!(
                 "source '{}' needs the connection '{id}', which has no address here",

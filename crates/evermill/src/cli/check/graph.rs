@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    DagManifest, HttpCall, MapList, OffsetReset, SourceConfig, SourceManifest, TaskKind,
-    TaskManifest,
+    Catchup, DagManifest, HttpCall, KafkaSource, LoopSource, MapList, OffsetReset, SourceConfig,
+    SourceManifest, TaskKind, TaskManifest,
 };
 use serde::Serialize;
 
@@ -41,20 +41,18 @@ fn about(dag: &DagManifest) -> String {
 }
 
 fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
-    let SourceConfig::Kafka(kafka) = &source.config;
-    let mut said = vec![format!("kafka topic {}", kafka.topic)];
-    said.extend(
-        kafka
-            .group_id
-            .as_ref()
-            .map(|group| format!("group {group}")),
-    );
-    said.push(match (&kafka.from_group, kafka.auto_offset_reset) {
-        (Some(group), _) => format!("from where {group} is"),
-        (None, OffsetReset::Earliest) => "from earliest".to_owned(),
-        (None, OffsetReset::Latest) => "from latest".to_owned(),
-    });
-    said.push(format!("connection {}", kafka.connection));
+    let mut said = match &source.config {
+        SourceConfig::Kafka(kafka) => topic(kafka),
+        SourceConfig::Cron(cron) => {
+            let when = format!("cron {} in {}", cron.expr, cron.timezone);
+            with_catchup(when, cron.catchup)
+        }
+        SourceConfig::Every(every) => {
+            let when = format!("every {}", duration(every.interval_ms));
+            with_catchup(when, every.catchup)
+        }
+        SourceConfig::Loop(config) => laps(config),
+    };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));
     said.extend(source.batch.map(|batch| match batch.linger_ms {
@@ -78,6 +76,38 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         shape: Shape::Source,
         details: said,
     }
+}
+
+fn topic(kafka: &KafkaSource) -> Vec<String> {
+    let mut said = vec![format!("kafka topic {}", kafka.topic)];
+    let group = kafka.group_id.as_ref();
+    said.extend(group.map(|group| format!("group {group}")));
+    said.push(match (&kafka.from_group, kafka.auto_offset_reset) {
+        (Some(group), _) => format!("from where {group} is"),
+        (None, OffsetReset::Earliest) => "from earliest".to_owned(),
+        (None, OffsetReset::Latest) => "from latest".to_owned(),
+    });
+    said.push(format!("connection {}", kafka.connection));
+    said
+}
+
+fn with_catchup(when: String, catchup: Catchup) -> Vec<String> {
+    let missed = match catchup {
+        Catchup::None => return vec![when],
+        Catchup::Last => "the latest missed instant fires",
+        Catchup::All => "missed instants fire",
+    };
+    vec![when, missed.to_owned()]
+}
+
+fn laps(config: &LoopSource) -> Vec<String> {
+    let mut said = vec![match config.delay_ms {
+        0 => "one lap after the other".to_owned(),
+        delay => format!("one lap after the other, {} apart", duration(delay)),
+    }];
+    let failures = config.max_consecutive_failures;
+    said.extend(failures.map(|most| format!("goes on after {most} failures in a row at most")));
+    said
 }
 
 /// A task's request, as `curl` users would say it.

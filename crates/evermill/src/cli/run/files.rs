@@ -139,9 +139,9 @@ impl Files {
     /// The first one whose connection has none, with the cure.
     pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
         for dag in self.dags() {
-            let sources = dag.sources.iter().map(|source| {
-                let SourceConfig::Kafka(kafka) = &source.config;
-                ("source", &source.id, kafka.connection.as_str())
+            let sources = dag.sources.iter().filter_map(|source| {
+                let connection = source.config.connection()?;
+                Some(("source", &source.id, connection))
             });
             let tasks = dag.tasks.iter().filter_map(|task| {
                 let connection = task.http.as_ref()?.needs()?;

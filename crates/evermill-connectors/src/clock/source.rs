@@ -1,0 +1,217 @@
+//! The source: delivers each instant when it comes.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use evermill_contract::manifest::Catchup;
+use evermill_contract::source::{
+    BatchBuilder, FirstPosition, LaneFound, LaneName, Origin, Resolved, Source, SourceBudget,
+    SourceError, SourceEvent, Waker,
+};
+
+use super::Instants;
+
+/// The one lane of a clock.
+const LANE: &str = "clock";
+/// The longest wait at a time: the wall clock may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// A clock that is listened to.
+pub struct ClockSource {
+    instants: Instants,
+    catchup: Catchup,
+    /// Where a clock begins that was never read, if not now.
+    start: Option<u64>,
+    budget: SourceBudget,
+    now: Box<dyn Fn() -> u64 + Send>,
+    bell: Arc<Bell>,
+    found: bool,
+    /// Position to go on at; `None` before the lane is started.
+    next: Option<u64>,
+    /// It was started in this process before.
+    started: bool,
+    open: bool,
+    /// That there is nothing unread was said since the last event.
+    told: bool,
+}
+
+#[derive(Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl ClockSource {
+    /// A clock on the system's time.
+    #[must_use]
+    pub fn new(
+        instants: Instants,
+        catchup: Catchup,
+        start: Option<u64>,
+        budget: SourceBudget,
+    ) -> Self {
+        Self::on(instants, catchup, start, budget, system_now)
+    }
+
+    /// A clock on any time: nanoseconds since 1970.
+    pub fn on(
+        instants: Instants,
+        catchup: Catchup,
+        start: Option<u64>,
+        budget: SourceBudget,
+        now: impl Fn() -> u64 + Send + 'static,
+    ) -> Self {
+        Self {
+            instants,
+            catchup,
+            start,
+            budget,
+            now: Box::new(now),
+            bell: Arc::default(),
+            found: false,
+            next: None,
+            started: false,
+            open: true,
+            told: false,
+        }
+    }
+
+    /// Passes over what nobody saw pass, as far as the DAG says.
+    fn catch_up(&self, from: u64) -> u64 {
+        let now = (self.now)();
+        if from >= now {
+            return from;
+        }
+        match self.catchup {
+            Catchup::None => now,
+            Catchup::Last => self.instants.last(from, now).unwrap_or(now),
+            Catchup::All => from,
+        }
+    }
+
+    /// Delivers what is due; the next instant.
+    fn deliver(&mut self, from: u64, out: &mut Vec<SourceEvent>) -> Option<u64> {
+        let now = (self.now)();
+        let mut due = self.instants.from(from);
+        let mut batch = BatchBuilder::default();
+        let mut next = from;
+        while let Some(instant) = due.filter(|instant| *instant <= now)
+            && batch.len() < self.budget.batch_events
+        {
+            let ms = (instant / 1_000_000).cast_signed();
+            batch.push(instant, ms, None, [], None);
+            next = instant + 1;
+            due = self.instants.from(next);
+        }
+        if !batch.is_empty() {
+            out.push(SourceEvent::Batch {
+                lane: LANE.into(),
+                batch: batch.finish(),
+            });
+            self.told = false;
+        }
+        self.next = Some(next);
+        let later = due.is_none_or(|due| due > now);
+        if later && !self.told {
+            self.told = true;
+            out.push(SourceEvent::CaughtUp {
+                lane: LANE.into(),
+                end: next,
+            });
+        }
+        due
+    }
+
+    fn wait(&self, time: Duration) {
+        let rung = self.bell.rung.lock();
+        let rung = rung.unwrap_or_else(PoisonError::into_inner);
+        let still = self
+            .bell
+            .changed
+            .wait_timeout_while(rung, time.min(LOOK_AGAIN), |rung| !*rung);
+        *still.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+impl Source for ClockSource {
+    fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
+        if !self.found {
+            self.found = true;
+            out.push(SourceEvent::Lane(LaneFound {
+                name: LANE.into(),
+                incarnation: LANE.to_owned(),
+                appeared: false,
+                shared: false,
+            }));
+            return Ok(());
+        }
+        let from = self.next.filter(|_| self.open);
+        let due = from.and_then(|from| self.deliver(from, out));
+        if out.is_empty() {
+            let until = due.map(|due| Duration::from_nanos(due.saturating_sub((self.now)())));
+            self.wait(until.map_or(wait, |until| until.min(wait)));
+            if let Some(from) = self.next.filter(|_| self.open) {
+                self.deliver(from, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(
+        &mut self,
+        _lane: &LaneName,
+        _first: FirstPosition,
+    ) -> Result<Resolved, SourceError> {
+        let now = (self.now)();
+        let position = match (self.start, self.catchup) {
+            (Some(start), Catchup::All) => start,
+            // The latest that is missed counts from the start, too.
+            (Some(start), Catchup::Last) => start,
+            (Some(start), Catchup::None) => start.max(now),
+            (None, _) => now,
+        };
+        Ok(Resolved {
+            position,
+            origin: Origin::Latest,
+        })
+    }
+
+    fn start_lane(
+        &mut self,
+        _lane: &LaneName,
+        from: u64,
+        _incarnation: Option<&str>,
+    ) -> Result<(), SourceError> {
+        // The shard was loaded again: nobody has been away.
+        let again = std::mem::replace(&mut self.started, true);
+        self.next = Some(if again { from } else { self.catch_up(from) });
+        self.told = false;
+        Ok(())
+    }
+
+    fn credit(&mut self, _lane: &LaneName, open: bool) {
+        if open && !self.open {
+            self.next = self.next.map(|next| self.catch_up(next));
+        }
+        self.open = open;
+    }
+
+    fn ack(&mut self, _lane: &LaneName, _position: u64) {}
+
+    fn waker(&self) -> Waker {
+        let bell = Arc::clone(&self.bell);
+        Waker::new(move || {
+            *bell.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            bell.changed.notify_all();
+        })
+    }
+
+    fn close(&mut self) {
+        self.next = None;
+    }
+}
+
+fn system_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
