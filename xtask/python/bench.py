@@ -27,6 +27,7 @@ PAYLOAD_BYTES = 200
 #: What starting and ending costs is measured with so few messages, and taken off.
 FEW = 1_000
 WARM_UP = 50
+FIGURES = ["throughput", "closure", "latency", "burst", "chain", "idle"]
 
 TAKE = """
 import evermill, json
@@ -83,8 +84,10 @@ def bench():
 
 
 class Bench:
-    def __init__(self, binary: str, broker: str, runs: int, messages: int) -> None:
+    def __init__(self, binary: str, broker: str, runs: int, messages: int, closure: "str | None") -> None:
         self.binary, self.broker, self.runs, self.messages = binary, broker, runs, messages
+        #: The program that `closure` measures.
+        self.program = closure
         self.folder = tempfile.mkdtemp(prefix="evermill-bench-")
         self.count = 0
         self.admin = AdminClient({"bootstrap.servers": broker, "log_level": 4})
@@ -139,6 +142,27 @@ class Bench:
         cpu, wall = (own / max(theirs) for own, theirs in zip(ours, zip(*rates.values())))
         print(f"\nagainst the better loop: {cpu:.2f} x per CPU second (gate 0.7, aim 0.8), {wall:.2f} x on the wall (1)")
         print(f"peak memory of the engine under this load: {max(peaks):.1f} MB PSS (limit 60)")
+
+    def closure(self) -> None:
+        topics = {size: self.orders(size) for size in (FEW, self.messages)}
+        ways = {"librdkafka, poll()": "loop", "evermill, durable": "engine"}
+        costs: dict = {(way, size): [] for way in ways for size in topics}
+        for _ in range(self.runs):
+            for (way, size), found in costs.items():
+                before, begun = cpu_of_children(), time.monotonic()
+                subprocess.run([self.program, ways[way], self.broker, topics[size], str(size)], check=True)
+                found.append((cpu_of_children() - before, time.monotonic() - begun))
+        print(f"\n### Kafka to a Rust closure, {self.messages} orders of {PAYLOAD_BYTES} B, medians of {self.runs}\n")
+        print("| | events/s of CPU | events/s on the wall | start and end: CPU s, wall s |\n|---|---|---|---|")
+        rates = {}
+        for way in ways:
+            few, all_of_them = ([statistics.median(column) for column in zip(*costs[way, size])] for size in topics)
+            rates[way] = [(self.messages - FEW) / (more - less) for more, less in zip(all_of_them, few)]
+            cpu, wall = rates[way]
+            print(f"| {way} | {cpu:,.0f} | {wall:,.0f} | {few[0]:.2f}, {few[1]:.2f} |")
+        theirs, ours = rates.values()
+        cpu, wall = (own / bare for own, bare in zip(ours, theirs))
+        print(f"\nagainst the loop: {cpu:.2f} x per CPU second (gate 0.5, aim 0.7), {wall:.2f} x on the wall")
 
     def orders(self, count: int) -> str:
         """A topic that holds so many orders."""
@@ -383,11 +407,12 @@ def main() -> None:
     parser.add_argument("broker")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--only", action="append", choices=["throughput", "latency", "burst", "chain", "idle"])
+    parser.add_argument("--closure")
+    parser.add_argument("--only", action="append", choices=FIGURES)
     args = parser.parse_args()
-    bench = Bench(args.binary, args.broker, args.runs, args.messages)
+    bench = Bench(args.binary, args.broker, args.runs, args.messages, args.closure)
     try:
-        for name in args.only or ["throughput", "latency", "burst", "chain", "idle"]:
+        for name in args.only or FIGURES:
             getattr(bench, name)()
     finally:
         shutil.rmtree(bench.folder)

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// Messages of a throughput run.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
-    /// Only these figures: throughput, latency, burst, chain, idle.
+    /// Only these figures: throughput, closure, latency, burst, chain, idle.
     #[arg(long)]
     only: Vec<String>,
 }
@@ -26,7 +26,12 @@ pub(crate) struct Args {
 /// Prints the figures as Markdown.
 pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     let python = PythonEnv::ensure(&[Packages::Bench])?;
-    workspace::run(workspace::cargo().args(["build", "--release", "--package", "evermill"]))?;
+    let build = ["build", "--release", "--package", "evermill"];
+    workspace::run(workspace::cargo().args(build))?;
+    if args.wants("closure") {
+        let example = ["--example", "closure_bench"];
+        workspace::run(workspace::cargo().args(build).args(example))?;
+    }
     let broker = match env::var("EVERMILL_TEST_KAFKA") {
         Ok(_) => None,
         Err(_) => Some(Broker::start(&kafka_broker::install()?, None)?),
@@ -38,7 +43,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     // Unbuffered: a figure is shown once it is there.
     command.arg("-u");
     command.arg(workspace::root().join("xtask/python/bench.py"));
-    command.arg(binary()?).arg(address);
+    command.arg(built("evermill")?).arg(address);
+    command
+        .arg("--closure")
+        .arg(built("examples/closure_bench")?);
     command.args(["--runs", &args.runs.to_string()]);
     command.args(["--messages", &args.messages.to_string()]);
     for name in &args.only {
@@ -47,10 +55,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     workspace::run(&mut command)
 }
 
-fn binary() -> Result<PathBuf, Fault> {
+impl Args {
+    fn wants(&self, figure: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == figure)
+    }
+}
+
+fn built(name: &str) -> Result<PathBuf, Fault> {
     let metadata = workspace::metadata()?;
     let target = metadata["target_directory"]
         .as_str()
         .ok_or("no target directory")?;
-    Ok(PathBuf::from(target).join("release/evermill"))
+    Ok(PathBuf::from(target).join("release").join(name))
 }
