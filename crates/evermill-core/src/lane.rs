@@ -98,6 +98,13 @@ impl Cursor {
         })
     }
 
+    /// Whether all that began at this position is settled or materialised.
+    pub(crate) fn has_passed(&self, position: u64) -> bool {
+        let after = self.ranges.partition_point(|&(first, _)| first <= position);
+        let range = after.checked_sub(1).map(|index| self.ranges[index]);
+        position < self.low || range.is_some_and(|(_, last)| position <= last)
+    }
+
     /// The version a position belongs to.
     pub(crate) fn version_at(&self, position: u64) -> u16 {
         let after = self.switches.partition_point(|&(from, _)| from <= position);

@@ -413,6 +413,27 @@ impl Machine {
         })
     }
 
+    /// Leaves those of these activations that are not over, as of the last seal: read but not settled,
+    /// still to be read again after a stop, or in rows of their own. What a driver keeps for the others
+    /// can go.
+    pub fn keep_open(&self, activations: &mut BTreeSet<ActivationKey>) {
+        let released: BTreeSet<ActivationKey> = self
+            .waves
+            .iter()
+            .flatten()
+            .filter(|wave| wave.lane.is_none())
+            .flat_map(|wave| wave.members.iter().map(|member| member.key))
+            .collect();
+        activations.retain(|key| {
+            let Some(run) = self.runs.get(&key.lane.run) else {
+                return false;
+            };
+            let lane = run.lanes.get(&key.lane.lane);
+            let passed = lane.is_none_or(|lane| lane.cursor.has_passed(key.position));
+            !passed || run.materialised.contains_key(key) || released.contains(key)
+        });
+    }
+
     /// The state of one scope.
     #[must_use]
     pub fn scope_state(&self, run: RunIx, scope: &StateScope) -> Option<&ScopeState> {

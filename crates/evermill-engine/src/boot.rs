@@ -30,6 +30,7 @@ use crate::prepare::PoolNumbers;
 use crate::sabotage;
 use crate::shard::{Flow, Shard, Version};
 use crate::slots;
+use crate::spill::Spill;
 use crate::view::EngineView;
 
 /// What a boot gives: a machine whose resumption is committed.
@@ -41,6 +42,7 @@ pub(crate) struct Booted {
     pub(crate) versions: BTreeMap<String, Version>,
     pub(crate) stored_files: BTreeSet<String>,
     pub(crate) inboxes: Inboxes,
+    pub(crate) spill: Spill,
 }
 
 type Resumed = (
@@ -79,6 +81,8 @@ impl Boot<'_> {
             }
         }
         fp!("open.resume_committed");
+        let epoch = store.header().epoch;
+        let spill = Spill::load(store, epoch)?;
         Ok(Booted {
             machine,
             fence,
@@ -86,6 +90,7 @@ impl Boot<'_> {
             versions,
             stored_files,
             inboxes,
+            spill,
         })
     }
 
@@ -250,6 +255,7 @@ impl Shard {
         self.stored_files = booted.stored_files;
         self.inboxes = booted.inboxes;
         self.find_inboxes_again();
+        self.spill = booted.spill;
         self.adopt(booted.effects);
         self.pools_told = 0;
         self.tell_pools();

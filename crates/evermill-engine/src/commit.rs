@@ -67,6 +67,7 @@ impl Shard {
     fn seal(&mut self) -> (Vec<Write>, Group) {
         fp!("commit.before_seal");
         self.machine.seal(&mut self.decision);
+        self.sweep_spilled();
         self.speculate();
         self.unsealed = false;
         self.pressing = false;

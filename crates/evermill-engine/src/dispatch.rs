@@ -318,12 +318,13 @@ impl Builder<'_> {
                 return;
             }
             Some(json_list(
-                all.into_iter().map(|kept| kept.and_then(outcome::returned)),
+                all.into_iter()
+                    .map(|kept| outcome::returned(&self.shard.whole(kept?))),
             ))
         } else {
             match view.result(task) {
                 None => return,
-                Some(kept) => outcome::returned(kept),
+                Some(kept) => outcome::returned(&self.shard.whole(kept)),
             }
         };
         let value = value

@@ -53,6 +53,7 @@ mod sabotage;
 mod shard;
 mod slots;
 mod sources;
+mod spill;
 mod tally;
 mod timers;
 mod triggering;

@@ -48,6 +48,15 @@ pub const GROUPS_IN_FLIGHT: usize = 2;
 /// Writes that make a second group worth its own commit while the first is being synced.
 pub const SECOND_GROUP_WRITES: usize = 64;
 
+/// Bytes of a result up to which it travels with its activation; a larger one has a row of its own.
+pub const RESULT_INLINE_BYTES: usize = 16 * 1024;
+/// Bytes of larger results that stay in memory for whoever wants them next.
+pub const SPILLED_AT_HAND_BYTES: usize = 16 * 1024 * 1024;
+/// Rows of larger results up to which each commit looks for those that are not needed any more ...
+pub const SPILLED_SWEPT_AT_ONCE: usize = 256;
+/// ... and how often it does with more of them.
+pub const SPILL_SWEEP: Duration = Duration::from_millis(100);
+
 /// How long a commit that nobody waits for gathers company while workers are busy.
 pub const GATHER: Duration = Duration::from_millis(10);
 
@@ -134,5 +143,6 @@ const _: () = {
     assert!(DELIVERY_BYTES < store::ROW_BYTES_MAX);
     assert!(DELIVERY_BYTES < INBOX_BYTES);
     assert!(DISPATCHES_PER_SLOT >= 1);
+    assert!(RESULT_INLINE_BYTES < SPILLED_AT_HAND_BYTES);
     assert!(core::WAVE_MEMBERS_MAX <= evermill_contract::worker::limits::MEMBERS_MAX);
 };

@@ -13,6 +13,7 @@ use crate::handle::EngineError;
 use crate::limits;
 use crate::manifest::Outline;
 use crate::outcome;
+use crate::spill;
 use crate::view::{Blob, EventView, PastTask, PastView};
 
 /// Which part of history is wanted; every field narrows.
@@ -187,6 +188,8 @@ fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
         result: task
             .result
             .as_ref()
+            // What had a row of its own is gone with it.
+            .filter(|kept| !spill::is_reference(kept))
             .and_then(outcome::returned)
             .map(|json| Blob::of(&json)),
         error: task

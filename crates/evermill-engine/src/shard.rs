@@ -49,6 +49,7 @@ use crate::open::{Settings, StoreFactory};
 use crate::payload::Buffers;
 use crate::prepare::PoolNumbers;
 use crate::slots::Slots;
+use crate::spill::Spill;
 use crate::tally::Tally;
 use crate::view::FailureView;
 
@@ -86,6 +87,7 @@ pub(crate) struct Shard {
     pub(crate) slots: Slots,
     pub(crate) unavailable: Option<String>,
     pub(crate) buffers: Buffers,
+    pub(crate) spill: Spill,
 
     pub(crate) listening: BTreeMap<SourceKey, Listening>,
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
@@ -197,6 +199,7 @@ impl Shard {
             slots,
             unavailable: None,
             buffers: Buffers::default(),
+            spill: booted.spill,
             listening: BTreeMap::new(),
             lanes: BTreeMap::new(),
             inboxes: booted.inboxes,

@@ -77,7 +77,7 @@ impl Shard {
         let Some(out) = self.slots.get(token) else {
             return;
         };
-        let runs = outcome::runs(reported, &out.dag, &out.outline, out.task);
+        let mut runs = outcome::runs(reported, &out.dag, &out.outline, out.task);
         if runs.is_empty() {
             return;
         }
@@ -85,6 +85,7 @@ impl Shard {
         if fence == self.machine.fence() {
             self.tally(token, &runs);
             self.note_failures(token, &runs);
+            self.spill(dispatch, &mut runs);
         }
         self.apply(Command::Outcomes {
             dispatch,
@@ -209,11 +210,10 @@ impl Shard {
                 let out = self.slots.get(token)?;
                 let task = out.outline.task(task_id)?;
                 if out.dag.spec.tasks[usize::from(task)].mapped.is_none() {
-                    return outcome::named_value(member.result(task)?, key);
+                    return outcome::named_value(&self.whole(member.result(task)?), key);
                 }
                 let all = member.results(task);
-                let named =
-                    |kept: Option<&Bytes>| kept.and_then(|kept| outcome::named_value(kept, key));
+                let named = |kept: Option<&Bytes>| outcome::named_value(&self.whole(kept?), key);
                 match map_index {
                     Some(index) => named(*all.get(usize::try_from(*index).ok()?)?),
                     None => Some(json_list(all.into_iter().map(named))),

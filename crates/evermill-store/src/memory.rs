@@ -244,6 +244,10 @@ impl Store for MemoryStore {
 struct MemoryReader(MemoryDisk);
 
 impl Reader for MemoryReader {
+    fn row(&mut self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.0.content().table(table).get(key).cloned())
+    }
+
     fn history(&mut self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
         let content = self.0.content();
         let mut page = HistoryPage::default();

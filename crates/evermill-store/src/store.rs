@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
-use evermill_core::row::{HistoryRow, Row, Table, Write};
+use bytes::Bytes;
+use evermill_core::row::{HistoryRow, Key, Row, Table, Write};
 
 use crate::error::{CommitError, StoreError};
 use crate::history::{HistoryPage, HistoryQuery};
@@ -210,8 +211,14 @@ impl dyn Store + '_ {
     }
 }
 
-/// Reads committed history while the committer writes.
+/// Reads what is committed while the committer writes.
 pub trait Reader: Send {
+    /// The body of one row of a truth table, `None` if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when the row fails its checksum.
+    fn row(&mut self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError>;
+
     /// History rows that match, newest first.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use evermill_core::Machine;
 use evermill_core::command::{
-    Command, Decision, Effect, Event, Fence, LaneId, Outcome, OutcomeRun, RunState, Selection,
+    ActivationKey, Command, Decision, Effect, Event, Fence, LaneId, Outcome, OutcomeRun, RunState,
+    Selection,
 };
 
 use crate::chain::{chain, dispatches, events};
@@ -147,4 +148,48 @@ fn what_a_run_that_was_stopped_has_parked_is_given_up_but_never_redriven() {
     machine.apply(1, discard, &mut out);
     let counters = machine.run(1).expect("it is there").counters;
     assert_eq!((counters.parked, counters.dropped), (0, parked));
+}
+
+#[test]
+fn an_activation_is_open_from_its_reading_until_it_is_over_also_while_it_is_parked_or_redriven() {
+    let mut out = Decision::default();
+    let mut machine = started(&mut out);
+    let key = |position| ActivationKey {
+        lane: LANE,
+        position,
+        child: 0,
+    };
+    let open = |machine: &Machine| {
+        let mut keys = (0..3).map(key).collect();
+        machine.keep_open(&mut keys);
+        keys.iter().map(|key| key.position).collect::<Vec<u64>>()
+    };
+    // What nobody has read yet may have been read before a stop.
+    assert_eq!(open(&machine), [0, 1, 2]);
+    let ingest = |positions| Command::Ingest {
+        lane: LANE,
+        events: events(positions),
+    };
+    machine.apply(0, ingest(0..1), &mut out);
+    end_all(&mut machine, &Outcome::Success, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [1, 2]);
+    let failed = Outcome::Failed {
+        retryable: false,
+        error: Bytes::from_static(b"no"),
+    };
+    machine.apply(0, ingest(1..2), &mut out);
+    end_all(&mut machine, &failed, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [1, 2], "parked");
+    let redrive = Command::Redrive {
+        run: 1,
+        selection: Selection::All,
+    };
+    machine.apply(1, redrive, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [1, 2], "under way again");
+    end_all(&mut machine, &Outcome::Success, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [2]);
 }

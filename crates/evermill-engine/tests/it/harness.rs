@@ -9,6 +9,7 @@ use bytes::Bytes;
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Opened;
 use evermill_contract::worker::Outcome;
+use evermill_core::row::{Row, Table};
 use evermill_engine::view::RunView;
 use evermill_engine::{
     Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, StartRequest, Started,
@@ -122,6 +123,14 @@ impl World {
                 faults,
             }))
         })
+    }
+
+    /// What the store holds while no engine has it.
+    pub(crate) fn rows(&self, table: Table) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut store = self.store()().unwrap();
+        store.load(table, &mut |row| rows.push(row)).unwrap();
+        rows
     }
 
     pub(crate) fn dir(&self) -> &Path {

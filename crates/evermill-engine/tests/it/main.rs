@@ -9,4 +9,5 @@ mod inbox;
 mod joins;
 mod queue;
 mod sharing;
+mod spill;
 mod trouble;

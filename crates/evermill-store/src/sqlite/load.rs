@@ -123,7 +123,7 @@ fn compare(store: &SqliteStore, name: &str, found: Tally, wanted: Tally) -> Resu
 }
 
 /// A truth row with its sum, `None` when a column has the wrong type.
-fn decode(row: &rusqlite::Row<'_>) -> Option<(Key, Bytes, u64)> {
+pub(super) fn decode(row: &rusqlite::Row<'_>) -> Option<(Key, Bytes, u64)> {
     let key = Key {
         run: number(row, 0)?,
         lane: number(row, 1)?,
@@ -171,7 +171,7 @@ fn blob(row: &rusqlite::Row<'_>, column: usize) -> Option<Bytes> {
     }
 }
 
-fn place(key: &Key) -> String {
+pub(super) fn place(key: &Key) -> String {
     let id: String = key.id.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("row run {}, lane {}, id {id}", key.run, key.lane)
 }

@@ -1,15 +1,17 @@
-//! Reading history beside the writer, on a read-only connection of this process.
+//! Reading beside the writer, on a read-only connection of this process.
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use evermill_core::row::{Key, Table};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::history::Segment;
-use super::load::decode_history;
+use super::load::{decode, decode_history, place};
 use super::open::{read_header, read_segments, sqlite_error};
-use super::schema;
+use super::schema::{self, TableSql};
 use crate::error::StoreError;
 use crate::history::{HistoryEntry, HistoryPage, HistoryQuery};
 use crate::limits;
@@ -94,6 +96,28 @@ impl SqliteReader {
 }
 
 impl Reader for SqliteReader {
+    fn row(&mut self, table: Table, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        let failed = |error| sqlite_error(&self.path, "reading a row", &error);
+        let name = table.name();
+        let damaged = |what: &str| StoreError::Damaged {
+            path: self.path.clone(),
+            what: format!("table {name}: {} {what}", place(key)),
+        };
+        let one = &TableSql::of(table).one;
+        let mut statement = self.connection.prepare_cached(one).map_err(failed)?;
+        let mut rows = statement
+            .query((key.run, key.lane, &key.id[..]))
+            .map_err(failed)?;
+        let Some(row) = rows.next().map_err(failed)? else {
+            return Ok(None);
+        };
+        let (found, body, sum) = decode(row).ok_or_else(|| damaged("has wrong types"))?;
+        if found != *key || self.sums.row(table, key, &body) != sum {
+            return Err(damaged("fails its checksum"));
+        }
+        Ok(Some(body))
+    }
+
     fn history(&mut self, query: &HistoryQuery) -> Result<HistoryPage, StoreError> {
         // One snapshot for header, segments and rows; it ends when `_snapshot` is dropped.
         let _snapshot = self

@@ -90,6 +90,8 @@ pub(super) struct TableSql {
     pub(super) delete_below: String,
     /// Every row in key order.
     pub(super) load: String,
+    /// One row, with the columns of `load`.
+    pub(super) one: String,
 }
 
 impl TableSql {
@@ -108,6 +110,7 @@ impl TableSql {
             delete_from: format!("DELETE FROM {name} WHERE {from}"),
             delete_below: format!("DELETE FROM {name} WHERE {below}"),
             load: format!("SELECT run, lane, id, body, sum FROM {name} ORDER BY run, lane, id"),
+            one: format!("SELECT run, lane, id, body, sum FROM {name} WHERE {one}"),
         }
     }
 

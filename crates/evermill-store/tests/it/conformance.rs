@@ -97,6 +97,32 @@ fn committed_rows_survive_a_crash_and_keep_their_order() {
 }
 
 #[test]
+fn a_reader_finds_the_row_that_was_committed_last_and_nothing_else() {
+    for place in Place::all() {
+        let mut store = place.open();
+        let fence = store.claim(0).expect("claim");
+        let mut reader = store.reader().expect("reader");
+        let mut body = |id: &str| {
+            let key = Key {
+                run: 1,
+                lane: 0,
+                id: Bytes::copy_from_slice(id.as_bytes()),
+            };
+            reader.row(Table::State, &key).expect("a sound row")
+        };
+        assert_eq!(body("a"), None);
+        for value in ["1", "2"] {
+            let writes = vec![state("a", value), state("ab", "other")];
+            store.commit_one(fence, writes).expect("commit");
+            assert_eq!(body("a").as_deref(), Some(value.as_bytes()));
+        }
+        let gone = Write::Delete(Table::State, Key::numbered(1, 0, &[]));
+        store.commit_one(fence, vec![gone]).expect("commit");
+        assert!(body("a").is_some() && body("b").is_none());
+    }
+}
+
+#[test]
 fn only_a_clean_close_counts_as_clean() {
     for place in Place::all() {
         drop(place.open());
