@@ -27,7 +27,10 @@ PAYLOAD_BYTES = 200
 #: What starting and ending costs is measured with so few messages, and taken off.
 FEW = 1_000
 WARM_UP = 50
-FIGURES = ["throughput", "closure", "latency", "burst", "chain", "idle"]
+FIGURES = ["throughput", "closure", "latency", "burst", "chain", "start", "history", "idle"]
+#: Events a second, for as many seconds: fast enough to be sampled, slow enough for small waves.
+PACED_PER_S = 1_000
+PACED_S = 20
 
 TAKE = """
 import evermill, json
@@ -36,7 +39,7 @@ import evermill, json
 def take(event):
     json.loads(event.value)
 
-@evermill.dag
+@evermill.dag(history={history!r})
 def bench():
     take(evermill.kafka({topic!r}, auto_offset_reset="earliest"))
 """
@@ -55,7 +58,7 @@ def take(event):
 
 @evermill.dag
 def bench():
-    take(evermill.kafka({topic!r}, auto_offset_reset="latest"))
+    take(evermill.kafka({topic!r}, auto_offset_reset={reset!r}))
 """
 
 CHAIN = """
@@ -124,7 +127,7 @@ class Bench:
                     command = [sys.executable, __file__, "--loop", ways[way], self.broker, topics[size], str(size)]
                     subprocess.run(command, check=True)
                 else:
-                    engine = self.evermill(TAKE.format(topic=topics[size]), "--until-idle", "0ms")
+                    engine = self.evermill(take_from(topics[size]), "--until-idle", "0ms")
                     peaks.append(engine.peak_pss_mb())
                     engine.end()
                 found.append((cpu_of_children() - before, time.monotonic() - begun))
@@ -179,7 +182,7 @@ class Bench:
         for _ in range(self.runs):
             topic = self.topic()
             out = os.path.join(self.folder, f"latency-{self.count}")
-            engine = self.evermill(STAMP.format(topic=topic, out=out))
+            engine = self.evermill(stamp_to(topic, out))
             engine.wait_until_ready()
             command = [sys.executable, __file__, "--loop", "stamp", self.broker, topic, out + "-bare"]
             bare = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -211,7 +214,7 @@ class Bench:
         for _ in range(self.runs):
             topic = self.topic()
             out = os.path.join(self.folder, f"burst-{self.count}")
-            engine = self.evermill(STAMP.format(topic=topic, out=out))
+            engine = self.evermill(stamp_to(topic, out))
             engine.wait_until_ready()
             self.write(topic, b"0")
             self.producer.flush(PATIENCE_S)
@@ -242,6 +245,48 @@ class Bench:
         print(f"\n40 tasks in a chain, durable after each: {statistics.median(took) / 1e6:.1f} ms (limit 60)")
         print(f"40 times one fsync of this disk: {40 * self.fsync_ms():.1f} ms")
 
+    def start(self) -> None:
+        took = []
+        for _ in range(self.runs):
+            topic = self.topic()
+            self.write(topic, b"0")
+            self.producer.flush(PATIENCE_S)
+            out = os.path.join(self.folder, f"start-{self.count}")
+            begun = time.monotonic_ns()
+            engine = self.evermill(stamp_to(topic, out, "earliest"))
+            wait_for(lambda: lines(out) >= 1)
+            took.append(int(open(out).read().split()[1]) - begun)
+            engine.end()
+        print(f"\ncold start, from starting the process to the first line of a callable for an event that waits: "
+              f"{statistics.median(took) / 1e6:.0f} ms, slowest {max(took) / 1e6:.0f} ms (limit 500)")
+
+    def history(self) -> None:
+        size = min(self.messages, 100_000)
+        topics = {count: self.orders(count) for count in (FEW, size)}
+        print(f"\n### History, bytes of the store for each event, payloads of {PAYLOAD_BYTES} B\n")
+        print("| | bytes of an event | limit |\n|---|---|---|")
+        for kind, limit in (("sampled", 8), ("full", PAYLOAD_BYTES + 300)):
+            bytes_of = {}
+            for count, topic in topics.items():
+                engine = self.evermill(take_from(topic, kind), "--until-idle", "0ms")
+                engine.end()
+                bytes_of[count] = engine.store_bytes()
+            each = (bytes_of[size] - bytes_of[FEW]) / (size - FEW)
+            print(f"| {kind}, a backlog of {size} | {each:.1f} | {limit} |")
+        topic = self.topic()
+        engine = self.evermill(take_from(topic))
+        engine.wait_until_ready()
+        begun = time.monotonic()
+        for n in range(PACED_PER_S * PACED_S):
+            self.write(topic, order(n))
+            self.producer.poll(0)
+            time.sleep(max(0.0, begun + n / PACED_PER_S - time.monotonic()))
+        self.producer.flush(PATIENCE_S)
+        wait_for(lambda: engine.runs()[0]["done"] >= PACED_PER_S * PACED_S)
+        engine.end()
+        each = engine.store_bytes() / (PACED_PER_S * PACED_S)
+        print(f"| sampled, {PACED_PER_S} a second for {PACED_S} s, an empty store included | {each:.1f} | |")
+
     def fsync_ms(self) -> float:
         """What writing a page and making it durable takes here."""
         took, page = [], bytes(4096)
@@ -254,7 +299,7 @@ class Bench:
         return statistics.median(took)
 
     def idle(self) -> None:
-        engine = self.evermill(STAMP.format(topic=self.topic(), out=os.path.join(self.folder, "idle")))
+        engine = self.evermill(stamp_to(self.topic(), os.path.join(self.folder, "idle")))
         engine.wait_until_ready()
         before, begun = cpu_of_tree(engine.process.pid), time.monotonic()
         time.sleep(20)
@@ -285,6 +330,10 @@ class Engine:
         ready = lambda run: run["sources"] and all(source["ready"] for source in run["sources"])
         wait_for(lambda: any(ready(run) for run in self.runs()))
 
+    def store_bytes(self) -> int:
+        """What the store takes on the disk when it is closed."""
+        return os.path.getsize(os.path.join(self.place, "data", "store.db"))
+
     def peak_pss_mb(self) -> float:
         """The most memory the engine's process had, until it ends by itself."""
         peak = 0.0
@@ -303,6 +352,14 @@ class Engine:
             with open(self.log.name) as log:
                 sys.exit(f"evermill ended with {self.process.returncode}:\n{log.read()}")
         return json.loads(out)
+
+
+def take_from(topic: str, history: str = "sampled") -> str:
+    return TAKE.format(topic=topic, history=history)
+
+
+def stamp_to(topic: str, out: str, reset: str = "latest") -> str:
+    return STAMP.format(topic=topic, out=out, reset=reset)
 
 
 def order(n: int) -> bytes:

@@ -18,7 +18,8 @@ pub(crate) struct Args {
     /// Messages of a throughput run.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
-    /// Only these figures: throughput, closure, latency, burst, chain, idle.
+    /// Only these figures: throughput, closure, latency, burst, chain, start,
+    /// history, idle.
     #[arg(long)]
     only: Vec<String>,
 }

@@ -3,6 +3,7 @@
 pub(super) mod files;
 pub(super) mod progress;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
 use evermill_contract::source::Severity;
-use evermill_contract::worker::LogOrigin;
+use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
     Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
@@ -152,17 +153,11 @@ pub(super) fn open(
         let screen = Arc::clone(screen);
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
-    let declared = DeclaredConfig {
-        connections: Arc::new(config.connections.clone()),
-        ..workers.declared
-    };
+    let connections = Arc::new(config.connections.clone());
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
-        executor: Box::new(move |events| {
-            let pools = Pools::start(workers.python, declared, events)?;
-            Ok(Box::new(pools))
-        }),
+        executor: Box::new(move |events| workers.start(connections, events)),
         sources: sources(config),
         settings: Arc::new(NoSettings),
         clock: Clock::system(),
@@ -187,6 +182,21 @@ pub(super) struct Workers {
     python: Vec<(PoolConfig, Vec<String>)>,
     /// No slots unless a file is in YAML.
     declared: DeclaredConfig,
+}
+
+impl Workers {
+    pub(super) fn start(
+        self,
+        connections: Arc<BTreeMap<String, String>>,
+        events: Events,
+    ) -> Result<Box<dyn Executor>, String> {
+        let declared = DeclaredConfig {
+            connections,
+            ..self.declared
+        };
+        let pools = Pools::start(self.python, declared, events)?;
+        Ok(Box::new(pools))
+    }
 }
 
 /// Workers for the tasks of these files: of each kind as many as there are processors unless
@@ -222,7 +232,8 @@ fn sources(config: Config) -> SourceFactory {
     })
 }
 
-fn notice(screen: &Screen, severity: Severity, text: &str) {
+/// Says what the engine has to say, if it is grave enough.
+pub(super) fn notice(screen: &Screen, severity: Severity, text: &str) {
     let word = match severity {
         Severity::Debug | Severity::Info => return,
         Severity::Warning => "warning: ",

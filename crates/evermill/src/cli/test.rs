@@ -1,7 +1,10 @@
-//! `evermill test`: one activation in the foreground, in one Python process that has the terminal, so
-//! that a debugger can be used. Nothing is kept: there is no broker, no engine and no data directory.
+//! `evermill test`: one activation in the foreground. That of a DAG in Python runs in one Python process
+//! that has the terminal, so that a debugger can be used; that of a DAG in YAML in an engine that
+//! forgets it. Nothing is kept: there is no broker and no data directory.
 
+mod commands;
 mod events;
+mod once;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +19,8 @@ use serde_json::Value;
 
 use self::events::Given;
 use super::check::{Loaded, Loading, said, sorted};
+use super::run::files;
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::near::nearest;
 use crate::{python, sdk};
@@ -36,6 +41,9 @@ pub(super) struct Args {
     /// Which source it comes from, if there are several
     #[arg(long, value_name = "ID", requires = "event")]
     source: Option<String>,
+    /// Where a connection of an http: task leads; also EVERMILL_CONNECTION_<ID>
+    #[arg(long = "connection", value_name = "ID=URL")]
+    connections: Vec<String>,
     /// What a run by hand brings along, as a JSON object
     #[arg(long, value_name = "JSON")]
     conf: Option<String>,
@@ -68,8 +76,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = tempfile::tempdir();
     let place = place.map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;
     let sdk = sdk::folder(place.path())?;
+    if is_yaml(&args.file.to_string_lossy()) {
+        return run_commands(args, place.path(), &sdk);
+    }
     let loaded = load(&args.file, &sdk)?;
-    let dag = choose(args, &loaded)?;
+    let dag = choose(args, &loaded.manifest.dags.iter().collect::<Vec<_>>())?;
     let given = args.event.as_deref().map(Given::read).transpose()?;
     let spec = Spec {
         file: &args.file,
@@ -91,13 +102,36 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     report::print(&dag.id, &result, args.json)
 }
 
-fn load(file: &Path, sdk: &Path) -> Result<Loaded, Failure> {
-    if is_yaml(&file.to_string_lossy()) {
+fn run_commands(args: &Args, place: &Path, sdk: &Path) -> Result<(), Failure> {
+    if args.pdb {
         return Err(Failure::usage(format!(
-            "{}: `test` runs DAGs in Python; commands can be tried in a shell, or by `run` with a --data-dir of its own",
-            file.display()
+            "{}: --pdb is for DAGs in Python; commands have no debugger",
+            args.file.display()
         )));
     }
+    let files = files::load(std::slice::from_ref(&args.file), sdk)?;
+    let dag = choose(args, &files.dags().collect::<Vec<_>>())?;
+    let given = args.event.as_deref().map(Given::read).transpose()?;
+    let source = source(args, dag, given.as_ref())?.map(str::to_owned);
+    let events = given.map_or_else(|| Ok(Vec::new()), |given| once::read(&given.events));
+    let date = args.logical_date.as_deref().map(date).transpose()?;
+    let found = commands::run(
+        commands::Given {
+            files: &files,
+            dag,
+            events: events.map_err(Failure::usage)?,
+            source,
+            conf: args.conf.as_deref().map(conf).transpose()?,
+            date: date.unwrap_or_else(|| written(jiff::Timestamp::now())),
+            connections: Config::read(None, &args.connections)?.connections,
+        },
+        place,
+        sdk,
+    )?;
+    report::print(&dag.id, &found, args.json)
+}
+
+fn load(file: &Path, sdk: &Path) -> Result<Loaded, Failure> {
     let loaded = Loading::new(sdk.to_owned()).load(file, None);
     loaded.map_err(|faults| {
         let text = said(&sorted(faults));
@@ -105,24 +139,27 @@ fn load(file: &Path, sdk: &Path) -> Result<Loaded, Failure> {
     })
 }
 
-fn choose<'a>(args: &Args, loaded: &'a Loaded) -> Result<&'a DagManifest, Failure> {
-    let dags = &loaded.manifest.dags;
+fn choose<'a>(args: &Args, dags: &[&'a DagManifest]) -> Result<&'a DagManifest, Failure> {
     let names = || dags.iter().map(|dag| dag.id.as_str());
     let list = || names().collect::<Vec<_>>().join(", ");
     let file = args.file.display();
-    match (&args.dag, &dags[..]) {
+    match (&args.dag, dags) {
         (None, [only]) => Ok(only),
         (None, _) => Err(Failure::usage(format!(
             "{file} has several DAGs; choose one by --dag: {}",
             list()
         ))),
-        (Some(id), _) => dags.iter().find(|dag| dag.id == *id).ok_or_else(|| {
-            let meant = nearest(id, names()).map_or_else(
-                || format!("its DAGs are {}", list()),
-                |name| format!("did you mean '{name}'?"),
-            );
-            Failure::usage(format!("{file} has no DAG '{id}'; {meant}"))
-        }),
+        (Some(id), _) => dags
+            .iter()
+            .copied()
+            .find(|dag| dag.id == *id)
+            .ok_or_else(|| {
+                let meant = nearest(id, names()).map_or_else(
+                    || format!("its DAGs are {}", list()),
+                    |name| format!("did you mean '{name}'?"),
+                );
+                Failure::usage(format!("{file} has no DAG '{id}'; {meant}"))
+            }),
     }
 }
 
@@ -181,7 +218,11 @@ fn date(text: &str) -> Result<String, Failure> {
             "--logical-date {text}: want a date such as 2026-01-31 or 2026-01-31T12:00:00Z"
         ))
     })?;
-    Ok(time.strftime("%Y-%m-%dT%H:%M:%S%.f+00:00").to_string())
+    Ok(written(time))
+}
+
+fn written(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.f+00:00").to_string()
 }
 
 /// Starts Python on this terminal and waits for its end. Ctrl-C is for Python alone.

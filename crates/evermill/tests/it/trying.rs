@@ -180,3 +180,67 @@ fn what_cannot_be_tested_is_refused_with_the_cure() {
         );
     }
 }
+
+const COMMANDS: &str = r#"
+dag: sums
+sources: { incoming: { kafka: { topic: numbers } } }
+tasks:
+  double: { after: incoming, run: 'read n; echo "doubling $EVERMILL_KEY" >&2; echo $((n * 2))' }
+  idle: { after: incoming, run: 'exit 99' }
+  small: { after: double, stdin: double, run: 'test "$(cat)" -lt 100', retries: 2, retry_delay: 1h }
+"#;
+
+#[test]
+fn a_dag_of_commands_is_run_by_an_engine_that_leaves_nothing_behind() {
+    let place = Place::new();
+    place.file("sums.yaml", COMMANDS);
+    let ended = place.finish(["test", "sums.yaml", "--event", "21", "--json"]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let result = ended.only_run();
+    assert_eq!(result["state"], "success");
+    let of = |task: usize| &result["tasks"][task];
+    assert_eq!(
+        (&of(0)["task_id"], &of(0)["xcoms"]["return_value"]),
+        (&"double".into(), &42.into())
+    );
+    assert_eq!(of(1)["state"], "skipped");
+    assert!(ended.stderr.contains("doubling"), "{}", ended.stderr);
+    assert!(!place.data_dir().exists());
+
+    let line = r#"{"id":"sums-1/incoming/numbers/0/7","source":"incoming","lane":"numbers/0","payload":[{"position":7,"key":"ada","value":"500"}]}"#;
+    let file = place.file("parked.jsonl", line);
+    let event = format!("@{}", file.display());
+    let ended = place.finish(["test", "sums.yaml", "--event", &event]);
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("double numbers/0@7: doubling ada"),
+        "{}",
+        ended.stderr
+    );
+    let row = ended.stdout.lines().find(|line| line.starts_with("small"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(
+        row[..4],
+        ["small", "failed", "3", "exited:"],
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended
+            .stdout
+            .contains("sums: failed; a running engine would park it")
+    );
+}
+
+#[test]
+fn a_dag_of_commands_has_no_debugger() {
+    let place = Place::new();
+    place.file("sums.yaml", COMMANDS);
+    let ended = place.finish(["test", "sums.yaml", "--event", "1", "--pdb"]);
+    assert_eq!(ended.code(), 2);
+    assert!(
+        ended.stderr.contains("--pdb is for DAGs in Python"),
+        "{}",
+        ended.stderr
+    );
+}

@@ -6,29 +6,29 @@ use serde_json::{Map, Value, json};
 use crate::failure::Failure;
 use crate::table::{first_line, print as write, table};
 
-/// What the Python side found.
+/// What was found.
 #[derive(Deserialize)]
 pub(super) struct Found {
-    activations: Vec<Activation>,
+    pub(super) activations: Vec<Activation>,
     /// The logical date, ISO 8601.
-    date: String,
+    pub(super) date: String,
 }
 
 #[derive(Deserialize)]
-struct Activation {
+pub(super) struct Activation {
     /// `done`, `skipped`, `parked` or `dropped`.
-    settled: String,
-    tasks: Vec<Task>,
+    pub(super) settled: String,
+    pub(super) tasks: Vec<Task>,
 }
 
 #[derive(Deserialize)]
-struct Task {
-    task_id: String,
-    map_index: i64,
-    state: String,
-    try_number: u32,
-    xcoms: Map<String, Value>,
-    error: Option<String>,
+pub(super) struct Task {
+    pub(super) task_id: String,
+    pub(super) map_index: i64,
+    pub(super) state: String,
+    pub(super) try_number: u32,
+    pub(super) xcoms: Map<String, Value>,
+    pub(super) error: Option<String>,
 }
 
 /// Characters of a result or an error that the table shows.
