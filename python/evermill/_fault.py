@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import os
 import sys
@@ -14,14 +15,41 @@ _SDK = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class DagError(Exception):
-    """A fault in a DAG file. `code` is stable; `cure` says what to do."""
+    """A fault in a DAG file. `code` is stable; `cure` says what to do. `option` is the argument it is about."""
 
-    def __init__(self, code: str, message: str, cure: str = "", at: Optional[Tuple[str, int]] = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        cure: str = "",
+        at: Optional[Tuple[str, int]] = None,
+        option: str = "",
+        column: int = 0,
+    ) -> None:
         super().__init__(message + (f" ({cure})" if cure else ""))
         self.code = code
         self.message = message
         self.cure = cure
         self.file, self.line = at or declared_at()
+        self.option = option
+        #: Character of the line, from 1; 0 if it is not known.
+        self.column = column
+
+
+def argument_at(text: str, line: int, option: str) -> Optional[Tuple[int, int]]:
+    """Line and column, from 1, of an argument `option=` of the innermost call that a line belongs to."""
+    found = None
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            for argument in node.keywords:
+                if argument.arg == option and (found is None or node.lineno >= found[0]):
+                    found = node.lineno, argument
+    if found is None:
+        return None
+    place = found[1]
+    # Offsets are counted in bytes of UTF-8.
+    before = text.splitlines()[place.lineno - 1].encode()[: place.col_offset]
+    return place.lineno, len(before.decode()) + 1
 
 
 #: What was found so far, while a loader wants to hear of everything at once.

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import threading
+import tokenize
 import traceback
 from types import FrameType
 from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
@@ -22,7 +23,7 @@ import evermill
 
 from ._bundle import bundle
 from ._dag import Dag
-from ._fault import DagError, collecting, found_so_far, nearest
+from ._fault import DagError, argument_at, collecting, found_so_far, nearest
 from ._file import build, dag_of, declared_in, import_file, is_stand_in, stand_ins
 from ._manifest import FORMAT, dag_manifest, faults, relative
 
@@ -100,7 +101,7 @@ def _explained(why: BaseException, path: str, folder: str) -> DagError:
         text = (why.text or "").strip()
         message = f"{why.msg}: {text}" if text else why.msg
         cure = "put this line right, or the end of the one before it"
-        return DagError("syntax_error", message, cure, (why.filename, why.lineno or 0))
+        return DagError("syntax_error", message, cure, (why.filename, why.lineno or 0), column=why.offset or 0)
     frames = traceback.walk_tb(why.__traceback__)
     at = _authors(frames, folder) or (path, 0)
     if isinstance(why, ImportError):
@@ -152,9 +153,25 @@ def _said(found: Iterable[DagError], path: str) -> List[Dict[str, Any]]:
     made: Dict[Tuple[str, str, str], Dict[str, Any]] = {}
     for fault in found:
         file = fault.file or path
-        one = {"file": os.path.relpath(file), "line": fault.line, "code": fault.code, "message": fault.message}
+        line, column = _place(fault, file)
+        one = {"file": os.path.relpath(file), "line": line, "code": fault.code, "message": fault.message}
+        if column:
+            one["column"] = column
         made.setdefault((file, fault.code, fault.message), {**one, "cure": fault.cure} if fault.cure else one)
     return list(made.values())
+
+
+def _place(fault: DagError, file: str) -> Tuple[int, int]:
+    """Line and column of a fault: of the argument it is about, if that can be found in the text."""
+    if fault.option:
+        try:
+            with tokenize.open(file) as source:
+                found = argument_at(source.read(), fault.line, fault.option)
+        except (OSError, SyntaxError, ValueError):
+            found = None
+        if found:
+            return found
+    return fault.line, fault.column
 
 
 def _watch(path: str, folder: str, seconds: float, say: Callable[[List[Dict[str, Any]]], None]) -> threading.Timer:

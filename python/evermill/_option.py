@@ -168,11 +168,12 @@ def convert(owner: str, known: Mapping[str, Tuple[str, Converter]], given: Mappi
         try:
             fields[field] = converter(value)
         except ValueError as why:
-            blame(DagError("bad_value", f"{owner}: {name}={value!r} is not possible", str(why)))
+            message = f"{owner}: {name}={value!r} is not possible"
+            blame(DagError("bad_value", message, str(why), option=name))
     return fields
 
 
 def _unknown(owner: str, name: str, known: Mapping[str, Any]) -> DagError:
     homes = [home for home, options in (("a task", TASK), ("a DAG", DAG)) if name in options and options is not known]
     cure = f"it is an option of {homes[0]}" if homes else nearest(name, known)
-    return DagError("unknown_option", f"{owner} has no option {name!r}", cure)
+    return DagError("unknown_option", f"{owner} has no option {name!r}", cure, option=name)

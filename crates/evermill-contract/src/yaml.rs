@@ -128,6 +128,7 @@ impl Reader<'_> {
         self.faults.push(Fault {
             file: self.file.to_owned(),
             line: at.line,
+            column: (at.column > 0).then_some(at.column),
             code,
             message: message.into(),
             cure: cure.into(),
@@ -144,8 +145,7 @@ impl Reader<'_> {
         let documents = match tree::parse(text) {
             Ok(documents) => documents,
             Err(tree::Refusal { at, why, cure }) => {
-                let message = format!("{why}, at column {}", at.column);
-                self.fault(at, Code::SyntaxError, message, cure);
+                self.fault(at, Code::SyntaxError, why, cure);
                 return Vec::new();
             }
         };

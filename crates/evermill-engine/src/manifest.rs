@@ -103,6 +103,7 @@ fn placed(declared: &DagManifest, fault: dag::Fault) -> Fault {
     Fault {
         file: declared.file.clone(),
         line: line.unwrap_or(declared.line),
+        column: None,
         code: code_of(fault.code),
         message: format!("DAG '{}': {}", fault.dag, fault.message),
         cure: fault.cure,
@@ -249,6 +250,7 @@ impl Reader<'_> {
             self.faults.push(Fault {
                 file: self.declared.file.clone(),
                 line: other.line,
+                column: None,
                 code: Code::MixedOrders,
                 message: format!(
                     "DAG '{}': source '{}' keeps another order than source '{}'",
@@ -345,6 +347,7 @@ impl Reader<'_> {
         self.faults.push(Fault {
             file: self.declared.file.clone(),
             line: task.line,
+            column: None,
             code,
             message,
             cure: cure.to_owned(),

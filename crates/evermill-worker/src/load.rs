@@ -69,6 +69,7 @@ impl Loader {
             vec![Fault {
                 file: file.display().to_string(),
                 line: 0,
+                column: None,
                 code,
                 message,
                 cure: cure.to_owned(),
@@ -168,6 +169,7 @@ fn misunderstood(why: &str) -> Vec<Fault> {
     vec![Fault {
         file: "evermill".to_owned(),
         line: 0,
+        column: None,
         code: Code::Manifest,
         message: why.to_owned(),
         cure: "use the evermill package that came with this binary".to_owned(),

@@ -14,6 +14,9 @@ pub struct Fault {
     pub file: String,
     /// Line from 1; 0 when the fault belongs to no line.
     pub line: u32,
+    /// Character of the line, from 1, where the front end knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
     /// The kind of fault.
     pub code: Code,
     /// What is wrong, with the field and the value.
@@ -28,6 +31,9 @@ impl fmt::Display for Fault {
         f.write_str(&self.file)?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
+        }
+        if let Some(column) = self.column {
+            write!(f, ":{column}")?;
         }
         write!(f, ": {} [{}]", self.message, self.code)?;
         if !self.cure.is_empty() {

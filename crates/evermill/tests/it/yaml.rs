@@ -217,13 +217,13 @@ tasks:
     let ended = place.finish(["check", "."]);
     assert_eq!(ended.code(), 3, "{}", ended.stderr);
     let expected = "\
-flow.yaml:3: error: kafka of source 'in' has no option 'group' [unknown_option]
+flow.yaml:3:33: error: kafka of source 'in' has no option 'group' [unknown_option]
     3 |   in: { kafka: { topic: orders, group: x } }
       = did you mean 'group_id'?
-flow.yaml:5: error: task 'load' has no option 'retires' [unknown_option]
+flow.yaml:5:37: error: task 'load' has no option 'retires' [unknown_option]
     5 |   load: { after: in, run: load-one, retires: 3 }
       = did you mean 'retries'?
-flow.yaml:6: error: task 'tell' comes after 'lod', which is no task or source of DAG 'flow' [unknown_upstream]
+flow.yaml:6:19: error: task 'tell' comes after 'lod', which is no task or source of DAG 'flow' [unknown_upstream]
     6 |   tell: { after: [lod], run: tell-one }
       = did you mean 'load'?
 ";

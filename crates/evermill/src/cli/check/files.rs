@@ -43,6 +43,7 @@ fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> 
         let fault = Fault {
             file: folder.display().to_string(),
             line: 0,
+            column: None,
             code: Code::NoDag,
             message: "no file of this folder declares a DAG".to_owned(),
             cure: "decorate a function with @evermill.dag".to_owned(),
@@ -107,6 +108,7 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
     let warning = |line, code, message, cure| Fault {
         file: loaded.path(&dag.file),
         line,
+        column: None,
         code,
         message,
         cure,

@@ -114,6 +114,7 @@ fn from_yaml(file: &Path, folder: &Path, shown: &Path) -> Result<Manifest, Vec<F
             }),
             Err(cause) => faults.push(Fault {
                 line,
+                column: None,
                 message: format!("files: '{path}': {cause}"),
                 ..unreadable(file, &cause)
             }),
@@ -176,6 +177,7 @@ pub(in crate::cli) fn unreadable(path: &Path, cause: &std::io::Error) -> Fault {
     Fault {
         file: path.display().to_string(),
         line: 0,
+        column: None,
         code: Code::Unreadable,
         message: cause.to_string(),
         cure: "name a file that is there and may be read".to_owned(),
@@ -195,6 +197,7 @@ pub(in crate::cli) fn duplicates<'a>(files: impl Iterator<Item = &'a Loaded>) ->
                 message: format!("{other}:{at} declares the DAG '{id}' as well"),
                 file: path,
                 line,
+                column: None,
                 code: Code::DuplicateId,
                 cure: "give one of them another id, or name one file only".to_owned(),
             }),

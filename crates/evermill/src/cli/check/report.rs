@@ -59,6 +59,9 @@ fn one(out: &mut String, fault: &Fault) -> std::fmt::Result {
     if fault.line > 0 {
         write!(out, ":{}", fault.line)?;
     }
+    if let Some(column) = fault.column {
+        write!(out, ":{column}")?;
+    }
     let mut said = fault.message.lines().map(plain);
     let first = said.next().unwrap_or_default();
     writeln!(out, ": {}: {first} [{}]", fault.code.severity(), fault.code)?;
