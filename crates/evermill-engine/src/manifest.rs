@@ -202,6 +202,7 @@ impl Reader<'_> {
                 self.faults.push(Fault {
                     file: declared.file.clone(),
                     line,
+                    column: None,
                     code: Code::BadValue,
                     message,
                     cure: cure.to_owned(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 use evermill_contract::manifest::{DagManifest, Manifest};
+use evermill_contract::source::Opened;
 use evermill_engine::view::{Blob, PastActivation, PastTask};
 use evermill_engine::{
     Clock, Engine, EngineError, Handle, NoSettings, OpenOptions, Operations as _, PastQuery,
@@ -100,7 +101,7 @@ fn open(
         sources: Arc::new(move |request| {
             let is_chosen = chosen.as_ref() == Some(&request.source.id);
             let events: &[Event] = if is_chosen { &events } else { &[] };
-            Ok(Box::new(Once::new(events)))
+            Ok(Opened::Log(Box::new(Once::new(events))))
         }),
         settings: Arc::new(NoSettings),
         clock: Clock::system(),

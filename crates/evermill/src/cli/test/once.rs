@@ -103,6 +103,7 @@ impl Source for Once {
                     name: lane,
                     incarnation: "test".to_owned(),
                     appeared: false,
+                    shared: false,
                 }));
             }
             Stage::Started => {
