@@ -15,6 +15,7 @@ mod kafka;
 mod kafka_broker;
 mod programs;
 mod python_env;
+mod reference;
 mod sabotage;
 mod sim;
 mod steps;
@@ -54,6 +55,8 @@ enum Verb {
     Crash(crash::Args),
     /// Build deliberate defects in, one at a time; each has to be noticed.
     Sabotage,
+    /// Write docs/reference/ from what the code says of itself.
+    Reference,
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Crash(args) => crash::run(&args),
         Verb::Sabotage => sabotage::run(),
+        Verb::Reference => reference::run(),
         Verb::Kafka(args) => kafka::run(&args),
     };
     match outcome {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::retain::Retain;
 use crate::failure::Failure;
@@ -39,6 +39,49 @@ const VARIABLE: &str = "EVERMILL_CONNECTION_";
 const SHORT: [(&str, &str); 2] = [("http", "http_default"), ("kafka", "kafka_default")];
 /// What the file may hold.
 const NAMES: [&str; 3] = ["data_dir", "retain", "connections"];
+
+/// A setting that there is, for whoever wants to know.
+#[derive(Debug, Serialize)]
+pub(crate) struct Known {
+    /// In the file, if it may stand there.
+    pub(crate) key: Option<&'static str>,
+    pub(crate) variable: &'static str,
+    pub(crate) flag: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) about: &'static str,
+}
+
+/// Every setting.
+pub(crate) const KNOWN: [Known; 4] = [
+    Known {
+        key: Some("data_dir"),
+        variable: DATA_DIR_VARIABLE,
+        flag: Some("--data-dir DIR"),
+        default: Some(DATA_DIR),
+        about: "where the engine keeps everything it must not forget",
+    },
+    Known {
+        key: Some("retain"),
+        variable: RETAIN_VARIABLE,
+        flag: Some("--retain AGE|SIZE"),
+        default: Some("1GiB"),
+        about: "how much history is kept: an age, a size, or both",
+    },
+    Known {
+        key: Some("connections.ID"),
+        variable: "EVERMILL_CONNECTION_<ID>",
+        flag: Some("--connection ID=ADDRESS"),
+        default: None,
+        about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings",
+    },
+    Known {
+        key: None,
+        variable: "EVERMILL_PYTHON",
+        flag: None,
+        default: Some("python3"),
+        about: "the interpreter of DAGs that name none by `python=`; before the default, that of `$VIRTUAL_ENV`",
+    },
+];
 
 /// What was set, settled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{Explained, Flags, masked};
+use crate::config::{Explained, Flags, KNOWN, Known, masked};
 use crate::failure::Failure;
 use crate::python;
 use crate::table::{print, table};
@@ -14,6 +14,15 @@ use crate::table::{print, table};
 pub(super) enum Args {
     /// Every setting, with where it comes from; secrets are masked
     Show(Show),
+    /// Every setting that there is: its name in evermill.toml, its variable, its flag
+    Keys(Keys),
+}
+
+#[derive(clap::Args)]
+pub(super) struct Keys {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -31,7 +40,27 @@ pub(super) struct Show {
 
 /// Prints them.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
-    let Args::Show(args) = args;
+    match args {
+        Args::Show(args) => show(args, data_dir),
+        Args::Keys(args) => keys(args),
+    }
+}
+
+fn keys(args: &Keys) -> Result<(), Failure> {
+    if args.json {
+        let line = |known| serde_json::to_string(known).expect("it has string keys only") + "\n";
+        return print(&KNOWN.iter().map(line).collect::<String>());
+    }
+    let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let row = |known: &Known| {
+        let (key, flag) = (or_none(known.key), or_none(known.flag));
+        [key, known.variable.to_owned(), flag, or_none(known.default)]
+    };
+    let head = ["KEY", "VARIABLE", "FLAG", "DEFAULT"];
+    print(&table(head, KNOWN.iter().map(row).collect(), 4))
+}
+
+fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let found = Explained::read(Flags {
         data_dir,
         retain: args.retain.as_deref(),

@@ -16,6 +16,7 @@ mod mock;
 mod operating;
 mod process;
 mod real_kafka;
+mod reference;
 mod testing;
 mod topic;
 mod trying;
