@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use evermill_engine::view::{GraphView, NodeKind, NodeView};
+
 mod dot;
 mod layers;
 mod picture;
@@ -76,6 +78,35 @@ pub struct Edge {
     pub to: usize,
     /// It hands over an event or a result; else it only says when.
     pub carries: bool,
+}
+
+impl From<&GraphView> for Graph {
+    /// What an engine tells of a DAG that runs.
+    fn from(view: &GraphView) -> Self {
+        let shape = |kind| match kind {
+            NodeKind::Source => Shape::Source,
+            NodeKind::Task => Shape::Task,
+            NodeKind::Choice => Shape::Choice,
+            NodeKind::Mapped => Shape::Mapped,
+            NodeKind::Noop => Shape::Noop,
+        };
+        let node = |node: &NodeView| Node {
+            id: node.id.clone(),
+            shape: shape(node.kind),
+            details: Vec::new(),
+        };
+        let edge = |&(from, to): &(usize, usize)| Edge {
+            from,
+            to,
+            carries: true,
+        };
+        let is_whole = |edge: &Edge| edge.from.max(edge.to) < view.nodes.len();
+        Self {
+            nodes: view.nodes.iter().map(node).collect(),
+            edges: view.edges.iter().map(edge).filter(is_whole).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// The edges of a graph, found from either end.

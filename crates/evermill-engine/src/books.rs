@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use evermill_contract::source::{Headers, NO_TIMESTAMP};
 use evermill_core::command::{ActivationKey, Command, Event};
+use evermill_core::dag::{Node, TaskKind, TaskSpec};
 use evermill_core::{LaneView, Machine, ParkReason, ParkedView as Parked, RunView};
 
 use crate::handle::EngineError;
@@ -15,7 +16,8 @@ use crate::operate::Page;
 use crate::payload::{self, Parts};
 use crate::shard::Version;
 use crate::view::{
-    Blob, EventView, PARK_REASONS, ParkedFilter, ParkedGroup, ParkedPage, ParkedView,
+    Blob, EventView, GraphView, NodeKind, NodeView, PARK_REASONS, ParkedFilter, ParkedGroup,
+    ParkedPage, ParkedView,
 };
 
 /// The machine and what is known of its versions.
@@ -46,6 +48,40 @@ impl<'a> Books<'a> {
 
     fn outline(&self, version: &str) -> Option<&'a Outline> {
         Some(&*self.versions.get(version)?.outline)
+    }
+
+    /// The DAG of a version, to be drawn; nothing when it is not known any more.
+    pub(crate) fn graph(&self, version: &str) -> GraphView {
+        let Some(known) = self.versions.get(version) else {
+            return GraphView::default();
+        };
+        let spec = &known.dag.spec;
+        let node = |id: &str, kind| NodeView {
+            id: id.to_owned(),
+            kind,
+        };
+        let sources = spec.sources.iter();
+        let sources = sources.map(|source| node(&source.id, NodeKind::Source));
+        let kind = |task: &TaskSpec| match task.kind {
+            _ if task.mapped.is_some() => NodeKind::Mapped,
+            TaskKind::Branch | TaskKind::ShortCircuit { .. } => NodeKind::Choice,
+            TaskKind::Noop | TaskKind::Delay { .. } => NodeKind::Noop,
+            _ => NodeKind::Task,
+        };
+        let tasks = spec.tasks.iter().map(|task| node(&task.id, kind(task)));
+        let place = |node: &Node| match node {
+            Node::Source(index) => usize::from(*index),
+            Node::Task(index) => spec.sources.len() + usize::from(*index),
+        };
+        let into = |(index, task): (usize, &TaskSpec)| {
+            let to = spec.sources.len() + index;
+            let edges = task.upstream.iter().map(|from| (place(from), to));
+            edges.collect::<Vec<_>>()
+        };
+        GraphView {
+            edges: spec.tasks.iter().enumerate().flat_map(into).collect(),
+            nodes: sources.chain(tasks).collect(),
+        }
     }
 
     /// One page of what is parked.

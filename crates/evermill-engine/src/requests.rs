@@ -287,6 +287,7 @@ impl Shard {
             deadlines_missed: found.deadlines_missed,
             parked_by: self.books().parked_by(run)?,
             failures: slot.failures.iter().rev().cloned().collect(),
+            graph: self.books().graph(&found.version),
         })
     }
 

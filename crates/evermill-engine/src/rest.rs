@@ -198,6 +198,7 @@ impl Operations for AtRest {
             deadlines_missed: found.deadlines_missed,
             parked_by: state.books().parked_by(run)?,
             failures: Vec::new(),
+            graph: state.books().graph(&found.version),
         })
     }
 

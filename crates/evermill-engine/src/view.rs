@@ -88,6 +88,43 @@ pub struct RunDetail {
     /// The latest attempts that failed, newest first, since this process began; at most
     /// [`crate::limits::FAILURES_KEPT`].
     pub failures: Vec<FailureView>,
+    /// Its DAG, as new activations go through it.
+    #[serde(default)]
+    pub graph: GraphView,
+}
+
+/// A DAG as nodes and edges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphView {
+    /// Sources, then tasks, each in order of declaration.
+    pub nodes: Vec<NodeView>,
+    /// Which node comes after which, by their places.
+    pub edges: Vec<(usize, usize)>,
+}
+
+/// A source or a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// Listens for ever.
+    Source,
+    /// Runs.
+    Task,
+    /// Runs, and decides what goes on.
+    Choice,
+    /// Runs once per item of a list.
+    Mapped,
+    /// Nothing to run.
+    Noop,
 }
 
 /// An attempt that failed.

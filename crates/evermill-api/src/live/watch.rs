@@ -47,6 +47,11 @@ impl Watch {
         }
     }
 
+    /// Shows runs of a DAG with this drawing from now on.
+    pub fn draw(&mut self, dag: &str, graph: Graph) {
+        self.graphs.insert(dag.to_owned(), graph);
+    }
+
     /// What a view looks like, given those before it. `now` is any clock that only goes forward.
     pub fn look(&mut self, now: Duration, view: &EngineView) -> Vec<RunPicture> {
         let known = |id: &String| view.runs.iter().any(|run| run.run == *id);

@@ -1,11 +1,13 @@
 //! `evermill top`: every run, live. A picture on a terminal, a table every few seconds elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{select, tick};
+use evermill_api::drawing::Graph;
 use evermill_api::live::{Snapshot, Watch, lines};
-use evermill_engine::view::EngineView;
+use evermill_engine::view::{EngineView, RunView};
 
 use super::ps::runs_table;
 use super::run::progress::troubles;
@@ -18,6 +20,9 @@ use crate::{duration, signals};
 /// What can be typed behind `top`.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    /// Only this run, or the latest of this DAG
+    #[arg(value_name = "RUN")]
+    run: Option<String>,
     /// How often it looks; 500ms on a terminal, 5s elsewhere
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     every: Option<Duration>,
@@ -31,7 +36,14 @@ const EVERY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)
 /// Watches until a signal, or until the engine has ended.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
-    let look = || reach.ask::<EngineView>(&get("runs"));
+    let only = args.run.as_ref().map(|run| reach.run(run)).transpose()?;
+    let only = only.map(|detail| detail.run.run);
+    let look = || {
+        let mut view = reach.ask::<EngineView>(&get("runs"))?;
+        let is_wanted = |run: &RunView| only.as_ref().is_none_or(|only| run.run == *only);
+        view.runs.retain(is_wanted);
+        Ok::<_, Failure>(view)
+    };
     let first = look()?;
     if args.once || !reach.is_live() {
         print(&runs_table(&first.runs))?;
@@ -44,10 +56,15 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let usual = EVERY[usize::from(!screen.is_terminal())];
     let ticks = tick(args.every.unwrap_or(usual).max(Duration::from_millis(50)));
-    let mut watch = Watch::new(std::collections::BTreeMap::new());
+    let mut watch = Watch::new(BTreeMap::new());
+    // By DAG, the version that its drawing is of.
+    let mut drawn = BTreeMap::new();
     let begun = Instant::now();
     let mut view = first;
     loop {
+        if screen.is_terminal() {
+            draw(&reach, &mut watch, &mut drawn, &view);
+        }
         show(&screen, &mut watch, begun.elapsed(), &view)?;
         select! {
             recv(signalled) -> _ => break,
@@ -64,6 +81,19 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     }
     screen.keep();
     Ok(())
+}
+
+/// Asks for the DAGs that are not drawn yet. What cannot be had now is asked for the next time.
+fn draw(reach: &Reach, watch: &mut Watch, drawn: &mut BTreeMap<String, String>, view: &EngineView) {
+    let latest: BTreeMap<&str, &RunView> = view.runs.iter().map(|run| (&*run.dag, run)).collect();
+    for (dag, run) in latest {
+        if drawn.get(dag) != Some(&run.version)
+            && let Ok(detail) = reach.run(&run.run)
+        {
+            watch.draw(dag, Graph::from(&detail.graph));
+            drawn.insert(dag.to_owned(), run.version.clone());
+        }
+    }
 }
 
 fn show(

@@ -35,6 +35,12 @@ fn show_explains_a_run_live_and_at_rest() {
     let json: Value = serde_json::from_str(&scene.well(&["show", "picky", "--json"])).unwrap();
     assert_eq!(json["failures"][0]["position"], 1, "{json}");
     assert_eq!(json["tasks"][1]["succeeded"], 2, "{json}");
+    let nodes: Vec<&Value> = json["graph"]["nodes"].as_array().unwrap().iter().collect();
+    assert_eq!(nodes[0]["kind"], "source", "{json}");
+    let ids: Vec<&Value> = nodes[1..].iter().map(|node| &node["id"]).collect();
+    assert_eq!(ids, ["look", "after"], "{json}");
+    let edges = serde_json::json!([[0, 1], [1, 2]]);
+    assert_eq!(json["graph"]["edges"], edges, "{json}");
     running.kill();
     let rest = scene.well(&["show", "picky-1"]);
     for part in ["no engine runs", "1 parked", "failed"] {
@@ -96,6 +102,8 @@ fn top_ends_with_the_engine_it_watches() {
         ended.stderr
     );
     assert!(scene.well(&["top", "--once"]).contains("picky-1"));
+    assert!(scene.well(&["top", "picky", "--once"]).contains("picky-1"));
+    scene.badly(&["top", "nobody"], 2);
 }
 
 #[test]
