@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use rustix::process::Signal;
 
 use super::Scene;
-use crate::process::Running;
+use crate::process::{Running, eventually};
 
 fn two_events(scene: &Scene) -> Running {
     let running = scene.run();
@@ -130,4 +130,51 @@ fn what_cannot_be_backed_up_or_restored_is_refused_with_the_reason() {
             ended.stderr
         );
     }
+}
+
+/// The second task waits until a test lets it go.
+const LARGE: &str = r#"
+import evermill, os, time
+
+HERE = os.path.dirname(os.environ["EVERMILL_DATA_DIR"])
+
+def note(name):
+    with open(os.path.join(HERE, name), "a") as file:
+        file.write("x")
+
+@evermill.task
+def make(event):
+    note("made")
+    return event.value.decode() * 200_000
+
+@evermill.task
+def count(make):
+    note("counting")
+    while not os.path.exists(os.path.join(HERE, "go")):
+        time.sleep(0.01)
+    print("counted", len(make))
+
+@evermill.dag
+def large():
+    count(make(evermill.kafka("t", auto_offset_reset="earliest")))
+"#;
+
+#[test]
+fn a_large_result_outlives_a_kill_and_is_checked_and_copied_with_the_rest() {
+    let mut scene = Scene::new();
+    scene.file = scene.place.file("large.py", LARGE);
+    let running = scene.run();
+    scene.mock.write(&[("a", "abcde")]);
+    let noted = |name: &str| std::fs::read_to_string(scene.place.folder().join(name));
+    eventually("the second task", || noted("counting").ok());
+    running.kill();
+    assert!(scene.well(&["verify"]).contains("sound"));
+    let copy = scene.place.folder().join("copy.db");
+    scene.well(&["backup", copy.to_str().unwrap()]);
+    assert!(copy.metadata().unwrap().len() > 1_000_000);
+    scene.place.file("go", "");
+    let ended = scene.start(&["--until-idle", "200ms", "--json"]).end();
+    assert_eq!(ended.only_run()["done"], 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("counted 1000000"), "{}", ended.stderr);
+    assert_eq!(noted("made").unwrap(), "x", "what was committed runs once");
 }
