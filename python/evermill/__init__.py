@@ -15,11 +15,11 @@
 """
 
 from ._fault import DagError
-from ._source import kafka
+from ._source import cron, every, kafka, loop
 from ._task import dag, task
 from .context import Context, Fail, Skip, State
 from .event import Event
 
 __version__ = "0.0.0"
 
-__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "dag", "kafka", "task"]
+__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "kafka", "loop", "task"]

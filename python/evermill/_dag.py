@@ -38,6 +38,12 @@ class Dag:
         #: Those of them that were declared as sources; a sensor becomes one later.
         self.declared_sources: List[Source] = []
         self._numbered: Dict[Tuple[str, str], int] = {}
+        #: The root that a schedule stands for: the kind of source, and its config.
+        self.clock: Optional[Tuple[str, Dict[str, Any]]] = None
+        #: After so many failed laps in a row `@continuous` ends; 0: never.
+        self.failures_in_a_row = 0
+        #: That root is there.
+        self.begun = False
         #: Airflow's `params`: constants the context shows.
         self.params: Dict[str, Any] = {}
 
@@ -151,6 +157,9 @@ class Source(Node):
     """A root that listens for ever; pass it to a task to hand over its events."""
 
     is_source = True
+
+    #: Of a loop: what says, at the end of a lap, that it was the last one.
+    until: Optional[Callable[..., Any]] = None
 
     def __init__(self, kind: str, config: Dict[str, Any], name: Optional[str], fields: Dict[str, Any]) -> None:
         dag = building()

@@ -55,15 +55,54 @@ def build(made: Any) -> Dag:
         made()
     dag = dag_of(made)
     promote(dag)
+    begin_by_schedule(dag)
+    end_laps(dag)
     return dag
 
 
 def promote(dag: Dag) -> None:
-    """A listening sensor with nothing but no-ops before it becomes a source (W7)."""
+    """A listening sensor with nothing but no-ops before it becomes a source (W7), unless a clock begins
+    the activations."""
+    if dag.clock:
+        return
     for node in dag.nodes.values():
         if isinstance(node, _dag.Task) and node.listens and not node.is_source:
             if all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
                 node.is_source = True
+
+
+def begin_by_schedule(dag: Dag) -> None:
+    """What a schedule begins comes after a source that stands for it."""
+    clock = dag.clock
+    if clock is None and dag.fields.get("schedule") == "continuous" and not dag.sources():
+        # Airflow goes on after a run that failed.
+        clock = "loop", {"max_consecutive_failures": dag.failures_in_a_row or 2**31 - 1}
+    if clock is None or not dag.tasks() or dag.begun:
+        return
+    dag.begun = True
+    roots = [node for node in dag.nodes.values() if not node.is_source and not node.upstream]
+    with dag.build():
+        kind, config = clock
+        source = _dag.Source(kind, config, dag.free_id("schedule"), {"order": "serial"} if kind == "loop" else {})
+    for root in roots:
+        root.after(source)
+
+
+def end_laps(dag: Dag) -> None:
+    """The question whether a lap was the last one is a task of its own, after all others of the lap."""
+    for source in list(dag.declared_sources):
+        until, source.until = source.until, None
+        if until is None:
+            continue
+        below = [node for node in dag.tasks() if source in node.ancestors()]
+        inner = {before for node in below for before in node.upstream}
+        ends = [node for node in below if node not in inner] or [source]
+        asked = _dag.Task(
+            dag.free_id(f"{source.id}_until"), "short_circuit", until, fields={"trigger_rule": "all_done"}, dag=dag
+        )
+        for node in ends:
+            asked.after(node)
+        source.config["until"] = asked.id
 
 
 def dags(module: Any) -> Dict[str, Dag]:

@@ -94,13 +94,6 @@ def _check_rule(task: Task) -> None:
 def _check_schedule(dag: Dag) -> None:
     schedule = dag.fields.get("schedule", "none")
     where = (dag.file, dag.line)
-    if schedule == "continuous" and not dag.sources():
-        raise DagError(
-            "not_built",
-            f"DAG {dag.id!r} has schedule='@continuous' and no source, and loops are not built yet",
-            "give it a source, or schedule=None to run it by hand",
-            where,
-        )
     if schedule == "once" and dag.sources():
         message = f"DAG {dag.id!r} runs once, by schedule='@once', so its sources would never fire"
         raise DagError("never_fires", message, "use schedule=None", where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
 from . import _option
 from ._dag import Source
@@ -70,3 +70,93 @@ def kafka(
     if fields.get("order") == "none":  # the DAG's word holds
         del fields["order"]
     return Source("kafka", config, name, fields)
+
+
+_CATCHUP = _option.one_of("none", "last", "all")
+CRON = {
+    "expr": ("expr", _option.text),
+    "timezone": ("timezone", _option.text),
+    "catchup": ("catchup", _CATCHUP),
+}
+EVERY = {"duration": ("interval_ms", _option.milliseconds), "catchup": ("catchup", _CATCHUP)}
+LOOP = {
+    "delay": ("delay_ms", _option.milliseconds),
+    "max_consecutive_failures": ("max_consecutive_failures", _option.whole(1)),
+}
+_CLOCK_DEFAULTS = {"timezone": "UTC", "catchup": "none", "delay_ms": 0}
+
+
+def clock_config(owner: str, known: dict, **given: Any) -> dict:
+    """The manifest's `config` of a clock or a loop, without what is default."""
+    fields = _option.convert(owner, known, given)
+    if fields.get("interval_ms") == 0:
+        cure = "evermill.loop() goes on at once; an interval is longer than nothing"
+        blame(DagError("bad_value", f"{owner}: an interval of 0 never ends", cure))
+    return {name: value for name, value in fields.items() if _CLOCK_DEFAULTS.get(name) != value}
+
+
+def cron(
+    expr: str,
+    *,
+    timezone: str = "UTC",
+    catchup: str = "none",
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Every instant that a cron expression names: five fields, or six with seconds first.
+
+    The wall clock is that of `timezone`. `catchup` says what becomes of instants that passed while nobody
+    listened: `"none"`, the `"last"` of them, or `"all"`. An event has its nominal instant as `timestamp`.
+    """
+    owner = f"cron({expr!r})"
+    config = clock_config(owner, CRON, expr=expr, timezone=timezone, catchup=catchup)
+    return _clock("cron", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+
+
+def every(
+    duration: Any,
+    *,
+    catchup: str = "none",
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Instants at equal distances: seconds, a timedelta, or a text such as `"500ms"`. Restarts do not shift them."""
+    owner = f"every({duration!r})"
+    config = clock_config(owner, EVERY, duration=duration, catchup=catchup)
+    return _clock("every", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+
+
+def _clock(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
+    fields = _option.convert(owner, _OWN, given)
+    if fields.get("order") == "none":  # the DAG's word holds
+        del fields["order"]
+    return Source(kind, config, name, fields)
+
+
+def loop(
+    *,
+    delay: Any = 0,
+    until: Optional[Callable[..., Any]] = None,
+    max_consecutive_failures: Optional[int] = None,
+    name: Optional[str] = None,
+    **unknown: NoReturn,
+) -> Source:
+    """One lap of the DAG after the other, `delay` after the end of the last one.
+
+    `until` is called at the end of each lap, with the same parameters as a task; once it is true the run is
+    finished. `ctx.state` lasts from lap to lap, and over restarts. A lap that fails fails the run, unless
+    `max_consecutive_failures` lets it go on, with growing pauses.
+    """
+    owner = "loop()"
+    config = clock_config(owner, LOOP, delay=delay, max_consecutive_failures=max_consecutive_failures)
+    _option.convert(owner, _OWN, unknown)
+    if until is not None and not callable(until):
+        blame(DagError("bad_value", f"{owner}: until={until!r} is no function", "give it a function that says whether to end"))
+        until = None
+    source = Source("loop", config, name, {"order": "serial"})
+    source.until = until
+    return source

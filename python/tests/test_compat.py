@@ -123,8 +123,7 @@ def test_taskflow_declares_when_it_is_called(load):
     [
         ("from custom_operators import HttpSensor", "import_error", "it has KafkaSensor"),
         ("from airflow.operators.bash import BashOperator", "import_error", "airflow.operators.python"),
-        ("with DAG('flow', schedule='@daily'):\n    EmptyOperator(task_id='a')", "not_built", "'@daily'"),
-        ("with DAG('flow', schedule='@continuous'):\n    EmptyOperator(task_id='a')", "not_built", "loops"),
+        ("with DAG('flow', schedule='@midnight'):\n    EmptyOperator(task_id='a')", "not_built", "'@midnight'"),
         ("with DAG('flow', scheduel=None): pass", "unknown_option", "did you mean 'schedule'?"),
         ("with DAG('flow'):\n    EmptyOperator(task_id='a', retry=3)", "unknown_option", "did you mean 'retries'?"),
         (

@@ -153,12 +153,12 @@ impl SourceConfig {
         }
     }
 
-    /// Whether it goes on by itself: there is no end of its input to wait for.
+    /// Whether time alone brings its events: there is no end of its input to wait for.
     #[must_use]
-    pub const fn is_endless(&self) -> bool {
+    pub const fn is_clock(&self) -> bool {
         match self {
-            Self::Kafka(_) => false,
-            Self::Cron(_) | Self::Every(_) | Self::Loop(_) => true,
+            Self::Cron(_) | Self::Every(_) => true,
+            Self::Kafka(_) | Self::Loop(_) => false,
         }
     }
 }

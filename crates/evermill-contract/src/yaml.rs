@@ -22,7 +22,7 @@ mod schema;
 mod tests;
 mod tree;
 
-use self::option::{BATCH, BOTH, DAG, KAFKA, Opt, SHARED, SOURCE, TASK, text};
+use self::option::{BATCH, BOTH, CRON, DAG, EVERY, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK, text};
 use self::tree::{At, Key, Kind, Node};
 
 pub use self::schema::schema;
@@ -33,9 +33,9 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 9] = [
-    "after", "cron", "every", "files", "http", "loop", "signal", "sqs", "webhook",
-];
+const COMING: [&str; 6] = ["after", "files", "http", "signal", "sqs", "webhook"];
+/// Those that are.
+const KINDS: [&str; 4] = ["kafka", "cron", "every", "loop"];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
 
@@ -339,6 +339,12 @@ impl Reader<'_> {
         for (name, value) in pairs {
             match name.text.as_str() {
                 "kafka" => config = self.kafka(&owner, name.at, value),
+                "cron" => config = self.timed(&owner, CRON, name, value),
+                "every" => config = self.timed(&owner, EVERY, name, value),
+                "loop" => {
+                    config = self.timed(&owner, LOOP, name, value);
+                    fields.insert("order".into(), "serial".into());
+                }
                 "batch" => {
                     let mut batch = Map::new();
                     self.options(&format!("batch of {owner}"), BATCH, value, &mut batch);
@@ -363,12 +369,13 @@ impl Reader<'_> {
                         name.at,
                         Code::NotBuilt,
                         message,
-                        "the only source so far is kafka",
+                        format!("the sources so far are {}", KINDS.join(", ")),
                     );
                 }
                 other => {
                     let known = SOURCE.iter().map(|opt| opt.name);
-                    let cure = nearest(other, ["kafka", "batch"].into_iter().chain(known));
+                    let own = KINDS.into_iter().chain(["batch"]);
+                    let cure = nearest(other, own.chain(known));
                     let message = format!("{owner} has no option '{other}'");
                     self.fault(name.at, Code::UnknownOption, message, cure);
                 }
@@ -376,7 +383,12 @@ impl Reader<'_> {
         }
         if config.is_none() && self.faults.is_empty() {
             let message = format!("{owner} does not say what it listens to");
-            self.fault(key.at, Code::BadValue, message, "write kafka: and a topic");
+            self.fault(
+                key.at,
+                Code::BadValue,
+                message,
+                "write kafka: and a topic, cron: and an expression, or every: and a duration",
+            );
         }
         fields.insert("id".into(), key.text.as_str().into());
         fields.insert("line".into(), key.at.line.into());
@@ -397,6 +409,38 @@ impl Reader<'_> {
             self.fault(at, Code::NeverFires, message, cure);
         }
         config.insert("kind".into(), "kafka".into());
+        Some(Value::Object(config))
+    }
+
+    /// A clock or a loop: a map of options, or the value of the first one alone.
+    fn timed(
+        &mut self,
+        owner: &str,
+        known: &'static [Opt],
+        key: &Key,
+        node: &Node,
+    ) -> Option<Value> {
+        let mut config = Map::new();
+        let owner = format!("{} of {owner}", key.text);
+        if matches!(node.kind, Kind::Map(_)) {
+            self.options(&owner, known, node, &mut config);
+        } else {
+            let only = Key {
+                at: key.at,
+                text: known[0].name.to_owned(),
+            };
+            self.option(&owner, known, &only, node, &mut config);
+        }
+        if config.get("interval_ms") == Some(&0.into()) {
+            let message = format!("{owner}: an interval of 0 never ends");
+            self.fault(
+                node.at,
+                Code::BadValue,
+                message,
+                "write a duration such as 10s",
+            );
+        }
+        config.insert("kind".into(), key.text.as_str().into());
         Some(Value::Object(config))
     }
 

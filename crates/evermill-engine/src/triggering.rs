@@ -44,6 +44,9 @@ impl Shard {
         once: bool,
     ) -> Result<Option<String>, EngineError> {
         let found = self.books().find(run)?;
+        if once && found.counters.seen > 0 {
+            return Ok(None);
+        }
         may_trigger(&found, true)?;
         let Some(lane) = self.manual_lane(found.run) else {
             return Err(not_by_hand(&found.dag));
@@ -53,7 +56,7 @@ impl Shard {
             .inboxes
             .get(number)
             .is_some_and(|inbox| inbox.next() > lane.read);
-        if once && (waiting || found.counters.seen > 0) {
+        if once && waiting {
             return Ok(None);
         }
         let accepted = self.take_in(

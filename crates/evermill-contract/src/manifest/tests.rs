@@ -6,12 +6,20 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 6] = [
+const GOLDEN: [(&str, &str); 9] = [
     (
         "continuous_kafka_pipeline",
         include_str!("../../golden/manifest-continuous_kafka_pipeline.json"),
     ),
     ("demo", include_str!("../../golden/manifest-demo.json")),
+    (
+        "hourly_report",
+        include_str!("../../golden/manifest-hourly_report.json"),
+    ),
+    (
+        "long_running_simulation",
+        include_str!("../../golden/manifest-long_running_simulation.json"),
+    ),
     ("mapped", include_str!("../../golden/manifest-mapped.json")),
     ("orders", include_str!("../../golden/manifest-orders.json")),
     (
@@ -21,6 +29,10 @@ const GOLDEN: [(&str, &str); 6] = [
     (
         "shipping",
         include_str!("../../golden/manifest-shipping.json"),
+    ),
+    (
+        "simulation",
+        include_str!("../../golden/manifest-simulation.json"),
     ),
 ];
 

@@ -240,6 +240,47 @@ pub(super) const KAFKA: &[Opt] = &[
     ),
 ];
 
+const CATCHUPS: Opt = opt(
+    "catchup",
+    "catchup",
+    Of::Word(&["none", "last", "all"]),
+    "what becomes of instants that passed while nobody listened",
+);
+
+/// Options of a clock by cron expression.
+pub(super) const CRON: &[Opt] = &[
+    opt(
+        "expr",
+        "expr",
+        Of::Text,
+        "five fields, or six with seconds first",
+    ),
+    opt(
+        "timezone",
+        "timezone",
+        Of::Text,
+        "the IANA time zone of its wall clock",
+    ),
+    CATCHUPS,
+];
+
+/// Options of a clock by interval.
+pub(super) const EVERY: &[Opt] = &[
+    opt("duration", "interval_ms", Of::Duration, "the interval"),
+    CATCHUPS,
+];
+
+/// Options of a loop.
+pub(super) const LOOP: &[Opt] = &[
+    opt("delay", "delay_ms", Of::Duration, "wait between two laps"),
+    opt(
+        "max_consecutive_failures",
+        "max_consecutive_failures",
+        Of::Whole(1, MAX),
+        "go on after a failed lap, so often in a row at most",
+    ),
+];
+
 /// Options of a request over HTTP.
 pub(super) const HTTP: &[Opt] = &[
     opt("method", "method", Of::Word(METHODS), "POST unless said"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{BATCH, BOTH, DAG, HTTP, KAFKA, Opt, SHARED, SOURCE, TASK};
+use super::option::{BATCH, BOTH, CRON, DAG, EVERY, HTTP, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK};
 
 /// The schema (draft 2020-12).
 #[must_use]
@@ -61,10 +61,18 @@ pub fn schema() -> Value {
         &[],
     );
     let kafka = object(&[KAFKA], [], &["topic"]);
+    let text = json!({"type": "string"});
+    let either = |whole: Value| json!({"anyOf": [text, whole]});
+    let cron = either(object(&[CRON], [], &["expr"]));
+    let every = either(object(&[EVERY], [], &["duration"]));
+    let laps = either(object(&[LOOP], [], &["delay"]));
     let source = object(
         &[SOURCE],
         [
             ("kafka", described(kafka, "a topic of Apache Kafka")),
+            ("cron", described(cron, "the instants of a cron expression")),
+            ("every", described(every, "instants at equal distances")),
+            ("loop", described(laps, "one lap after the other")),
             (
                 "batch",
                 described(
@@ -73,7 +81,7 @@ pub fn schema() -> Value {
                 ),
             ),
         ],
-        &["kafka"],
+        &[],
     );
     let files = json!({"type": "array", "items": {"type": "string"}});
     let mut dag = object(

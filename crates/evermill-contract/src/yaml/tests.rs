@@ -232,7 +232,7 @@ fn what_is_no_dag_is_said_in_one_sentence() {
             (2, Code::BadValue),
         ),
         (
-            "dag: a\nsources: { s: { cron: '* * * * *' } }\ntasks: { x: { run: y, after: s } }\n",
+            "dag: a\nsources: { s: { sqs: queue } }\ntasks: { x: { run: y, after: s } }\n",
             (2, Code::NotBuilt),
         ),
     ] {

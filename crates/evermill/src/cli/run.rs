@@ -82,6 +82,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let sdk = sdk::folder(&config.data_dir)?;
     let files = files::load(&args.files, &sdk)?;
     files.check_connections(&config)?;
+    if args.until_idle.is_some() {
+        files.check_end()?;
+    }
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
     let screen = Screen::new();

@@ -4,6 +4,7 @@
 
 mod asking;
 mod checking;
+mod clocks;
 mod closures;
 mod command_line;
 mod configuring;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use evermill_contract::manifest::{Code, DagManifest, Fault, Order, SourceConfig};
+use evermill_contract::manifest::{Code, DagManifest, Fault, Order};
 use evermill_contract::yaml;
 
 use super::loading::{Loaded, Loading, sorted, unreadable};

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_contract::manifest::{BundleFile, Code, DagManifest, Fault, Manifest};
+use evermill_contract::manifest::{
+    BundleFile, Code, DagManifest, Fault, Manifest, SourceConfig, SourceManifest,
+};
 use evermill_contract::yaml;
 use evermill_worker::Loader;
 use sha2::{Digest as _, Sha256};
@@ -153,6 +155,11 @@ fn shown_path(folder: &Path, below: &Path) -> String {
 impl Loaded {
     fn faults_of(&self, dag: &DagManifest) -> Vec<Fault> {
         let mut faults = evermill_engine::faults(&self.manifest, dag);
+        faults.extend(
+            dag.sources
+                .iter()
+                .filter_map(|source| fault_of(dag, source)),
+        );
         for fault in &mut faults {
             fault.file = self.path(&fault.file);
         }
@@ -170,6 +177,23 @@ impl Loaded {
         dags.map(|dag| (self.path(&dag.file), dag.line, dag.id.as_str()))
             .collect()
     }
+}
+
+/// What a connector would refuse of a source whatever the outside world is like.
+fn fault_of(dag: &DagManifest, source: &SourceManifest) -> Option<Fault> {
+    let SourceConfig::Cron(cron) = &source.config else {
+        return None;
+    };
+    let refused = evermill_connectors::clock::check(cron).err()?;
+    Some(Fault {
+        file: dag.file.clone(),
+        line: source.line,
+        column: None,
+        code: Code::BadValue,
+        message: format!("source '{}': {refused}", source.id),
+        cure: "write five fields, or six with seconds first: minute hour day month weekday"
+            .to_owned(),
+    })
 }
 
 /// A file that cannot be read.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
+use evermill_contract::manifest::{DagManifest, Fault, Manifest};
 use evermill_contract::yaml::is_yaml;
 use evermill_engine::{EngineError, StartRequest};
 
@@ -155,6 +155,24 @@ impl Files {
                     evermill_http::Connection::parse(connection, address)
                         .map_err(|error| Failure::usage(error.to_string()))?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Who waits for the end of the input must not wait for a clock.
+    ///
+    /// # Errors
+    /// The first clock.
+    pub(in crate::cli) fn check_end(&self) -> Result<(), Failure> {
+        for dag in self.dags() {
+            let mut sources = dag.sources.iter();
+            if let Some(source) = sources.find(|source| source.config.is_clock()) {
+                return Err(Failure::usage(format!(
+                    "--until-idle: DAG '{}' would never be idle: source '{}' is a clock; leave \
+                     --until-idle out and end it with Ctrl-C, or look at one activation with `evermill test`",
+                    dag.id, source.id
+                )));
             }
         }
         Ok(())

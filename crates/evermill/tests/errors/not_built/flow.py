@@ -8,4 +8,4 @@ def load(event):
 
 @evermill.dag
 def flow():
-    load(evermill.cron("0 * * * *"))
+    load(evermill.sqs("orders"))

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from airflow._option import default_fields, refuse
 from evermill import _option
 from evermill._dag import Dag, declared
 from evermill._fault import DagError, blame, nearest
+from evermill._source import CRON, EVERY, clock_config
 
 _SCHEDULES = {None: "none", "@continuous": "continuous", "@once": "once"}
+_PRESETS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
 _INERT = {
     "description", "doc_md", "default_view", "orientation", "is_paused_upon_creation", "access_control", "owner_links",
@@ -27,7 +37,6 @@ _REFUSED = {
     "on_failure_callback": (None,),
     "on_success_callback": (None,),
     "sla_miss_callback": (None,),
-    "max_consecutive_failed_dag_runs": (None, 0),
     "fail_stop": (None, False),
     "fail_fast": (None, False),
     "template_undefined": (None,),
@@ -49,6 +58,7 @@ class DAG(Dag):
         params: Optional[Dict[str, Any]] = None,
         schedule_interval: Any = None,
         max_active_runs: Optional[int] = None,
+        max_consecutive_failed_dag_runs: int = 0,
         **others: Any,
     ) -> None:
         owner = f"DAG {dag_id!r}"
@@ -61,6 +71,7 @@ class DAG(Dag):
             "params",
             "schedule_interval",
             "max_active_runs",
+            "max_consecutive_failed_dag_runs",
         )
         for name in others:
             if name not in _INERT and name not in _REFUSED:
@@ -69,9 +80,12 @@ class DAG(Dag):
         refuse(owner, others, _REFUSED)
         default_args = dict(default_args or {})
         fields = _option.convert(owner, _option.DAG, {"tags": tags})
-        fields["schedule"] = _schedule(owner, schedule if schedule is not None else schedule_interval)
+        given = schedule if schedule is not None else schedule_interval
+        begins = start_date or default_args.get("start_date")
+        clock = _clock(owner, given, begins, catchup)
+        fields["schedule"] = "none" if clock else _schedule(owner, given)
         fields["catchup"] = bool(catchup)
-        start = _instant(owner, start_date or default_args.get("start_date"))
+        start = _instant(owner, begins)
         if start is not None:
             fields["start_date"] = start
         if max_active_runs == 1:
@@ -81,6 +95,8 @@ class DAG(Dag):
             blame(DagError("not_built", f"{owner}: max_active_runs={max_active_runs!r} is not built yet", cure))
         super().__init__(dag_id, fields, default_fields(owner, default_args))
         self.dag_id = dag_id
+        self.clock = clock
+        self.failures_in_a_row = max_consecutive_failed_dag_runs
         self.params = {name: getattr(value, "value", value) for name, value in (params or {}).items()}
         declared.append(self)
 
@@ -93,12 +109,27 @@ class DAG(Dag):
         self._built.__exit__(None, None, None)
 
 
+def _clock(owner: str, value: Any, begins: Any, catchup: bool) -> Optional[Tuple[str, Dict[str, Any]]]:
+    """The source that a schedule stands for, if it is a clock's."""
+    missed = "all" if catchup else "none"
+    if isinstance(value, timedelta):
+        return "every", clock_config(owner, EVERY, duration=value, catchup=missed)
+    if not isinstance(value, str) or value in _SCHEDULES:
+        return None
+    zone = getattr(begins, "tzinfo", None)
+    name = getattr(zone, "key", None) or getattr(zone, "name", None) or "UTC"
+    expr = _PRESETS.get(value, value)
+    if expr.startswith("@"):
+        return None
+    return "cron", clock_config(owner, CRON, expr=expr, timezone=name, catchup=missed)
+
+
 def _schedule(owner: str, value: Any) -> str:
     try:
         return _SCHEDULES[value]
     except (KeyError, TypeError):
-        cure = "use schedule=None, '@continuous' or '@once'"
-        blame(DagError("not_built", f"{owner}: schedule={value!r}: clocks are not built yet", cure))
+        cure = "use None, '@once', '@continuous', a preset such as '@daily', a cron expression or a timedelta"
+        blame(DagError("not_built", f"{owner}: schedule={value!r} is not built yet", cure))
         return "none"
 
 
