@@ -15,6 +15,7 @@
 """
 
 from ._fault import DagError
+from ._http import http
 from ._source import cron, every, kafka, loop
 from ._task import dag, task
 from .context import Context, Fail, Skip, State
@@ -22,4 +23,4 @@ from .event import Event
 
 __version__ = "0.0.0"
 
-__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "kafka", "loop", "task"]
+__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "task"]

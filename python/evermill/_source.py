@@ -21,7 +21,7 @@ _KAFKA = {
     "from_group": ("from_group", _option.text),
     "poke_interval": ("poke_interval_ms", _option.milliseconds),
 }
-_OWN = {"name": ("name", _option.text), "order": _option.DAG["order"], "freshness": _option.DAG["freshness"]}
+OWN = {"name": ("name", _option.text), "order": _option.DAG["order"], "freshness": _option.DAG["freshness"]}
 _KAFKA_DEFAULTS = {"auto_offset_reset": "latest", "connection": "kafka_default", "membership": False}
 
 
@@ -56,7 +56,7 @@ def kafka(
     gives an address to. The source's id is `name`, else `kafka`.
     """
     owner = f"kafka({topic!r})"
-    known = {**_OWN, **_KAFKA}
+    known = {**OWN, **_KAFKA}
     fields = _option.convert(owner, known, {"order": order, "freshness": freshness, **unknown})
     config = kafka_config(
         owner,
@@ -131,7 +131,7 @@ def every(
 
 
 def _clock(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
-    fields = _option.convert(owner, _OWN, given)
+    fields = _option.convert(owner, OWN, given)
     if fields.get("order") == "none":  # the DAG's word holds
         del fields["order"]
     return Source(kind, config, name, fields)
@@ -153,7 +153,7 @@ def loop(
     """
     owner = "loop()"
     config = clock_config(owner, LOOP, delay=delay, max_consecutive_failures=max_consecutive_failures)
-    _option.convert(owner, _OWN, unknown)
+    _option.convert(owner, OWN, unknown)
     if until is not None and not callable(until):
         blame(DagError("bad_value", f"{owner}: until={until!r} is no function", "give it a function that says whether to end"))
         until = None

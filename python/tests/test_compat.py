@@ -121,7 +121,7 @@ def test_taskflow_declares_when_it_is_called(load):
 @pytest.mark.parametrize(
     "body, code, words",
     [
-        ("from custom_operators import HttpSensor", "import_error", "it has KafkaSensor"),
+        ("from custom_operators import SqsSensor", "import_error", "it has HttpSensor, KafkaSensor"),
         ("from airflow.operators.bash import BashOperator", "import_error", "airflow.operators.python"),
         ("with DAG('flow', schedule='@midnight'):\n    EmptyOperator(task_id='a')", "not_built", "'@midnight'"),
         ("with DAG('flow', scheduel=None): pass", "unknown_option", "did you mean 'schedule'?"),

@@ -8,6 +8,7 @@ use evermill_contract::manifest::{Catchup, SourceConfig};
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
 pub mod clock;
+pub mod http;
 pub mod kafka;
 pub mod limits;
 
@@ -43,6 +44,10 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             open_clock(instants, config.catchup, environment)
         }
         SourceConfig::Loop(_) => Ok(Opened::Looped),
+        SourceConfig::Http(config) => {
+            let source = http::HttpSource::open(config, environment)?;
+            Ok(Opened::Received(Box::new(source)))
+        }
     }
 }
 

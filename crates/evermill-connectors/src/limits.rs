@@ -95,3 +95,24 @@ const _: () = {
 
 /// Messages a [`crate::kafka::DevProducer`] holds that the broker has not acknowledged.
 pub const DEV_PRODUCER_MESSAGES: usize = 10_000;
+
+/// The longest body of an answer to a poll, after decompression, in bytes.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// No place is asked more often, unless it has more of a list to give.
+pub const HTTP_POKE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest wait between two polls, whatever a server or a DAG file asks for.
+pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// After an answer that says nothing, the next question comes sooner than usual: first after this
+/// long, then after twice as long each time, until it is the usual wait.
+pub const HTTP_AGAIN: Duration = Duration::from_secs(1);
+
+/// A poll comes up to this part of the wait too early, so that many sources do not ask in step.
+pub const HTTP_JITTER_PERCENT: u32 = 10;
+
+const _: () = {
+    assert!(HTTP_POKE_MIN.as_millis() < HTTP_AGAIN.as_millis());
+    assert!(HTTP_JITTER_PERCENT < 100);
+};

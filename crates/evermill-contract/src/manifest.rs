@@ -23,7 +23,7 @@ mod version;
 pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
-pub use http::{HttpBody, HttpCall};
+pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
 pub use version::Version;
 
 /// The format this build reads and writes.
@@ -135,6 +135,8 @@ pub struct SourceManifest {
 pub enum SourceConfig {
     /// A topic of Apache Kafka.
     Kafka(KafkaSource),
+    /// A place that is asked again and again over HTTP.
+    Http(HttpSource),
     /// The instants of a cron expression.
     Cron(CronSource),
     /// Instants at equal distances.
@@ -149,6 +151,7 @@ impl SourceConfig {
     pub fn connection(&self) -> Option<&str> {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
+            Self::Http(http) => http.needs(),
             Self::Cron(_) | Self::Every(_) | Self::Loop(_) => None,
         }
     }
@@ -158,7 +161,7 @@ impl SourceConfig {
     pub const fn is_clock(&self) -> bool {
         match self {
             Self::Cron(_) | Self::Every(_) => true,
-            Self::Kafka(_) | Self::Loop(_) => false,
+            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) => false,
         }
     }
 }

@@ -81,6 +81,8 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         SourceConfig::Cron(_) | SourceConfig::Every(_) | SourceConfig::Loop(_) => {
             FirstPosition::Latest
         }
+        // It is kept in an inbox, which begins with its first event.
+        SourceConfig::Http(_) => FirstPosition::Earliest,
     }
 }
 

@@ -328,8 +328,13 @@ fn full_id(id: &str) -> String {
 
 /// What to do about a connection without an address.
 pub(crate) fn how_to_give(id: &str) -> String {
+    let address = if id.contains("http") {
+        "URL"
+    } else {
+        "HOST:PORT"
+    };
     format!(
-        "give one by --connection {id}=HOST:PORT or {}=HOST:PORT",
+        "give one by --connection {id}={address} or {}={address}",
         variable(id)
     )
 }

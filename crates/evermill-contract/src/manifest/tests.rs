@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 9] = [
+const GOLDEN: [(&str, &str); 10] = [
+    (
+        "model_update_pipeline",
+        include_str!("../../golden/manifest-model_update_pipeline.json"),
+    ),
     (
         "continuous_kafka_pipeline",
         include_str!("../../golden/manifest-continuous_kafka_pipeline.json"),

@@ -15,6 +15,7 @@ mod interpreters;
 mod logging;
 mod mock;
 mod operating;
+mod polling;
 mod process;
 mod real_kafka;
 mod reference;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    Catchup, DagManifest, HttpCall, KafkaSource, LoopSource, MapList, OffsetReset, SourceConfig,
-    SourceManifest, TaskKind, TaskManifest,
+    Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSource, LoopSource, MapList,
+    OffsetReset, SourceConfig, SourceManifest, TaskKind, TaskManifest,
 };
 use serde::Serialize;
 
@@ -43,6 +43,7 @@ fn about(dag: &DagManifest) -> String {
 fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
     let mut said = match &source.config {
         SourceConfig::Kafka(kafka) => topic(kafka),
+        SourceConfig::Http(http) => place(http),
         SourceConfig::Cron(cron) => {
             let when = format!("cron {} in {}", cron.expr, cron.timezone);
             with_catchup(when, cron.catchup)
@@ -108,6 +109,35 @@ fn laps(config: &LoopSource) -> Vec<String> {
     let failures = config.max_consecutive_failures;
     said.extend(failures.map(|most| format!("goes on after {most} failures in a row at most")));
     said
+}
+
+fn place(http: &HttpSource) -> Vec<String> {
+    let statuses = http.check.status.iter().map(u16::to_string);
+    let statuses: Vec<_> = statuses.collect();
+    let is_named = !statuses.is_empty();
+    let mut said = vec![format!(
+        "http {} {}",
+        http.method,
+        shortened(&http.endpoint)
+    )];
+    said.push(format!("every {}", duration(http.poke_interval_ms)));
+    said.extend(is_named.then(|| format!("when it answers {}", statuses.join(" or "))));
+    said.extend(http.check.tests.iter().map(test));
+    let select = http.select.as_ref();
+    said.extend(select.map(|select| format!("each change of {select}")));
+    let cursor = http.cursor.as_ref();
+    said.extend(cursor.map(|cursor| format!("each new item after {}", cursor.param)));
+    said.extend((!http.fire_on_start).then(|| "not at the start".to_owned()));
+    said.extend(http.needs().map(|id| format!("connection {id}")));
+    said
+}
+
+fn test(test: &HttpTest) -> String {
+    let (pointer, value) = (&test.pointer, &test.value);
+    match test.op {
+        HttpOp::SameText => format!("when {pointer} is {value}"),
+        op => format!("when {pointer} {} {value}", word(&op).replace('_', " ")),
+    }
 }
 
 /// A task's request, as `curl` users would say it.

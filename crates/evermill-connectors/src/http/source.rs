@@ -1,0 +1,298 @@
+//! Asks when it is time, on a thread of its own so that whoever waits can be woken; tells what came of it.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use evermill_contract::manifest::HttpSource as HttpConfig;
+use evermill_contract::source::{Arrival, Delivery, Received, Receiver, SourceError, Waker};
+use evermill_http::{Error, Request, Response, retry_after};
+
+use super::config::Question;
+use super::memory::Memory;
+use super::observe::{Edge, Observed};
+use super::page::Page;
+use crate::{Environment, limits};
+
+/// A place that is being polled.
+pub struct HttpSource {
+    question: Question,
+    /// Events in one delivery, at most.
+    events_max: usize,
+    memory: Memory,
+    /// What tells the server that we have its answer already, and which memory that led to.
+    validators: Vec<(String, String)>,
+    due: Instant,
+    /// A request is under way.
+    asking: bool,
+    /// Answers to earlier requests are of no use after a new beginning.
+    generation: u64,
+    /// Answers in a row that said nothing.
+    unknown: u32,
+    degraded: Option<String>,
+    ticket: u64,
+    post: Arc<Post>,
+}
+
+/// Where a request's thread leaves the answer.
+#[derive(Default)]
+struct Post {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    answer: Option<(u64, Result<Response, Error>)>,
+    woken: bool,
+    closed: bool,
+}
+
+impl Post {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpSource {
+    /// Prepares to ask; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`SourceError::Refused`] when a setting or the connection is missing or wrong.
+    pub fn open(config: &HttpConfig, environment: &Environment<'_>) -> Result<Self, SourceError> {
+        let question = Question::new(config, environment)?;
+        Ok(Self {
+            memory: Memory::new(&question.mark),
+            question,
+            events_max: environment.budget.batch_events.max(1),
+            validators: Vec::new(),
+            due: Instant::now(),
+            asking: false,
+            generation: 0,
+            unknown: 0,
+            degraded: None,
+            ticket: 0,
+            post: Arc::default(),
+        })
+    }
+
+    /// Sends the request on a thread of its own; there is one at a time.
+    fn ask(&mut self) {
+        let mut request = self.question.request(self.memory.last_item.as_deref());
+        request.headers.extend(self.validators.iter().cloned());
+        let (post, generation) = (Arc::clone(&self.post), self.generation);
+        let client = self.question.client.clone();
+        let send = move |request: &Request| client.send(request);
+        let thread = std::thread::Builder::new()
+            .name("http-poll".to_owned())
+            .spawn(move || {
+                let answer = send(&request);
+                post.lock().answer = Some((generation, answer));
+                post.changed.notify_all();
+            });
+        match thread {
+            Ok(_) => self.asking = true,
+            Err(cause) => {
+                let why = format!("the system gives no thread: {cause}");
+                let place = self.question.client.connection().place();
+                let answer = Err(Error::Unreachable { place, why });
+                self.post.lock().answer = Some((generation, answer));
+                self.asking = true;
+            }
+        }
+    }
+
+    fn heard(&mut self, answer: Result<Response, Error>, out: &mut Vec<Received>) {
+        self.asking = false;
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => return self.unknown(error.to_string(), None, out),
+        };
+        if response.status == 304 && !self.validators.is_empty() {
+            return self.known(Vec::new(), self.memory.clone(), false, out);
+        }
+        let now = SystemTime::now();
+        let observed = self.observe(&response, ms_since_1970(now));
+        match observed {
+            Observed::Unknown(why) => {
+                let wait = retry_after(&response.headers, now);
+                self.unknown(why, wait, out);
+            }
+            Observed::Known {
+                events,
+                memory,
+                more,
+            } => {
+                self.validators = validators(&response);
+                self.known(events, memory, more, out);
+            }
+        }
+    }
+
+    fn observe(&self, response: &Response, now_ms: i64) -> Observed {
+        let question = &self.question;
+        let (check, fire_on_start) = (&question.check, question.fire_on_start);
+        match &question.cursor {
+            Some(cursor) => Page {
+                check,
+                cursor,
+                fire_on_start,
+            }
+            .observe(&self.memory, response, now_ms),
+            None => Edge {
+                check,
+                select: question.select.as_deref(),
+                fire_on_start,
+            }
+            .observe(&self.memory, response, now_ms),
+        }
+    }
+
+    /// The answer says something: what is new goes out, in order.
+    fn known(&mut self, events: Vec<Arrival>, memory: Memory, more: bool, out: &mut Vec<Received>) {
+        self.unknown = 0;
+        if self.degraded.take().is_some() {
+            out.push(Received::Recovered);
+        }
+        if memory.last_item != self.memory.last_item {
+            // The next question is another one.
+            self.validators.clear();
+        }
+        if memory != self.memory || !events.is_empty() {
+            self.deliver(events, &memory, out);
+        }
+        self.memory = memory;
+        if more {
+            // A list is read to its end without a wait.
+            self.due = Instant::now() + limits::HTTP_POKE_MIN.min(self.question.interval);
+        } else {
+            out.push(Received::CaughtUp);
+            self.due = Instant::now() + earlier(self.question.interval);
+        }
+    }
+
+    /// A long list takes several deliveries; the last one brings the memory.
+    fn deliver(&mut self, events: Vec<Arrival>, memory: &Memory, out: &mut Vec<Received>) {
+        let mut rest = events.into_iter().peekable();
+        loop {
+            let part: Vec<_> = rest.by_ref().take(self.events_max).collect();
+            let is_last = rest.peek().is_none();
+            self.ticket += 1;
+            out.push(Received::Delivery(Delivery {
+                ticket: self.ticket,
+                events: part,
+                memo: is_last.then(|| memory.write()),
+            }));
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    /// The answer says nothing, or there is none: nothing changes, and we ask again.
+    fn unknown(&mut self, why: String, wait: Option<Duration>, out: &mut Vec<Received>) {
+        let usual = self.question.interval;
+        let soon = limits::HTTP_AGAIN * (1 << self.unknown.min(16));
+        self.unknown = self.unknown.saturating_add(1);
+        let wait = wait.map_or(soon.min(usual), |asked| asked.max(limits::HTTP_POKE_MIN));
+        self.due = Instant::now() + wait.min(limits::HTTP_WAIT_MAX);
+        if self.degraded.as_ref() != Some(&why) {
+            self.degraded = Some(why.clone());
+            out.push(Received::Degraded { reason: why });
+        }
+    }
+}
+
+impl Receiver for HttpSource {
+    fn begin(&mut self, memo: Option<&[u8]>) -> Result<(), SourceError> {
+        self.memory = Memory::read(memo, &self.question.mark)?;
+        self.validators.clear();
+        self.generation += 1;
+        self.asking = false;
+        self.due = Instant::now();
+        Ok(())
+    }
+
+    fn receive(&mut self, wait: Duration, out: &mut Vec<Received>) -> Result<(), SourceError> {
+        let deadline = Instant::now() + wait;
+        let post = Arc::clone(&self.post);
+        let mut state = post.lock();
+        loop {
+            if let Some((generation, answer)) = state.answer.take()
+                && generation == self.generation
+            {
+                drop(state);
+                self.heard(answer, out);
+                return Ok(());
+            }
+            let now = Instant::now();
+            if state.closed || std::mem::take(&mut state.woken) || now >= deadline {
+                return Ok(());
+            }
+            if !self.asking && now >= self.due {
+                drop(state);
+                self.ask();
+                state = post.lock();
+                continue;
+            }
+            let until = if self.asking {
+                deadline
+            } else {
+                deadline.min(self.due)
+            };
+            let waited = post.changed.wait_timeout(state, until - now);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn kept(&mut self, _ticket: u64) {
+        // Nobody outside waits for it: the memory is committed with the events.
+    }
+
+    fn waker(&self) -> Waker {
+        let post = Arc::clone(&self.post);
+        Waker::new(move || {
+            post.lock().woken = true;
+            post.changed.notify_all();
+        })
+    }
+
+    fn close(&mut self) {
+        self.post.lock().closed = true;
+        self.question.client.cancel();
+    }
+}
+
+impl Drop for HttpSource {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A little earlier than this.
+fn earlier(wait: Duration) -> Duration {
+    // A fresh hasher's keys are random; that is all there is to it.
+    let random = RandomState::new().hash_one(0_u8) % 1000;
+    let part = f64::from(limits::HTTP_JITTER_PERCENT) / 100.0 * random as f64 / 1000.0;
+    wait.mul_f64(1.0 - part)
+}
+
+/// What to send next time, so that an answer that has not changed need not be sent again.
+fn validators(response: &Response) -> Vec<(String, String)> {
+    let pairs = [
+        ("etag", "If-None-Match"),
+        ("last-modified", "If-Modified-Since"),
+    ];
+    let found = pairs.into_iter().filter_map(|(from, to)| {
+        let value = response.header(from)?;
+        Some((to.to_owned(), value.to_owned()))
+    });
+    found.collect()
+}
+
+fn ms_since_1970(now: SystemTime) -> i64 {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}

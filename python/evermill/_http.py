@@ -1,0 +1,176 @@
+"""A place that is asked again and again over HTTP."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, NoReturn, Optional
+
+from . import _option
+from ._dag import Source
+from ._fault import DagError, blame, nearest
+from ._source import OWN
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+#: How a value of an answer compares; what may be compared with.
+_COMPARISONS = {
+    "equals": None,
+    "not_equals": None,
+    "one_of": (list, tuple),
+    "above": (int, float),
+    "below": (int, float),
+    "contains": None,
+    "exists": bool,
+}
+
+
+def _params(value: Any) -> Dict[str, str]:
+    """Names and plain values; what is None is left out, as `requests` does."""
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError("write a dict of names and values")
+    if not all(one is None or isinstance(one, (str, int, float)) for one in value.values()):
+        raise ValueError("write a text or a number for each name")
+    return {name: str(one) for name, one in value.items() if one is not None}
+
+
+def _pointer(value: Any) -> str:
+    if not isinstance(value, str) or (value and not value.startswith("/")):
+        raise ValueError('write a JSON pointer, such as "/status"')
+    return value
+
+
+def _statuses(value: Any) -> List[int]:
+    statuses = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not statuses or not all(type(one) is int and 100 <= one <= 599 for one in statuses):
+        raise ValueError("write a status such as 200, or a list of them")
+    return statuses
+
+
+def _test(value: Dict[str, Any]) -> Dict[str, Any]:
+    """One comparison: where to look, and with what it compares."""
+    ops = [name for name in value if name in _COMPARISONS]
+    if "pointer" not in value or len(ops) != 1:
+        raise ValueError(f"write a pointer and one of {', '.join(_COMPARISONS)}")
+    op, wanted = ops[0], value[ops[0]]
+    kind = _COMPARISONS[op]
+    if kind and (not isinstance(wanted, kind) or (op in ("above", "below") and isinstance(wanted, bool))):
+        raise ValueError(f"{op}: {wanted!r} cannot be compared with")
+    try:
+        wanted = json.loads(json.dumps(wanted, allow_nan=False))
+    except (TypeError, ValueError):
+        raise ValueError(f"{op}: {wanted!r} is nothing that JSON has") from None
+    return {"pointer": _pointer(value["pointer"]), "op": op, "value": wanted}
+
+
+def _check(value: Any) -> Dict[str, Any]:
+    """What an answer has to be: a dict, or a list of dicts that must all hold."""
+    parts = list(value) if isinstance(value, (list, tuple)) else [value]
+    made: Dict[str, Any] = {}
+    for part in parts:
+        if not isinstance(part, dict) or not part:
+            raise ValueError('write a dict, such as {"pointer": "/status", "equals": "deployed"}')
+        known = ["status", "pointer", *_COMPARISONS]
+        for name in part:
+            if name not in known:
+                raise ValueError(f"{name!r}: {nearest(str(name), known)}")
+        if "status" in part:
+            made["status"] = _statuses(part["status"])
+        if set(part) - {"status"}:
+            made.setdefault("tests", []).append(_test({name: one for name, one in part.items() if name != "status"}))
+    return made
+
+
+def _cursor(value: Any) -> Dict[str, Any]:
+    """How new items of a list are asked for: the parameter's name, or a dict."""
+    if isinstance(value, str) and value:
+        return {"param": value}
+    known = {"param": _option.text, "items": _pointer, "id": _pointer, "newest_first": _option.flag}
+    if not isinstance(value, dict) or "param" not in value:
+        raise ValueError('write the name of the parameter, or a dict such as {"param": "since", "items": "/items"}')
+    for name in value:
+        if name not in known:
+            raise ValueError(f"{name!r}: {nearest(str(name), list(known))}")
+    made = {name: known[name](one) for name, one in value.items()}
+    return {name: one for name, one in made.items() if one != {"items": "", "id": "/id", "newest_first": False}.get(name)}
+
+
+_HTTP = {
+    "endpoint": ("endpoint", _option.text),
+    "connection": ("connection", _option.text),
+    "method": ("method", _option.one_of(*_METHODS)),
+    "request_params": ("request_params", _params),
+    "headers": ("headers", _params),
+    "poke_interval": ("poke_interval_ms", _option.milliseconds),
+    "response_check": ("check", _check),
+    "select": ("select", _pointer),
+    "cursor": ("cursor", _cursor),
+    "fire_on_start": ("fire_on_start", _option.flag),
+}
+_DEFAULTS = {
+    "connection": "http_default",
+    "method": "GET",
+    "request_params": {},
+    "headers": {},
+    "poke_interval_ms": 60_000,
+    "fire_on_start": True,
+}
+
+
+def http_config(owner: str, **given: Any) -> dict:
+    """The manifest's `config` of a source that polls over HTTP, without what is default."""
+    if callable(given.get("response_check")):
+        what = f"{owner}: a function as response_check is not built yet"
+        cure = 'write what has to hold, such as {"pointer": "/status", "equals": "deployed"}'
+        blame(DagError("not_built", what, cure))
+        given["response_check"] = None
+    if given.get("select") is not None and given.get("cursor") is not None:
+        blame(DagError("bad_value", f"{owner}: select and cursor exclude each other", "leave one of them out"))
+    fields = _option.convert(owner, _HTTP, given)
+    return {name: value for name, value in fields.items() if _DEFAULTS.get(name) != value}
+
+
+def http(
+    endpoint: str,
+    *,
+    connection: str = "http_default",
+    poke_interval: Any = 60,
+    method: str = "GET",
+    request_params: Optional[Dict[str, Any]] = None,
+    headers: Optional[Dict[str, str]] = None,
+    response_check: Any = None,
+    select: Optional[str] = None,
+    cursor: Any = None,
+    fire_on_start: bool = True,
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Asks a place over HTTP again and again. An event is an edge: what is asked for became true.
+
+    An answer is true when its status is 2xx and `response_check` holds, false when it does not or the
+    status is 404; anything else says nothing and changes nothing. `response_check` is a dict such as
+    `{"pointer": "/status", "equals": "deployed"}`, or a list of them. With `select`, a JSON pointer, the
+    event is what it leads to, and a change of that is an edge, too. With `cursor`, the name of a
+    parameter, the answer is a list and each new item an event. `endpoint` is a path below the address of
+    `connection`, or a whole URL. `poke_interval` is the longest wait between two questions. What is true
+    at the first answer fires unless `fire_on_start=False`. The source's id is `name`, else `http`.
+    """
+    owner = f"http({endpoint!r})"
+    fields = _option.convert(owner, {**OWN, **_HTTP}, {"order": order, "freshness": freshness, **unknown})
+    config = http_config(
+        owner,
+        endpoint=endpoint,
+        connection=connection,
+        poke_interval=poke_interval,
+        method=method,
+        request_params=request_params,
+        headers=headers,
+        response_check=response_check,
+        select=select,
+        cursor=cursor,
+        fire_on_start=fire_on_start,
+    )
+    if fields.get("order") == "none":  # the DAG's word holds
+        del fields["order"]
+    return Source("http", config, name, fields)
