@@ -16,6 +16,7 @@
 
 from ._fault import DagError
 from ._http import http
+from ._sink import to_kafka
 from ._source import cron, every, kafka, loop
 from ._task import dag, task
 from .context import Context, Fail, Skip, State
@@ -23,4 +24,7 @@ from .event import Event
 
 __version__ = "0.0.0"
 
-__all__ = ["Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "task"]
+__all__ = [
+    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "task",
+    "to_kafka",
+]  # fmt: skip

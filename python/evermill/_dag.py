@@ -186,6 +186,8 @@ class Task(Node):
 
     #: For a sensor that can listen: the `config` of the source it may become (W7).
     listens: Optional[Dict[str, Any]] = None
+    #: Where its value goes, in place of a function.
+    sink: Optional[Dict[str, Any]] = None
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from ._dag import Source
 from ._fault import DagError, blame
 
 #: Kafka takes no other names; `.` and `..` would be folders to it.
-_TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
+TOPIC = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 
 _KAFKA = {
     "topic": ("topic", _option.text),
@@ -29,7 +29,7 @@ def kafka_config(owner: str, **given: Any) -> dict:
     """The manifest's `config` of a Kafka source, without what is default."""
     fields = _option.convert(owner, _KAFKA, given)
     topic = fields.get("topic", "")
-    if topic and not _TOPIC.fullmatch(topic):
+    if topic and not TOPIC.fullmatch(topic):
         cure = "a topic's name has letters, digits, '.', '_' and '-', at most 249"
         blame(DagError("never_fires", f"{owner}: no Kafka topic can be called {topic!r}, so no event would ever come", cure))
     return {name: value for name, value in fields.items() if _KAFKA_DEFAULTS.get(name) != value}

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import _airflow_context, context
+from . import _airflow_context, _sink, context
 from ._dag import Dag, Node
 from ._fault import DagError, collecting
 from ._file import build, dags, import_file
@@ -157,9 +157,13 @@ def run(
     _airflow_context.params[made.id] = made.params
     state: Dict[Scope, Dict[str, Any]] = {}
     activations: List[Activation] = []
-    for source, given in _by_source(made, events):
-        plan = Plan(made, source)
-        activations.extend(_walk_all(plan, given, conf, logical_date, state))
+    _sink.pretend, before = True, _sink.pretend
+    try:
+        for source, given in _by_source(made, events):
+            plan = Plan(made, source)
+            activations.extend(_walk_all(plan, given, conf, logical_date, state))
+    finally:
+        _sink.pretend = before
     return Result(activations, state)
 
 

@@ -11,10 +11,12 @@ mod health;
 mod lane;
 mod member;
 mod mock;
+mod sink;
 mod source;
 mod statistics;
 
 pub use config::Connection;
 pub use dev_producer::{DevProducer, DevProducerError};
 pub use mock::{DevKafka, DevKafkaError};
+pub use sink::{EFFECT_KEY_HEADER, KafkaSink};
 pub use source::KafkaSource;

@@ -1,10 +1,11 @@
 //! **Listens.** Sources of the outside world behind the traits of `contract::source`. A connector sees no run,
 //! no store and no DAG: it finds lanes, delivers events from the positions it is given, and says
-//! what goes wrong.
+//! what goes wrong. Sinks stand beside them: they send records and say what became of each.
 //!
 //! Each connector is a folder with its settings, its source and a README; this file lists them all.
 
-use evermill_contract::manifest::{Catchup, SourceConfig};
+use evermill_contract::manifest::{Catchup, SinkConfig, SourceConfig};
+use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
 pub mod clock;
@@ -71,4 +72,18 @@ fn start_ns(environment: &Environment<'_>) -> Result<Option<u64>, SourceError> {
     let at: jiff::Timestamp = text.parse().map_err(|cause: jiff::Error| wrong(&cause))?;
     let ns = u64::try_from(at.as_nanosecond()).map_err(|_| wrong(&"lies before 1970"))?;
     Ok(Some(ns))
+}
+
+/// Opens the sink that a manifest describes. Does not wait for the outside world.
+///
+/// # Errors
+/// [`SourceError::Refused`] when a setting or connection is missing or wrong.
+pub fn open_sink(
+    config: &SinkConfig,
+    connection: &dyn Fn(&str) -> Option<String>,
+    diagnostics: DiagnosticSink,
+) -> Result<Box<dyn Sink>, SourceError> {
+    let SinkConfig::Kafka(config) = config;
+    let sink = kafka::KafkaSink::open(config, connection, diagnostics)?;
+    Ok(Box::new(sink))
 }

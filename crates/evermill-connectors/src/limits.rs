@@ -71,6 +71,9 @@ pub const KAFKA_LAST_ACK: Duration = Duration::from_secs(1);
 /// See [`KAFKA_LAST_ACK`].
 pub const KAFKA_SHUTDOWN: Duration = Duration::from_secs(3);
 
+/// How long librdkafka tries to deliver a message that it was given to send.
+pub const KAFKA_DELIVERY: Duration = Duration::from_secs(300);
+
 /// Partitions a topic may have.
 pub const KAFKA_LANES_MAX: usize = 10_000;
 

@@ -16,6 +16,7 @@ mod clock;
 mod code;
 mod fault;
 mod http;
+mod sink;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -24,6 +25,7 @@ pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
+pub use sink::{KafkaSink, SinkConfig};
 pub use version::Version;
 
 /// The format this build reads and writes.
@@ -242,6 +244,9 @@ pub struct TaskManifest {
     /// A request in place of a callable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCall>,
+    /// A place outside in place of a callable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<SinkConfig>,
     /// The nodes right before it, in order of declaration, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub upstream: Vec<Edge>,

@@ -15,7 +15,7 @@ use evermill_core::{DispatchView, MemberView, ScopeKey};
 use crate::bundle;
 use crate::failpoint::fp;
 use crate::lanes::reference;
-use crate::manifest::Outline;
+use crate::manifest::{Outline, TaskOutline};
 use crate::outcome;
 use crate::payload::{Gather, Parts};
 use crate::shard::{Shard, Version};
@@ -89,24 +89,25 @@ impl Shard {
     fn task_of(&self, view: &DispatchView<'_>, version: &Version) -> TaskRef {
         let outline = &version.outline;
         let run = self.runs.get(&view.run()).map_or("", |run| &run.name);
-        self.task_ref(outline, run, &outline.tasks[usize::from(view.task())].id)
+        self.task_ref(outline, run, &outline.tasks[usize::from(view.task())])
     }
 
-    fn task_ref(&self, outline: &Outline, run: &str, task: &str) -> TaskRef {
+    fn task_ref(&self, outline: &Outline, run: &str, task: &TaskOutline) -> TaskRef {
         let folder = bundle::folder(&self.world.data_dir, &outline.version);
         TaskRef {
             entry: folder.join(&outline.entry).to_string_lossy().into_owned(),
             folder: Some(folder.to_string_lossy().into_owned()),
             dag: outline.dag.to_string(),
             run: run.to_owned(),
-            task: task.to_owned(),
+            task: task.id.to_string(),
+            sink: task.sink.clone(),
         }
     }
 
     /// Lets workers import the file whose tasks will be dispatched.
     pub(crate) fn warm_up(&mut self, outline: &Outline, run: &str) {
         if let Some(any) = outline.tasks.first() {
-            let task = self.task_ref(outline, run, &any.id);
+            let task = self.task_ref(outline, run, any);
             self.executor.prepare(&task);
         }
     }

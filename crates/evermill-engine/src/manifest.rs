@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use evermill_contract::identity::IdKind;
 use evermill_contract::manifest::{
-    self as declared, Code, DagManifest, Fault, Manifest, MapList, NodeKind, SourceConfig,
-    TaskManifest,
+    self as declared, Code, DagManifest, Fault, Manifest, MapList, NodeKind, SinkConfig,
+    SourceConfig, TaskManifest,
 };
 use evermill_core::dag::{
     self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure,
@@ -46,6 +46,8 @@ pub(crate) struct TaskOutline {
     pub(crate) nice: u8,
     /// Tasks whose results travel with a dispatch.
     pub(crate) ships: Vec<u16>,
+    /// Where its value goes, in place of a callable.
+    pub(crate) sink: Option<Arc<SinkConfig>>,
     /// Nothing runs before it: its start is the event's arrival at a callable.
     pub(crate) first: bool,
 }
@@ -519,6 +521,7 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
         timeout: task.timeout_ms.map(Duration::from_millis),
         cwd: task.cwd.clone(),
         nice: task.nice,
+        sink: task.sink.clone().map(Arc::new),
         ships,
         first: !task.upstream.iter().any(runs_before),
     }

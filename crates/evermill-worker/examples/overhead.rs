@@ -156,6 +156,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
             dag: "bench".into(),
             run: "bench".into(),
             task: task.into(),
+            sink: None,
         },
         order: OrderMode::Independent,
         vectorised: false,

@@ -123,7 +123,7 @@ pub(crate) fn content(dispatch: &Dispatch, index: u32, from: Option<&str>) -> Ve
 }
 
 /// A result as a command reads it: a text without its quotes, anything else as JSON.
-fn plain(json: &[u8]) -> Vec<u8> {
+pub(crate) fn plain(json: &[u8]) -> Vec<u8> {
     match serde_json::from_slice::<String>(json) {
         Ok(text) => text.into_bytes(),
         Err(_) => json.to_vec(),

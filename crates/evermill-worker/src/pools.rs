@@ -16,6 +16,7 @@ use crate::config::PoolConfig;
 use crate::declared::Declared;
 use crate::http::{self, Connections};
 use crate::pool::PythonPool;
+use crate::sinks::{self, Opened, Sending, Sinks};
 use crate::threads::Threads;
 
 /// A pool for each interpreter, and two for what files in YAML declare: commands, which need a
@@ -26,6 +27,7 @@ pub struct Pools {
     of_dag: BTreeMap<String, usize>,
     shell: Option<usize>,
     http: Option<usize>,
+    sinks: Option<usize>,
     /// Tasks that are requests, by DAG and id.
     requests: BTreeSet<(String, String)>,
 }
@@ -39,6 +41,8 @@ pub struct DeclaredConfig {
     pub requests: BTreeSet<(String, String)>,
     /// Where requests go that name a connection.
     pub connections: Connections,
+    /// Opens the sinks of tasks that have one, in files of any kind.
+    pub sinks: Option<Sinks>,
 }
 
 impl Pools {
@@ -55,6 +59,7 @@ impl Pools {
             shell_slots,
             requests,
             connections,
+            sinks,
         } = declared;
         if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
@@ -65,6 +70,7 @@ impl Pools {
             of_dag: BTreeMap::new(),
             shell: None,
             http: None,
+            sinks: None,
             requests,
         };
         for (config, dags) in configs {
@@ -81,6 +87,14 @@ impl Pools {
         if shell_slots > 0 && !all.requests.is_empty() {
             all.http = Some(all.pools.len());
             all.add_threads(http::SLOTS, &events, &connections)?;
+        }
+        if let Some(sinks) = sinks {
+            all.sinks = Some(all.pools.len());
+            let tell = Arc::new(moving(&events, all.slots()));
+            let opened = Opened::new(sinks);
+            let make = move || Sending(Arc::clone(&opened));
+            let threads = Threads::start(sinks::SLOTS, tell, make)?;
+            all.add(sinks::SLOTS, Box::new(threads))?;
         }
         Ok(all)
     }
@@ -107,6 +121,9 @@ impl Pools {
     }
 
     fn of(&self, task: &TaskRef) -> usize {
+        if let (Some(_), Some(sinks)) = (&task.sink, self.sinks) {
+            return sinks;
+        }
         if !yaml::is_yaml(&task.entry) {
             return self.of_dag.get(&task.dag).copied().unwrap_or(0);
         }

@@ -152,6 +152,25 @@ impl Connection {
         config
     }
 
+    /// The settings of a client that writes: nothing is lost or doubled between it and the brokers,
+    /// and keys go where Kafka's own clients put them.
+    pub(super) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        for of_readers in [
+            "fetch.wait.max.ms",
+            "heartbeat.interval.ms",
+            "session.timeout.ms",
+        ] {
+            config.remove(of_readers);
+        }
+        config
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "1")
+            .set("message.timeout.ms", millis(limits::KAFKA_DELIVERY));
+        config
+    }
+
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

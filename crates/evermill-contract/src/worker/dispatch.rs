@@ -1,11 +1,13 @@
 //! What a worker gets: members of one task, with their payload bytes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Token;
 use crate::identity::IdKind;
+use crate::manifest::SinkConfig;
 
 /// A lease on members of one task, for at most a slice of time (W3).
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +61,8 @@ pub struct TaskRef {
     pub run: String,
     /// Task id.
     pub task: String,
+    /// Where its value goes outside, for a task without a callable.
+    pub sink: Option<Arc<SinkConfig>>,
 }
 
 /// Ordering class of a dispatch (W4).

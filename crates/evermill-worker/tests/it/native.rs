@@ -82,6 +82,7 @@ impl Rig {
                 dag: "dag".to_owned(),
                 run: "dag.1".to_owned(),
                 task: "work".to_owned(),
+                sink: None,
             },
             order: OrderMode::Independent,
             vectorised: false,

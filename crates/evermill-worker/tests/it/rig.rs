@@ -142,6 +142,7 @@ impl Rig {
                 dag: "cases".into(),
                 run: "cases-1".into(),
                 task: task.into(),
+                sink: None,
             },
             order: OrderMode::Independent,
             vectorised: false,

@@ -103,6 +103,7 @@ impl Rig {
                 dag: "flow".into(),
                 run: "flow-1".into(),
                 task: task.into(),
+                sink: None,
             },
             order: OrderMode::Independent,
             vectorised: false,

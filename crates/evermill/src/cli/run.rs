@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
-use evermill_contract::source::Severity;
+use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
@@ -19,7 +19,7 @@ use evermill_engine::{
     OpenOptions, SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{DeclaredConfig, PoolConfig, Pools};
+use evermill_worker::{DeclaredConfig, PoolConfig, Pools, Sinks};
 
 use self::files::Files;
 use crate::config::{Config, Explained, Flags};
@@ -152,15 +152,16 @@ pub(super) fn open(
 ) -> Result<Handle, Failure> {
     let data_dir = std::path::absolute(lock.dir())
         .map_err(|error| Failure::failed(format!("{}: {error}", lock.dir().display())))?;
-    let notices = {
+    let notices: DiagnosticSink = {
         let screen = Arc::clone(screen);
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
+    let told = Arc::clone(&notices);
     let connections = Arc::new(config.connections.clone());
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
-        executor: Box::new(move |events| workers.start(connections, events)),
+        executor: Box::new(move |events| workers.start(connections, told, events)),
         sources: sources(config),
         settings: Arc::new(NoSettings),
         clock: Clock::system(),
@@ -185,16 +186,28 @@ pub(super) struct Workers {
     python: Vec<(PoolConfig, Vec<String>)>,
     /// No slots unless a file is in YAML.
     declared: DeclaredConfig,
+    /// Some task gives its value to a place outside.
+    has_sinks: bool,
 }
 
 impl Workers {
     pub(super) fn start(
         self,
         connections: Arc<BTreeMap<String, String>>,
+        notices: DiagnosticSink,
         events: Events,
     ) -> Result<Box<dyn Executor>, String> {
+        let addresses = Arc::clone(&connections);
+        let sinks = self.has_sinks.then(|| {
+            Sinks::new(move |config| {
+                let address = |id: &str| addresses.get(id).cloned();
+                evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
+                    .map_err(|error| error.to_string())
+            })
+        });
         let declared = DeclaredConfig {
             connections,
+            sinks,
             ..self.declared
         };
         let pools = Pools::start(self.python, declared, events)?;
@@ -214,6 +227,7 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
     };
     Workers {
         python: files.interpreters().into_iter().map(pool).collect(),
+        has_sinks: files.have_sinks(),
         declared: DeclaredConfig {
             shell_slots: if files.have_commands() { workers } else { 0 },
             requests: files.http_tasks(),

@@ -6,4 +6,5 @@ mod lifecycle;
 mod main_job;
 mod membership;
 mod secured;
+mod sink;
 mod takeover;

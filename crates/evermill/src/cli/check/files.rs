@@ -113,20 +113,21 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         message,
         cure,
     };
-    let without = dag.sources.iter().filter_map(|source| {
-        let id = source.config.connection()?;
-        (!config.connections.contains_key(id)).then(|| {
-            let message = format!(
-                "source '{}' needs the connection '{id}', which has no address here",
-                source.id
-            );
-            warning(
-                source.line,
-                Code::UnknownConnection,
-                message,
-                config::how_to_give(id),
-            )
-        })
+    let sources = dag.sources.iter().filter_map(|source| {
+        let connection = source.config.connection()?;
+        Some(("source", &source.id, source.line, connection))
+    });
+    let sinks = dag.tasks.iter().filter_map(|task| {
+        let connection = task.sink.as_ref()?.connection();
+        Some(("task", &task.id, task.line, connection))
+    });
+    let nodes = sources.chain(sinks);
+    let without = nodes.filter(|(_, _, _, id)| !config.connections.contains_key(*id));
+    let without = without.map(|(sort, node, line, id)| {
+        let message =
+            format!("{sort} '{node}' needs the connection '{id}', which has no address here");
+        let cure = config::how_to_give(id);
+        warning(line, Code::UnknownConnection, message, cure)
     });
     let order = dag
         .sources

@@ -116,6 +116,12 @@ impl Files {
         self.dags().flat_map(of_dag).collect()
     }
 
+    /// Whether any task of these files gives its value to a place outside.
+    pub(in crate::cli) fn have_sinks(&self) -> bool {
+        let mut tasks = self.dags().flat_map(|dag| &dag.tasks);
+        tasks.any(|task| task.sink.is_some())
+    }
+
     /// The interpreters of the DAGs in Python, each with the ids of those that run on it.
     pub(in crate::cli) fn interpreters(&self) -> Vec<(PathBuf, Vec<String>)> {
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
@@ -147,7 +153,11 @@ impl Files {
                 let connection = task.http.as_ref()?.needs()?;
                 Some(("task", &task.id, connection))
             });
-            for (sort, id, connection) in sources.chain(tasks) {
+            let sinks = dag.tasks.iter().filter_map(|task| {
+                let connection = task.sink.as_ref()?.connection();
+                Some(("sink", &task.id, connection))
+            });
+            for (sort, id, connection) in sources.chain(tasks).chain(sinks) {
                 let Some(address) = config.connections.get(connection) else {
                     return Err(Failure::usage(no_address(&dag.id, sort, id, connection)));
                 };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 use evermill_contract::manifest::{DagManifest, Manifest};
-use evermill_contract::source::Opened;
+use evermill_contract::source::{DiagnosticSink, Opened};
 use evermill_engine::view::{Blob, PastActivation, PastTask};
 use evermill_engine::{
     Clock, Engine, EngineError, Handle, NoSettings, OpenOptions, Operations as _, PastQuery,
@@ -93,11 +93,15 @@ fn open(
     let disk = MemoryDisk::new(StoreId([0; 16]));
     let (events, chosen) = (given.events.clone(), given.source.clone());
     let connections = Arc::new(given.connections.clone());
-    let notices = Arc::clone(screen);
+    let notices: DiagnosticSink = {
+        let screen = Arc::clone(screen);
+        Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
+    };
+    let told = Arc::clone(&notices);
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: Box::new(move || Ok(Box::new(MemoryStore::open(&disk)))),
-        executor: Box::new(move |events| workers.start(connections, events)),
+        executor: Box::new(move |events| workers.start(connections, told, events)),
         sources: Arc::new(move |request| {
             let is_chosen = chosen.as_ref() == Some(&request.source.id);
             let events: &[Event] = if is_chosen { &events } else { &[] };
@@ -106,7 +110,7 @@ fn open(
         settings: Arc::new(NoSettings),
         clock: Clock::system(),
         log: run::log_lines(screen, false),
-        notices: Arc::new(move |severity, text: &str| run::notice(&notices, severity, text)),
+        notices,
     });
     handle.map_err(|error| Failure::failed(error.to_string()))
 }
