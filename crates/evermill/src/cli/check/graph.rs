@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink, KafkaSource, LoopSource, MapList,
-    OffsetReset, SinkConfig, SourceConfig, SourceManifest, TaskKind, TaskManifest,
+    Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink, KafkaSource,
+    LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, TaskKind,
+    TaskManifest,
 };
 use serde::Serialize;
 
@@ -152,7 +153,7 @@ fn request(call: &HttpCall) -> String {
 }
 
 /// Where a task's value goes.
-fn place(sink: &SinkConfig) -> String {
+fn destination(sink: &SinkConfig) -> String {
     let SinkConfig::Kafka(kafka) = sink;
     let key = match kafka.key.as_str() {
         "event" => String::new(),
@@ -179,7 +180,7 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
             .map(|run| format!("$ {}", shortened(&run.command))),
     );
     said.extend(task.http.as_ref().map(request));
-    said.extend(task.sink.as_ref().map(place));
+    said.extend(task.sink.as_ref().map(destination));
     said.extend((task.kind != TaskKind::Call).then(|| word(&task.kind).replace('_', " ")));
     let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
     said.extend(lists.map(|over| match &over.list {
