@@ -3,6 +3,7 @@
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,10 @@ impl Reader {
             });
         }
         self.shared.slot(self.slot).send_held();
+        // A worker that took long to start may have put the watch to sleep: nothing ran.
+        if self.shared.asleep.load(Ordering::Acquire) {
+            self.shared.wake();
+        }
         Ok(())
     }
 

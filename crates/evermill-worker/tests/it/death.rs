@@ -159,6 +159,35 @@ fn a_preloaded_file_is_imported_once_for_all_workers() {
     assert_eq!(importer(&mut rig, &entry, 0), importer(&mut rig, &entry, 1));
 }
 
+/// Each worker takes longer to start than the watch stays awake while nothing runs.
+const SLOW_TO_START: &str = "
+import os, time, evermill
+os.register_at_fork(after_in_child=lambda: time.sleep(2))
+
+@evermill.task
+def who(event):
+    pass
+
+@evermill.dag
+def preloaded():
+    who(evermill.kafka('t'))
+";
+
+#[test]
+fn a_member_that_waited_for_a_slow_worker_has_its_timeout() {
+    let folder = tempfile::tempdir().unwrap();
+    let entry = folder.path().join("preloaded.py");
+    std::fs::write(&entry, SLOW_TO_START).unwrap();
+    let mut config = config(1);
+    config.preload = vec![preload(&entry)];
+    let mut rig = Rig::cold(config);
+    let mut dispatch = rig.members("third_spins_deaf", 5);
+    dispatch.timeout = Some(Duration::from_millis(100));
+    let report = rig.run(dispatch);
+    assert_eq!(report.letters(), "..F");
+    assert_eq!(report.error(2).kind, TaskErrorKind::Timeout);
+}
+
 #[test]
 fn what_was_prepared_is_imported_ahead() {
     let folder = tempfile::tempdir().unwrap();

@@ -81,7 +81,10 @@ impl fmt::Display for Retain {
                 _ => write!(f, "{seconds}s, ")?,
             }
         }
-        write!(f, "{}MiB", self.bytes >> 20)
+        match self.bytes % (1 << 30) {
+            0 => write!(f, "{}GiB", self.bytes >> 30),
+            _ => write!(f, "{}MiB", self.bytes >> 20),
+        }
     }
 }
 
@@ -97,6 +100,7 @@ mod tests {
         assert_eq!((both.age, both.bytes), (week, 10_000_000_000));
         assert_eq!(both.to_string(), "7d, 9536MiB");
         assert_eq!(Retain::parse("1GiB").unwrap(), Retain::default());
+        assert_eq!(Retain::default().to_string(), "1GiB");
         assert!(Retain::parse("1MB").unwrap_err().contains("64MiB"));
         for wrong in ["", "7", "GB", "7d,", "much"] {
             assert!(

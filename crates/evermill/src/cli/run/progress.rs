@@ -4,12 +4,24 @@ use std::fmt::Write as _;
 
 use evermill_engine::view::{EngineView, RunView};
 
-/// One line about all runs; the same text as long as nothing has changed.
+/// One line about the runs of this process; the same text as long as nothing has changed.
 pub(in crate::cli) fn line(view: &EngineView) -> String {
-    let mut text = view.runs.iter().map(of_run).collect::<Vec<_>>().join(" | ");
+    let mut runs: Vec<&RunView> = view.runs.iter().filter(|run| is_at_work(run)).collect();
+    if runs.is_empty() {
+        runs.extend(&view.runs);
+    }
+    let mut text = runs.into_iter().map(of_run).collect::<Vec<_>>().join(" | ");
     let troubles = troubles(view);
     troubles.iter().for_each(|why| push(&mut text, why));
     text
+}
+
+/// Not one that an earlier process left in the store, and that nobody has started again.
+fn is_at_work(run: &RunView) -> bool {
+    let runs = matches!(run.state, "running" | "paused" | "draining");
+    let mut tasks = run.tasks.iter();
+    let ran = tasks.any(|task| task.succeeded + task.skipped + task.failed + task.running > 0);
+    runs || ran || !run.sources.is_empty()
 }
 
 /// What is wrong at the moment, a sentence each.
@@ -99,6 +111,21 @@ mod tests {
         let expected =
             "orders running: in 10, done 7, parked 1, in flight 2, 1.2 ms p50, 4.6 ms p99";
         assert_eq!(line(&view), expected);
+    }
+
+    #[test]
+    fn a_run_that_an_earlier_process_left_is_not_ours_to_report() {
+        let left = RunView {
+            dag: "left".into(),
+            state: "drained",
+            ..a_run()
+        };
+        let view = |runs| EngineView {
+            runs,
+            ..EngineView::default()
+        };
+        assert!(!line(&view(vec![left.clone(), a_run()])).contains("left"));
+        assert!(line(&view(vec![left])).contains("left drained"));
     }
 
     #[test]
