@@ -16,6 +16,7 @@ use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TaskKi
 use evermill_contract::worker::{Outcome, StateOp};
 use evermill_worker::{Lease, NativeTask};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 pub use self::ctx::Ctx;
@@ -158,6 +159,28 @@ impl Dag {
         self.run
             .insert(id.to_owned(), Body::Together(Arc::new(together)));
         self.option("batch", json!(max))
+    }
+
+    /// A task that runs once per item of the list that a task returned (W9). What its runs return is a
+    /// list for the tasks after it.
+    #[must_use]
+    pub fn expand<T, R, F>(self, id: &str, list: &str, run: F) -> Self
+    where
+        T: DeserializeOwned,
+        R: Serialize,
+        F: AsyncFn(T, Ctx) -> Result<R, Failure> + Send + Sync + 'static,
+    {
+        let from = list.to_owned();
+        let each = move |_: Event, ctx: Ctx, changes: &dyn Fn() -> Vec<StateOp>| {
+            let returned = match ctx.item(&from) {
+                Ok(item) => end::block_on(run(item, ctx)),
+                Err(failure) => Err(failure),
+            };
+            end::called(returned, changes())
+        };
+        let over = json!({"over": [{"param": "item", "list": {"task": list}}]});
+        self.each(id, TaskKind::Call, &[list], each)
+            .option("mapped", over)
     }
 
     fn each(

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use evermill_worker::{Lease, member};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::state::{Changes, State};
 use super::{Event, Failure};
@@ -56,16 +57,39 @@ impl Ctx {
     /// # Errors
     /// When it returned something else.
     pub fn result<T: DeserializeOwned>(&self, task: &str) -> Result<Option<T>, Failure> {
+        let json = self.result_of(task);
+        Ok(json.map(serde_json::from_slice).transpose()?)
+    }
+
+    fn result_of(&self, task: &str) -> Option<&[u8]> {
         let dispatch = &self.lease.dispatch;
         let from = dispatch.upstream.iter().position(|id| id == task);
         let found = dispatch
             .results
             .iter()
             .find(|result| result.member == self.index && Some(result.upstream as usize) == from);
-        let value = found.and_then(|result| result.value);
-        let Some(range) = value else { return Ok(None) };
-        let json = member::part(dispatch, Some(range));
-        Ok(Some(serde_json::from_slice(json)?))
+        let range = found.and_then(|result| result.value)?;
+        Some(member::part(dispatch, Some(range)))
+    }
+
+    /// Which item of a list this is, for a task that runs once per item; -1 otherwise.
+    #[must_use]
+    pub fn map_index(&self) -> i32 {
+        self.lease.dispatch.members[self.index as usize].map_index
+    }
+
+    /// The item of a task's list that is this instance's. The others are not read.
+    pub(super) fn item<T: DeserializeOwned>(&self, task: &str) -> Result<T, Failure> {
+        let list = self.result_of(task).map(serde_json::from_slice);
+        let list: Option<Vec<&RawValue>> = list.transpose()?;
+        let index = usize::try_from(self.map_index()).ok();
+        let item = list.zip(index);
+        let item = item.and_then(|(list, index)| list.get(index).copied());
+        let item = item.ok_or_else(|| {
+            let index = self.map_index();
+            Failure::for_good(format!("what '{task}' returned has no item {index}"))
+        })?;
+        Ok(serde_json::from_str(item.get())?)
     }
 
     /// The run's own key-value state, scoped by the DAG's order and committed with this attempt (W5).

@@ -307,6 +307,32 @@ fn a_closure_that_takes_too_long_has_failed_and_what_it_returns_later_is_refused
 }
 
 #[test]
+fn a_task_over_a_list_runs_once_per_item_and_gives_a_list() {
+    let place = Place::new();
+    let notes = Notes::default();
+    let told = notes.clone();
+    let dag = Dag::new("items")
+        .task("list", &[], async |_: Event, _: Ctx| {
+            Ok([("ada", 2), ("bob", 3)])
+        })
+        .expand(
+            "times",
+            "list",
+            async |(name, n): (String, u64), ctx: Ctx| {
+                Ok(format!("{name}{} {}", ctx.map_index(), n * 10))
+            },
+        )
+        .task("tell", &["times"], async move |_: Event, ctx: Ctx| {
+            let all: Option<Vec<String>> = ctx.result("times")?;
+            told.note(format!("{all:?}"));
+            Ok(())
+        });
+    let run = block_on(Engine::local(place.data_dir()).run(dag)).unwrap();
+    assert_eq!((run.done, run.parked), (1, 0));
+    assert_eq!(notes.taken(), [r#"Some(["ada0 20", "bob1 30"])"#]);
+}
+
+#[test]
 fn a_branch_chooses_and_a_short_circuit_ends() {
     let place = Place::new();
     let notes = Notes::default();
