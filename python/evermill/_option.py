@@ -58,6 +58,20 @@ def _with_unit(value: Any, units: Mapping[str, int]) -> float:
     return float(match[1]) * factor
 
 
+_RATE = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*([a-zA-Z]+)\s*")
+
+
+def rate(value: Any) -> Dict[str, int]:
+    """So many in so long: `"100/s"`, `"5/10m"`."""
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    unit = _UNITS_MS.get(match[3].lower()) if match else None
+    members = int(match[1]) if match else 0
+    interval = round(float(match[2] or 1) * unit) if match and unit else 0
+    if not 0 < members < 2**31 or not 0 < interval < 2**53:
+        raise ValueError('write a number and a time, such as "100/s" or "5/10m"')
+    return {"members": members, "interval_ms": interval}
+
+
 def whole(least: int, most: int = 2**31 - 1) -> Converter:
     """A whole number, not below `least` nor above `most`."""
 
@@ -127,6 +141,7 @@ TASK: Dict[str, Tuple[str, Converter]] = {
     "on_interrupt": ("on_interrupt", one_of("rerun", "fail")),
     "pool": ("pool", text),
     "priority": ("priority", whole(-(2**31))),
+    "rate_limit": ("rate_limit", rate),
     "concurrency": ("concurrency", whole(1)),
     "batch": ("batch", whole(1)),
     "deadline": ("deadline_ms", milliseconds),
@@ -145,6 +160,7 @@ DAG: Dict[str, Tuple[str, Converter]] = {
     "on_failure": TASK["on_failure"],
     "deadline": TASK["deadline"],
     "history": TASK["history"],
+    "max_active_runs": ("max_active_runs", whole(1)),
     "freshness": ("freshness_ms", milliseconds),
 }
 

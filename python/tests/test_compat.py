@@ -137,7 +137,7 @@ def test_taskflow_declares_when_it_is_called(load):
             "on_failure_callback",
         ),
         ("with DAG('flow', default_args={'depends_on_past': True}): pass", "not_built", "depends_on_past"),
-        ("with DAG('flow', max_active_runs=3): pass", "not_built", "max_active_runs=3"),
+        ("with DAG('flow', max_active_runs=0): pass", "bad_value", "max_active_runs=0"),
         (
             "with DAG('flow'):\n    PythonOperator(task_id='a', python_callable=print, op_args=['{{ ds }}'])",
             "not_built",

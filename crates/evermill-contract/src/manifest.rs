@@ -90,6 +90,9 @@ pub struct DagManifest {
     /// Longest time from event to settled before an activation counts as late (W13).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// Activations that are under way at any time; more wait (W19).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_active_runs: Option<u32>,
     /// How much is remembered of activations that simply succeeded.
     #[serde(default, skip_serializing_if = "is_default")]
     pub history: History,
@@ -280,6 +283,9 @@ pub struct TaskManifest {
     /// Higher goes first among tasks that wait for the same slots.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
+    /// Members that may start in a stretch of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
     /// Members a worker may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
@@ -311,6 +317,16 @@ pub struct TaskManifest {
     /// How much the worker yields to other processes, 0 to 19.
     #[serde(default, skip_serializing_if = "is_default")]
     pub nice: u8,
+}
+
+/// At most so many in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Never 0.
+    pub members: u32,
+    /// Never 0.
+    pub interval_ms: u64,
 }
 
 /// A command that a shell runs, once per member.

@@ -14,6 +14,7 @@
 #[path = "shared/feed.rs"]
 mod feed;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -182,6 +183,7 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         executor: Box::new(move |events| Ok(AtOnce::start(events, result))),
         sources: Arc::new(move |_| Ok(Opened::Log(Box::new(FeedSource::new(feed.clone()))))),
         settings: Arc::new(NoSettings),
+        pools: BTreeMap::new(),
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),

@@ -12,6 +12,7 @@
 #[path = "shared/feed.rs"]
 mod feed;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -143,6 +144,7 @@ fn open(
         executor: Box::new(move |events| Ok(Verdicts::start(events, succeeds, first))),
         sources: Arc::new(move |_| Ok(Opened::Log(Box::new(FeedSource::new(feed.clone()))))),
         settings: Arc::new(NoSettings),
+        pools: BTreeMap::new(),
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),

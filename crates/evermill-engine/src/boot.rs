@@ -259,6 +259,8 @@ impl Shard {
         self.adopt(booted.effects);
         self.pools_told = 0;
         self.tell_pools();
+        let runs: Vec<_> = self.runs.keys().copied().collect();
+        runs.into_iter().for_each(|run| self.tell_rates(run));
         self.forget_unborn();
         if self.draining.is_some() {
             self.drain_runs();

@@ -42,6 +42,7 @@ pub(crate) struct Outline {
 pub(crate) struct TaskOutline {
     pub(crate) id: Arc<str>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) rate: Option<declared::Rate>,
     pub(crate) cwd: Option<String>,
     pub(crate) nice: u8,
     /// Tasks whose results travel with a dispatch.
@@ -185,7 +186,7 @@ impl Reader<'_> {
                 park_on_timeout: false,
             }),
             deadline_ms: declared.deadline_ms,
-            max_active_runs: None,
+            max_active_runs: declared.max_active_runs,
             full_history: self.keeps_all(),
         }
     }
@@ -519,6 +520,7 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
     TaskOutline {
         id: task.id.as_str().into(),
         timeout: task.timeout_ms.map(Duration::from_millis),
+        rate: task.rate_limit,
         cwd: task.cwd.clone(),
         nice: task.nice,
         sink: task.sink.clone().map(Arc::new),

@@ -1,5 +1,6 @@
 //! What an engine needs from whoever opens it, and what it tells in return.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub struct OpenOptions {
     pub sources: SourceFactory,
     /// Variables and connections for tasks that ask for them.
     pub settings: Arc<dyn Settings>,
+    /// Slots of pools, by name; one that nobody gave any has [`crate::limits::POOL_SLOTS`].
+    pub pools: BTreeMap<String, u32>,
     /// The clock.
     pub clock: Clock,
     /// Where output of tasks goes. Called on a thread of its own; when it falls behind for more

@@ -135,6 +135,12 @@ fn stored_manifest(manifest: &Manifest, declared: &DagManifest) -> Bytes {
 pub(crate) struct PoolNumbers(Mutex<Vec<String>>);
 
 impl PoolNumbers {
+    /// The name of a pool.
+    pub(crate) fn name(&self, pool: u16) -> Option<String> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(usize::from(pool)).cloned()
+    }
+
     /// How many pools are known.
     pub(crate) fn len(&self) -> u16 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u16

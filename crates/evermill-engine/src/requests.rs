@@ -121,6 +121,7 @@ impl Shard {
         if let Some(slot) = self.runs.get_mut(&run) {
             slot.started = true;
         }
+        self.tell_rates(run);
         let started = Started {
             run: view.name,
             version: prepared.outline.version.clone(),
@@ -224,14 +225,34 @@ impl Shard {
         self.unseal();
     }
 
-    /// Pools that were met for the first time get the usual number of slots (W19).
+    /// Pools that were met for the first time get their slots, or the usual number of them (W19).
     pub(crate) fn tell_pools(&mut self) {
         while self.pools_told < self.world.pools.len() {
             let pool = self.pools_told;
             self.pools_told += 1;
+            let name = self.world.pools.name(pool);
+            let slots = name.and_then(|name| self.world.slots.get(&name).copied());
             self.apply(Command::Pool {
                 pool,
-                slots: limits::POOL_SLOTS,
+                slots: slots.unwrap_or(limits::POOL_SLOTS),
+            });
+        }
+    }
+
+    /// How many members of each task may start in which time (W19); a machine forgets it when it is
+    /// dropped.
+    pub(crate) fn tell_rates(&mut self, run: RunIx) {
+        let tasks = self.outline_of(run).map(|outline| &outline.tasks);
+        let limited = tasks.into_iter().flatten().enumerate();
+        let limited: Vec<_> = limited
+            .filter_map(|(task, outline)| Some((task as u16, outline.rate?)))
+            .collect();
+        for (task, rate) in limited {
+            self.apply(Command::RateLimit {
+                run,
+                task,
+                members: rate.members,
+                interval_ms: rate.interval_ms,
             });
         }
     }

@@ -117,6 +117,8 @@ pub(crate) struct World {
     pub(crate) logger: Logger,
     pub(crate) notices: DiagnosticSink,
     pub(crate) pools: Arc<PoolNumbers>,
+    /// Of pools, by name.
+    pub(crate) slots: BTreeMap<String, u32>,
     pub(crate) board: Arc<Board>,
     pub(crate) doors: Arc<Doors>,
     pub(crate) inbox: Receiver<Input>,

@@ -4,6 +4,9 @@
 //! data_dir = "/var/lib/evermill"
 //! retain = "7d, 10GB"
 //!
+//! [pools]
+//! gpu = 2
+//!
 //! [connections]
 //! kafka_default = "broker:9093?security.protocol=SSL"
 //!
@@ -18,6 +21,7 @@ mod retain;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
@@ -38,45 +42,52 @@ const VARIABLE: &str = "EVERMILL_CONNECTION_";
 /// Short names, and Airflow's default ids that they stand for.
 const SHORT: [(&str, &str); 2] = [("http", "http_default"), ("kafka", "kafka_default")];
 /// What the file may hold.
-const NAMES: [&str; 3] = ["data_dir", "retain", "connections"];
+const NAMES: [&str; 4] = ["data_dir", "retain", "pools", "connections"];
 
 /// A setting that there is, for whoever wants to know.
 #[derive(Debug, Serialize)]
 pub(crate) struct Known {
     /// In the file, if it may stand there.
     pub(crate) key: Option<&'static str>,
-    pub(crate) variable: &'static str,
+    pub(crate) variable: Option<&'static str>,
     pub(crate) flag: Option<&'static str>,
     pub(crate) default: Option<&'static str>,
     pub(crate) about: &'static str,
 }
 
 /// Every setting.
-pub(crate) const KNOWN: [Known; 4] = [
+pub(crate) const KNOWN: [Known; 5] = [
     Known {
         key: Some("data_dir"),
-        variable: DATA_DIR_VARIABLE,
+        variable: Some(DATA_DIR_VARIABLE),
         flag: Some("--data-dir DIR"),
         default: Some(DATA_DIR),
         about: "where the engine keeps everything it must not forget",
     },
     Known {
         key: Some("retain"),
-        variable: RETAIN_VARIABLE,
+        variable: Some(RETAIN_VARIABLE),
         flag: Some("--retain AGE|SIZE"),
         default: Some("1GiB"),
         about: "how much history is kept: an age, a size, or both",
     },
     Known {
+        key: Some("pools.NAME"),
+        variable: None,
+        flag: None,
+        default: Some("128"),
+        about: "how many tasks of a pool run at once, over all DAGs",
+    },
+    Known {
         key: Some("connections.ID"),
-        variable: "EVERMILL_CONNECTION_<ID>",
+        variable: Some("EVERMILL_CONNECTION_<ID>"),
         flag: Some("--connection ID=ADDRESS"),
         default: None,
         about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings",
     },
     Known {
         key: None,
-        variable: "EVERMILL_PYTHON",
+        variable: Some("EVERMILL_PYTHON"),
         flag: None,
         default: Some("python3"),
         about: "the interpreter of DAGs that name none by `python=`; before the default, that of `$VIRTUAL_ENV`",
@@ -90,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// How much history is kept.
     pub(crate) retain: Retain,
+    /// Slots of pools, by name.
+    pub(crate) pools: BTreeMap<String, u32>,
     /// Connection id to its address.
     pub(crate) connections: BTreeMap<String, String>,
 }
@@ -130,6 +143,8 @@ impl fmt::Display for Origin {
 pub(crate) struct Explained {
     pub(crate) data_dir: Setting<PathBuf>,
     pub(crate) retain: Setting<Retain>,
+    /// The file alone says them.
+    pub(crate) pools: BTreeMap<String, u32>,
     pub(crate) connections: BTreeMap<String, Setting<String>>,
 }
 
@@ -147,6 +162,8 @@ pub(crate) struct Flags<'a> {
 struct File {
     data_dir: Option<PathBuf>,
     retain: Option<String>,
+    #[serde(default)]
+    pools: BTreeMap<String, NonZero<u32>>,
     #[serde(default)]
     connections: BTreeMap<String, Address>,
 }
@@ -196,6 +213,7 @@ impl Explained {
         Config {
             data_dir: self.data_dir.value,
             retain: self.retain.value,
+            pools: self.pools,
             connections: connections.map(|(id, set)| (id, set.value)).collect(),
         }
     }
@@ -224,8 +242,14 @@ fn settle(
     Ok(Explained {
         data_dir: data_dir(flags.data_dir, file.data_dir, variables),
         retain: retain(flags.retain, file.retain, variables)?,
+        pools: slots(file.pools),
         connections: layers.into_iter().map(set).collect(),
     })
+}
+
+fn slots(pools: BTreeMap<String, NonZero<u32>>) -> BTreeMap<String, u32> {
+    let pools = pools.into_iter();
+    pools.map(|(name, slots)| (name, slots.get())).collect()
 }
 
 fn data_dir(
@@ -445,6 +469,7 @@ mod tests {
             config,
             Config {
                 data_dir: "d".into(),
+                pools: BTreeMap::new(),
                 retain: Retain::default(),
                 connections: expected.into()
             }

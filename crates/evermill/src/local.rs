@@ -160,6 +160,7 @@ impl Local {
             }),
             sources: sources(self.connections),
             settings: Arc::new(NoSettings),
+            pools: BTreeMap::new(),
             clock: Clock::system(),
             log: Box::new(drop),
             notices: Arc::new(move |severity, text| {

@@ -30,6 +30,8 @@ pub(super) enum Of {
     Size,
     Word(&'static [&'static str]),
     Texts,
+    /// So many in so long: `100/s`.
+    Rate,
     /// Names and values.
     Environment,
     /// One status of HTTP, or a list of them.
@@ -111,6 +113,12 @@ pub(super) const SHARED: &[Opt] = &[
         "the pool whose slots the task takes",
     ),
     opt(
+        "rate_limit",
+        "rate_limit",
+        Of::Rate,
+        "at most so many of its tries start in so long",
+    ),
+    opt(
         "priority",
         "priority",
         Of::Whole(i32::MIN as i64, MAX),
@@ -175,6 +183,12 @@ pub(super) const TASK: &[Opt] = &[opt(
 /// Options of a DAG alone.
 pub(super) const DAG: &[Opt] = &[
     opt("tags", "tags", Of::Texts, "labels for people"),
+    opt(
+        "max_active_runs",
+        "max_active_runs",
+        Of::Whole(1, MAX),
+        "activations under way at any time",
+    ),
     opt("order", "order", Of::Word(ORDERS), "what stays in line"),
 ];
 
@@ -388,6 +402,7 @@ impl Of {
             }
             Self::Size => size(text, quoted).map(|bytes| json!(bytes)),
             Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
+            Self::Rate => rate(text),
             Self::Word(words) => words.contains(&text).then(|| json!(text)),
             Self::Texts | Self::Environment | Self::Statuses => None,
         };
@@ -409,6 +424,7 @@ impl Of {
             Self::Whole(least, most) => format!("write a whole number from {least} to {most}"),
             Self::Size => "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB".to_owned(),
             Self::Duration => "write seconds, or a number with ms, s, m, h or d".to_owned(),
+            Self::Rate => "write a number and a time, such as 100/s or 5/10m".to_owned(),
             Self::Word(words) => format!("known: {}", words.join(", ")),
             Self::Texts => "write a list of texts".to_owned(),
             Self::Environment => "write names and values".to_owned(),
@@ -432,6 +448,9 @@ impl Of {
                 {"type": "number", "minimum": 0},
                 {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"},
             ]}),
+            Self::Rate => {
+                json!({"type": "string", "pattern": r"^\d+/(\d+(\.\d+)?)?(ms|s|m|h|d)$"})
+            }
             Self::Word(words) => json!({"enum": words}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::Statuses => {
@@ -471,6 +490,21 @@ fn duration(text: &str, quoted: bool) -> Option<u64> {
     };
     let ms = number * factor;
     (0.0..=EXACT_MAX).contains(&ms).then_some(ms.round() as u64)
+}
+
+fn rate(text: &str) -> Option<Value> {
+    let (members, time) = text.split_once('/')?;
+    let members: i64 = members.trim().parse().ok()?;
+    let time = time.trim();
+    let alone = time.starts_with(|c: char| c.is_ascii_alphabetic());
+    let one = if alone {
+        format!("1{time}")
+    } else {
+        time.to_owned()
+    };
+    let interval_ms = duration(&one, true).filter(|ms| *ms > 0)?;
+    let fits = (1..=MAX).contains(&members);
+    fits.then(|| json!({"members": members, "interval_ms": interval_ms}))
 }
 
 fn size(text: &str, quoted: bool) -> Option<u64> {

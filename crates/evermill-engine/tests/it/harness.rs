@@ -98,6 +98,7 @@ impl World {
                 Ok(Opened::Log(named.source(request.budget)))
             }),
             settings: Arc::new(NoSettings),
+            pools: BTreeMap::new(),
             clock: Clock::system(),
             log: Box::new(move |line| lines.lock().unwrap().push(line)),
             notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{Explained, Flags, KNOWN, Known, masked};
+use crate::config::{Explained, Flags, KNOWN, Known, Origin, masked};
 use crate::failure::Failure;
 use crate::python;
 use crate::table::{print, table};
@@ -54,7 +54,7 @@ fn keys(args: &Keys) -> Result<(), Failure> {
     let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
     let row = |known: &Known| {
         let (key, flag) = (or_none(known.key), or_none(known.flag));
-        [key, known.variable.to_owned(), flag, or_none(known.default)]
+        [key, or_none(known.variable), flag, or_none(known.default)]
     };
     let head = ["KEY", "VARIABLE", "FLAG", "DEFAULT"];
     print(&table(head, KNOWN.iter().map(row).collect(), 4))
@@ -84,6 +84,11 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
             chosen_by.to_owned(),
         ],
     ];
+    let pools = found.pools.iter();
+    rows.extend(pools.map(|(name, slots)| {
+        let name = format!("pools.{name}");
+        [name, slots.to_string(), Origin::File.to_string()]
+    }));
     let connections = found.connections.iter();
     rows.extend(connections.map(|(id, set)| {
         let name = format!("connections.{id}");

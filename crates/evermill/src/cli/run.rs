@@ -158,12 +158,14 @@ pub(super) fn open(
     };
     let told = Arc::clone(&notices);
     let connections = Arc::new(config.connections.clone());
+    let slots = config.pools.clone();
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
         executor: Box::new(move |events| workers.start(connections, told, events)),
         sources: sources(config),
         settings: Arc::new(NoSettings),
+        pools: slots,
         clock: Clock::system(),
         log,
         notices,

@@ -12,6 +12,7 @@ mod demo;
 mod errors;
 mod guide;
 mod interpreters;
+mod limits;
 mod logging;
 mod mock;
 mod operating;

@@ -108,6 +108,7 @@ fn open(
             Ok(Opened::Log(Box::new(Once::new(events))))
         }),
         settings: Arc::new(NoSettings),
+        pools: BTreeMap::new(),
         clock: Clock::system(),
         log: run::log_lines(screen, false),
         notices,

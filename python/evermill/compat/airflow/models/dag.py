@@ -90,9 +90,8 @@ class DAG(Dag):
             fields["start_date"] = start
         if max_active_runs == 1:
             fields["order"] = "serial"
-        elif max_active_runs is not None:
-            cure = "1 keeps activations in line; leave it out otherwise"
-            blame(DagError("not_built", f"{owner}: max_active_runs={max_active_runs!r} is not built yet", cure))
+        else:
+            fields.update(_option.convert(owner, _option.DAG, {"max_active_runs": max_active_runs}))
         super().__init__(dag_id, fields, default_fields(owner, default_args))
         self.dag_id = dag_id
         self.clock = clock
