@@ -424,6 +424,7 @@ impl Shard {
             // Whatever is still on its way was read in a session that is over.
             lane.session += 1;
         }
+        self.hand_on_again();
         let reading = self
             .listening
             .iter()

@@ -410,6 +410,19 @@ impl Shard {
         }
     }
 
+    /// The machine was built again from what is stored: nothing of a lane that was taken is under way.
+    pub(crate) fn hand_on_again(&mut self) {
+        let taken = self.lanes.iter().filter(|(_, lane)| lane.taken);
+        let taken: Vec<LaneId> = taken.map(|(id, _)| *id).collect();
+        for id in taken {
+            let known = self.machine.lanes(id.run).find(|known| known.lane == id);
+            if let (Some(known), Some(lane)) = (known, self.lanes.get_mut(&id)) {
+                lane.position = known.low;
+            }
+            self.hand_on(id);
+        }
+    }
+
     pub(crate) fn restart_lane(&mut self, id: LaneId, from: u64) {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;

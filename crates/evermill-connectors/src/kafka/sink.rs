@@ -239,6 +239,8 @@ impl ClientContext for Deliveries {
         if code == RDKafkaErrorCode::AllBrokersDown {
             return;
         }
+        // Behind it stands how long it took, which is another each time.
+        let said = said.rsplit_once(" (after ").map_or(said, |(said, _)| said);
         let told = cure::explain(code, said, &self.id);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.as_ref() != Some(&told) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use evermill_contract::worker::Outcome;
 use evermill_engine::Drained;
+use evermill_store::Fault;
 
 use crate::broker::Broker;
 use crate::executor::Workers;
@@ -114,4 +115,30 @@ fn work_cut_off_at_a_stop_is_not_begun_again_when_another_reader_did_it() {
     let run = until(&handle, "the new ones", |run| run.done >= 10);
     assert_eq!((run.taken_in, run.in_flight), (10, 0));
     assert_eq!(ledger.times("50"), 1);
+}
+
+#[test]
+fn a_lane_that_was_taken_is_handed_on_after_a_reload_too() {
+    for fault in [Fault::UnknownAbsent, Fault::UnknownCommitted] {
+        let (ledger, world) = shared(1);
+        let handle = world.open();
+        started(&handle, &one_task());
+        world.broker.give("a/0", 0);
+        world.broker.give("a/1", 0);
+        until(&handle, "both lanes", |run| run.sources[0].lanes.len() == 2);
+        world.workers.close_gate();
+        world.broker.publish("a/0", values(0..50));
+        until(&handle, "work in hand", |run| run.in_flight == 50);
+        world.broker.take("a/0");
+        until(&handle, "one lane", |run| run.sources[0].lanes.len() == 1);
+        world.faults.next(fault);
+        world.workers.open_gate();
+        let position = released(&world.broker, "a/0").expect("it was started");
+        assert_eq!(world.broker.acked("a/0").max(position), position);
+
+        // The other reader goes on from there; nothing below is missing.
+        world.broker.give("a/0", position);
+        until(&handle, "all", |run| run.done == 50);
+        assert_eq!(ledger.len(), 50);
+    }
 }
