@@ -4,6 +4,8 @@
 //!
 //! Each connector is a folder with its settings, its source and a README; this file lists them all.
 
+use std::sync::Arc;
+
 use evermill_contract::manifest::{Catchup, SinkConfig, SourceConfig};
 use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
@@ -12,6 +14,7 @@ pub mod clock;
 pub mod http;
 pub mod kafka;
 pub mod limits;
+pub mod webhook;
 
 /// What a source is given beside its own settings.
 pub struct Environment<'a> {
@@ -48,6 +51,10 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))
+        }
+        SourceConfig::Webhook(config) => {
+            let source = webhook::WebhookSource::open(config)?;
+            Ok(Opened::Pushed(Arc::new(source)))
         }
     }
 }

@@ -119,3 +119,18 @@ const _: () = {
     assert!(HTTP_POKE_MIN.as_millis() < HTTP_AGAIN.as_millis());
     assert!(HTTP_JITTER_PERCENT < 100);
 };
+
+/// The largest body of a request to a webhook, in bytes.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// CloudEvents in one batch.
+pub const WEBHOOK_BATCH_EVENTS: usize = 1000;
+
+/// How far the time of a signature may be from our clock, either way.
+pub const WEBHOOK_TIME_WINDOW: Duration = Duration::from_secs(5 * 60);
+
+/// Secrets that are active at once: the old one and the new one.
+pub const WEBHOOK_SECRETS_MAX: usize = 2;
+
+/// Signatures of one request that are looked at.
+pub const WEBHOOK_SIGNATURES_MAX: usize = 8;

@@ -20,6 +20,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod version;
+mod webhook;
 
 pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
@@ -27,6 +28,7 @@ pub use fault::{Fault, ManifestError};
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
 pub use sink::{KafkaSink, SinkConfig};
 pub use version::Version;
+pub use webhook::{WebhookCodec, WebhookSource};
 
 /// The format this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -148,6 +150,8 @@ pub enum SourceConfig {
     Every(EverySource),
     /// One lap after the other.
     Loop(LoopSource),
+    /// Requests that others send to us.
+    Webhook(WebhookSource),
 }
 
 impl SourceConfig {
@@ -157,7 +161,7 @@ impl SourceConfig {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Http(http) => http.needs(),
-            Self::Cron(_) | Self::Every(_) | Self::Loop(_) => None,
+            Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) => None,
         }
     }
 
@@ -166,7 +170,7 @@ impl SourceConfig {
     pub const fn is_clock(&self) -> bool {
         match self {
             Self::Cron(_) | Self::Every(_) => true,
-            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) => false,
+            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) | Self::Webhook(_) => false,
         }
     }
 }

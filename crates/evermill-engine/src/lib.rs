@@ -64,6 +64,7 @@ mod workers;
 pub use clock::Clock;
 pub use copy::{Checked, workshop};
 pub use engine::Engine;
+pub use evermill_contract::source::PushRequest;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
     Started,

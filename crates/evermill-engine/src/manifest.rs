@@ -533,7 +533,9 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
     SourceOutline {
         id: source.id.as_str().into(),
         ids: match source.config {
-            SourceConfig::Kafka(_) | SourceConfig::Http(_) => IdKind::Position,
+            SourceConfig::Kafka(_) | SourceConfig::Http(_) | SourceConfig::Webhook(_) => {
+                IdKind::Position
+            }
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

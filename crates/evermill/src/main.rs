@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod duration;
 mod failure;
+mod listen;
 mod near;
 mod python;
 mod reach;

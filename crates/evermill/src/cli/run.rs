@@ -20,14 +20,18 @@ use evermill_engine::{
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, PoolConfig, Pools, Sinks};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
 use crate::config::{Config, Explained, Flags};
 use crate::control::{self, Control};
 use crate::failure::Failure;
+use crate::listen::Listening;
 use crate::screen::Screen;
 use crate::{duration, sdk, signals, store};
 
+/// What stands in a URL's path as it is.
+const NON_ALPHANUMERIC: &AsciiSet = &ALL.remove(b'-').remove(b'_').remove(b'.');
 /// How often the status line is looked at: on a terminal, and elsewhere.
 const STATUS_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 /// With `--until-idle`, how long a service may be away before we give up.
@@ -65,6 +69,10 @@ pub(super) struct Args {
     /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
     #[arg(long, value_name = "AGE|SIZE")]
     retain: Option<String>,
+    /// Where requests over HTTP are answered, on this machine alone; 127.0.0.1:4700 when a DAG takes
+    /// requests, else nowhere
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
     /// Worker processes; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -85,6 +93,10 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     if args.until_idle.is_some() {
         files.check_end()?;
     }
+    let wanted = args.listen.is_some() || files.ways_in().next().is_some();
+    let listening = wanted
+        .then(|| Listening::open(args.listen.as_deref()))
+        .transpose()?;
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
     let screen = Screen::new();
@@ -92,8 +104,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let pools = pools(args.workers, &files, &sdk);
     let engine = open(config, lock, pools, &screen, log)?;
     let _control = Control::open(&data_dir, engine.clone())?;
-    let outcome =
-        start_all(args, &engine, &files).and_then(|()| wait(args, &engine, &signalled, &screen));
+    let outcome = start_all(args, &engine, &files)
+        .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
+        .and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
     let drained = drain(&engine, args.grace, &screen);
     let view = engine.view();
@@ -103,6 +116,24 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     outcome?;
     drained.map_err(|_| Failure::failed("the engine has stopped by itself; see above"))?;
     verdict(&view)
+}
+
+/// Answers requests from now on, and says where.
+fn answer(
+    listening: Listening,
+    engine: &Handle,
+    files: &Files,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let address = listening.address();
+    listening.answer(engine.clone())?;
+    screen.lines("", format!("listening on http://{address}").as_bytes());
+    for (dag, source) in files.ways_in() {
+        let [dag, source] = [dag, source].map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC));
+        let text = format!("requests are taken at http://{address}/hooks/{dag}/{source}");
+        screen.lines("", text.as_bytes());
+    }
+    Ok(())
 }
 
 /// Lets what was read settle while grace lasts, and leaves the last word standing.

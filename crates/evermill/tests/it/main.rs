@@ -11,6 +11,7 @@ mod configuring;
 mod demo;
 mod errors;
 mod guide;
+mod hooks;
 mod interpreters;
 mod limits;
 mod logging;

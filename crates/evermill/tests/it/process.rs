@@ -207,6 +207,11 @@ impl Running {
             .count()
     }
 
+    /// Standard error so far, line by line.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.stderr.lines()
+    }
+
     /// Waits for the first line on standard output.
     pub(crate) fn first_line(&self) -> String {
         self.stdout

@@ -6,7 +6,7 @@ use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
     Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink, KafkaSource,
     LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, TaskKind,
-    TaskManifest,
+    TaskManifest, WebhookSource,
 };
 use serde::Serialize;
 
@@ -45,6 +45,7 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
     let mut said = match &source.config {
         SourceConfig::Kafka(kafka) => topic(kafka),
         SourceConfig::Http(http) => place(http),
+        SourceConfig::Webhook(hook) => way_in(hook, &dag.id, &source.id),
         SourceConfig::Cron(cron) => {
             let when = format!("cron {} in {}", cron.expr, cron.timezone);
             with_catchup(when, cron.catchup)
@@ -110,6 +111,19 @@ fn laps(config: &LoopSource) -> Vec<String> {
     let failures = config.max_consecutive_failures;
     said.extend(failures.map(|most| format!("goes on after {most} failures in a row at most")));
     said
+}
+
+fn way_in(hook: &WebhookSource, dag: &str, source: &str) -> Vec<String> {
+    let signed = match hook.secrets.len() {
+        0 => "not signed".to_owned(),
+        1 => "signed".to_owned(),
+        secrets => format!("signed with one of {secrets} secrets"),
+    };
+    vec![
+        format!("webhook /hooks/{dag}/{source}"),
+        word(&hook.codec),
+        signed,
+    ]
 }
 
 fn place(http: &HttpSource) -> Vec<String> {

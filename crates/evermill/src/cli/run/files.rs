@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{DagManifest, Fault, Manifest};
+use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
 use evermill_contract::yaml::is_yaml;
 use evermill_engine::{EngineError, StartRequest};
 
@@ -98,6 +98,15 @@ impl Files {
                 .dags
                 .iter()
                 .map(move |dag| (of_dag(file, dag), dag))
+        })
+    }
+
+    /// Sources that take requests: DAG and source.
+    pub(in crate::cli) fn ways_in(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.dags().flat_map(|dag| {
+            let hooks = dag.sources.iter();
+            let hooks = hooks.filter(|source| matches!(source.config, SourceConfig::Webhook(_)));
+            hooks.map(|source| (dag.id.as_str(), source.id.as_str()))
         })
     }
 

@@ -1,0 +1,225 @@
+//! What is answered over TCP: `/hooks/{dag}/{source}`, `/healthz`, and `/api/v1` as on the socket.
+//!
+//! There is no access control, so nobody but this machine may be listened to, and of this machine no
+//! page that a browser has from elsewhere: such a page can send requests here, but not without saying
+//! so (`Origin`), and not under our name (`Host`).
+
+use std::io;
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evermill_engine::{Handle, PushError, PushRequest};
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+
+use crate::problem::Problem;
+use crate::routes::{Response, respond};
+use crate::serve::{self, REQUEST_BYTES_MAX, Received};
+
+/// Connections that are answered at the same time.
+const CONNECTIONS_MAX: usize = 128;
+/// The longest that we wait for the next bytes of a request, or for an answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Where the path of a source that takes requests begins.
+const HOOKS: &str = "/hooks/";
+
+/// Answers every connection until the process ends, on the calling thread.
+///
+/// # Errors
+/// When no thread can be had.
+pub fn listen(listener: &TcpListener, handle: Handle) -> io::Result<()> {
+    let patient = |stream: TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(stream)
+    };
+    let incoming = listener.incoming().flatten().filter_map(patient);
+    let handle = Arc::new(handle);
+    let sized = Arc::clone(&handle);
+    let bytes_max = move |target: &str| match place(target) {
+        // Somebody who has the wrong place is told so, and not that he brings too much.
+        Some((dag, source)) => sized
+            .push_body_max(&dag, &source)
+            .unwrap_or(REQUEST_BYTES_MAX),
+        None => REQUEST_BYTES_MAX,
+    };
+    let answer = move |received: Received| {
+        answer(&handle, received).unwrap_or_else(std::convert::Into::into)
+    };
+    serve::each(incoming, CONNECTIONS_MAX, bytes_max, answer)
+}
+
+fn answer(handle: &Handle, received: Received) -> Result<Response, Problem> {
+    refuse_strangers(&received)?;
+    if let Some((dag, source)) = place(&received.target) {
+        return push(handle, &dag, &source, &received);
+    }
+    if received.target == "/healthz" && received.method == "GET" {
+        return Ok(answered(&json!({"status": "ok"})));
+    }
+    Ok(respond(handle, &received.request()?))
+}
+
+/// DAG and source of a path below `/hooks`.
+fn place(target: &str) -> Option<(String, String)> {
+    let path = target.split('?').next()?.strip_prefix(HOOKS)?;
+    let (dag, source) = path.split_once('/')?;
+    let decoded = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
+    Some((decoded(dag)?, decoded(source)?))
+}
+
+fn push(
+    handle: &Handle,
+    dag: &str,
+    source: &str,
+    received: &Received,
+) -> Result<Response, Problem> {
+    let query = received
+        .target
+        .split_once('?')
+        .map_or("", |(_, query)| query);
+    let request = PushRequest {
+        method: &received.method,
+        query,
+        headers: &received.headers,
+        body: &received.body,
+    };
+    match handle.push(dag, source, &request) {
+        Ok(pushed) => {
+            let body = json!({"kept": pushed.kept, "repeated": pushed.repeated});
+            Ok(answered(&body))
+        }
+        Err(PushError::NotFound) if is_ending(handle, dag, source) => {
+            let detail = format!("DAG '{dag}' takes nothing more for now; send it again later");
+            Err(Problem::new(503, "closed", "The source is closed", detail))
+        }
+        Err(PushError::NotFound) => {
+            let detail = format!("no source '{source}' of a DAG '{dag}' takes requests now");
+            Err(Problem::new(
+                404,
+                "unknown_source",
+                "No such source",
+                detail,
+            ))
+        }
+        Err(PushError::Rejected(reject)) => {
+            let title = "The source does not take it";
+            Err(Problem::new(
+                reject.status,
+                "rejected",
+                title,
+                reject.detail,
+            ))
+        }
+        Err(PushError::Engine(error)) => Err(error.into()),
+    }
+}
+
+/// Whether there is such a source that will take requests again: its run is ending, or not quite there.
+fn is_ending(handle: &Handle, dag: &str, source: &str) -> bool {
+    let view = handle.view();
+    let runs = view
+        .runs
+        .iter()
+        .filter(|run| run.dag == dag && run.state != "running");
+    runs.flat_map(|run| &run.sources)
+        .any(|found| found.id == source)
+}
+
+fn answered(body: &serde_json::Value) -> Response {
+    Response {
+        status: 200,
+        media_type: "application/json",
+        body: body.to_string().into_bytes(),
+    }
+}
+
+fn refuse_strangers(received: &Received) -> Result<(), Problem> {
+    let host = received.header("host").unwrap_or_default();
+    if !is_here(host) {
+        let detail = format!("this is not {host:?}; ask under 127.0.0.1 or localhost");
+        return Err(Problem::new(
+            421,
+            "wrong_host",
+            "The host is another one",
+            detail,
+        ));
+    }
+    let origin = received.header("origin");
+    let foreign = origin.filter(|origin| {
+        let place = origin.split_once("://").map(|(_, place)| place);
+        !place.is_some_and(is_here)
+    });
+    if let Some(origin) = foreign {
+        let detail = format!("a page from {origin} may not ask here");
+        return Err(Problem::new(
+            403,
+            "foreign_origin",
+            "The page is a stranger",
+            detail,
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a host, with or without a port, is this machine's loopback.
+fn is_here(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let address: Option<IpAddr> = name.parse().ok();
+    name.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(headers: &[(&str, &str)]) -> u16 {
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into()));
+        let received = Received {
+            method: "POST".to_owned(),
+            target: "/hooks/a/b".to_owned(),
+            headers: headers.collect(),
+            body: bytes::Bytes::new(),
+        };
+        refuse_strangers(&received).map_or_else(|problem| problem.status, |()| 200)
+    }
+
+    #[test]
+    fn pages_from_elsewhere_and_other_names_are_refused() {
+        for (headers, expected) in [
+            (&[("host", "127.0.0.1:4700")][..], 200),
+            (&[("host", "localhost")], 200),
+            (&[("host", "[::1]:4700")], 200),
+            (&[("host", "LOCALHOST:1")], 200),
+            (&[("host", "evil.example:4700")], 421),
+            (&[("host", "127.0.0.1.evil.example")], 421),
+            (&[], 421),
+            (
+                &[("host", "localhost"), ("origin", "http://localhost:4700")],
+                200,
+            ),
+            (
+                &[("host", "localhost"), ("origin", "https://evil.example")],
+                403,
+            ),
+            (&[("host", "localhost"), ("origin", "null")], 403),
+        ] {
+            assert_eq!(status(headers), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_a_dag_and_a_source() {
+        let found = |target| place(target).map(|(dag, source)| format!("{dag} {source}"));
+        assert_eq!(found("/hooks/orders/in?x=/y"), Some("orders in".to_owned()));
+        assert_eq!(found("/hooks/a%20b/c%2Fd"), Some("a b c/d".to_owned()));
+        assert_eq!(found("/hooks/orders"), None);
+        assert_eq!(found("/api/v1/runs"), None);
+    }
+}

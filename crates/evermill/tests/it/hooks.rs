@@ -1,0 +1,268 @@
+//! Sources that take requests, from the built binary: what is answered with 2xx is done, once.
+
+use evermill_http::{Client, Connection, Method, Request, Response, Target};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::process::{Place, Running};
+
+const ORDERS: &str = "
+import evermill
+
+@evermill.task
+def load(event):
+    print('got', event.text(), dict(event.headers).get('ce-type'))
+
+@evermill.dag
+def orders():
+    load(evermill.webhook(name='in'))
+";
+
+fn start(place: &Place, text: &str, failpoint: Option<&str>) -> Running {
+    let file = place.file("orders.py", text);
+    let arguments = [
+        "run",
+        file.to_str().unwrap(),
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut command = place.evermill(arguments);
+    if let Some(step) = failpoint {
+        command.env("EVERMILL_FAILPOINT", format!("{step}:1:abort"));
+    }
+    Running::start(&mut command)
+}
+
+/// Where requests are taken.
+fn way_in(running: &Running) -> String {
+    const SAID: &str = "requests are taken at ";
+    running.wait_for_lines(SAID, 1);
+    let lines = running.said();
+    let line = lines.iter().find_map(|line| line.split_once(SAID)).unwrap();
+    line.1.trim().to_owned()
+}
+
+fn send(url: &str, headers: &[(&str, &str)], body: &str) -> Result<Response, evermill_http::Error> {
+    let client = Client::new(Connection::default()).unwrap();
+    let mut request = Request::new(Method::POST, Target::Written(url.to_owned()));
+    let headers = headers.iter();
+    request.headers = headers
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    request.body = Some(body.as_bytes().to_vec());
+    client.send(&request)
+}
+
+fn kept(response: &Response) -> [u64; 2] {
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(response.status, 200, "{body}");
+    ["kept", "repeated"].map(|field| body[field].as_u64().unwrap())
+}
+
+fn stopped(running: Running) -> Value {
+    running.signal(Signal::TERM);
+    let ended = running.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    ended.only_run()
+}
+
+#[test]
+fn a_request_is_an_event_and_the_same_one_again_is_none() {
+    let place = Place::new();
+    let running = start(&place, ORDERS, None);
+    let url = way_in(&running);
+    assert!(url.ends_with("/hooks/orders/in"), "{url}");
+    let key = [("Idempotency-Key", "k1")];
+    assert_eq!(kept(&send(&url, &key, "{\"n\": 1}").unwrap()), [1, 0]);
+    running.wait_for_lines("got {\"n\": 1} None", 1);
+    assert_eq!(kept(&send(&url, &key, "{\"n\": 1}").unwrap()), [0, 1]);
+    assert_eq!(kept(&send(&url, &[], "{\"n\": 2}").unwrap()), [1, 0]);
+    running.wait_for_lines("got {\"n\": 2} None", 1);
+    // Also over restarts.
+    assert_eq!(stopped(running)["done"], 2);
+    let running = start(&place, ORDERS, None);
+    assert_eq!(
+        kept(&send(&way_in(&running), &key, "{\"n\": 1}").unwrap()),
+        [0, 1]
+    );
+    assert_eq!(stopped(running)["in"], 2);
+}
+
+#[test]
+fn what_was_answered_with_2xx_survives_kill_9() {
+    let place = Place::new();
+    let gate = place.folder().join("open");
+    let text = ORDERS.replace(
+        "    print(",
+        &format!("    import os, time\n    while not os.path.exists({gate:?}): time.sleep(0.01)\n    print("),
+    );
+    let running = start(&place, &text, None);
+    let url = way_in(&running);
+    for n in 0..5 {
+        assert_eq!(kept(&send(&url, &[], &n.to_string()).unwrap()), [1, 0]);
+    }
+    running.kill();
+    std::fs::write(&gate, "").unwrap();
+    let running = start(&place, &text, None);
+    place.wait_for_run(|run| run["done"] == 5);
+    assert_eq!(stopped(running)["in"], 5);
+}
+
+#[test]
+fn a_kill_at_any_step_leaves_a_request_that_may_be_sent_again() {
+    for step in ["inbox.accepted", "inbox.fed", "dispatch.sent"] {
+        let place = Place::new();
+        let running = start(&place, ORDERS, Some(step));
+        let url = way_in(&running);
+        let key = [("Idempotency-Key", "k1")];
+        // Whether it was answered is open; that it is done once is not.
+        drop(send(&url, &key, "1"));
+        assert_eq!(running.end().status.code(), None, "{step}");
+        let running = start(&place, ORDERS, None);
+        let [kept, repeated] = kept(&send(&way_in(&running), &key, "1").unwrap());
+        assert_eq!(kept + repeated, 1, "{step}");
+        place.wait_for_run(|run| run["done"] == 1);
+        let run = stopped(running);
+        assert_eq!(
+            (&run["in"], &run["done"]),
+            (&json!(1), &json!(1)),
+            "{step}: {run}"
+        );
+    }
+}
+
+#[test]
+fn cloud_events_come_in_all_three_modes() {
+    let place = Place::new();
+    let running = start(&place, ORDERS, None);
+    let url = way_in(&running);
+    let event = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "made", "data": id});
+    let binary = [
+        ("ce-specversion", "1.0"),
+        ("ce-id", "a"),
+        ("ce-source", "/s"),
+        ("ce-type", "made"),
+        ("content-type", "application/json"),
+    ];
+    assert_eq!(kept(&send(&url, &binary, "\"a\"").unwrap()), [1, 0]);
+    let structured = [("content-type", "application/cloudevents+json")];
+    assert_eq!(
+        kept(&send(&url, &structured, &event("b").to_string()).unwrap()),
+        [1, 0]
+    );
+    let batched = [("content-type", "application/cloudevents-batch+json")];
+    let batch = json!([event("a"), event("c"), event("d")]).to_string();
+    assert_eq!(kept(&send(&url, &batched, &batch).unwrap()), [2, 1]);
+    for id in ["a", "b", "c", "d"] {
+        running.wait_for_lines(&format!("got \"{id}\" b'made'"), 1);
+    }
+    assert_eq!(stopped(running)["done"], 4);
+}
+
+#[test]
+fn what_cannot_be_taken_is_refused_with_the_reason_and_keeps_nothing() {
+    let place = Place::new();
+    let text = ORDERS.replace("name='in'", "name='in', secret='env:HOOK_SECRET'");
+    let file = place.file("orders.py", &text);
+    let arguments = [
+        "run",
+        file.to_str().unwrap(),
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let running = Running::start(place.evermill(arguments).env("HOOK_SECRET", "geheim"));
+    let url = way_in(&running);
+    let refused = |url: &str, headers: &[(&str, &str)], body: &str| {
+        let response = send(url, headers, body).unwrap();
+        (response.status, String::from_utf8(response.body).unwrap())
+    };
+    let (status, said) = refused(&url, &[], "{}");
+    assert!(
+        status == 401 && said.contains("webhook-id"),
+        "{status} {said}"
+    );
+    assert_eq!(refused(&url.replace("/in", "/other"), &[], "{}").0, 404);
+    let (status, said) = refused(&url, &[("Origin", "https://evil.example")], "{}");
+    assert!(
+        status == 403 && said.contains("evil.example"),
+        "{status} {said}"
+    );
+    let long = "x".repeat((4 << 20) + 1);
+    assert_eq!(refused(&url, &[], &long).0, 413);
+    assert_eq!(stopped(running)["in"], 0);
+}
+
+#[test]
+fn signed_requests_are_taken() {
+    let place = Place::new();
+    let text = ORDERS.replace("name='in'", "name='in', secret=['env:OLD', 'env:NEW']");
+    let file = place.file("orders.py", &text);
+    let arguments = [
+        "run",
+        file.to_str().unwrap(),
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let mut command = place.evermill(arguments);
+    let running = Running::start(command.env("OLD", "one").env("NEW", "two"));
+    let url = way_in(&running);
+    // Signed by another program than ours.
+    let sign = "import base64, hashlib, hmac, sys, time; at = str(int(time.time())); \
+                code = hmac.new(b'two', f'm1.{at}.{{}}'.encode(), hashlib.sha256).digest(); \
+                print(at, base64.b64encode(code).decode())";
+    let signed = std::process::Command::new("python3")
+        .args(["-c", sign])
+        .output()
+        .unwrap();
+    let signed = String::from_utf8(signed.stdout).unwrap();
+    let (at, code) = signed.trim().split_once(' ').unwrap();
+    let signature = format!("v1,{code}");
+    let headers = [
+        ("webhook-id", "m1"),
+        ("webhook-timestamp", at),
+        ("webhook-signature", signature.as_str()),
+    ];
+    assert_eq!(kept(&send(&url, &headers, "{}").unwrap()), [1, 0]);
+    assert_eq!(kept(&send(&url, &headers, "{}").unwrap()), [0, 1]);
+    assert_eq!(stopped(running)["done"], 1);
+}
+
+#[test]
+fn nobody_is_listened_to_from_elsewhere_and_a_missing_secret_is_said() {
+    let place = Place::new();
+    let file = place.file("orders.py", ORDERS);
+    let file = file.to_str().unwrap();
+    let ended = place.finish(["run", file, "--listen", "0.0.0.0:0"]);
+    assert_eq!(ended.code(), 2, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("can be reached from elsewhere"),
+        "{}",
+        ended.stderr
+    );
+    let text = ORDERS.replace("name='in'", "name='in', secret='env:NO_SUCH_SECRET'");
+    let file = place.file("orders.py", &text);
+    let ended = place.finish(["run", file.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    assert_eq!(ended.code(), 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("NO_SUCH_SECRET"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_socket_of_a_run_answers_over_tcp_too_when_it_is_asked_to() {
+    let place = Place::new();
+    let running = start(&place, ORDERS, None);
+    let url = way_in(&running);
+    let root = url.split("/hooks").next().unwrap();
+    let client = Client::new(Connection::default()).unwrap();
+    let get = |path: &str| {
+        let target = Target::Written(format!("{root}{path}"));
+        client.send(&Request::new(Method::GET, target)).unwrap()
+    };
+    assert_eq!(get("/healthz").body, br#"{"status":"ok"}"#);
+    let runs: Value = serde_json::from_slice(&get("/api/v1/runs").body).unwrap();
+    assert_eq!(runs["runs"][0]["dag"], "orders", "{runs}");
+    assert_eq!(get("/else").status, 404);
+    stopped(running);
+}

@@ -1,0 +1,52 @@
+"""Requests that others send to us."""
+
+from __future__ import annotations
+
+from typing import Any, List, NoReturn, Optional, Union
+
+from . import _option
+from ._dag import Source
+from ._source import OWN
+
+
+def _secrets(value: Any) -> List[str]:
+    """One secret, or two while one takes over from the other."""
+    secrets = [value] if isinstance(value, str) else value
+    if not isinstance(secrets, (list, tuple)) or not all(isinstance(one, str) and one for one in secrets):
+        raise ValueError('write a text, such as "env:HOOK_SECRET", or a list of two')
+    if not 1 <= len(secrets) <= 2:
+        raise ValueError("write one secret, or two: the old one and the new one")
+    return list(secrets)
+
+
+_WEBHOOK = {
+    "secret": ("secrets", _secrets),
+    "codec": ("codec", _option.one_of("json", "text", "bytes")),
+}
+
+
+def webhook(
+    *,
+    secret: Union[str, List[str], None] = None,
+    codec: str = "json",
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Every request to `/hooks/{dag}/{source}`, plain or as CloudEvents; answered once it is durable.
+
+    With `secret`, requests have to be signed (HMAC-SHA256, Standard Webhooks): `"env:NAME"` and
+    `"file:PATH"` say where it stands, any other text is the secret itself; two in a list are both
+    active. `codec` is what the body of a plain request has to be. The source's id is `name`, else
+    `webhook`.
+    """
+    owner = "webhook()"
+    given = {"order": order, "freshness": freshness, "secret": secret, "codec": codec, **unknown}
+    fields = _option.convert(owner, {**OWN, **_WEBHOOK}, given)
+    config = {name: fields.pop(name) for name in ("secrets", "codec") if name in fields}
+    if config.get("codec") == "json":
+        del config["codec"]
+    if fields.get("order") == "none":  # the DAG's word holds
+        del fields["order"]
+    return Source("webhook", config, name, fields)
