@@ -15,9 +15,6 @@ from ._fault import DagError
 
 FORMAT = 1
 
-#: Messages that one call of a sink sends; each has an outcome of its own.
-SINK_BATCH = 500
-
 _DAG_DEFAULTS = {
     "tags": [],
     "order": "none",
@@ -222,19 +219,10 @@ def _task(task: Task) -> Dict[str, Any]:
         "upstream": [_edge(task, node) for node in task.upstream],
         **_without(fields, _TASK_DEFAULTS),
         "wants": bind(task).wants,
-        **_sink(task),
+        "sink": task.sink or {},
         "mapped": {"over": [_map_over(name, items) for name, items in task.mapped.items()]} if task.mapped else {},
     }
-    return _without(made, {"upstream": [], "wants": {}, "mapped": {}})
-
-
-def _sink(task: Task) -> Dict[str, Any]:
-    """Members of a sink go together, unless each has to wait for the one before."""
-    if task.sink is None:
-        return {}
-    orders = {node.fields.get("order") for node in task.dag.sources() if isinstance(node, Source)}
-    serial = "serial" in orders or task.dag.fields.get("order") == "serial"
-    return {"sink": task.sink} if serial else {"sink": task.sink, "batch": SINK_BATCH}
+    return _without(made, {"upstream": [], "wants": {}, "mapped": {}, "sink": {}})
 
 
 def _edge(task: Task, node: Node) -> Dict[str, Any]:

@@ -24,26 +24,26 @@ def double(event):
     return {"n": n, "twice": 2 * n} if n % 2 == 0 else None
 
 
-def test_a_result_goes_to_a_topic_many_at_a_time():
+def test_a_result_goes_to_a_topic():
     @evermill.dag
     def flow():
         evermill.to_kafka("out", double(evermill.kafka("in")), key="/n", connection="other", timeout=5)
 
     task = manifest(flow)["to_kafka"]
     assert task["sink"] == {"kind": "kafka", "topic": "out", "connection": "other", "key": "/n", "value_from": "double"}
-    assert (task["batch"], task["retries"], task["timeout_ms"]) == (500, 10_000, 5_000)
+    assert (task["retries"], task["timeout_ms"]) == (10_000, 5_000)
     assert task["upstream"] == [{"node": "double", "kind": "task", "reads_result": True}]
     assert task["wants"]["results"] == ["double"]
 
 
-def test_events_are_passed_on_and_under_serial_one_by_one():
+def test_events_are_passed_on():
     @evermill.dag(order="serial")
     def flow():
         evermill.to_kafka("out", evermill.kafka("in"), key=None, name="copy", retries=2)
 
     task = manifest(flow)["copy"]
     assert task["sink"] == {"kind": "kafka", "topic": "out", "key": "none"}
-    assert "batch" not in task and task["retries"] == 2
+    assert task["retries"] == 2
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest};
 mod http;
 mod option;
 mod schema;
+mod sink;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -119,6 +120,7 @@ struct Task {
     after: Vec<After>,
     run: Option<String>,
     http: Option<Map<String, Value>>,
+    sink: Option<Map<String, Value>>,
     /// Whose result it reads: `stdin` of a command, `body_from` of a request.
     stdin: Option<After>,
 }
@@ -489,6 +491,7 @@ impl Reader<'_> {
             after: Vec::new(),
             run: None,
             http: None,
+            sink: None,
             stdin: None,
         };
         let mut body_from = None;
@@ -500,6 +503,10 @@ impl Reader<'_> {
                 "http" => {
                     let (http, from) = self.http(&owner, name.at, value);
                     (task.http, body_from) = (Some(http), from);
+                }
+                "to_kafka" => {
+                    let (sink, from) = self.topic_to_write(&owner, name.at, value);
+                    (task.sink, body_from) = (Some(sink), from);
                 }
                 "env" => self.env(&owner, name, value, &mut task.fields),
                 known if knows(SHARED, known) => {
@@ -521,13 +528,24 @@ impl Reader<'_> {
                             .map(|opt| opt.name);
                         nearest(
                             other,
-                            ["after", "run", "stdin", "http"].into_iter().chain(known),
+                            ["after", "run", "stdin", "http", "to_kafka"]
+                                .into_iter()
+                                .chain(known),
                         )
                     };
                     let message = format!("{owner} has no option '{other}'");
                     self.fault(name.at, Code::UnknownOption, message, cure);
                 }
             }
+        }
+        if let (Some(stdin), true) = (&task.stdin, task.sink.is_some()) {
+            let message = format!("{owner}: stdin: a topic has no standard input");
+            self.fault(
+                stdin.at,
+                Code::BadValue,
+                message,
+                "write value_from: in to_kafka",
+            );
         }
         if let (Some(stdin), true) = (&task.stdin, task.http.is_some()) {
             let message = format!("{owner}: stdin: a request has no standard input");
@@ -652,8 +670,14 @@ impl Reader<'_> {
                 }
             }
             self.check_stdin(&task);
-            if task.run.is_some() && task.http.is_some() {
-                let message = format!("task '{}' has run and http", task.id);
+            let acts = [
+                ("run", task.run.is_some()),
+                ("http", task.http.is_some()),
+                ("to_kafka", task.sink.is_some()),
+            ];
+            let mut acts = acts.iter().filter(|(_, is)| *is).map(|(name, _)| name);
+            if let (Some(one), Some(other)) = (acts.next(), acts.next()) {
+                let message = format!("task '{}' has {one} and {other}", task.id);
                 self.fault(task.at, Code::BadValue, message, "make two tasks of it");
             }
             made.push(task_json(task, &is_source));
@@ -663,13 +687,13 @@ impl Reader<'_> {
 
     fn check_stdin(&mut self, task: &Task) {
         let Some(stdin) = &task.stdin else { return };
-        let word = if task.http.is_some() {
-            "body_from"
-        } else {
-            "stdin"
+        let word = match (&task.http, &task.sink) {
+            (Some(_), _) => "body_from",
+            (None, Some(_)) => "value_from",
+            (None, None) => "stdin",
         };
         let message = |what: &str| format!("task '{}': {word}: {what}", task.id);
-        if task.run.is_none() && task.http.is_none() {
+        if task.run.is_none() && task.http.is_none() && task.sink.is_none() {
             self.fault(
                 stdin.at,
                 Code::BadValue,
@@ -696,9 +720,10 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
         after,
         run,
         http,
+        sink,
         stdin,
     } = task;
-    let acts = run.is_some() || http.is_some();
+    let acts = run.is_some() || http.is_some() || sink.is_some();
     let stdin = stdin
         .map(|stdin| stdin.name)
         .filter(|name| !is_source(name));
@@ -727,6 +752,13 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
             shell["stdin"] = stdin.as_str().into();
         }
         fields.insert("run".into(), shell);
+    }
+    if let Some(mut sink) = sink {
+        if let Some(stdin) = &stdin {
+            sink.insert("value_from".into(), stdin.as_str().into());
+        }
+        sink::be_patient(&mut fields);
+        fields.insert("sink".into(), sink.into());
     }
     if let Some(mut http) = http {
         if let Some(stdin) = stdin {

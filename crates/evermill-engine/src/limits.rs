@@ -105,6 +105,8 @@ pub const DRAIN_TICK: Duration = Duration::from_millis(20);
 pub const RELOADS_IN_A_ROW: u32 = 5;
 /// Simultaneous executions of a pool that nobody gave a size.
 pub const POOL_SLOTS: u32 = 128;
+/// Members of a task with a sink that are sent in one call; each has an outcome of its own.
+pub const SINK_BATCH: u32 = 500;
 /// Parked activations one answer lists.
 pub const PARKED_LISTED: usize = 1_000;
 /// Bytes of payload after which a list of parked activations ends; a larger one is listed alone.

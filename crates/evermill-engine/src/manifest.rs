@@ -17,6 +17,7 @@ use evermill_core::dag::{
 use evermill_core::limits::BACKOFF_MS_MAX;
 use evermill_core::rule::TriggerRule;
 
+use crate::limits;
 use crate::payload::Keys;
 
 /// Wait between two questions to a sensor in the middle of a DAG.
@@ -291,7 +292,7 @@ impl Reader<'_> {
                 declared::OnInterrupt::Rerun => OnInterrupt::Rerun,
                 declared::OnInterrupt::Fail => OnInterrupt::Fail,
             },
-            batch: task.batch,
+            batch: task.batch.or_else(|| self.sent_together(task)),
             pool: task.pool.as_deref().map(|name| self.pools.number(name)),
             priority: task.priority,
             reads_committed: reads_committed(task),
@@ -299,6 +300,18 @@ impl Reader<'_> {
             mapped: self.mapped(task),
             ..TaskSpec::new(task.id.clone(), upstream)
         }
+    }
+
+    /// Messages of a sink go side by side, unless each waits for the activation before it.
+    fn sent_together(&self, task: &TaskManifest) -> Option<u32> {
+        let own = self.declared.order;
+        let mut orders = self
+            .declared
+            .sources
+            .iter()
+            .map(|source| source.order.unwrap_or(own));
+        let serial = orders.any(|order| order == declared::Order::Serial);
+        (task.sink.is_some() && !serial).then_some(limits::SINK_BATCH)
     }
 
     fn node(&mut self, task: &TaskManifest, edge: &declared::Edge) -> Option<Node> {

@@ -296,6 +296,22 @@ pub(super) const LOOP: &[Opt] = &[
 ];
 
 /// Options of a request over HTTP.
+pub(super) const TO_KAFKA: &[Opt] = &[
+    opt("topic", "topic", Of::Text, "the topic's name"),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "key",
+        "key",
+        Of::Text,
+        "event for the event's own key, none, or a JSON pointer into the value",
+    ),
+];
+
 pub(super) const HTTP: &[Opt] = &[
     opt("method", "method", Of::Word(METHODS), "POST unless said"),
     opt(

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{BATCH, BOTH, CRON, DAG, EVERY, HTTP, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK};
+use super::option::{
+    BATCH, BOTH, CRON, DAG, EVERY, HTTP, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK, TO_KAFKA,
+};
 
 /// The schema (draft 2020-12).
 #[must_use]
@@ -32,6 +34,17 @@ pub fn schema() -> Value {
         ],
         &[],
     );
+    let to_kafka = object(
+        &[TO_KAFKA],
+        [(
+            "value_from",
+            described(
+                json!({"type": "string"}),
+                "the task whose result is written, else the event's content is",
+            ),
+        )],
+        &["topic"],
+    );
     let task = object(
         &[SHARED, BOTH, TASK],
         [
@@ -56,6 +69,13 @@ pub fn schema() -> Value {
             (
                 "http",
                 described(http, "a request over HTTP, in place of a command"),
+            ),
+            (
+                "to_kafka",
+                described(
+                    to_kafka,
+                    "a message to a Kafka topic, in place of a command",
+                ),
             ),
         ],
         &[],

@@ -182,6 +182,45 @@ tasks:
 }
 
 #[test]
+fn a_topic_to_write_to_loads_to_the_manifest() {
+    let text = "\
+dag: copies
+sources: { in: { kafka: { topic: a } } }
+tasks:
+  shout: { after: in, run: tr a-z A-Z }
+  out: { after: shout, to_kafka: { topic: b, value_from: shout, key: /id, connection: other } }
+  copy: { after: in, to_kafka: { topic: c }, retries: 1 }
+";
+    let document = read(text, "copies.yaml").unwrap();
+    let tasks = serde_json::to_value(&document.manifest.dags[0].tasks).unwrap();
+    assert_eq!(
+        tasks[1]["sink"],
+        json!({"kind": "kafka", "topic": "b", "connection": "other", "key": "/id", "value_from": "shout"})
+    );
+    assert_eq!(tasks[1]["retries"], 10_000);
+    assert_eq!(tasks[1]["wants"]["results"], json!(["shout"]));
+    assert_eq!(tasks[2]["sink"], json!({"kind": "kafka", "topic": "c"}));
+    assert_eq!(tasks[2]["retries"], 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_topic_to_write_to_is_said() {
+    for (task, said) in [
+        ("to_kafka: {}", "has no topic"),
+        ("to_kafka: { topic: b, key: id }", "a JSON pointer"),
+        ("to_kafka: { topic: b, keys: /id }", "did you mean 'key'?"),
+        ("to_kafka: { topic: b }, run: x", "has run and to_kafka"),
+        ("to_kafka: { topic: b }, stdin: a", "value_from:"),
+        ("to_kafka: { topic: b, value_from: x }", "right before it"),
+    ] {
+        let text = format!("dag: d\ntasks:\n  a: {{ run: x }}\n  b: {{ after: a, {task} }}\n");
+        let faults = read(&text, "d.yaml").unwrap_err();
+        let found: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert!(found.join("\n").contains(said), "{task}: {found:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_request_is_said() {
     for (http, said) in [
         ("{}", "does not say whom to ask"),

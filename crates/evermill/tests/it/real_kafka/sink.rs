@@ -154,6 +154,32 @@ fn under_an_order_messages_arrive_in_it() {
 }
 
 #[test]
+fn a_file_in_yaml_writes_what_a_command_printed() {
+    let (place, from, to) = (Place::new(), Topic::new(1), Topic::new(1));
+    from.write(0, ["a", "b"]);
+    let (source, target) = (&from.name, &to.name);
+    let file = place.file(
+        "loud.yaml",
+        &format!(
+            "dag: loud\n\
+             sources: {{ in: {{ kafka: {{ topic: {source}, auto_offset_reset: earliest }} }} }}\n\
+             tasks:\n  shout: {{ after: in, run: tr a-z A-Z }}\n  \
+             out: {{ after: shout, to_kafka: {{ topic: {target}, value_from: shout }} }}\n"
+        ),
+    );
+    let connection = format!("kafka={}", topic::address());
+    let mut command = place.evermill(["run"]);
+    command
+        .arg(file)
+        .args(["--until-idle", "200ms", "--connection", &connection]);
+    let ended = Running::start(&mut command).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let mut values: Vec<_> = read(&to).into_iter().map(|it| it.value).collect();
+    values.sort();
+    assert_eq!(values, ["A", "B"]);
+}
+
+#[test]
 fn a_topic_that_is_missing_is_waited_for() {
     let (place, from) = (Place::new(), Topic::new(1));
     let name = format!("{}-out", from.name);
