@@ -257,10 +257,17 @@ fn the_options_are_those_that_the_front_ends_read() {
         &["dag", "sources", "tasks"],
     );
     let of_task = at("/properties/tasks/additionalProperties");
-    table(&mut out, "Of a task", of_task, Some(&task), &["http"]);
-    if let Some(http) = of_task.pointer("/properties/http") {
-        let nobody = BTreeSet::new();
-        table(&mut out, "Of `http:` of a task", http, Some(&nobody), &[]);
+    table(
+        &mut out,
+        "Of a task",
+        of_task,
+        Some(&task),
+        &["http", "to_kafka"],
+    );
+    for what in ["http", "to_kafka"] {
+        let (nobody, of_what) = (BTreeSet::new(), &of_task["properties"][what]);
+        let title = format!("Of `{what}:` of a task");
+        table(&mut out, &title, of_what, Some(&nobody), &[]);
     }
     let of_source = at("/properties/sources/additionalProperties");
     let kinds: Vec<&str> = of_source["properties"]
