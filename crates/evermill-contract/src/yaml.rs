@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest};
 
+mod asked;
 mod http;
 mod option;
 mod schema;
@@ -34,9 +35,9 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 6] = ["after", "files", "http", "signal", "sqs", "webhook"];
+const COMING: [&str; 4] = ["after", "files", "signal", "sqs"];
 /// Those that are.
-const KINDS: [&str; 4] = ["kafka", "cron", "every", "loop"];
+const KINDS: [&str; 6] = ["kafka", "http", "webhook", "cron", "every", "loop"];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
 
@@ -341,6 +342,8 @@ impl Reader<'_> {
         for (name, value) in pairs {
             match name.text.as_str() {
                 "kafka" => config = self.kafka(&owner, name.at, value),
+                "http" => config = self.polled(&owner, name, value),
+                "webhook" => config = self.webhook(&owner, value),
                 "cron" => config = self.timed(&owner, CRON, name, value),
                 "every" => config = self.timed(&owner, EVERY, name, value),
                 "loop" => {

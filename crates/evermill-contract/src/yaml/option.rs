@@ -352,6 +352,61 @@ pub(super) const HTTP: &[Opt] = &[
     ),
 ];
 
+/// Options of a place that is polled over HTTP.
+pub(super) const HTTP_SOURCE: &[Opt] = &[
+    opt(
+        "endpoint",
+        "endpoint",
+        Of::Text,
+        "a path below the connection's address, or a whole URL",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "poke_interval",
+        "poke_interval_ms",
+        Of::Duration,
+        "the longest wait between two questions, a minute unless said",
+    ),
+    opt("method", "method", Of::Word(METHODS), "GET unless said"),
+    opt(
+        "request_params",
+        "request_params",
+        Of::Environment,
+        "names and values for the query, or for a form where the method has a body",
+    ),
+    opt(
+        "headers",
+        "headers",
+        Of::Environment,
+        "headers beside those of the connection",
+    ),
+    opt(
+        "select",
+        "select",
+        Of::Text,
+        "a JSON pointer: the event is what it leads to, and a change of it is an edge",
+    ),
+    opt(
+        "fire_on_start",
+        "fire_on_start",
+        Of::Flag,
+        "whether what is true at the first answer is an event",
+    ),
+];
+
+/// Options of a webhook.
+pub(super) const WEBHOOK: &[Opt] = &[opt(
+    "codec",
+    "codec",
+    Of::Word(&["json", "text", "bytes"]),
+    "what the body of a plain request has to be",
+)];
+
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 const UNITS_MS: [(&str, f64); 5] = [

@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::asked::COMPARISONS;
 use super::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, HTTP, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK, TO_KAFKA,
+    BATCH, BOTH, CRON, DAG, EVERY, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SOURCE, TASK,
+    TO_KAFKA, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -90,6 +92,14 @@ pub fn schema() -> Value {
         &[SOURCE],
         [
             ("kafka", described(kafka, "a topic of Apache Kafka")),
+            (
+                "http",
+                described(polled(), "a place that is asked again and again"),
+            ),
+            (
+                "webhook",
+                described(webhook(), "requests that others send to us"),
+            ),
             ("cron", described(cron, "the instants of a cron expression")),
             ("every", described(every, "instants at equal distances")),
             ("loop", described(laps, "one lap after the other")),
@@ -135,6 +145,53 @@ pub fn schema() -> Value {
     dag["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     dag["title"] = json!("evermill DAG");
     dag
+}
+
+fn polled() -> Value {
+    let pointer = json!({"type": "string", "pattern": "^/"});
+    let mut check: Map<String, Value> = Map::new();
+    check.insert("status".into(), Of::Statuses.schema());
+    check.insert("pointer".into(), pointer.clone());
+    check.extend(COMPARISONS.map(|name| (name.to_owned(), json!(true))));
+    let check = json!({"type": "object", "properties": check, "additionalProperties": false});
+    let check = json!({"anyOf": [check, {"type": "array", "items": check}]});
+    let cursor = json!({
+        "type": "object",
+        "properties": {
+            "param": {"type": "string", "minLength": 1},
+            "items": pointer,
+            "id": pointer,
+            "newest_first": {"type": "boolean"},
+        },
+        "required": ["param"],
+        "additionalProperties": false,
+    });
+    let cursor = json!({"anyOf": [{"type": "string", "minLength": 1}, cursor]});
+    object(
+        &[HTTP_SOURCE],
+        [
+            (
+                "response_check",
+                described(check, "what has to hold of an answer"),
+            ),
+            (
+                "cursor",
+                described(
+                    cursor,
+                    "the answer is a list, of which each new item is an event",
+                ),
+            ),
+        ],
+        &["endpoint"],
+    )
+}
+
+fn webhook() -> Value {
+    let secret = json!({"type": "string", "minLength": 1});
+    let secrets = json!({"type": "array", "minItems": 1, "maxItems": 2, "items": secret});
+    let secret = json!({"anyOf": [secret, secrets]});
+    let about = "what requests are signed with: env:NAME, file:PATH, or two of these";
+    object(&[WEBHOOK], [("secret", described(secret, about))], &[])
 }
 
 fn object<const N: usize>(

@@ -301,3 +301,98 @@ fn the_schema_for_editors_is_the_one_in_the_docs() {
         schema()
     );
 }
+
+/// The config of the only source of a DAG, or what is wrong with it.
+fn config(source: &str) -> Result<Value, String> {
+    let text =
+        format!("dag: a\nsources: {{ s: {source} }}\ntasks: {{ x: {{ run: y, after: s }} }}\n");
+    match read(&text, "flow.yaml") {
+        Ok(document) => {
+            let source = &document.manifest.dags[0].sources[0];
+            Ok(serde_json::to_value(&source.config).unwrap())
+        }
+        Err(faults) => Err(format!("{}; {}", faults[0].message, faults[0].cure)),
+    }
+}
+
+#[test]
+fn a_polled_place_and_a_webhook_load_to_the_manifest() {
+    for (source, expected) in [
+        (
+            "{ http: { endpoint: /x } }",
+            json!({"kind": "http", "endpoint": "/x"}),
+        ),
+        (
+            "{ http: { endpoint: /x, poke_interval: 500ms, request_params: { n: 1 }, select: /v, fire_on_start: false } }",
+            json!({"kind": "http", "endpoint": "/x", "poke_interval_ms": 500, "request_params": {"n": "1"},
+                   "select": "/v", "fire_on_start": false}),
+        ),
+        (
+            "{ http: { endpoint: /x, response_check: [{ status: 200, pointer: /s, equals: '1' }, { pointer: /n, above: 1 }] } }",
+            json!({"kind": "http", "endpoint": "/x", "check": {"status": [200], "tests": [
+                {"pointer": "/s", "op": "equals", "value": "1"}, {"pointer": "/n", "op": "above", "value": 1}]}}),
+        ),
+        (
+            "{ http: { endpoint: /x, cursor: since } }",
+            json!({"kind": "http", "endpoint": "/x", "cursor": {"param": "since"}}),
+        ),
+        (
+            "{ http: { endpoint: /x, cursor: { param: after, items: /rows, newest_first: true } } }",
+            json!({"kind": "http", "endpoint": "/x",
+                   "cursor": {"param": "after", "items": "/rows", "newest_first": true}}),
+        ),
+        ("{ webhook: }", json!({"kind": "webhook"})),
+        ("{ webhook: {} }", json!({"kind": "webhook"})),
+        (
+            "{ webhook: { secret: [env:A, env:B], codec: text } }",
+            json!({"kind": "webhook", "secrets": ["env:A", "env:B"], "codec": "text"}),
+        ),
+    ] {
+        assert_eq!(config(source), Ok(expected), "{source}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_polled_place_or_a_webhook_is_said() {
+    for (source, said) in [
+        ("{ http: {} }", "has no endpoint"),
+        (
+            "{ http: { endpoint: x, poke: 3 } }",
+            "did you mean 'poke_interval'?",
+        ),
+        (
+            "{ http: { endpoint: x, response_check: ok } }",
+            "write a map",
+        ),
+        (
+            "{ http: { endpoint: x, response_check: { pointer: /s } } }",
+            "one of equals",
+        ),
+        (
+            "{ http: { endpoint: x, response_check: { pointer: s, equals: 1 } } }",
+            "JSON pointer",
+        ),
+        (
+            "{ http: { endpoint: x, response_check: { pointer: /s, equal: 1 } } }",
+            "did you mean 'equals'?",
+        ),
+        (
+            "{ http: { endpoint: x, response_check: { pointer: /s, above: high } } }",
+            "cannot compare",
+        ),
+        (
+            "{ http: { endpoint: x, cursor: { items: /x } } }",
+            "the name of the parameter",
+        ),
+        (
+            "{ http: { endpoint: x, select: /v, cursor: since } }",
+            "exclude each other",
+        ),
+        ("{ webhook: { secret: [a, b, c] } }", "a list of two"),
+        ("{ webhook: { codec: xml } }", "codec"),
+        ("{ webhook: { secrets: a } }", "did you mean 'secret'?"),
+    ] {
+        let wrong = config(source).unwrap_err();
+        assert!(wrong.contains(said), "{source}: {wrong}");
+    }
+}

@@ -276,3 +276,31 @@ fn a_server_that_is_away_is_said_and_waited_for() {
     running.signal(Signal::TERM);
     assert_eq!(running.end().code(), 0);
 }
+
+#[test]
+fn a_place_can_be_polled_from_yaml() {
+    let server = Server::start(|_| Reply::new(200, json!({"version": 7}).to_string()));
+    let place = Place::new();
+    let text = "
+dag: versions
+sources:
+  model: { http: { endpoint: /latest, poke_interval: 50ms, select: /version, response_check: { pointer: /version, above: 6 } } }
+tasks:
+  show: { after: model, run: 'echo \"version $(cat) of $EVERMILL_SOURCE\" >&2' }
+";
+    let file = place.file("versions.yaml", text);
+    let connection = format!("--connection=http={}", server.url());
+    let ended = place.finish([
+        "run",
+        file.to_str().unwrap(),
+        &connection,
+        "--until-idle",
+        "200ms",
+    ]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("version 7 of model"),
+        "{}",
+        ended.stderr
+    );
+}
