@@ -20,6 +20,8 @@ mod roots;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
 mod url;
 
 pub use client::{Client, Request, Response, Target};
