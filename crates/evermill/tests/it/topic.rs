@@ -8,7 +8,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -55,6 +55,16 @@ impl Topic {
             name: name.to_owned(),
             producer: config.create().expect("a producer"),
         }
+    }
+
+    /// Gives it more partitions.
+    pub(crate) fn grow(&self, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = client().create().expect("an admin client");
+        let grown = NewPartitions::new(&self.name, partitions);
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let made = block_on(admin.create_partitions([&grown], &options));
+        let made = made.expect("the broker answers").remove(0);
+        made.expect("partitions are added");
     }
 
     /// Writes one message per value and returns once the broker has acknowledged all.

@@ -82,6 +82,22 @@ fn a_restart_goes_on_where_the_last_run_ended_whatever_the_file_says_of_first_st
 }
 
 #[test]
+fn a_partition_that_was_added_while_nobody_listened_is_read_from_its_first_message() {
+    let (place, topic) = (Place::new(), Topic::new(1));
+    place.file(
+        "dag.py",
+        &dag(&topic, "latest", "print('took', event.text())"),
+    );
+    assert_eq!(start(&place, &["--until-idle", "100ms"]).end().code(), 0);
+    topic.grow(2);
+    topic.write(1, ["on the new one"]);
+    let ended = start(&place, &["--until-idle", "200ms"]).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let taken = ended.stderr.matches("took on the new one").count();
+    assert_eq!(taken, 1, "{}", ended.stderr);
+}
+
+#[test]
 fn sigterm_lets_what_runs_settle_and_reads_no_more() {
     let (place, topic) = (Place::new(), Topic::new(1));
     let body = "print('began', event.text()); time.sleep(0.3); print('ended', event.text())";
