@@ -100,6 +100,18 @@ impl Machine {
 }
 
 impl Wave {
+    /// Members that are still here although their lane's cursor does not wait for them.
+    pub(crate) fn beyond_the_cursor(&self) -> impl Iterator<Item = ActivationKey> + '_ {
+        let may_hold = self.lane.is_none() || !self.covered.is_empty();
+        let members = self.members.iter().zip(0..).filter(move |_| may_hold);
+        members
+            .filter(|&(_, member)| {
+                let passed = self.lane.is_none() || self.is_covered(member);
+                passed && !bits::get(&self.left, member)
+            })
+            .map(|(member, _)| member.key)
+    }
+
     /// Whether this member has a row of its own while it is here.
     pub(crate) fn is_covered(&self, member: u32) -> bool {
         !self.covered.is_empty() && bits::get(&self.covered, member)

@@ -417,20 +417,21 @@ impl Machine {
     /// still to be read again after a stop, or in rows of their own. What a driver keeps for the others
     /// can go.
     pub fn keep_open(&self, activations: &mut BTreeSet<ActivationKey>) {
-        let released: BTreeSet<ActivationKey> = self
+        // Their lane's cursor has passed them, and still they are in waves: those that were put back
+        // from rows, and those that got rows because they run for long.
+        let passed = self
             .waves
             .iter()
             .flatten()
-            .filter(|wave| wave.lane.is_none())
-            .flat_map(|wave| wave.members.iter().map(|member| member.key))
-            .collect();
+            .flat_map(Wave::beyond_the_cursor);
+        let under_way: BTreeSet<ActivationKey> = passed.collect();
         activations.retain(|key| {
             let Some(run) = self.runs.get(&key.lane.run) else {
                 return false;
             };
             let lane = run.lanes.get(&key.lane.lane);
             let passed = lane.is_none_or(|lane| lane.cursor.has_passed(key.position));
-            !passed || run.materialised.contains_key(key) || released.contains(key)
+            !passed || run.materialised.contains_key(key) || under_way.contains(key)
         });
     }
 

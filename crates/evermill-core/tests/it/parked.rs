@@ -193,3 +193,31 @@ fn an_activation_is_open_from_its_reading_until_it_is_over_also_while_it_is_park
     machine.seal(&mut out);
     assert_eq!(open(&machine), [2]);
 }
+
+#[test]
+fn an_activation_that_runs_for_long_is_open_although_its_lane_goes_on() {
+    let mut out = Decision::default();
+    let mut machine = started(&mut out);
+    let ingest = Command::Ingest {
+        lane: LANE,
+        events: events(0..1),
+    };
+    machine.apply(0, ingest, &mut out);
+    machine.apply(10_000, Command::Timer, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(machine.lanes(1).next().map(|lane| lane.low), Some(1));
+    let open = |machine: &Machine| {
+        let key = ActivationKey {
+            lane: LANE,
+            position: 0,
+            child: 0,
+        };
+        let mut keys = [key].into();
+        machine.keep_open(&mut keys);
+        keys.len()
+    };
+    assert_eq!(open(&machine), 1, "it runs");
+    end_all(&mut machine, &Outcome::Success, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), 0, "it is over");
+}
