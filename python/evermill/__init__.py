@@ -17,7 +17,7 @@
 from ._fault import DagError
 from ._http import http
 from ._sink import to_kafka
-from ._source import cron, every, kafka, loop
+from ._source import cron, every, kafka, loop, signal
 from ._task import dag, task
 from ._webhook import webhook
 from .context import Context, Fail, Skip, State
@@ -26,6 +26,6 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "task",
-    "to_kafka", "webhook",
+    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "signal",
+    "task", "to_kafka", "webhook",
 ]  # fmt: skip

@@ -112,7 +112,7 @@ def cron(
     """
     owner = f"cron({expr!r})"
     config = clock_config(owner, CRON, expr=expr, timezone=timezone, catchup=catchup)
-    return _clock("cron", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+    return _source("cron", config, owner, name, {"order": order, "freshness": freshness, **unknown})
 
 
 def every(
@@ -127,10 +127,10 @@ def every(
     """Instants at equal distances: seconds, a timedelta, or a text such as `"500ms"`. Restarts do not shift them."""
     owner = f"every({duration!r})"
     config = clock_config(owner, EVERY, duration=duration, catchup=catchup)
-    return _clock("every", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+    return _source("every", config, owner, name, {"order": order, "freshness": freshness, **unknown})
 
 
-def _clock(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
+def _source(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
     fields = _option.convert(owner, OWN, given)
     if fields.get("order") == "none":  # the DAG's word holds
         del fields["order"]
@@ -160,3 +160,22 @@ def loop(
     source = Source("loop", config, name, {"order": "serial"})
     source.until = until
     return source
+
+
+_SIGNAL = {"signal": ("name", _option.text)}
+
+
+def signal(
+    signal: str,
+    *,
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Every message that somebody sends by `evermill signal RUN NAME`, from then on durable. `event.json()` is what
+    was sent along, None when nothing was.
+    """
+    owner = f"signal({signal!r})"
+    config = _option.convert(owner, _SIGNAL, {"signal": signal})
+    return _source("signal", config, owner, name, {"order": order, "freshness": freshness, **unknown})

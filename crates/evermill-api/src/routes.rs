@@ -6,6 +6,7 @@
 //! | `/runs/{run}` | GET | one run |
 //! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
 //! | `/runs/{run}/trigger` | POST, a JSON object or nothing | `{"activation"}`, durable |
+//! | `/runs/{run}/signals/{name}?id=&key=` | POST, JSON or nothing | `{"kept","repeated"}`, durable |
 //! | `/runs/{run}/past?lane=&position=&problems=&limit=` | GET | what has settled, newest first |
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{Operations, Order, Page, PastQuery, Resolve};
+use evermill_engine::{Operations, Order, Page, PastQuery, Resolve, Signal};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,12 @@ pub struct Response {
 #[derive(Serialize)]
 struct Triggered {
     activation: String,
+}
+
+#[derive(Serialize)]
+struct Signalled {
+    kept: u64,
+    repeated: u64,
 }
 
 #[derive(Serialize)]
@@ -194,6 +201,15 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
             let activation = engine.trigger(run, read_conf(&request.body)?)?;
             Ok(json(&Triggered { activation }))
         }
+        ["runs", run, "signals", name] => {
+            wants(Method::Post)?;
+            let signal = read_signal(name, query, &request.body)?;
+            let pushed = engine.signal(run, signal)?;
+            Ok(json(&Signalled {
+                kept: pushed.kept,
+                repeated: pushed.repeated,
+            }))
+        }
         ["runs", run, order] => {
             let order = order_of(order).ok_or_else(unknown)?;
             wants(Method::Post)?;
@@ -212,6 +228,27 @@ fn read_conf(body: &Bytes) -> Result<Option<Bytes>, Problem> {
     serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body)
         .map_err(|cause| Problem::bad_request(format!("want a JSON object: {cause}")))?;
     Ok(Some(body.clone()))
+}
+
+fn read_signal(name: &str, query: &str, body: &Bytes) -> Result<Signal, Problem> {
+    let mut signal = Signal {
+        name: name.to_owned(),
+        ..Signal::default()
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = Some(Bytes::from(value.into_owned()));
+        match &*name {
+            "id" => signal.id = value,
+            "key" => signal.key = value,
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    if !body.is_empty() {
+        serde_json::from_slice::<serde::de::IgnoredAny>(body)
+            .map_err(|cause| Problem::bad_request(format!("the message is not JSON: {cause}")))?;
+        signal.value = Some(body.clone());
+    }
+    Ok(signal)
 }
 
 fn order_of(word: &str) -> Option<Order> {

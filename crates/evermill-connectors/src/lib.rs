@@ -48,6 +48,7 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             open_clock(instants, config.catchup, environment)
         }
         SourceConfig::Loop(_) => Ok(Opened::Looped),
+        SourceConfig::Signal(_) => Ok(Opened::Signalled),
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))

@@ -152,6 +152,8 @@ pub enum SourceConfig {
     Loop(LoopSource),
     /// Requests that others send to us.
     Webhook(WebhookSource),
+    /// Messages that somebody sends by name.
+    Signal(SignalSource),
 }
 
 impl SourceConfig {
@@ -161,7 +163,9 @@ impl SourceConfig {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Http(http) => http.needs(),
-            Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) => None,
+            Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
+                None
+            }
         }
     }
 
@@ -170,9 +174,19 @@ impl SourceConfig {
     pub const fn is_clock(&self) -> bool {
         match self {
             Self::Cron(_) | Self::Every(_) => true,
-            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) | Self::Webhook(_) => false,
+            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
+                false
+            }
         }
     }
+}
+
+/// Messages that somebody sends by name: `evermill signal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalSource {
+    /// The name they are sent to.
+    pub name: String,
 }
 
 /// A topic of Apache Kafka, read by position.

@@ -39,6 +39,8 @@ pub enum Opened {
     Received(Box<dyn Receiver>),
     /// They are brought to us, and kept in our store first.
     Pushed(Arc<dyn PushSource>),
+    /// Somebody sends them by name; they are kept in our store first.
+    Signalled,
     /// Nobody brings them: each follows on the end of the one before (W15).
     Looped,
 }

@@ -24,7 +24,9 @@ mod sink;
 mod tests;
 mod tree;
 
-use self::option::{BATCH, BOTH, CRON, DAG, EVERY, KAFKA, LOOP, Opt, SHARED, SOURCE, TASK, text};
+use self::option::{
+    BATCH, BOTH, CRON, DAG, EVERY, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, TASK, text,
+};
 use self::tree::{At, Key, Kind, Node};
 
 pub use self::schema::schema;
@@ -35,9 +37,11 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 4] = ["after", "files", "signal", "sqs"];
+const COMING: [&str; 3] = ["after", "files", "sqs"];
 /// Those that are.
-const KINDS: [&str; 6] = ["kafka", "http", "webhook", "cron", "every", "loop"];
+const KINDS: [&str; 7] = [
+    "kafka", "http", "webhook", "cron", "every", "loop", "signal",
+];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
 
@@ -346,6 +350,7 @@ impl Reader<'_> {
                 "webhook" => config = self.webhook(&owner, value),
                 "cron" => config = self.timed(&owner, CRON, name, value),
                 "every" => config = self.timed(&owner, EVERY, name, value),
+                "signal" => config = self.timed(&owner, SIGNAL, name, value),
                 "loop" => {
                     config = self.timed(&owner, LOOP, name, value);
                     fields.insert("order".into(), "serial".into());
@@ -417,7 +422,7 @@ impl Reader<'_> {
         Some(Value::Object(config))
     }
 
-    /// A clock or a loop: a map of options, or the value of the first one alone.
+    /// A clock, a loop or signals: a map of options, or the value of the first one alone.
     fn timed(
         &mut self,
         owner: &str,

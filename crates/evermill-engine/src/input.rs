@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::handle::{Drained, EngineError, Pushed, Started};
-use crate::operate::{Page, Resolve};
+use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
 use crate::payload::Packed;
 use crate::prepare::Prepared;
@@ -115,6 +115,11 @@ pub(crate) enum Request {
         /// Not if anything was given to the run before.
         once: bool,
         reply: Sender<Result<Option<String>, EngineError>>,
+    },
+    Signal {
+        run: String,
+        signal: Signal,
+        reply: Sender<Result<Pushed, EngineError>>,
     },
     /// Brought from outside to a source that takes it in.
     Push {

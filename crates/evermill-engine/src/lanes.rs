@@ -108,6 +108,14 @@ impl Listening {
         }
     }
 
+    /// One whose events are brought to us: there is nothing to wait for.
+    pub(crate) fn answered() -> Self {
+        Self {
+            answered: true,
+            ..Self::of_inbox()
+        }
+    }
+
     /// See [`Listening::receives`].
     pub(crate) fn desk(&self) -> Option<&Desk> {
         self.receives.as_deref()

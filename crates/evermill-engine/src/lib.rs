@@ -75,7 +75,7 @@ pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
     SourceRequest, StoreFactory, first_position, store_options,
 };
-pub use operate::{Operations, Order, Page, Resolve};
+pub use operate::{Operations, Order, Page, Resolve, Signal};
 pub use past::PastQuery;
 pub use rest::AtRest;
 

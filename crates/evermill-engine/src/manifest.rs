@@ -58,6 +58,8 @@ pub(crate) struct TaskOutline {
 pub(crate) struct SourceOutline {
     pub(crate) id: Arc<str>,
     pub(crate) ids: IdKind,
+    /// The name of the signals it takes.
+    pub(crate) signal: Option<Arc<str>>,
 }
 
 impl Outline {
@@ -545,10 +547,15 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
 fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
     SourceOutline {
         id: source.id.as_str().into(),
+        signal: match &source.config {
+            SourceConfig::Signal(signal) => Some(signal.name.as_str().into()),
+            _ => None,
+        },
         ids: match source.config {
-            SourceConfig::Kafka(_) | SourceConfig::Http(_) | SourceConfig::Webhook(_) => {
-                IdKind::Position
-            }
+            SourceConfig::Kafka(_)
+            | SourceConfig::Http(_)
+            | SourceConfig::Webhook(_)
+            | SourceConfig::Signal(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

@@ -9,7 +9,7 @@ use evermill_core::command::RunState;
 
 use crate::books::Books;
 use crate::copy::{self, Checked};
-use crate::handle::{EngineError, Handle};
+use crate::handle::{EngineError, Handle, Pushed};
 use crate::input::{Request, Steer};
 use crate::limits;
 use crate::past::{self, PastQuery};
@@ -50,6 +50,19 @@ pub struct Page {
     pub payload: bool,
 }
 
+/// A named message for a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Signal {
+    /// Which of its sources it is for.
+    pub name: String,
+    /// The message.
+    pub value: Option<Bytes>,
+    /// The event's key.
+    pub key: Option<Bytes>,
+    /// Within an hour the same id counts once.
+    pub id: Option<Bytes>,
+}
+
 /// What an operator may ask. `run` is a DAG id (its latest run) or a run id.
 pub trait Operations: Send + Sync {
     /// Every run.
@@ -77,6 +90,13 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// As [`Handle::trigger`].
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError>;
+
+    /// Sends a run a signal; it is durable when this returns, and at rest it waits for the next start.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when no source of the DAG takes it,
+    /// [`EngineError::Full`], [`EngineError::Closed`].
+    fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError>;
 
     /// What is parked.
     ///
@@ -150,6 +170,11 @@ impl Operations for Handle {
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
         Handle::trigger(self, run, conf)
+    }
+
+    fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Signal { run, signal, reply })?
     }
 
     fn parked(

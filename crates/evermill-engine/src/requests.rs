@@ -31,6 +31,10 @@ impl Shard {
                 Ok(id) => self.reply_after_commit(reply, Ok(id)),
                 refused => answer(&reply, refused),
             },
+            Request::Signal { run, signal, reply } => match self.signal(&run, &signal) {
+                Ok(pushed) => self.reply_after_commit(reply, Ok(pushed)),
+                refused => answer(&reply, refused),
+            },
             Request::Push {
                 key,
                 arrivals,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use evermill_contract::source::Arrival;
 use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
@@ -16,10 +17,10 @@ use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::copy::{self, Checked};
 use crate::engine::Engine;
-use crate::handle::EngineError;
-use crate::inbox::{Inboxes, Room};
+use crate::handle::{EngineError, Pushed};
+use crate::inbox::{Accepted, Inboxes, Room};
 use crate::open::OpenError;
-use crate::operate::{self, Operations, Order, Page, Resolve};
+use crate::operate::{self, Operations, Order, Page, Resolve, Signal};
 use crate::past::{self, PastQuery};
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
@@ -127,6 +128,30 @@ impl State {
         committed.map(drop).map_err(|cause| refused(&cause))
     }
 
+    /// Keeps an event for a source: it is read by the next engine.
+    fn keep(
+        &mut self,
+        run: &evermill_core::RunView,
+        source: &str,
+        index: u16,
+        arrival: &Arrival,
+    ) -> Result<Accepted, EngineError> {
+        let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
+        let lanes = self.machine.lanes(run.run);
+        let own = lanes.filter(|lane| lane.source == index);
+        let read = own.map(|lane| lane.read).max();
+        let number = inboxes.number(&run.dag, source);
+        let inbox = inboxes.get_mut(number).expect("it was just numbered");
+        inbox.raise(read.unwrap_or(0));
+        let mut decision = std::mem::take(&mut self.pending);
+        let (now_us, writes) = (self.clock.now_us(), &mut decision.writes);
+        let arrivals = std::slice::from_ref(arrival);
+        let accepted = inbox.accept(arrivals, None, now_us, Room::Needed, writes);
+        let accepted = accepted.map_err(triggering::refusal)?;
+        self.commit(decision)?;
+        Ok(accepted)
+    }
+
     fn view(&self) -> EngineView {
         EngineView {
             runs: self.books().runs().map(|run| self.run_view(&run)).collect(),
@@ -228,21 +253,24 @@ impl Operations for AtRest {
         if outline.is_none_or(|outline| !outline.sources.is_empty()) {
             return Err(triggering::not_by_hand(&found.dag));
         }
-        let mut inboxes = Inboxes::load(&mut *state.store).map_err(EngineError::store)?;
-        let read = state.machine.lanes(found.run).map(|lane| lane.read).max();
-        let number = inboxes.number(&found.dag, crate::MANUAL);
-        let inbox = inboxes.get_mut(number).expect("it was just numbered");
-        inbox.raise(read.unwrap_or(0));
-        let now_us = state.clock.now_us();
-        let arrival = triggering::by_hand(conf, now_us / 1_000);
-        let mut writes = Vec::new();
-        let accepted = inbox.accept(&[arrival], None, now_us, Room::Needed, &mut writes);
-        let accepted = accepted.map_err(triggering::refusal)?;
-        let mut decision = std::mem::take(&mut state.pending);
-        decision.writes.append(&mut writes);
-        state.commit(decision)?;
+        let arrival = triggering::by_hand(conf, state.clock.now_ms());
+        let accepted = state.keep(&found, crate::MANUAL, 0, &arrival)?;
         let position = accepted.shelved.map_or(0, |shelved| shelved.first);
         Ok(triggering::name_of(&found.name, position))
+    }
+
+    fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        triggering::may_trigger(&found, false)?;
+        let known = state.versions.get(&found.version);
+        let outline = known.map(|known| Arc::clone(&known.outline));
+        let id = triggering::taker(outline.as_deref(), &found.dag, &signal.name)?;
+        let sources = outline.iter().flat_map(|outline| &outline.sources);
+        let index = sources.into_iter().position(|source| *source.id == *id);
+        let arrival = triggering::arrival(&signal, state.clock.now_ms());
+        let accepted = state.keep(&found, &id, index.unwrap_or(0) as u16, &arrival)?;
+        Ok(triggering::pushed(&accepted))
     }
 
     fn parked(

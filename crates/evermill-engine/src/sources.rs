@@ -39,6 +39,7 @@ impl Shard {
                 Opened::Log(source) => self.read(key, source, first, keys, passes_gaps),
                 Opened::Received(receiver) => self.receive(key, &id, receiver),
                 Opened::Pushed(source) => self.open_door(key, &id, source),
+                Opened::Signalled => self.read_inbox(key, &id, Listening::answered()),
                 Opened::Looped => self.open_loop(key, &id),
             }
         }
@@ -95,11 +96,7 @@ impl Shard {
 
     /// Whoever has a request for the source finds it; there is nothing to wait for.
     fn open_door(&mut self, key: SourceKey, id: &str, source: Arc<dyn PushSource>) {
-        let listening = Listening {
-            answered: true,
-            ..Listening::of_inbox()
-        };
-        self.read_inbox(key, id, listening);
+        self.read_inbox(key, id, Listening::answered());
         if let Some(run) = self.runs.get(&key.run) {
             self.world.doors.open(&run.dag, id, Door { key, source });
         }

@@ -8,8 +8,10 @@ use evermill_core::{LaneView, RunView};
 
 use crate::MANUAL;
 use crate::handle::{EngineError, Pushed};
-use crate::inbox::Refusal;
+use crate::inbox::{Accepted, Refusal};
 use crate::input::SourceKey;
+use crate::manifest::{Outline, SourceOutline};
+use crate::operate::Signal;
 use crate::publish::state_name;
 use crate::requests::is_over;
 use crate::shard::Shard;
@@ -70,6 +72,18 @@ impl Shard {
         Ok(shelved.map(|shelved| name_of(&found.name, shelved.first)))
     }
 
+    /// Keeps a signal for the source that takes it.
+    pub(crate) fn signal(&mut self, run: &str, signal: &Signal) -> Result<Pushed, EngineError> {
+        let found = self.books().find(run)?;
+        may_trigger(&found, true)?;
+        let outline = self.outline_of(found.run);
+        let id = taker(outline, &found.dag, &signal.name)?;
+        let number = self.inboxes.number(&found.dag, &id);
+        let now_ms = self.world.clock.now_ms();
+        let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, None);
+        Ok(pushed(&accepted.map_err(refusal)?))
+    }
+
     /// Keeps what was brought to a source.
     pub(crate) fn push(
         &mut self,
@@ -84,13 +98,50 @@ impl Shard {
             ));
         };
         let accepted = self.take_in(number, arrivals, None, None);
-        let accepted = accepted.map_err(refusal)?;
-        Ok(Pushed {
-            kept: accepted
-                .shelved
-                .map_or(0, |shelved| shelved.bodies.len() as u64),
-            repeated: accepted.repeated,
-        })
+        Ok(pushed(&accepted.map_err(refusal)?))
+    }
+}
+
+/// The source of a DAG that takes the signals of a name.
+pub(crate) fn taker(
+    outline: Option<&Outline>,
+    dag: &str,
+    name: &str,
+) -> Result<String, EngineError> {
+    let sources = outline.map_or(&[][..], |outline| &outline.sources);
+    let takes = |source: &&SourceOutline| source.signal.as_deref() == Some(name);
+    if let Some(source) = sources.iter().find(takes) {
+        return Ok(source.id.to_string());
+    }
+    let known: Vec<&str> = sources
+        .iter()
+        .filter_map(|source| source.signal.as_deref())
+        .collect();
+    let cure = match known[..] {
+        [] => "none of its sources is evermill.signal(...)".to_owned(),
+        _ => format!("it takes {}", known.join(", ")),
+    };
+    Err(EngineError::Refused(format!(
+        "DAG '{dag}' takes no signal '{name}': {cure}"
+    )))
+}
+
+/// A signal as an event.
+pub(crate) fn arrival(signal: &Signal, now_ms: u64) -> Arrival {
+    Arrival {
+        timestamp_ms: Some(now_ms as i64),
+        key: signal.key.clone(),
+        value: signal.value.clone(),
+        id: signal.id.clone(),
+        ..Arrival::default()
+    }
+}
+
+pub(crate) fn pushed(accepted: &Accepted) -> Pushed {
+    let shelved = accepted.shelved.as_ref();
+    Pushed {
+        kept: shelved.map_or(0, |shelved| shelved.bodies.len() as u64),
+        repeated: accepted.repeated,
     }
 }
 

@@ -11,6 +11,7 @@ mod parked;
 mod ps;
 mod run;
 mod show;
+mod signal;
 mod steer;
 mod test;
 mod top;
@@ -54,6 +55,8 @@ enum Command {
     Top(top::Args),
     /// Give a DAG one activation by hand, durable when the command ends
     Trigger(trigger::Args),
+    /// Send a run a named message, durable when the command ends
+    Signal(signal::Args),
     /// Take no new work, until `resume`
     Pause(steer::Args),
     /// Go on after `pause`
@@ -101,6 +104,7 @@ impl Cli {
             Command::Logs(args) => logs::run(&args, data_dir),
             Command::Top(args) => top::run(&args, data_dir),
             Command::Trigger(args) => trigger::run(&args, data_dir),
+            Command::Signal(args) => signal::run(&args, data_dir),
             Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),
             Command::Resume(args) => steer::run(Verb::Resume, &args, data_dir),
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),

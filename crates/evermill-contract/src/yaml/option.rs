@@ -284,6 +284,9 @@ pub(super) const EVERY: &[Opt] = &[
     CATCHUPS,
 ];
 
+/// Options of signals.
+pub(super) const SIGNAL: &[Opt] = &[opt("name", "name", Of::Text, "the name they are sent to")];
+
 /// Options of a loop.
 pub(super) const LOOP: &[Opt] = &[
     opt("delay", "delay_ms", Of::Duration, "wait between two laps"),

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::asked::COMPARISONS;
 use super::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SOURCE, TASK,
-    TO_KAFKA, WEBHOOK,
+    BATCH, BOTH, CRON, DAG, EVERY, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SIGNAL, SOURCE,
+    TASK, TO_KAFKA, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -87,6 +87,7 @@ pub fn schema() -> Value {
     let either = |whole: Value| json!({"anyOf": [text, whole]});
     let cron = either(object(&[CRON], [], &["expr"]));
     let every = either(object(&[EVERY], [], &["duration"]));
+    let signal = either(object(&[SIGNAL], [], &["name"]));
     let laps = either(object(&[LOOP], [], &["delay"]));
     let source = object(
         &[SOURCE],
@@ -102,6 +103,10 @@ pub fn schema() -> Value {
             ),
             ("cron", described(cron, "the instants of a cron expression")),
             ("every", described(every, "instants at equal distances")),
+            (
+                "signal",
+                described(signal, "messages that somebody sends by name"),
+            ),
             ("loop", described(laps, "one lap after the other")),
             (
                 "batch",

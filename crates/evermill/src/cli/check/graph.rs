@@ -55,6 +55,7 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
             with_catchup(when, every.catchup)
         }
         SourceConfig::Loop(config) => laps(config),
+        SourceConfig::Signal(signal) => vec![format!("signal {}", signal.name)],
     };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));

@@ -109,3 +109,53 @@ fn what_cannot_be_triggered_is_refused_with_the_reason() {
         refused.stderr
     );
 }
+
+const TAKES: &str = r#"
+import evermill
+
+@evermill.task
+def work(event):
+    message = event.json() if event.value else None
+    with open("@OUT@", "a") as out:
+        out.write(f"{event.key} {message}\n")
+
+@evermill.dag
+def takes():
+    work(evermill.signal("go"))
+"#;
+
+#[test]
+fn a_signal_is_an_event_sent_while_it_runs_or_rests_and_its_id_counts_once() {
+    let place = Place::new();
+    let out = place.file("out", "");
+    let text = TAKES.replace("@OUT@", out.to_str().expect("UTF-8"));
+    let file = place.file("takes.py", &text);
+    let start = || Running::start(&mut place.evermill(["run", file.to_str().expect("UTF-8")]));
+    let running = start();
+    place.wait_until_ready();
+    let sent = place.finish(["signal", "takes", "go", "[1, 2]", "--key", "k", "--id", "1"]);
+    assert_eq!(
+        (sent.code(), sent.stdout.trim()),
+        (0, "signal 'go' is kept"),
+        "{}",
+        sent.stderr
+    );
+    running.kill();
+    let again = place.finish(["signal", "takes-1", "go", "[1, 2]", "--id", "1"]);
+    assert!(again.stdout.contains("counts once"), "{}", again.stdout);
+    let sent = place.finish(["signal", "takes", "go"]);
+    assert!(
+        sent.stdout.contains("no engine runs"),
+        "{}{}",
+        sent.stdout,
+        sent.stderr
+    );
+    let refused = place.finish(["signal", "takes", "stop"]);
+    assert!(refused.stderr.contains("it takes go"), "{}", refused.stderr);
+    let running = start();
+    place.wait_for_run(|run| run["done"] == 2);
+    let text = std::fs::read_to_string(&out).expect("what tasks wrote");
+    let lines: std::collections::BTreeSet<&str> = text.lines().collect();
+    assert_eq!(lines, ["None None", "b'k' [1, 2]"].into());
+    running.kill();
+}

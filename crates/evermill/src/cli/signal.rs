@@ -1,0 +1,63 @@
+//! `evermill signal RUN NAME`: a named message for a run, durable when the command ends.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use evermill_api::Method;
+use serde::Deserialize;
+
+use crate::failure::Failure;
+use crate::reach::{self, Reach, part};
+use crate::table::print;
+
+/// What can be typed behind `signal`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A DAG id or a run id, as `evermill ps` lists them
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// The name that a source of the DAG takes: `evermill.signal(NAME)`
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// The message
+    #[arg(value_name = "JSON")]
+    message: Option<String>,
+    /// Sent again under the same id within an hour it counts once
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The event's key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Signalled {
+    kept: u64,
+}
+
+/// Sends it, to a running engine or for the next one.
+pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    if let Some(message) = &args.message {
+        serde_json::from_str::<serde::de::IgnoredAny>(message)
+            .map_err(|cause| Failure::usage(format!("the message is not JSON: {cause}")))?;
+    }
+    let reach = Reach::open(data_dir)?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in [("id", &args.id), ("key", &args.key)] {
+        if let Some(value) = value {
+            query.append_pair(name, value);
+        }
+    }
+    let (run, name) = (part(&args.run), part(&args.name));
+    let path = format!("runs/{run}/signals/{name}?{}", query.finish());
+    let body = Bytes::from(args.message.clone().unwrap_or_default());
+    let sent: Result<Signalled, _> = reach.ask(&reach::request(Method::Post, &path, body));
+    let live = reach.is_live();
+    reach.close()?;
+    let said = match (sent?.kept, live) {
+        (0, _) => "was sent before under this id and counts once",
+        (_, true) => "is kept",
+        (_, false) => "is kept: no engine runs; the next `evermill run` takes it",
+    };
+    print(&format!("signal '{}' {said}\n", args.name))
+}
