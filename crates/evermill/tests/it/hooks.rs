@@ -266,3 +266,45 @@ fn the_socket_of_a_run_answers_over_tcp_too_when_it_is_asked_to() {
     assert_eq!(get("/else").status, 404);
     stopped(running);
 }
+
+#[test]
+fn a_flood_is_refused_with_429_until_there_is_room_and_nothing_taken_is_lost() {
+    let place = Place::new();
+    let gate = place.folder().join("open");
+    let text = format!(
+        "
+import os, time
+import evermill
+
+@evermill.task
+def load(event):
+    while not os.path.exists({gate:?}):
+        time.sleep(0.01)
+    print('done', len(event.value))
+
+@evermill.dag
+def orders():
+    load(evermill.webhook(name='in', codec='bytes'))
+"
+    );
+    let running = start(&place, &text, None);
+    let url = way_in(&running);
+    let body = "x".repeat(4 << 20);
+    let mut taken = 0;
+    // Far more than the 32 MiB that may wait.
+    let refused = loop {
+        let response = send(&url, &[], &body).unwrap();
+        if response.status != 200 {
+            break response;
+        }
+        taken += 1;
+        assert!(taken < 32, "nothing is refused");
+    };
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    std::fs::write(&gate, "").unwrap();
+    place.wait_for_run(|run| run["done"] == taken);
+    assert_eq!(kept(&send(&url, &[], &body).unwrap()), [1, 0]);
+    running.wait_for_lines("done 4194304", taken + 1);
+    assert_eq!(stopped(running)["in"], taken + 1);
+}
