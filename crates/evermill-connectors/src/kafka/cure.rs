@@ -19,13 +19,19 @@ pub(super) fn explain(code: RDKafkaErrorCode, said: &str, id: &str) -> String {
             "it does not speak TLS",
             "connect to its port for TLS, or leave security.protocol out",
         ),
+        // The same, when the hint of the line above was not told.
+        _ if said.contains("closed by peer") && said.contains("in state SSL_HANDSHAKE") => (
+            "it ends the TLS handshake",
+            "connect to its port for TLS, or leave security.protocol out; where it wants a client \
+             certificate, set ssl.certificate.location and ssl.key.location",
+        ),
+        _ if said.contains("SSL connection closed by peer") => (
+            "it hangs up on a connection without a password",
+            "set security.protocol=SASL_SSL, sasl.mechanism, sasl.username and sasl.password",
+        ),
         _ if said.contains("in state APIVERSION_QUERY") && said.contains("closed by peer") => (
             "it hangs up on a connection without TLS",
             "set security.protocol=SSL, or SASL_SSL where it wants a password",
-        ),
-        _ if said.contains("SSL connection closed by peer") && said.contains("in state UP") => (
-            "it hangs up on a connection without a password",
-            "set security.protocol=SASL_SSL, sasl.mechanism, sasl.username and sasl.password",
         ),
         RDKafkaErrorCode::Authentication if said.contains("nsupported SASL mechanism") => (
             "it does not take this sasl.mechanism",
