@@ -44,14 +44,14 @@ fn the_first_pipeline_loads_as_it_is_written() {
 }
 
 #[test]
-fn faults_arrive_with_line_and_cure() {
+fn faults_arrive_with_line_column_and_cure() {
     let fault = only_fault(
         &loader(),
         "import evermill\n@evermill.task(retires=1)\ndef a(): pass\n",
     );
     assert_eq!((fault.line, fault.code), (2, Code::UnknownOption));
     assert_eq!(fault.cure, "did you mean 'retries'?");
-    assert!(fault.to_string().contains("flow.py:2: "), "{fault}");
+    assert!(fault.to_string().contains("flow.py:2:16: "), "{fault}");
 }
 
 #[test]
