@@ -6,9 +6,14 @@
 
 use rdkafka::error::RDKafkaErrorCode;
 
+/// How the end of a connection by the other side is worded; which one it is depends on who is faster.
+const HANG_UPS: [&str; 3] = ["closed by peer", "Broken pipe", "Connection reset"];
+
 /// Explains a complaint of librdkafka about a connection, with the cure if one is known.
 pub(super) fn explain(code: RDKafkaErrorCode, said: &str, id: &str) -> String {
     let place = place(said);
+    // A broker that has answered before hangs up when it is started again, and that has no cure.
+    let hung_up = said.contains("/bootstrap: ") && HANG_UPS.iter().any(|how| said.contains(how));
     let (what, cure) = match code {
         _ if said.contains("certificate verify failed") => (
             "its certificate cannot be verified",
@@ -19,18 +24,17 @@ pub(super) fn explain(code: RDKafkaErrorCode, said: &str, id: &str) -> String {
             "it does not speak TLS",
             "connect to its port for TLS, or leave security.protocol out",
         ),
-        // The same, when the hint of the line above was not told.
-        _ if said.contains("closed by peer") && said.contains("in state SSL_HANDSHAKE") => (
+        _ if hung_up && said.contains("in state SSL_HANDSHAKE") => (
             "it ends the TLS handshake",
             "connect to its port for TLS, or leave security.protocol out; where it wants a client \
              certificate, set ssl.certificate.location and ssl.key.location",
         ),
-        _ if said.contains("SSL connection closed by peer") => (
-            "it hangs up on a connection without a password",
+        _ if hung_up && said.starts_with("ssl://") => (
+            "it hangs up, and may want a password",
             "set security.protocol=SASL_SSL, sasl.mechanism, sasl.username and sasl.password",
         ),
-        _ if said.contains("in state APIVERSION_QUERY") && said.contains("closed by peer") => (
-            "it hangs up on a connection without TLS",
+        _ if hung_up && !said.contains("://") => (
+            "it hangs up, and may want TLS",
             "set security.protocol=SSL, or SASL_SSL where it wants a password",
         ),
         RDKafkaErrorCode::Authentication if said.contains("nsupported SASL mechanism") => (
@@ -85,6 +89,16 @@ mod tests {
             !told.contains("statem") && !told.contains("after"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_broker_that_is_started_again_wants_no_other_settings() {
+        let said =
+            "ssl://a:1/1: Disconnected: SSL connection closed by peer (after 9ms in state UP)";
+        let code = RDKafkaErrorCode::BrokerTransportFailure;
+        assert_eq!(explain(code, said, "x"), said);
+        let first = said.replace("/1: ", "/bootstrap: ");
+        assert!(explain(code, &first, "x").contains("may want a password"));
     }
 
     #[test]
