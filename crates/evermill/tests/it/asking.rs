@@ -201,6 +201,9 @@ fn a_connection_without_an_address_or_with_a_wrong_one_is_said_before_anything_s
     assert_eq!(ended.code(), 2, "{}", ended.stderr);
     let said = "task 'ask' needs the connection 'other', which has no address";
     assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    let checked = place.finish(["check", file]);
+    assert_eq!(checked.code(), 0, "{}", checked.stderr);
+    assert!(checked.stderr.contains(said), "{}", checked.stderr);
     let ended = place.finish(["run", file, "--connection", "other=http://h?tokn=geheim"]);
     assert_eq!(ended.code(), 2, "{}", ended.stderr);
     assert!(
