@@ -17,7 +17,7 @@ use evermill_contract::source::{
 
 use crate::clock::Clock;
 use crate::failpoint::fp;
-use crate::input::{First, FoundLane, Input, SourceInput, SourceKey};
+use crate::input::{First, FoundLane, Input, LastWord, SourceInput, SourceKey};
 use crate::limits;
 use crate::orders::{Mailbox, Orders, StartLane};
 use crate::payload::{self, Held, Keys};
@@ -57,32 +57,13 @@ struct Lanes {
     told_resolved: bool,
 }
 
-/// Tells the shard that the source has ended, however it did.
-struct LastWord {
-    key: SourceKey,
-    input: Sender<Input>,
-    end: Option<String>,
-}
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        let ended = SourceInput::Ended(self.end.take());
-        // Nobody is left to tell when the shard is gone.
-        drop(self.input.send(Input::Source(self.key, ended)));
-    }
-}
-
 /// The shard is gone: the thread ends.
 struct Gone;
 
 impl Ingest {
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let mut last_word = LastWord {
-            key: self.key,
-            input: self.input.clone(),
-            end: Some("its thread panicked".to_owned()),
-        };
+        let mut last_word = LastWord::new(self.key, self.input.clone());
         self.mailbox.listen(self.source.waker());
         last_word.end = self.listen();
         self.source.close();

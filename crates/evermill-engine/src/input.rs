@@ -180,3 +180,29 @@ pub(crate) enum Steer {
     Redrive(Selection),
     Discard(Selection),
 }
+
+/// Tells the shard, when it is dropped, that a source's thread has ended, however it did.
+pub(crate) struct LastWord {
+    key: SourceKey,
+    input: Sender<Input>,
+    /// Why; `None` when it was told to.
+    pub(crate) end: Option<String>,
+}
+
+impl LastWord {
+    pub(crate) fn new(key: SourceKey, input: Sender<Input>) -> Self {
+        Self {
+            key,
+            input,
+            end: Some("its thread panicked".to_owned()),
+        }
+    }
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        let ended = SourceInput::Ended(self.end.take());
+        // Nobody is left to tell when the shard is gone.
+        drop(self.input.send(Input::Source(self.key, ended)));
+    }
+}

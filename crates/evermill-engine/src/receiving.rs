@@ -16,7 +16,7 @@ use crossbeam_channel::Sender;
 use evermill_contract::source::{Received, Receiver, Waker};
 
 use crate::failpoint::fp;
-use crate::input::{Input, SourceInput, SourceKey};
+use crate::input::{Input, LastWord, SourceInput, SourceKey};
 use crate::limits;
 
 /// Where the shard leaves what a receiving thread has to hear; bounded by the deliveries that are
@@ -129,29 +129,10 @@ pub(crate) struct Receiving {
     pub(crate) desk: Arc<Desk>,
 }
 
-/// Tells the shard that the source has ended, however it did.
-struct LastWord {
-    key: SourceKey,
-    input: Sender<Input>,
-    end: Option<String>,
-}
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        let ended = SourceInput::Ended(self.end.take());
-        // Nobody is left to tell when the shard is gone.
-        drop(self.input.send(Input::Source(self.key, ended)));
-    }
-}
-
 impl Receiving {
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let mut last_word = LastWord {
-            key: self.key,
-            input: self.input.clone(),
-            end: Some("its thread panicked".to_owned()),
-        };
+        let mut last_word = LastWord::new(self.key, self.input.clone());
         // A desk has one receiver for its whole life.
         drop(self.desk.waker.set(self.receiver.waker()));
         last_word.end = self.listen().err();

@@ -73,7 +73,7 @@ impl Tree {
                     if !is_foreign(&path) {
                         folders.push(path);
                     }
-                } else if is_text(root, &path) {
+                } else if is_text(root, &path) && !is_foreign(&path) {
                     files.push(read_file(root, &path)?);
                 }
             }
@@ -97,8 +97,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
         .collect()
 }
 
-fn is_foreign(folder: &Path) -> bool {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+/// Also of a file: in a second work tree `.git` is one.
+fn is_foreign(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     FOREIGN_FOLDERS.contains(&name.as_ref()) || name.ends_with(".egg-info")
 }
 
