@@ -19,6 +19,7 @@ from ._http import http
 from ._sink import to_kafka
 from ._source import cron, every, kafka, loop, signal
 from ._task import dag, task
+from ._wait import wait
 from ._webhook import webhook
 from .context import Context, Fail, Skip, State
 from .event import Event
@@ -27,5 +28,5 @@ __version__ = "0.0.0"
 
 __all__ = [
     "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "signal",
-    "task", "to_kafka", "webhook",
+    "task", "to_kafka", "wait", "webhook",
 ]  # fmt: skip

@@ -184,6 +184,8 @@ class Source(Node):
 class Task(Node):
     """A task of a DAG. It also stands for its result: pass it to a task to hand that over."""
 
+    #: What the engine waits for, in place of a call.
+    wait: Dict[str, Any] = {}
     #: For a sensor that can listen: the `config` of the source it may become (W7).
     listens: Optional[Dict[str, Any]] = None
     #: Where its value goes, in place of a function.

@@ -56,7 +56,7 @@ def faults(dag: Dag) -> List[DagError]:
 
 
 def _check_task(task: Task, ordered: bool) -> None:
-    if task.kind == "sensor":
+    if task.kind == "sensor" and not task.wait:
         if task.listens:
             what = f"sensor {task.id!r} comes after a task that does work"
             cure = "put it at the root, where it listens for ever"
@@ -220,9 +220,10 @@ def _task(task: Task) -> Dict[str, Any]:
         **_without(fields, _TASK_DEFAULTS),
         "wants": bind(task).wants,
         "sink": task.sink or {},
+        "wait": task.wait,
         "mapped": {"over": [_map_over(name, items) for name, items in task.mapped.items()]} if task.mapped else {},
     }
-    return _without(made, {"upstream": [], "wants": {}, "mapped": {}, "sink": {}})
+    return _without(made, {"upstream": [], "wants": {}, "mapped": {}, "sink": {}, "wait": {}})
 
 
 def _edge(task: Task, node: Node) -> Dict[str, Any]:

@@ -6,7 +6,7 @@
 //! | `/runs/{run}` | GET | one run |
 //! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
 //! | `/runs/{run}/trigger` | POST, a JSON object or nothing | `{"activation"}`, durable |
-//! | `/runs/{run}/signals/{name}?id=&key=` | POST, JSON or nothing | `{"kept","repeated"}`, durable |
+//! | `/runs/{run}/signals/{name}?id=&key=&all=&ttl_ms=` | POST, JSON or nothing | `{"kept","repeated"}`, durable |
 //! | `/runs/{run}/past?lane=&position=&problems=&limit=` | GET | what has settled, newest first |
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
@@ -240,6 +240,14 @@ fn read_signal(name: &str, query: &str, body: &Bytes) -> Result<Signal, Problem>
         match &*name {
             "id" => signal.id = value,
             "key" => signal.key = value,
+            "all" => signal.all = value.as_deref() == Some(b"true"),
+            "ttl_ms" => {
+                let text = value
+                    .as_deref()
+                    .map(String::from_utf8_lossy)
+                    .unwrap_or_default();
+                signal.ttl_ms = Some(number(&name, &text)?);
+            }
             _ => return Err(unknown_parameter(&name)),
         }
     }

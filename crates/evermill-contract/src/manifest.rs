@@ -301,6 +301,9 @@ pub struct TaskManifest {
     /// Higher goes first among tasks that wait for the same slots.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: i32,
+    /// What a sensor waits for by itself: no worker asks, and waiting costs no thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Wait>,
     /// Members that may start in a stretch of time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Rate>,
@@ -335,6 +338,16 @@ pub struct TaskManifest {
     /// How much the worker yields to other processes, 0 to 19.
     #[serde(default, skip_serializing_if = "is_default")]
     pub nice: u8,
+}
+
+/// What a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// So long.
+    DelayMs(u64),
+    /// A message of this name; it becomes the task's result.
+    Signal(String),
 }
 
 /// At most so many in so long.

@@ -44,6 +44,8 @@ pub(crate) struct TaskOutline {
     pub(crate) id: Arc<str>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) rate: Option<declared::Rate>,
+    /// The name of the signal it waits for.
+    pub(crate) signal: Option<Arc<str>>,
     pub(crate) cwd: Option<String>,
     pub(crate) nice: u8,
     /// Tasks whose results travel with a dispatch.
@@ -275,15 +277,17 @@ impl Reader<'_> {
             .iter()
             .filter_map(|edge| self.node(task, edge));
         let upstream: Vec<Node> = upstream.collect();
-        let sensor = task.kind == declared::TaskKind::Sensor;
+        let sensor = task.kind == declared::TaskKind::Sensor && task.wait.is_none();
         TaskSpec {
-            kind: match task.kind {
-                declared::TaskKind::Call | declared::TaskKind::Sensor => TaskKind::Call,
-                declared::TaskKind::Branch => TaskKind::Branch,
-                declared::TaskKind::ShortCircuit => TaskKind::ShortCircuit {
+            kind: match (&task.wait, task.kind) {
+                (Some(declared::Wait::DelayMs(ms)), _) => TaskKind::Delay { ms: *ms },
+                (Some(declared::Wait::Signal(name)), _) => TaskKind::Signal { name: name.clone() },
+                (None, declared::TaskKind::Call | declared::TaskKind::Sensor) => TaskKind::Call,
+                (None, declared::TaskKind::Branch) => TaskKind::Branch,
+                (None, declared::TaskKind::ShortCircuit) => TaskKind::ShortCircuit {
                     all_downstream: true,
                 },
-                declared::TaskKind::Noop => TaskKind::Noop,
+                (None, declared::TaskKind::Noop) => TaskKind::Noop,
             },
             rule: rule(task.trigger_rule),
             // A sensor that says "not yet" uses up no try that anybody counts.
@@ -486,7 +490,10 @@ fn outline(manifest: &Manifest, declared: &DagManifest, spec: &DagSpec) -> Outli
         .iter()
         .enumerate()
         .map(|(index, task)| (Arc::clone(&task.id), index as u16));
-    let keyed = spec.order == Order::Key || spec.join.on_key;
+    let waits = |task: &TaskSpec| matches!(task.kind, TaskKind::Signal { .. });
+    // A signal may be for the events of one key.
+    let waits = spec.tasks.iter().any(waits);
+    let keyed = spec.order == Order::Key || spec.join.on_key || waits;
     Outline {
         dag: declared.id.as_str().into(),
         version: spec.version.clone(),
@@ -536,6 +543,10 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
         id: task.id.as_str().into(),
         timeout: task.timeout_ms.map(Duration::from_millis),
         rate: task.rate_limit,
+        signal: match &task.wait {
+            Some(declared::Wait::Signal(name)) => Some(name.as_str().into()),
+            _ => None,
+        },
         cwd: task.cwd.clone(),
         nice: task.nice,
         sink: task.sink.clone().map(Arc::new),

@@ -59,8 +59,12 @@ pub struct Signal {
     pub value: Option<Bytes>,
     /// The event's key.
     pub key: Option<Bytes>,
-    /// Within an hour the same id counts once.
+    /// The same id counts once: within an hour for a source, for as long as the signal lives for tasks.
     pub id: Option<Bytes>,
+    /// For each task that waits, not the one that has waited longest.
+    pub all: bool,
+    /// For how long a task may still come to wait for it, milliseconds; a day unless said.
+    pub ttl_ms: Option<u64>,
 }
 
 /// What an operator may ask. `run` is a DAG id (its latest run) or a run id.
@@ -94,7 +98,7 @@ pub trait Operations: Send + Sync {
     /// Sends a run a signal; it is durable when this returns, and at rest it waits for the next start.
     ///
     /// # Errors
-    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when no source of the DAG takes it,
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when nothing of the DAG takes it,
     /// [`EngineError::Full`], [`EngineError::Closed`].
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError>;
 

@@ -25,7 +25,7 @@ use crate::past::{self, PastQuery};
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
 use crate::shard::Version;
-use crate::triggering;
+use crate::triggering::{self, Taker};
 use crate::view::{
     EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, RunDetail, RunView,
     SourceView, TaskView,
@@ -265,12 +265,21 @@ impl Operations for AtRest {
         triggering::may_trigger(&found, false)?;
         let known = state.versions.get(&found.version);
         let outline = known.map(|known| Arc::clone(&known.outline));
-        let id = triggering::taker(outline.as_deref(), &found.dag, &signal.name)?;
-        let sources = outline.iter().flat_map(|outline| &outline.sources);
-        let index = sources.into_iter().position(|source| *source.id == *id);
-        let arrival = triggering::arrival(&signal, state.clock.now_ms());
-        let accepted = state.keep(&found, &id, index.unwrap_or(0) as u16, &arrival)?;
-        Ok(triggering::pushed(&accepted))
+        let now_ms = state.clock.now_ms();
+        let arrival = triggering::arrival(&signal, now_ms);
+        match triggering::taker(outline.as_deref(), &found.dag, &signal.name)? {
+            Taker::Source(index, id) => {
+                let accepted = state.keep(&found, &id, index, &arrival)?;
+                Ok(triggering::pushed(&accepted))
+            }
+            Taker::Tasks => {
+                state.apply(triggering::to_tasks(&found, &signal, now_ms))?;
+                Ok(Pushed {
+                    kept: 1,
+                    repeated: 0,
+                })
+            }
+        }
     }
 
     fn parked(

@@ -1,6 +1,9 @@
 //! What is brought to a run from outside: activations triggered by hand, and events pushed to a source.
 //! Both are kept in an inbox before anybody is told that they are.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use evermill_contract::source::Arrival;
 use evermill_core::command::{Command, RunIx};
@@ -10,8 +13,10 @@ use crate::MANUAL;
 use crate::handle::{EngineError, Pushed};
 use crate::inbox::{Accepted, Refusal};
 use crate::input::SourceKey;
-use crate::manifest::{Outline, SourceOutline};
+use crate::limits;
+use crate::manifest::Outline;
 use crate::operate::Signal;
+use crate::payload;
 use crate::publish::state_name;
 use crate::requests::is_over;
 use crate::shard::Shard;
@@ -76,10 +81,18 @@ impl Shard {
     pub(crate) fn signal(&mut self, run: &str, signal: &Signal) -> Result<Pushed, EngineError> {
         let found = self.books().find(run)?;
         may_trigger(&found, true)?;
-        let outline = self.outline_of(found.run);
-        let id = taker(outline, &found.dag, &signal.name)?;
-        let number = self.inboxes.number(&found.dag, &id);
         let now_ms = self.world.clock.now_ms();
+        let id = match taker(self.outline_of(found.run), &found.dag, &signal.name)? {
+            Taker::Source(_, id) => id,
+            Taker::Tasks => {
+                self.apply(to_tasks(&found, signal, now_ms));
+                return Ok(Pushed {
+                    kept: 1,
+                    repeated: 0,
+                });
+            }
+        };
+        let number = self.inboxes.number(&found.dag, &id);
         let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, None);
         Ok(pushed(&accepted.map_err(refusal)?))
     }
@@ -102,28 +115,59 @@ impl Shard {
     }
 }
 
-/// The source of a DAG that takes the signals of a name.
+/// Who takes the signals of a name.
+pub(crate) enum Taker {
+    /// A source: its index and id.
+    Source(u16, String),
+    /// Tasks that wait for it.
+    Tasks,
+}
+
+/// Who of a DAG takes the signals of a name: a source goes before tasks.
 pub(crate) fn taker(
     outline: Option<&Outline>,
     dag: &str,
     name: &str,
-) -> Result<String, EngineError> {
+) -> Result<Taker, EngineError> {
     let sources = outline.map_or(&[][..], |outline| &outline.sources);
-    let takes = |source: &&SourceOutline| source.signal.as_deref() == Some(name);
-    if let Some(source) = sources.iter().find(takes) {
-        return Ok(source.id.to_string());
+    let tasks = outline.map_or(&[][..], |outline| &outline.tasks);
+    let is_it = |signal: &Option<Arc<str>>| signal.as_deref() == Some(name);
+    if let Some(index) = sources.iter().position(|source| is_it(&source.signal)) {
+        return Ok(Taker::Source(index as u16, sources[index].id.to_string()));
     }
-    let known: Vec<&str> = sources
-        .iter()
-        .filter_map(|source| source.signal.as_deref())
-        .collect();
-    let cure = match known[..] {
-        [] => "none of its sources is evermill.signal(...)".to_owned(),
-        _ => format!("it takes {}", known.join(", ")),
+    if tasks.iter().any(|task| is_it(&task.signal)) {
+        return Ok(Taker::Tasks);
+    }
+    let of_sources = sources.iter().filter_map(|source| source.signal.as_deref());
+    let of_tasks = tasks.iter().filter_map(|task| task.signal.as_deref());
+    let known: BTreeSet<&str> = of_sources.chain(of_tasks).collect();
+    let cure = if known.is_empty() {
+        "it has no evermill.signal(...) and no evermill.wait(signal=...)".to_owned()
+    } else {
+        let known: Vec<&str> = known.into_iter().collect();
+        format!("it takes {}", known.join(", "))
     };
     Err(EngineError::Refused(format!(
         "DAG '{dag}' takes no signal '{name}': {cure}"
     )))
+}
+
+/// A signal for tasks that wait (W14). Without an id of its own it is told apart by the moment.
+pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_ms: u64) -> Command {
+    let id = signal.id.as_deref().map_or_else(
+        || format!("{now_ms}-{}", run.counters.seen),
+        |id| String::from_utf8_lossy(id).into_owned(),
+    );
+    let value = signal.value.clone();
+    Command::Signal {
+        run: run.run,
+        id: format!("{}/{id}", signal.name),
+        name: signal.name.clone(),
+        key: signal.key.as_deref().map_or(0, payload::key_number),
+        body: value.unwrap_or_else(|| Bytes::from_static(b"null")),
+        all: signal.all,
+        expires_ms: now_ms + signal.ttl_ms.unwrap_or(limits::SIGNAL_TTL_MS),
+    }
 }
 
 /// A signal as an event.

@@ -1,11 +1,13 @@
 //! `evermill signal RUN NAME`: a named message for a run, durable when the command ends.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use evermill_api::Method;
 use serde::Deserialize;
 
+use crate::duration;
 use crate::failure::Failure;
 use crate::reach::{self, Reach, part};
 use crate::table::print;
@@ -16,18 +18,24 @@ pub(super) struct Args {
     /// A DAG id or a run id, as `evermill ps` lists them
     #[arg(value_name = "RUN")]
     run: String,
-    /// The name that a source of the DAG takes: `evermill.signal(NAME)`
+    /// The name that a source of the DAG takes, or tasks of it wait for
     #[arg(value_name = "NAME")]
     name: String,
     /// The message
     #[arg(value_name = "JSON")]
     message: Option<String>,
-    /// Sent again under the same id within an hour it counts once
+    /// Sent again under the same id it counts once
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The event's key
+    /// The event's key; of tasks that wait only those whose event has it
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// To every task that waits, not the one that has waited longest
+    #[arg(long)]
+    all: bool,
+    /// For how long a task may still come to wait for it [default: 1d]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    ttl: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +55,12 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         if let Some(value) = value {
             query.append_pair(name, value);
         }
+    }
+    if args.all {
+        query.append_pair("all", "true");
+    }
+    if let Some(ttl) = args.ttl {
+        query.append_pair("ttl_ms", &ttl.as_millis().to_string());
     }
     let (run, name) = (part(&args.run), part(&args.name));
     let path = format!("runs/{run}/signals/{name}?{}", query.finish());

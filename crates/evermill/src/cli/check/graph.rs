@@ -6,7 +6,7 @@ use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
     Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink, KafkaSource,
     LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, TaskKind,
-    TaskManifest, WebhookSource,
+    TaskManifest, Wait, WebhookSource,
 };
 use serde::Serialize;
 
@@ -196,7 +196,12 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
     );
     said.extend(task.http.as_ref().map(request));
     said.extend(task.sink.as_ref().map(destination));
-    said.extend((task.kind != TaskKind::Call).then(|| word(&task.kind).replace('_', " ")));
+    said.extend(task.wait.as_ref().map(|wait| match wait {
+        Wait::DelayMs(ms) => format!("waits {}", duration(*ms)),
+        Wait::Signal(name) => format!("waits for signal {name}"),
+    }));
+    let told = task.wait.is_some() || task.kind == TaskKind::Call;
+    said.extend((!told).then(|| word(&task.kind).replace('_', " ")));
     let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
     said.extend(lists.map(|over| match &over.list {
         MapList::Task(id) => format!("once per {} of {id}", over.param),

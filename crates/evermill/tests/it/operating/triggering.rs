@@ -159,3 +159,102 @@ fn a_signal_is_an_event_sent_while_it_runs_or_rests_and_its_id_counts_once() {
     assert_eq!(lines, ["None None", "b'k' [1, 2]"].into());
     running.kill();
 }
+
+const ASKS: &str = r#"
+import evermill
+
+@evermill.task
+def ask(event):
+    return event.text()
+
+@evermill.task
+def ship(ask, answer):
+    with open("@OUT@", "a") as out:
+        out.write(f"{ask} {answer}\n")
+
+@evermill.dag
+def asks():
+    asked = ask(evermill.signal("order"))
+    ship(asked, evermill.wait(signal="approve", after=asked))
+
+@evermill.task
+def late(event):
+    with open("@OUT@", "a") as out:
+        out.write("late\n")
+
+@evermill.dag
+def pauses():
+    order = evermill.signal("order")
+    first = late(order)
+    first >> evermill.wait("300ms") >> late(order)
+"#;
+
+#[test]
+fn a_task_that_waits_for_a_signal_gets_its_message_by_key_over_a_kill() {
+    let place = Place::new();
+    let out = place.file("out", "");
+    let text = ASKS.replace("@OUT@", out.to_str().expect("UTF-8"));
+    let file = place.file("asks.py", &text);
+    let start = || Running::start(&mut place.evermill(["run", file.to_str().expect("UTF-8")]));
+    let send = |arguments: &[&str]| {
+        let sent = place.finish(["signal", "asks"].iter().chain(arguments));
+        assert_eq!(sent.code(), 0, "{}", sent.stderr);
+    };
+    let running = start();
+    place.wait_until_ready();
+    for key in ["a", "b", "c"] {
+        send(&["order", &format!("\"{key}\""), "--key", key]);
+    }
+    let waiting = |count: u64| {
+        crate::process::eventually("those that wait", || {
+            let shown = place.finish(["show", "asks", "--json"]);
+            let run: serde_json::Value = serde_json::from_str(&shown.stdout).ok()?;
+            (run["waiting"] == count).then_some(())
+        });
+    };
+    waiting(3);
+    send(&["approve", "{\"by\": \"me\"}", "--key", "b"]);
+    waiting(2);
+    running.kill();
+    // To the one that has waited longest, sent while no engine runs.
+    send(&["approve", "1"]);
+    let running = start();
+    waiting(1);
+    send(&["approve", "--all"]);
+    crate::process::eventually("the end of all", || {
+        let text = std::fs::read_to_string(&out).expect("what tasks wrote");
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.dedup();
+        let expected = ["\"a\" 1", "\"b\" {'by': 'me'}", "\"c\" None"];
+        (lines == expected).then_some(())
+    });
+    let refused = place.finish(["signal", "asks", "stop"]);
+    assert!(
+        refused.stderr.contains("it takes approve, order"),
+        "{}",
+        refused.stderr
+    );
+    running.kill();
+}
+
+#[test]
+fn a_task_that_waits_for_a_time_lets_others_run_and_goes_on_by_itself() {
+    let place = Place::new();
+    let out = place.file("out", "");
+    let text = ASKS.replace("@OUT@", out.to_str().expect("UTF-8"));
+    let file = place.file("asks.py", &text);
+    let running = Running::start(&mut place.evermill(["run", file.to_str().expect("UTF-8")]));
+    place.wait_until_ready();
+    for _ in 0..5 {
+        assert_eq!(place.finish(["signal", "pauses", "order"]).code(), 0);
+    }
+    crate::process::eventually("all to be done", || {
+        let runs = place.ps();
+        let run = runs.iter().find(|run| run["dag"] == "pauses")?;
+        (run["done"] == 5).then_some(())
+    });
+    let text = std::fs::read_to_string(&out).expect("what tasks wrote");
+    assert_eq!(text.lines().count(), 10);
+    running.kill();
+}
