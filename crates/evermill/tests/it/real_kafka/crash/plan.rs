@@ -30,13 +30,13 @@ pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
 const UNREACHABLE: [&str; 14] = [
-    // What is read from a log needs no inbox; `inbox_crash.rs` cuts there.
+    // What is read from a log needs no inbox; `polling.rs` and `hooks.rs` cut there.
     "receive.delivered",
     "receive.kept",
     "inbox.accepted",
     "inbox.kept",
     "inbox.fed",
-    // Rows that no command of this build can cause.
+    // Rows that no source of this workload causes.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",
     "store.commit.wrote.outbox",
