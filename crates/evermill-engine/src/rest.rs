@@ -143,11 +143,13 @@ impl State {
         let number = inboxes.number(&run.dag, source);
         let inbox = inboxes.get_mut(number).expect("it was just numbered");
         inbox.raise(read.unwrap_or(0));
-        let mut decision = std::mem::take(&mut self.pending);
-        let (now_us, writes) = (self.clock.now_us(), &mut decision.writes);
+        let (now_us, mut writes) = (self.clock.now_us(), Vec::new());
         let arrivals = std::slice::from_ref(arrival);
-        let accepted = inbox.accept(arrivals, None, now_us, Room::Needed, writes);
+        let accepted = inbox.accept(arrivals, None, now_us, Room::Needed, &mut writes);
+        // What is refused must not take along what resuming would write.
         let accepted = accepted.map_err(triggering::refusal)?;
+        let mut decision = std::mem::take(&mut self.pending);
+        decision.writes.append(&mut writes);
         self.commit(decision)?;
         Ok(accepted)
     }
@@ -273,7 +275,8 @@ impl Operations for AtRest {
                 Ok(triggering::pushed(&accepted))
             }
             Taker::Tasks => {
-                state.apply(triggering::to_tasks(&found, &signal, now_ms))?;
+                let now_us = state.clock.now_us();
+                state.apply(triggering::to_tasks(&found, &signal, now_us))?;
                 Ok(Pushed {
                     kept: 1,
                     repeated: 0,

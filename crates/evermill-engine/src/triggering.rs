@@ -85,7 +85,8 @@ impl Shard {
         let id = match taker(self.outline_of(found.run), &found.dag, &signal.name)? {
             Taker::Source(_, id) => id,
             Taker::Tasks => {
-                self.apply(to_tasks(&found, signal, now_ms));
+                let now_us = self.world.clock.now_us();
+                self.apply(to_tasks(&found, signal, now_us));
                 return Ok(Pushed {
                     kept: 1,
                     repeated: 0,
@@ -152,10 +153,11 @@ pub(crate) fn taker(
     )))
 }
 
-/// A signal for tasks that wait (W14). Without an id of its own it is told apart by the moment.
-pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_ms: u64) -> Command {
+/// A signal for tasks that wait (W14). Without an id of its own it is told apart by the microsecond:
+/// one thread takes them, each in longer than that.
+pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_us: u64) -> Command {
     let id = signal.id.as_deref().map_or_else(
-        || format!("{now_ms}-{}", run.counters.seen),
+        || format!("{now_us}-{}", run.counters.seen),
         |id| String::from_utf8_lossy(id).into_owned(),
     );
     let value = signal.value.clone();
@@ -166,7 +168,7 @@ pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_ms: u64) -> Command {
         key: signal.key.as_deref().map_or(0, payload::key_number),
         body: value.unwrap_or_else(|| Bytes::from_static(b"null")),
         all: signal.all,
-        expires_ms: now_ms + signal.ttl_ms.unwrap_or(limits::SIGNAL_TTL_MS),
+        expires_ms: now_us / 1_000 + signal.ttl_ms.unwrap_or(limits::SIGNAL_TTL_MS),
     }
 }
 
