@@ -8,7 +8,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 from . import _option
 from ._dag import Source
 from ._fault import DagError, blame, nearest
-from ._source import OWN
+from ._source import OWN, declare
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -171,6 +171,4 @@ def http(
         cursor=cursor,
         fire_on_start=fire_on_start,
     )
-    if fields.get("order") == "none":  # the DAG's word holds
-        del fields["order"]
-    return Source("http", config, name, fields)
+    return declare("http", config, name, fields)

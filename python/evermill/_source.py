@@ -67,9 +67,14 @@ def kafka(
         membership=membership,
         from_group=from_group,
     )
-    if fields.get("order") == "none":  # the DAG's word holds
+    return declare("kafka", config, name, fields)
+
+
+def declare(kind: str, config: dict, name: Optional[str], fields: dict) -> Source:
+    """The source with these fields of the manifest; without an order of its own the DAG's word holds."""
+    if fields.get("order") == "none":
         del fields["order"]
-    return Source("kafka", config, name, fields)
+    return Source(kind, config, name, fields)
 
 
 _CATCHUP = _option.one_of("none", "last", "all")
@@ -131,10 +136,7 @@ def every(
 
 
 def _source(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
-    fields = _option.convert(owner, OWN, given)
-    if fields.get("order") == "none":  # the DAG's word holds
-        del fields["order"]
-    return Source(kind, config, name, fields)
+    return declare(kind, config, name, _option.convert(owner, OWN, given))
 
 
 def loop(

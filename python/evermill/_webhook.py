@@ -6,7 +6,7 @@ from typing import Any, List, NoReturn, Optional, Union
 
 from . import _option
 from ._dag import Source
-from ._source import OWN
+from ._source import OWN, declare
 
 
 def _secrets(value: Any) -> List[str]:
@@ -47,6 +47,4 @@ def webhook(
     config = {name: fields.pop(name) for name in ("secrets", "codec") if name in fields}
     if config.get("codec") == "json":
         del config["codec"]
-    if fields.get("order") == "none":  # the DAG's word holds
-        del fields["order"]
-    return Source("webhook", config, name, fields)
+    return declare("webhook", config, name, fields)

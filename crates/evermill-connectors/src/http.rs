@@ -13,3 +13,14 @@ mod page;
 mod source;
 
 pub use source::HttpSource;
+
+/// What a place answered, for tests of those who read it.
+#[cfg(test)]
+fn answer(status: u16, body: &str) -> evermill_http::Response {
+    evermill_http::Response {
+        status,
+        headers: evermill_http::HeaderMap::new(),
+        body: body.as_bytes().to_vec(),
+        place: "http://h/x".to_owned(),
+    }
+}

@@ -16,7 +16,6 @@ use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::history::Budget;
-use crate::limits;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
 use crate::wave::Wave;
@@ -283,9 +282,7 @@ impl Machine {
             let Some(run) = self.runs.get_mut(&id.run) else {
                 continue;
             };
-            let full = run.waiting >= limits::MATERIALISED_MAX
-                || run.row.counters.parked >= limits::PARKED_MAX as u64
-                || !run.accepts();
+            let full = run.is_full();
             let Some(lane) = run.lanes.get_mut(&id.lane) else {
                 continue;
             };
@@ -396,11 +393,8 @@ impl Machine {
     #[must_use]
     pub fn has_room(&self, id: LaneId) -> bool {
         self.runs.get(&id.run).is_some_and(|run| {
-            let full = run.waiting >= limits::MATERIALISED_MAX
-                || run.row.counters.parked >= limits::PARKED_MAX as u64
-                || !run.accepts();
             let lane = run.lanes.get(&id.lane);
-            !full && lane.is_some_and(|lane| lane.open && lane.has_room())
+            !run.is_full() && lane.is_some_and(|lane| lane.open && lane.has_room())
         })
     }
 

@@ -11,6 +11,7 @@ use crate::command::{ActivationKey, Counters, LaneId, Ms, RunIx, RunState, Scope
 use crate::dag::{Dag, Order};
 use crate::few::Few;
 use crate::lane::Lane;
+use crate::limits;
 use crate::scope::{Scope, ScopeKey};
 
 /// Format number of run rows.
@@ -253,6 +254,13 @@ impl Run {
 
     pub(crate) fn accepts(&self) -> bool {
         self.row.state == RunState::Running
+    }
+
+    /// Whether none of its lanes may take more events now, whatever room they have.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting >= limits::MATERIALISED_MAX
+            || self.row.counters.parked >= limits::PARKED_MAX as u64
+            || !self.accepts()
     }
 
     pub(crate) fn works(&self) -> bool {

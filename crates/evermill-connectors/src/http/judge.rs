@@ -96,19 +96,10 @@ pub(super) fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use evermill_http::HeaderMap;
     use serde_json::json;
 
     use super::*;
-
-    fn answer(status: u16, body: &str) -> Response {
-        Response {
-            status,
-            headers: HeaderMap::new(),
-            body: body.as_bytes().to_vec(),
-            place: "http://h/x".to_owned(),
-        }
-    }
+    use crate::http::answer;
 
     fn check(status: &[u16], tests: Value) -> HttpCheck {
         serde_json::from_value(json!({"status": status, "tests": tests})).unwrap()

@@ -119,18 +119,9 @@ pub(super) fn json_arrival(value: &Value, now_ms: i64) -> Arrival {
 
 #[cfg(test)]
 mod tests {
-    use evermill_http::HeaderMap;
 
     use super::*;
-
-    fn answer(status: u16, body: &str) -> Response {
-        Response {
-            status,
-            headers: HeaderMap::new(),
-            body: body.as_bytes().to_vec(),
-            place: "http://h/x".to_owned(),
-        }
-    }
+    use crate::http::answer;
 
     /// The values of the events that answers cause, `-` for an answer without one, `?` for unknown.
     fn run(edge: &Edge<'_>, answers: &[(u16, &str)]) -> Vec<String> {
