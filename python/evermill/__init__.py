@@ -16,6 +16,7 @@
 
 from ._fault import DagError
 from ._http import http
+from ._inbox import inbox
 from ._sink import to_kafka
 from ._source import cron, every, kafka, loop, signal
 from ._task import dag, task
@@ -27,6 +28,6 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "kafka", "loop", "signal",
-    "task", "to_kafka", "wait", "webhook",
+    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "inbox", "kafka", "loop",
+    "signal", "task", "to_kafka", "wait", "webhook",
 ]  # fmt: skip

@@ -1,19 +1,17 @@
 //! A real Apache Kafka for tests, benches and campaigns: installed once from Maven's artifacts,
 //! started as one combined broker and controller on loopback, thrown away with its data.
-//!
-//! The broker never outlives us. A guard process holds the reading end of a pipe; when we end
-//! without having stopped the broker, whatever the reason, the pipe closes and the guard kills it.
+//! A guard ([`crate::guard`]) sees to it that it never outlives us.
 
 use std::env;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, ChildStdin, Command, Stdio};
+use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::guard::{Guarded, free_ports, remove};
 use crate::programs;
 use crate::workspace::{self, Fault};
 
@@ -116,10 +114,7 @@ fn pom_text() -> String {
 
 /// A running broker. Dropping it stops it and removes its data.
 pub(crate) struct Broker {
-    jvm: Child,
-    guard: Child,
-    guard_pipe: Option<ChildStdin>,
-    folder: PathBuf,
+    jvm: Guarded,
     ports: Ports,
 }
 
@@ -165,15 +160,8 @@ impl Broker {
             .and_then(|()| write(&folder.join("log4j2.properties"), LOG_PROPERTIES))
             .and_then(|()| format_storage(installed, &folder))
             .and_then(|()| spawn(installed, &folder));
-        let (jvm, mut guard) = spawned.inspect_err(|_| remove(&folder))?;
-        let guard_pipe = guard.stdin.take();
-        let mut broker = Self {
-            jvm,
-            guard,
-            guard_pipe,
-            folder,
-            ports,
-        };
+        let jvm = spawned.inspect_err(|_| remove(&folder))?;
+        let mut broker = Self { jvm, ports };
         broker.wait_until_it_answers()?;
         Ok(broker)
     }
@@ -187,7 +175,7 @@ impl Broker {
     /// certificate is made out to `localhost`, and to nothing else.
     pub(crate) fn secured(&self) -> [(&'static str, String); 3] {
         let at = |port| format!("localhost:{port}");
-        let authority = self.folder.join(AUTHORITY);
+        let authority = self.jvm.folder().join(AUTHORITY);
         [
             ("EVERMILL_TEST_KAFKA_TLS", at(self.ports.tls)),
             ("EVERMILL_TEST_KAFKA_SASL", at(self.ports.sasl)),
@@ -197,13 +185,14 @@ impl Broker {
 
     /// What the broker wrote to its log: warnings and errors.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("broker.log")).unwrap_or_default()
+        fs::read_to_string(self.jvm.folder().join("broker.log")).unwrap_or_default()
     }
 
     /// Waits until the broker ends by itself.
     pub(crate) fn wait(&mut self) -> Result<(), Fault> {
         let status = self
             .jvm
+            .server
             .wait()
             .map_err(|error| format!("broker: {error}"))?;
         Err(format!("the broker ended with {status}\n{}", self.log()))
@@ -212,7 +201,7 @@ impl Broker {
     fn wait_until_it_answers(&mut self) -> Result<(), Fault> {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         while !is_registered(self.ports.plain) {
-            if let Ok(Some(status)) = self.jvm.try_wait() {
+            if let Ok(Some(status)) = self.jvm.server.try_wait() {
                 return Err(format!("the broker ended with {status}\n{}", self.log()));
             }
             if Instant::now() > deadline {
@@ -227,57 +216,20 @@ impl Broker {
     }
 }
 
-impl Drop for Broker {
-    /// The storage goes with the broker, so nothing is gained by an orderly shutdown.
-    fn drop(&mut self) {
-        drop(self.jvm.kill());
-        drop(self.jvm.wait());
-        if let Some(mut pipe) = self.guard_pipe.take() {
-            drop(pipe.write_all(b"stopped\n"));
-        }
-        drop(self.guard.wait());
-        remove(&self.folder);
-    }
-}
-
-fn spawn(installed: &Installed, folder: &Path) -> Result<(Child, Child), Fault> {
+fn spawn(installed: &Installed, folder: &Path) -> Result<Guarded, Fault> {
     let fault = |error| format!("the broker cannot be started: {error}");
     let log = File::create(folder.join("broker.log")).map_err(fault)?;
-    let mut jvm = java(installed, folder)
-        .args([
-            &format!("-Xmx{HEAP_MB_MAX}m"),
-            "-XX:+ExitOnOutOfMemoryError",
-            "kafka.Kafka",
-        ])
-        .arg(folder.join("server.properties"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(fault)?)
-        .stderr(log)
-        .process_group(0)
-        .spawn()
-        .map_err(fault)?;
-    match spawn_guard(&jvm, folder) {
-        Ok(guard) => Ok((jvm, guard)),
-        Err(error) => {
-            drop(jvm.kill());
-            drop(jvm.wait());
-            Err(fault(error))
-        }
-    }
-}
-
-/// Reading a word means that we stopped the broker ourselves; the end of the pipe means that we
-/// are gone.
-fn spawn_guard(jvm: &Child, folder: &Path) -> std::io::Result<Child> {
-    const SCRIPT: &str = r#"read -r word && exit 0; kill -9 "$1"; sleep 1; rm -rf "$2""#;
-    Command::new("sh")
-        .args(["-c", SCRIPT, "evermill-kafka-guard", &jvm.id().to_string()])
-        .arg(folder)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
+    let mut jvm = java(installed, folder);
+    jvm.args([
+        &format!("-Xmx{HEAP_MB_MAX}m"),
+        "-XX:+ExitOnOutOfMemoryError",
+        "kafka.Kafka",
+    ])
+    .arg(folder.join("server.properties"))
+    .stdin(Stdio::null())
+    .stdout(log.try_clone().map_err(fault)?)
+    .stderr(log);
+    Guarded::spawn(&mut jvm, folder).map_err(fault)
 }
 
 fn format_storage(installed: &Installed, folder: &Path) -> Result<(), Fault> {
@@ -392,19 +344,6 @@ rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 ";
 
-fn free_ports<const N: usize>() -> Result<[u16; N], Fault> {
-    let fault = |error| format!("no free port on loopback: {error}");
-    // All of them are held until the last is found, so that none comes twice.
-    let mut held = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(fault)?;
-        *port = listener.local_addr().map_err(fault)?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
 /// Asks for the cluster's metadata; true once the broker lists itself, which it does only when
 /// the controller lets it serve.
 fn is_registered(port: u16) -> bool {
@@ -439,9 +378,4 @@ fn create(folder: &Path) -> Result<(), Fault> {
 
 fn write(path: &Path, text: &str) -> Result<(), Fault> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// What is left in a temporary folder harms nobody, so a failure here is not worth a fault.
-fn remove(folder: &Path) {
-    drop(fs::remove_dir_all(folder));
 }

@@ -11,8 +11,11 @@
 mod bench;
 mod corrupt;
 mod crash;
+mod guard;
 mod kafka;
 mod kafka_broker;
+mod postgres;
+mod postgres_server;
 mod programs;
 mod python_env;
 mod reference;
@@ -59,6 +62,8 @@ enum Verb {
     Reference,
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
+    /// Run the tests' PostgreSQL in the foreground and print its address.
+    Postgres,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Sabotage => sabotage::run(),
         Verb::Reference => reference::run(),
         Verb::Kafka(args) => kafka::run(&args),
+        Verb::Postgres => postgres::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to hold before a change lands, in one command.
 //!
-//! It installs what it needs into the cache, starts a real broker, runs the gates and the tests,
-//! stops the broker and closes with a table. Steps go on after a failure, so one run shows all.
+//! It installs what it needs into the cache, starts a real broker and a real database, runs the gates
+//! and the tests, stops the two and closes with a table. Steps go on after a failure, so one run shows all.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::process::Command;
 use clap::ValueEnum;
 
 use crate::kafka_broker::{self, Broker};
+use crate::postgres_server::{self, Postgres};
 use crate::python_env::{Packages, PythonEnv};
 use crate::steps::Steps;
 use crate::tidy;
@@ -22,6 +23,9 @@ const PROFILE: &str = "ci";
 /// leave them out by `--no-kafka`.
 const BROKER_TESTS: &str = "real_kafka";
 
+/// The same for a real database and `--no-postgres`.
+const DATABASE_TESTS: &str = "real_postgres";
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Run only these steps; the table names what was left out.
@@ -30,6 +34,9 @@ pub(crate) struct Args {
     /// Start no broker and leave out the tests that need one.
     #[arg(long)]
     no_kafka: bool,
+    /// Start no database and leave out the tests that need one.
+    #[arg(long)]
+    no_postgres: bool,
     /// Passed on to `cargo test`, for example `-p evermill-store`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo: Vec<String>,
@@ -48,6 +55,16 @@ enum Step {
 impl Args {
     fn wants(&self, step: Step) -> bool {
         self.only.is_empty() || self.only.contains(&step)
+    }
+
+    /// Modules whose tests cannot run.
+    fn left_out(&self) -> Vec<&'static str> {
+        let real = [
+            (self.no_kafka, BROKER_TESTS),
+            (self.no_postgres, DATABASE_TESTS),
+        ];
+        let absent = real.into_iter().filter(|(is_absent, _)| *is_absent);
+        absent.map(|(_, tests)| tests).collect()
     }
 }
 
@@ -116,8 +133,10 @@ fn tests(args: &Args, steps: &mut Steps) {
     let built = steps.take("build", || build(args)).is_some();
     let python = steps.take("venv", || PythonEnv::ensure(&[Packages::Test]));
     let broker = start_broker(args, built, steps);
+    let database = start_database(args, steps);
     let real_parts = RealParts {
         python,
+        database: database.as_ref().map(Postgres::address),
         address: broker.as_ref().map(Broker::address),
         secured: broker.as_ref().map(Broker::secured),
     };
@@ -150,9 +169,23 @@ fn start_broker(args: &Args, built: bool, steps: &mut Steps) -> Option<Broker> {
     Some(broker)
 }
 
+fn start_database(args: &Args, steps: &mut Steps) -> Option<Postgres> {
+    if args.no_postgres {
+        let why = "--no-postgres: nor any test in a module `real_postgres`";
+        steps.leave_out("postgres", why);
+        return None;
+    }
+    let server = steps.take("postgres", || Postgres::start(&postgres_server::install()?))?;
+    println!("PostgreSQL answers on {}", server.address());
+    Some(server)
+}
+
 /// The real things outside the tests' own process, handed to them by environment.
 struct RealParts {
     python: Option<PythonEnv>,
+    /// Of the database.
+    database: Option<String>,
+    /// Of the broker.
     address: Option<String>,
     /// What tests of encrypted connections need.
     secured: Option<[(&'static str, String); 3]>,
@@ -165,6 +198,9 @@ impl RealParts {
         }
         if let Some(address) = &self.address {
             command.env("EVERMILL_TEST_KAFKA", address);
+        }
+        if let Some(database) = &self.database {
+            command.env("EVERMILL_TEST_POSTGRES", database);
         }
         if let Some(python) = &self.python {
             command.env("EVERMILL_TEST_PYTHON", python.python());
@@ -199,8 +235,8 @@ fn rust_tests(args: &Args, real_parts: &RealParts) -> Result<(), Fault> {
     command.arg("--no-fail-fast").args(selection(args));
     let for_the_tests = args.cargo.iter().skip_while(|argument| *argument != "--");
     command.arg("--").args(for_the_tests.skip(1));
-    if args.no_kafka {
-        command.args(["--skip", BROKER_TESTS]);
+    for tests in args.left_out() {
+        command.args(["--skip", tests]);
     }
     real_parts.hand_to(&mut command);
     workspace::run(&mut command)
@@ -233,8 +269,9 @@ fn python_tests(args: &Args, real_parts: &RealParts) -> Result<(), Fault> {
     let mut command = Command::new(python.python());
     command.current_dir(workspace::root());
     command.args(["-m", "pytest", "-p", "no:cacheprovider", "python/tests"]);
-    if args.no_kafka {
-        command.args(["-k", &format!("not {BROKER_TESTS}")]);
+    let without = args.left_out();
+    if !without.is_empty() {
+        command.args(["-k", &format!("not {}", without.join(" and not "))]);
     }
     command.env("PYTHONPATH", workspace::root().join("python"));
     real_parts.hand_to(&mut command);

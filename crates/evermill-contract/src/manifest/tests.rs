@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 10] = [
+const GOLDEN: [(&str, &str); 11] = [
+    (
+        "bookings",
+        include_str!("../../golden/manifest-bookings.json"),
+    ),
     (
         "model_update_pipeline",
         include_str!("../../golden/manifest-model_update_pipeline.json"),

@@ -1,6 +1,7 @@
 //! The built binary from the outside: commands, exit codes, JSON lines, signals, `kill -9`.
 //!
-//! What needs the real broker lives in [`real_kafka`] and fails without it.
+//! What needs the real broker lives in [`real_kafka`], what needs a real database in [`real_postgres`];
+//! they fail without it.
 
 mod asking;
 mod checking;
@@ -20,6 +21,7 @@ mod operating;
 mod polling;
 mod process;
 mod real_kafka;
+mod real_postgres;
 mod reference;
 mod testing;
 mod topic;
