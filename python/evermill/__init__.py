@@ -15,6 +15,7 @@
 """
 
 from ._fault import DagError
+from ._files import files
 from ._http import http
 from ._inbox import inbox
 from ._sink import to_kafka
@@ -28,6 +29,6 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "http", "inbox", "kafka", "loop",
-    "signal", "task", "to_kafka", "wait", "webhook",
+    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "files", "http", "inbox", "kafka",
+    "loop", "signal", "task", "to_kafka", "wait", "webhook",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ what an author writes to what the manifest holds (milliseconds, bytes).
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Tuple
@@ -100,6 +101,11 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("write a text")
     return value
+
+
+def path(value: Any) -> str:
+    """A path as a text or as `pathlib` has it."""
+    return text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def flag(value: Any) -> bool:

@@ -53,6 +53,22 @@ class Event:
         """The content, read as JSON."""
         return json.loads(self._content("json"))
 
+    @property
+    def path(self) -> str:
+        """Where the file is, for events of `evermill.files`."""
+        return self._of_file("path")
+
+    @property
+    def url(self) -> str:
+        """The same as a URL."""
+        return self._of_file("url")
+
+    def _of_file(self, field: str) -> str:
+        try:
+            return self.json()[field]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"event.{field}: this event is no file of evermill.files: {self!r}") from None
+
     def _content(self, what: str) -> bytes:
         if self.value is None:
             raise ValueError(f"event.{what}(): this event has no value (a tombstone): {self!r}")

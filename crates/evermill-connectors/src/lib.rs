@@ -11,6 +11,8 @@ use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
 pub mod clock;
+mod errand;
+pub mod files;
 pub mod http;
 pub mod kafka;
 pub mod limits;
@@ -51,6 +53,10 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
         SourceConfig::Signal(_) => Ok(Opened::Signalled),
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
+            Ok(Opened::Received(Box::new(source)))
+        }
+        SourceConfig::Files(config) => {
+            let source = files::FilesSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))
         }
         SourceConfig::Webhook(config) => {

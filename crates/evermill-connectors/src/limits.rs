@@ -134,3 +134,21 @@ pub const WEBHOOK_SECRETS_MAX: usize = 2;
 
 /// Signatures of one request that are looked at.
 pub const WEBHOOK_SIGNATURES_MAX: usize = 8;
+
+/// Files of one place that are looked at; in a place with more of them nothing fires.
+pub const FILES_MAX: usize = 1_000_000;
+
+/// Files that are gone and remembered all the same: one that comes back as it was is no event.
+pub const FILES_GONE_REMEMBERED: usize = 100_000;
+
+/// Records in one page of what is remembered.
+pub const FILES_PAGE_RECORDS: usize = 4_096;
+
+/// No place is listed more often.
+pub const FILES_POKE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest wait between two looks, and the longest settle time, whatever a DAG file asks for.
+pub const FILES_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Folders within folders that are looked into.
+pub const FILES_DEPTH_MAX: usize = 64;

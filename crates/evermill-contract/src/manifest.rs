@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 mod clock;
 mod code;
 mod fault;
+mod files;
 mod http;
 mod sink;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod webhook;
 pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
+pub use files::FilesSource;
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
 pub use sink::{KafkaSink, SinkConfig};
 pub use version::Version;
@@ -154,6 +156,8 @@ pub enum SourceConfig {
     Webhook(WebhookSource),
     /// Messages that somebody sends by name.
     Signal(SignalSource),
+    /// Files that appear in a folder or a bucket.
+    Files(FilesSource),
 }
 
 impl SourceConfig {
@@ -163,6 +167,7 @@ impl SourceConfig {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Http(http) => http.needs(),
+            Self::Files(files) => files.connection.as_deref(),
             Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
                 None
             }
@@ -174,9 +179,12 @@ impl SourceConfig {
     pub const fn is_clock(&self) -> bool {
         match self {
             Self::Cron(_) | Self::Every(_) => true,
-            Self::Kafka(_) | Self::Http(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
-                false
-            }
+            Self::Kafka(_)
+            | Self::Http(_)
+            | Self::Loop(_)
+            | Self::Webhook(_)
+            | Self::Signal(_)
+            | Self::Files(_) => false,
         }
     }
 }

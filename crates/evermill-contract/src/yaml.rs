@@ -25,7 +25,7 @@ mod tests;
 mod tree;
 
 use self::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, TASK, text,
+    BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, TASK, text,
 };
 use self::tree::{At, Key, Kind, Node};
 
@@ -37,10 +37,10 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 3] = ["after", "files", "sqs"];
+const COMING: [&str; 2] = ["after", "sqs"];
 /// Those that are.
-const KINDS: [&str; 7] = [
-    "kafka", "http", "webhook", "cron", "every", "loop", "signal",
+const KINDS: [&str; 8] = [
+    "kafka", "http", "webhook", "cron", "every", "loop", "signal", "files",
 ];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
@@ -351,6 +351,7 @@ impl Reader<'_> {
                 "cron" => config = self.timed(&owner, CRON, name, value),
                 "every" => config = self.timed(&owner, EVERY, name, value),
                 "signal" => config = self.timed(&owner, SIGNAL, name, value),
+                "files" => config = self.timed(&owner, FILES, name, value),
                 "loop" => {
                     config = self.timed(&owner, LOOP, name, value);
                     fields.insert("order".into(), "serial".into());

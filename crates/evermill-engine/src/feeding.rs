@@ -6,7 +6,7 @@ use evermill_core::command::{Command, Event, LaneId};
 
 use crate::failpoint::fp;
 use crate::groups::After;
-use crate::inbox::{Accepted, Refusal, Room, Shelved};
+use crate::inbox::{self, Accepted, Refusal, Room, Shelved};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::payload::{self, Keys};
@@ -33,8 +33,11 @@ impl Shard {
             ticket,
             events,
             memo,
+            pages,
         } = delivery;
-        if let Err(refusal) = self.take_in(number, &events, memo, Some(ticket)) {
+        let kept = inbox::check_pages(&pages)
+            .and_then(|()| self.take_in(number, &events, memo, Some(ticket)));
+        if let Err(refusal) = kept {
             let text = format!(
                 "{}: {refusal}; it is left where it is",
                 self.source_name(key)
@@ -44,6 +47,9 @@ impl Shard {
                 listening.degraded = Some(refusal.to_string());
             }
             return;
+        }
+        if let Some(inbox) = self.inboxes.get_mut(number) {
+            inbox.turn(pages, &mut self.decision.writes);
         }
         self.after.push(After::Do(Box::new(move |shard| {
             fp!("inbox.kept");
@@ -243,7 +249,11 @@ impl Shard {
         listening.session += 1;
         let inbox = listening.inbox.and_then(|number| self.inboxes.get(number));
         if let (Some(inbox), Some(desk)) = (inbox, listening.desk()) {
-            desk.begin(listening.session, inbox.memo().cloned());
+            desk.begin(
+                listening.session,
+                inbox.memo().cloned(),
+                inbox.pages().clone(),
+            );
             desk.full(!inbox.has_room());
         }
     }

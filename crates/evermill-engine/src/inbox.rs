@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use evermill_contract::source::{Arrival, ID_BYTES_MAX, MEMO_BYTES_MAX};
+use evermill_contract::source::{Arrival, ID_BYTES_MAX, MEMO_BYTES_MAX, PAGE_BYTES_MAX, Page};
 use evermill_core::row::{Key, Row, Table, Write};
 use evermill_store::{Store, StoreError};
 
@@ -34,6 +34,8 @@ pub(crate) struct Inbox {
     next: u64,
     /// What the source remembers; as of the last [`Inbox::accept`].
     memo: Option<Bytes>,
+    /// What it remembers beside that, by number; as of the last [`Inbox::turn`].
+    pages: BTreeMap<u64, Bytes>,
     /// Committed and not settled, by position.
     shelf: VecDeque<Shelved>,
     /// Bytes and events that are on the shelf or on their way to it.
@@ -99,6 +101,7 @@ impl Inbox {
             source: source.to_owned(),
             next: 0,
             memo: None,
+            pages: BTreeMap::new(),
             shelf: VecDeque::new(),
             held_bytes: 0,
             held_events: 0,
@@ -112,6 +115,27 @@ impl Inbox {
 
     pub(crate) const fn memo(&self) -> Option<&Bytes> {
         self.memo.as_ref()
+    }
+
+    pub(crate) const fn pages(&self) -> &BTreeMap<u64, Bytes> {
+        &self.pages
+    }
+
+    /// Changes what the source remembers beside its memo.
+    pub(crate) fn turn(&mut self, pages: Vec<Page>, writes: &mut Vec<Write>) {
+        for Page { number, content } in pages {
+            let id = row::page_id(number);
+            match content {
+                Some(content) => {
+                    writes.push(put(self.number, &id, row::page(&content)));
+                    self.pages.insert(number, content);
+                }
+                None => {
+                    self.pages.remove(&number);
+                    writes.push(Write::Delete(Table::Inbox, key(self.number, &id)));
+                }
+            }
+        }
     }
 
     /// Whether there is room for more.
@@ -212,12 +236,23 @@ impl Inbox {
     }
 }
 
+/// What cannot be kept because a part of it is too long.
+fn too_long<T>(what: &str, bytes: usize, most: usize) -> Result<T, Refusal> {
+    Err(Refusal::TooLong(format!(
+        "{what} of {bytes} bytes is longer than the {most} that are kept"
+    )))
+}
+
+/// Whether these pages can be kept.
+pub(crate) fn check_pages(pages: &[Page]) -> Result<(), Refusal> {
+    let mut contents = pages.iter().filter_map(|page| page.content.as_ref());
+    match contents.find(|content| content.len() > PAGE_BYTES_MAX) {
+        Some(content) => too_long("a page", content.len(), PAGE_BYTES_MAX),
+        None => Ok(()),
+    }
+}
+
 fn check(arrivals: &[Arrival], memo: Option<&Bytes>) -> Result<(), Refusal> {
-    let too_long = |what: &str, bytes: usize, most: usize| {
-        Err(Refusal::TooLong(format!(
-            "{what} of {bytes} bytes is longer than the {most} that are kept"
-        )))
-    };
     if let Some(memo) = memo.filter(|memo| memo.len() > MEMO_BYTES_MAX) {
         return too_long("a memo", memo.len(), MEMO_BYTES_MAX);
     }
@@ -269,9 +304,12 @@ impl Inboxes {
         store.load(Table::Dedup, &mut |row| ids.push(row))?;
         for row in rows {
             // Rows come by number, and the empty id of the inbox itself is the first.
-            let known = match <[u8; 8]>::try_from(&row.key.id[..]) {
-                Ok(first) => inboxes.take_events(row.key.lane, u64::from_be_bytes(first), &row),
-                Err(_) => inboxes.take_head(row.key.lane, &row.body),
+            let known = match &row.key.id[..] {
+                [] => inboxes.take_head(row.key.lane, &row.body),
+                id => match <[u8; 8]>::try_from(id) {
+                    Ok(first) => inboxes.take_events(row.key.lane, u64::from_be_bytes(first), &row),
+                    Err(_) => inboxes.take_page(&row),
+                },
             };
             if known.is_none() {
                 return Err(damaged(&row.key));
@@ -302,6 +340,13 @@ impl Inboxes {
         inbox.held_bytes += shelved.bytes();
         inbox.held_events += shelved.bodies.len();
         inbox.shelf.push_back(shelved);
+        Some(())
+    }
+
+    fn take_page(&mut self, row: &Row) -> Option<()> {
+        let inbox = self.by_number.get_mut(&row.key.lane)?;
+        let (number, content) = row::read_page(&row.key.id, &row.body)?;
+        inbox.pages.insert(number, content);
         Some(())
     }
 

@@ -566,7 +566,8 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             SourceConfig::Kafka(_)
             | SourceConfig::Http(_)
             | SourceConfig::Webhook(_)
-            | SourceConfig::Signal(_) => IdKind::Position,
+            | SourceConfig::Signal(_)
+            | SourceConfig::Files(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

@@ -85,9 +85,10 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
             FirstPosition::Latest
         }
         // It is kept in an inbox, which begins with its first event.
-        SourceConfig::Http(_) | SourceConfig::Webhook(_) | SourceConfig::Signal(_) => {
-            FirstPosition::Earliest
-        }
+        SourceConfig::Http(_)
+        | SourceConfig::Webhook(_)
+        | SourceConfig::Signal(_)
+        | SourceConfig::Files(_) => FirstPosition::Earliest,
     }
 }
 

@@ -8,6 +8,7 @@
 //!      +-- again with the committed memo when a commit was lost
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ struct Orders {
 struct Begin {
     session: u32,
     memo: Option<Bytes>,
+    pages: BTreeMap<u64, Bytes>,
 }
 
 impl Orders {
@@ -63,12 +65,16 @@ impl Desk {
         }
     }
 
-    /// Whatever is not kept by now is lost: begin with this memo.
-    pub(crate) fn begin(&self, session: u32, memo: Option<Bytes>) {
+    /// Whatever is not kept by now is lost: begin with this memo and these pages.
+    pub(crate) fn begin(&self, session: u32, memo: Option<Bytes>, pages: BTreeMap<u64, Bytes>) {
         self.post(|orders| {
             orders.kept.clear();
             orders.settled.clear();
-            orders.begin = Some(Begin { session, memo });
+            orders.begin = Some(Begin {
+                session,
+                memo,
+                pages,
+            });
         });
     }
 
@@ -148,6 +154,7 @@ impl Receiving {
             let orders = self.desk.take();
             let full = orders.full;
             if let Some(begin) = &orders.begin {
+                self.receiver.recall(&begin.pages);
                 self.receiver
                     .begin(begin.memo.as_deref())
                     .map_err(|cause| cause.to_string())?;

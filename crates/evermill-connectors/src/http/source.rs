@@ -179,6 +179,7 @@ impl HttpSource {
             let is_last = rest.peek().is_none();
             self.ticket += 1;
             out.push(Received::Delivery(Delivery {
+                pages: Vec::new(),
                 ticket: self.ticket,
                 events: part,
                 memo: is_last.then(|| memory.write()),

@@ -1,5 +1,6 @@
 //! Sources against the worlds they listen to.
 
+mod files;
 mod http_poll;
 mod kafka_world;
 mod mock_kafka;

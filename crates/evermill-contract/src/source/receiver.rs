@@ -8,6 +8,7 @@
 //! receive -> Delivery -> committed (events, ids, memo: one transaction) -> kept(ticket)
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ pub trait Receiver: Send {
     /// # Errors
     /// [`SourceError::Refused`] when the memo is of another shape; says what to do.
     fn begin(&mut self, memo: Option<&[u8]>) -> Result<(), SourceError>;
+
+    /// Called right before [`Receiver::begin`]: the pages that committed deliveries left, by number.
+    fn recall(&mut self, _pages: &BTreeMap<u64, Bytes>) {}
 
     /// Waits for something to say, for `wait` at most; an empty `out` is an ordinary answer. Not
     /// called while there is no room, except with [`Receiver::keep_alive`].
@@ -76,6 +80,17 @@ pub struct Delivery {
     /// What to remember with them, in place of the last memo: an observation, a cursor. At most
     /// [`MEMO_BYTES_MAX`].
     pub memo: Option<Bytes>,
+    /// Changes to what is remembered beside the memo, for a memory that grows with what was seen.
+    pub pages: Vec<Page>,
+}
+
+/// A change to one page of a receiver's memory; committed with the delivery it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The receiver's own number of it.
+    pub number: u64,
+    /// What it holds from now on, at most [`PAGE_BYTES_MAX`]; `None`: it is forgotten.
+    pub content: Option<Bytes>,
 }
 
 /// An event as it arrived. The engine gives it its position.
@@ -139,6 +154,9 @@ pub struct Reject {
 
 /// The longest memo of a source, in bytes.
 pub const MEMO_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest page of a source's memory, in bytes.
+pub const PAGE_BYTES_MAX: usize = 128 * 1024;
 
 /// The longest id of an event, in bytes; a longer one is for the source to hash.
 pub const ID_BYTES_MAX: usize = 512;

@@ -287,6 +287,46 @@ pub(super) const EVERY: &[Opt] = &[
 /// Options of signals.
 pub(super) const SIGNAL: &[Opt] = &[opt("name", "name", Of::Text, "the name they are sent to")];
 
+/// Options of a place in which files appear.
+pub(super) const FILES: &[Opt] = &[
+    opt(
+        "path",
+        "path",
+        Of::Text,
+        "a folder or a file, or a URL; wildcards in it are a pattern",
+    ),
+    opt(
+        "pattern",
+        "pattern",
+        Of::Text,
+        "which files below it, such as *.csv or **/*.csv; those in the folder itself unless said",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "poke_interval",
+        "poke_interval_ms",
+        Of::Duration,
+        "the longest wait between two looks at the whole folder, 10s unless said",
+    ),
+    opt(
+        "settle",
+        "settle_ms",
+        Of::Duration,
+        "so long a file has to stay as it is before it counts as whole, 1s unless said",
+    ),
+    opt(
+        "fire_on_start",
+        "fire_on_start",
+        Of::Flag,
+        "whether what is there at the first look is an event",
+    ),
+];
+
 /// Options of a loop.
 pub(super) const LOOP: &[Opt] = &[
     opt("delay", "delay_ms", Of::Duration, "wait between two laps"),

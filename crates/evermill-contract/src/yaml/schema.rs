@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::asked::COMPARISONS;
 use super::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SIGNAL, SOURCE,
-    TASK, TO_KAFKA, WEBHOOK,
+    BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SIGNAL,
+    SOURCE, TASK, TO_KAFKA, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -88,6 +88,7 @@ pub fn schema() -> Value {
     let cron = either(object(&[CRON], [], &["expr"]));
     let every = either(object(&[EVERY], [], &["duration"]));
     let signal = either(object(&[SIGNAL], [], &["name"]));
+    let files = either(object(&[FILES], [], &["path"]));
     let laps = either(object(&[LOOP], [], &["delay"]));
     let source = object(
         &[SOURCE],
@@ -108,6 +109,10 @@ pub fn schema() -> Value {
                 described(signal, "messages that somebody sends by name"),
             ),
             ("loop", described(laps, "one lap after the other")),
+            (
+                "files",
+                described(files, "files that appear in a folder or a bucket"),
+            ),
             (
                 "batch",
                 described(

@@ -341,6 +341,15 @@ fn a_polled_place_and_a_webhook_load_to_the_manifest() {
             json!({"kind": "http", "endpoint": "/x",
                    "cursor": {"param": "after", "items": "/rows", "newest_first": true}}),
         ),
+        (
+            "{ files: '/in/*.csv' }",
+            json!({"kind": "files", "path": "/in/*.csv"}),
+        ),
+        (
+            "{ files: { path: in, pattern: '**/*.csv', settle: 5s, poke_interval: 1m, fire_on_start: false } }",
+            json!({"kind": "files", "path": "in", "pattern": "**/*.csv", "settle_ms": 5_000,
+                   "poke_interval_ms": 60_000, "fire_on_start": false}),
+        ),
         ("{ webhook: }", json!({"kind": "webhook"})),
         ("{ webhook: {} }", json!({"kind": "webhook"})),
         (

@@ -99,6 +99,31 @@ pub(super) fn events(shelved: &Shelved) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// First byte of a page's id, which tells it from the rows of events.
+const PAGE: u8 = 1;
+
+/// `u8 1 | u64 number`.
+pub(super) fn page_id(number: u64) -> [u8; 9] {
+    let mut id = [PAGE; 9];
+    id[1..].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+/// `u8 format | content`.
+pub(super) fn page(content: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(1 + content.len());
+    bytes.put_u8(FORMAT);
+    bytes.extend_from_slice(content);
+    Bytes::from(bytes)
+}
+
+/// Number and content of a page.
+pub(super) fn read_page(id: &[u8], body: &Bytes) -> Option<(u64, Bytes)> {
+    let number = <[u8; 8]>::try_from(id.strip_prefix(&[PAGE])?).ok()?;
+    body.strip_prefix(&[FORMAT])?;
+    Some((u64::from_be_bytes(number), body.slice(1..)))
+}
+
 /// Bodies are slices of the row.
 pub(super) fn read_events(first: u64, row: &Bytes) -> Option<Shelved> {
     let head = row.strip_prefix(&[FORMAT])?.first_chunk::<8>()?;

@@ -111,6 +111,7 @@ impl Receiver for Reader {
             self.tickets += 1;
             self.out.insert(self.tickets, number);
             out.push(Received::Delivery(Delivery {
+                pages: Vec::new(),
                 ticket: self.tickets,
                 events: vec![arrival],
                 memo: Some(number.to_string().into()),

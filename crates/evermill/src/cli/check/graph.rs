@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    Catchup, DagManifest, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink, KafkaSource,
-    LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, TaskKind,
-    TaskManifest, Wait, WebhookSource,
+    Catchup, DagManifest, FilesSource, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink,
+    KafkaSource, LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest,
+    TaskKind, TaskManifest, Wait, WebhookSource,
 };
 use serde::Serialize;
 
@@ -56,6 +56,7 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         }
         SourceConfig::Loop(config) => laps(config),
         SourceConfig::Signal(signal) => vec![format!("signal {}", signal.name)],
+        SourceConfig::Files(files) => folder(files),
     };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));
@@ -111,6 +112,19 @@ fn laps(config: &LoopSource) -> Vec<String> {
     }];
     let failures = config.max_consecutive_failures;
     said.extend(failures.map(|most| format!("goes on after {most} failures in a row at most")));
+    said
+}
+
+fn folder(files: &FilesSource) -> Vec<String> {
+    let below = files.pattern.as_deref();
+    let mut said = vec![match below {
+        Some(pattern) => format!("files {}/{pattern}", files.path.trim_end_matches('/')),
+        None => format!("files {}", files.path),
+    }];
+    said.push(format!("whole after {}", duration(files.settle_ms)));
+    said.extend((!files.fire_on_start).then(|| "not those of the start".to_owned()));
+    let connection = files.connection.as_ref();
+    said.extend(connection.map(|id| format!("connection {id}")));
     said
 }
 

@@ -101,6 +101,11 @@ fn from_yaml(file: &Path, folder: &Path, shown: &Path) -> Result<Manifest, Vec<F
     };
     let document = yaml::read(&String::from_utf8_lossy(&text), &entry).map_err(named)?;
     let mut manifest = document.manifest;
+    for source in manifest.dags.iter_mut().flat_map(|dag| &mut dag.sources) {
+        if let SourceConfig::Files(files) = &mut source.config {
+            files.settle_in(folder);
+        }
+    }
     let mut faults = Vec::new();
     let needed = document
         .files
@@ -181,18 +186,21 @@ impl Loaded {
 
 /// What a connector would refuse of a source whatever the outside world is like.
 fn fault_of(dag: &DagManifest, source: &SourceManifest) -> Option<Fault> {
-    let SourceConfig::Cron(cron) = &source.config else {
-        return None;
+    let (refused, cure) = match &source.config {
+        SourceConfig::Cron(cron) => (
+            evermill_connectors::clock::check(cron).err()?.to_string(),
+            "write five fields, or six with seconds first: minute hour day month weekday",
+        ),
+        SourceConfig::Files(files) => evermill_connectors::files::check(files).err()?,
+        _ => return None,
     };
-    let refused = evermill_connectors::clock::check(cron).err()?;
     Some(Fault {
         file: dag.file.clone(),
         line: source.line,
         column: None,
         code: Code::BadValue,
         message: format!("source '{}': {refused}", source.id),
-        cure: "write five fields, or six with seconds first: minute hour day month weekday"
-            .to_owned(),
+        cure: cure.to_owned(),
     })
 }
 
