@@ -18,8 +18,9 @@ from ._fault import DagError
 from ._files import files
 from ._http import http
 from ._inbox import inbox
-from ._sink import to_kafka
+from ._sink import to_kafka, to_sqs
 from ._source import cron, every, kafka, loop, signal
+from ._sqs import sqs
 from ._task import dag, task
 from ._wait import wait
 from ._webhook import webhook
@@ -30,5 +31,5 @@ __version__ = "0.0.0"
 
 __all__ = [
     "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "files", "http", "inbox", "kafka",
-    "loop", "signal", "task", "to_kafka", "wait", "webhook",
+    "loop", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "webhook",
 ]  # fmt: skip

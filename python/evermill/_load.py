@@ -30,7 +30,7 @@ from ._manifest import FORMAT, dag_manifest, faults, relative
 EXIT_FAULTS = 3
 
 #: Names the package will have; an author who knows them hears that, not that they are unknown.
-_COMING = ("after", "emit", "sqs", "topic")
+_COMING = ("after", "emit", "topic")
 
 
 #: What to do about an exception that nothing more is known of.
@@ -108,7 +108,7 @@ def _explained(why: BaseException, path: str, folder: str) -> DagError:
         return DagError("import_error", why.msg, _import_cure(why), at)
     asked = _asked_of_the_package(why)
     if asked in _COMING:
-        return DagError("not_built", f"evermill.{asked} is not built yet", "use one of the sources there are: evermill.kafka, http, webhook, files, cron, every, loop, signal", at)
+        return DagError("not_built", f"evermill.{asked} is not built yet", "use one of the sources there are: evermill.kafka, sqs, http, webhook, files, cron, every, loop, signal", at)
     return DagError("raised", f"{type(why).__name__}: {why}", _name_cure(why), at)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NoReturn, Optional
+from typing import Any, Dict, Optional
 
 from . import _option
 from ._dag import Node, Task, building
 from ._fault import DagError
 from ._source import TOPIC
+from ._sqs import queue as _queue
 
 #: Options of tasks that mean something where no function runs.
 _OPTIONS = (
@@ -61,13 +62,52 @@ def to_kafka(
     the effect key in the header `evermill-effect-key`, by which a reader knows a message that came twice. Options of
     tasks can be given; `retries` is 10,000 unless you say otherwise.
     """
-    owner = f"to_kafka({topic!r})"
-    known = {
-        "topic": ("topic", _topic),
-        "connection": ("connection", _option.text),
-        "key": ("key", _key),
-    }
-    sink = _option.convert(owner, known, {"topic": topic, "connection": connection})
+    known = {"topic": ("topic", _topic), "connection": ("connection", _option.text), "key": ("key", _key)}
+    config = {"topic": topic, "connection": connection}
+    defaults = {"connection": "kafka_default", "key": "event"}
+    return _sink("kafka", f"to_kafka({topic!r})", known, config, defaults, key, value, name, options)
+
+
+def to_sqs(
+    queue: str,
+    value: Any,
+    *,
+    key: Optional[str] = "event",
+    connection: str = "aws_default",
+    name: Optional[str] = None,
+    **options: Any,
+) -> Task:
+    """Sends a message to a queue of Amazon SQS for each activation: `value` is the result of a task, or a source
+    whose events are passed on.
+
+    What is sent is text: a result as it is if it is a text, else as JSON; a task that returned None sends nothing, and
+    this one is skipped. In a FIFO queue `key` names the message's group: the event's own key, what a JSON pointer
+    such as `"/customer/id"` finds in the value, or one group for all when there is none.
+
+    What is to be sent is committed before it is sent, and it is sent until the queue has it: at least once, with the
+    effect key in the attribute `evermill-effect-key`, and in a FIFO queue as deduplication id, by which SQS itself
+    drops what comes twice within five minutes. Options of tasks can be given; `retries` is 10,000 unless you say
+    otherwise.
+    """
+    known = {"queue": ("queue", _queue), "connection": ("connection", _option.text), "key": ("key", _key)}
+    config = {"queue": queue, "connection": connection}
+    defaults = {"connection": "aws_default", "key": "event"}
+    return _sink("sqs", f"to_sqs({queue!r})", known, config, defaults, key, value, name, options)
+
+
+def _sink(
+    kind: str,
+    owner: str,
+    known: Dict[str, Any],
+    config: Dict[str, Any],
+    defaults: Dict[str, str],
+    key: Optional[str],
+    value: Any,
+    name: Optional[str],
+    options: Dict[str, Any],
+) -> Task:
+    """The task that gives `value` to a place outside."""
+    sink = _option.convert(owner, known, config)
     if key is None:
         sink["key"] = "none"
     else:
@@ -78,11 +118,9 @@ def to_kafka(
     given = {**_PATIENCE, **options} if "retries" not in options else options
     fields = _option.convert(owner, of_task, given)
     dag = building()
-    made = Task(name or (dag.free_id("to_kafka") if dag else "to_kafka"), "call", _deliver, (value,), {}, fields, dag)
-    made.sink = {"kind": "kafka", **{k: v for k, v in sink.items() if (k, v) not in _DEFAULTS}}
+    usual = f"to_{kind}"
+    made = Task(name or (dag.free_id(usual) if dag else usual), "call", _deliver, (value,), {}, fields, dag)
+    made.sink = {"kind": kind, **{option: one for option, one in sink.items() if defaults.get(option) != one}}
     if not value.is_source:
         made.sink["value_from"] = value.id
     return made
-
-
-_DEFAULTS = (("connection", "kafka_default"), ("key", "event"))

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::guard::{Guarded, free_ports, remove};
+use crate::maven;
 use crate::programs;
 use crate::workspace::{self, Fault};
 
@@ -30,7 +31,6 @@ const START_SECONDS_MAX: u64 = 120;
 const PROBE_MS: u64 = 100;
 /// Free ports are found by binding and letting go, so another process may take one in between.
 const START_ATTEMPTS_MAX: u32 = 3;
-const DOWNLOAD_ATTEMPTS_MAX: u32 = 3;
 
 /// The jars on this machine.
 pub(crate) struct Installed {
@@ -43,73 +43,21 @@ pub(crate) struct Installed {
 pub(crate) fn install() -> Result<Installed, Fault> {
     let java = programs::require(&programs::JAVA)?;
     let keytool = programs::require(&programs::KEYTOOL)?;
-    let folder = workspace::cache().join("kafka").join(KAFKA_VERSION);
-    let jars = folder.join("jars");
-    if !jars.is_dir() {
-        download(&folder, &jars)?;
-    }
+    // The broker's own pom leaves the log binding to the distribution, so it is named here.
+    let wanted = [
+        ("org.apache.kafka", "kafka_2.13", KAFKA_VERSION),
+        (
+            "org.apache.logging.log4j",
+            "log4j-slf4j-impl",
+            LOG4J_VERSION,
+        ),
+    ];
+    let jars = maven::jars(&format!("kafka/{KAFKA_VERSION}"), &wanted)?;
     Ok(Installed {
         java,
         keytool,
         jars,
     })
-}
-
-/// Downloads into a folder of our own and renames it at the end, so that `jars` is whole or
-/// absent, also when two of us download at once.
-fn download(folder: &Path, jars: &Path) -> Result<(), Fault> {
-    let maven = programs::require(&programs::MAVEN)?;
-    let part = folder.join(format!("part-{}", process::id()));
-    create(&part)?;
-    let pom = part.join("pom.xml");
-    write(&pom, &pom_text())?;
-    let mut result = Ok(());
-    for _ in 0..DOWNLOAD_ATTEMPTS_MAX {
-        let mut command = Command::new(&maven);
-        command
-            .args(["--batch-mode", "--quiet", "--update-snapshots", "--file"])
-            .arg(&pom);
-        command.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
-        command.arg(format!("-DoutputDirectory={}", part.join("jars").display()));
-        result = workspace::output(&mut command).map(drop);
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-        .map_err(|fault| format!("Apache Kafka {KAFKA_VERSION} cannot be downloaded: {fault}"))?;
-    let renamed = fs::rename(part.join("jars"), jars);
-    remove(&part);
-    match renamed {
-        Err(_) if jars.is_dir() => Ok(()),
-        other => other.map_err(|error| format!("{}: {error}", jars.display())),
-    }
-}
-
-/// The broker's own pom leaves the log binding to the distribution, so it is named here.
-fn pom_text() -> String {
-    format!(
-        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>evermill</groupId>
-  <artifactId>test-broker</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    <dependency>
-      <groupId>org.apache.kafka</groupId>
-      <artifactId>kafka_2.13</artifactId>
-      <version>{KAFKA_VERSION}</version>
-    </dependency>
-    <dependency>
-      <groupId>org.apache.logging.log4j</groupId>
-      <artifactId>log4j-slf4j-impl</artifactId>
-      <version>{LOG4J_VERSION}</version>
-    </dependency>
-  </dependencies>
-</project>
-"
-    )
 }
 
 /// A running broker. Dropping it stops it and removes its data.
@@ -372,10 +320,10 @@ fn brokers_listed(port: u16) -> std::io::Result<i32> {
     ]))
 }
 
-fn create(folder: &Path) -> Result<(), Fault> {
+pub(crate) fn create(folder: &Path) -> Result<(), Fault> {
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Fault> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Fault> {
     fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

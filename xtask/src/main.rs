@@ -8,12 +8,15 @@
     reason = "a command line tool speaks to the terminal"
 )]
 
+mod aws;
+mod aws_emulator;
 mod bench;
 mod corrupt;
 mod crash;
 mod guard;
 mod kafka;
 mod kafka_broker;
+mod maven;
 mod postgres;
 mod postgres_server;
 mod programs;
@@ -62,6 +65,8 @@ enum Verb {
     Reference,
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
+    /// Run the tests' emulators of AWS in the foreground and print their addresses.
+    Aws,
     /// Run the tests' PostgreSQL in the foreground and print its address.
     Postgres,
 }
@@ -77,6 +82,7 @@ fn main() -> ExitCode {
         Verb::Sabotage => sabotage::run(),
         Verb::Reference => reference::run(),
         Verb::Kafka(args) => kafka::run(&args),
+        Verb::Aws => aws::run(),
         Verb::Postgres => postgres::run(),
     };
     match outcome {

@@ -19,6 +19,8 @@ pub(crate) enum Packages {
     Deny,
     /// The hand-written consumer that the benchmarks compare with.
     Bench,
+    /// The server that plays AWS.
+    Moto,
 }
 
 impl Packages {
@@ -27,6 +29,7 @@ impl Packages {
             Self::Test => "test.txt",
             Self::Deny => "deny.txt",
             Self::Bench => "bench.txt",
+            Self::Moto => "moto.txt",
         }
     }
 }
@@ -39,8 +42,17 @@ pub(crate) struct PythonEnv {
 impl PythonEnv {
     /// Makes the environment when there is none that works, and installs what it lacks.
     pub(crate) fn ensure(wanted: &[Packages]) -> Result<Self, Fault> {
+        Self::in_folder("venv", wanted)
+    }
+
+    /// An environment for one program alone, whose packages need not agree with anybody's.
+    pub(crate) fn apart(name: &str, wanted: Packages) -> Result<Self, Fault> {
+        Self::in_folder(&format!("venv-{name}"), &[wanted])
+    }
+
+    fn in_folder(name: &str, wanted: &[Packages]) -> Result<Self, Fault> {
         let made = Self {
-            folder: workspace::cache().join("venv"),
+            folder: workspace::cache().join(name),
         };
         if !made.works() {
             made.create()?;

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::aws_emulator::{self, Emulator};
 use crate::kafka_broker::{self, Broker};
 use crate::postgres_server::{self, Postgres};
 use crate::python_env::{Packages, PythonEnv};
@@ -22,6 +23,9 @@ const PROFILE: &str = "ci";
 /// Tests that need a real broker live in modules of this name, so that a person without Java can
 /// leave them out by `--no-kafka`.
 const BROKER_TESTS: &str = "real_kafka";
+
+/// The same for what else runs on the JVM.
+const ELASTICMQ_TESTS: &str = "real_elasticmq";
 
 /// The same for a real database and `--no-postgres`.
 const DATABASE_TESTS: &str = "real_postgres";
@@ -61,6 +65,7 @@ impl Args {
     fn left_out(&self) -> Vec<&'static str> {
         let real = [
             (self.no_kafka, BROKER_TESTS),
+            (self.no_kafka, ELASTICMQ_TESTS),
             (self.no_postgres, DATABASE_TESTS),
         ];
         let absent = real.into_iter().filter(|(is_absent, _)| *is_absent);
@@ -134,8 +139,13 @@ fn tests(args: &Args, steps: &mut Steps) {
     let python = steps.take("venv", || PythonEnv::ensure(&[Packages::Test]));
     let broker = start_broker(args, built, steps);
     let database = start_database(args, steps);
+    let emulators = start_emulators(args, steps);
     let real_parts = RealParts {
         python,
+        emulators: emulators
+            .iter()
+            .map(|one| (one.kind().variable(), one.address()))
+            .collect(),
         database: database.as_ref().map(Postgres::address),
         address: broker.as_ref().map(Broker::address),
         secured: broker.as_ref().map(Broker::secured),
@@ -180,9 +190,25 @@ fn start_database(args: &Args, steps: &mut Steps) -> Option<Postgres> {
     Some(server)
 }
 
+fn start_emulators(args: &Args, steps: &mut Steps) -> Vec<Emulator> {
+    let mut started = Vec::new();
+    for kind in [aws_emulator::Kind::Moto, aws_emulator::Kind::ElasticMq] {
+        // ElasticMQ runs on the JVM, and who has none has said so.
+        if kind == aws_emulator::Kind::ElasticMq && args.no_kafka {
+            let why = "--no-kafka: nor any test in a module `real_elasticmq`";
+            steps.leave_out(kind.name(), why);
+        } else {
+            started.extend(steps.take(kind.name(), || Emulator::start(kind)));
+        }
+    }
+    started
+}
+
 /// The real things outside the tests' own process, handed to them by environment.
 struct RealParts {
     python: Option<PythonEnv>,
+    /// Variables and addresses of those that play AWS.
+    emulators: Vec<(&'static str, String)>,
     /// Of the database.
     database: Option<String>,
     /// Of the broker.
@@ -193,7 +219,8 @@ struct RealParts {
 
 impl RealParts {
     fn hand_to(&self, command: &mut Command) {
-        for (name, value) in self.secured.iter().flatten() {
+        let secured = self.secured.iter().flatten();
+        for (name, value) in secured.chain(&self.emulators) {
             command.env(name, value);
         }
         if let Some(address) = &self.address {

@@ -10,12 +10,15 @@ use evermill_contract::manifest::{Catchup, SinkConfig, SourceConfig};
 use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
+mod aws;
 pub mod clock;
 mod errand;
 pub mod files;
 pub mod http;
 pub mod kafka;
 pub mod limits;
+mod near;
+pub mod sqs;
 pub mod webhook;
 
 /// What a source is given beside its own settings.
@@ -59,6 +62,10 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             let source = files::FilesSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))
         }
+        SourceConfig::Sqs(config) => {
+            let source = sqs::SqsSource::open(config, environment)?;
+            Ok(Opened::Received(Box::new(source)))
+        }
         SourceConfig::Webhook(config) => {
             let source = webhook::WebhookSource::open(config)?;
             Ok(Opened::Pushed(Arc::new(source)))
@@ -97,7 +104,10 @@ pub fn open_sink(
     connection: &dyn Fn(&str) -> Option<String>,
     diagnostics: DiagnosticSink,
 ) -> Result<Box<dyn Sink>, SourceError> {
-    let SinkConfig::Kafka(config) = config;
-    let sink = kafka::KafkaSink::open(config, connection, diagnostics)?;
-    Ok(Box::new(sink))
+    Ok(match config {
+        SinkConfig::Kafka(config) => {
+            Box::new(kafka::KafkaSink::open(config, connection, diagnostics)?)
+        }
+        SinkConfig::Sqs(config) => Box::new(sqs::SqsSink::open(config, connection)?),
+    })
 }

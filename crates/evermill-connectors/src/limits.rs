@@ -152,3 +152,80 @@ pub const FILES_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Folders within folders that are looked into.
 pub const FILES_DEPTH_MAX: usize = 64;
+/// The longest answer of a service of AWS, in bytes: ten messages of the largest size, each character
+/// escaped.
+pub const AWS_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Credentials are renewed when they hold for no longer than this.
+pub const AWS_RENEW_BEFORE: Duration = Duration::from_secs(300);
+
+/// Profiles of which each takes its credentials from the next.
+pub const AWS_PROFILES_IN_A_ROW: usize = 5;
+
+/// How long an address of the machine's own may take to answer. Where there is none, nothing answers.
+pub const AWS_METADATA_WAIT: Duration = Duration::from_secs(2);
+
+/// Entries of one request to SQS, and messages of one answer.
+pub const SQS_BATCH: usize = 10;
+
+/// How long SQS may hold a receive that finds nothing; the longest it allows.
+pub const SQS_WAIT: Duration = Duration::from_secs(20);
+
+/// The same after there was something: how soon an empty queue is known to be empty. Longer than
+/// nothing, since only a receive that waits looks on all of SQS' servers.
+pub const SQS_WAIT_AFTER_SOME: Duration = Duration::from_secs(1);
+
+/// A call beyond what it waits for.
+pub const SQS_CALL: Duration = Duration::from_secs(15);
+
+/// For how long a message is hidden from others at a time. After a crash it comes again this late at
+/// most.
+pub const SQS_LEASE: Duration = Duration::from_secs(60);
+
+/// A lease is renewed when this much of it is left.
+pub const SQS_LEASE_LEFT: Duration = Duration::from_secs(35);
+
+/// How often leases are looked at, at most.
+pub const SQS_LOOK: Duration = Duration::from_secs(1);
+
+/// The longest that SQS lets a message be hidden, from when it was received.
+pub const SQS_LEASE_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// Receives under way at a time, while there is much to receive.
+pub const SQS_RECEIVES: usize = 4;
+
+/// Deletions under way at a time, and threads that renew leases.
+pub const SQS_KEEPS: usize = 4;
+
+/// Messages that were received and not deleted, at which no more are asked for. SQS itself stops at
+/// 120,000 of a queue, at 20,000 if it is FIFO.
+pub const SQS_HELD_MAX: usize = 10_000;
+
+/// How long a deletion waits for company.
+pub const SQS_GATHER: Duration = Duration::from_millis(20);
+
+/// The first wait after a call that failed; it doubles each time, up to the other one.
+pub const SQS_AGAIN: Duration = Duration::from_millis(500);
+/// See [`SQS_AGAIN`].
+pub const SQS_AGAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How long a closing source takes to delete what is kept and to let go of the rest.
+pub const SQS_CLOSE: Duration = Duration::from_secs(3);
+
+/// Bytes of bodies in one request to send, unless one message alone has more. Some queues take no
+/// more.
+pub const SQS_SEND_BYTES: usize = 256 * 1024;
+
+/// Requests to send that are under way at a time for one call of a sink.
+pub const SQS_SENDS: usize = 4;
+
+const _: () = {
+    use evermill_contract::source::CLOSE_WAIT;
+    assert!(SQS_CLOSE.as_millis() < CLOSE_WAIT.as_millis());
+    assert!(SQS_LEASE_LEFT.as_secs() < SQS_LEASE.as_secs());
+    assert!(
+        SQS_WAIT.as_secs() + SQS_CALL.as_secs() + 10 < SQS_LEASE.as_secs(),
+        "a lease counts from before its receive, and lasts until it is looked at twice"
+    );
+    assert!(SQS_HELD_MAX < 20_000);
+};

@@ -18,6 +18,7 @@ mod fault;
 mod files;
 mod http;
 mod sink;
+mod sqs;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -29,6 +30,7 @@ pub use fault::{Fault, ManifestError};
 pub use files::FilesSource;
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
 pub use sink::{KafkaSink, SinkConfig};
+pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};
 pub use version::Version;
 pub use webhook::{WebhookCodec, WebhookSource};
 
@@ -158,6 +160,8 @@ pub enum SourceConfig {
     Signal(SignalSource),
     /// Files that appear in a folder or a bucket.
     Files(FilesSource),
+    /// A queue of Amazon SQS.
+    Sqs(SqsSource),
 }
 
 impl SourceConfig {
@@ -168,6 +172,7 @@ impl SourceConfig {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Http(http) => http.needs(),
             Self::Files(files) => files.connection.as_deref(),
+            Self::Sqs(queue) => sqs::needed(&queue.connection),
             Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
                 None
             }
@@ -184,7 +189,8 @@ impl SourceConfig {
             | Self::Loop(_)
             | Self::Webhook(_)
             | Self::Signal(_)
-            | Self::Files(_) => false,
+            | Self::Files(_)
+            | Self::Sqs(_) => false,
         }
     }
 }

@@ -13,7 +13,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest};
+use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest, is_fifo};
 
 mod asked;
 mod http;
@@ -25,7 +25,7 @@ mod tests;
 mod tree;
 
 use self::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, TASK, text,
+    BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, SQS, TASK, text,
 };
 use self::tree::{At, Key, Kind, Node};
 
@@ -37,10 +37,10 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 2] = ["after", "sqs"];
+const COMING: [&str; 1] = ["after"];
 /// Those that are.
-const KINDS: [&str; 8] = [
-    "kafka", "http", "webhook", "cron", "every", "loop", "signal", "files",
+const KINDS: [&str; 9] = [
+    "kafka", "sqs", "http", "webhook", "cron", "every", "loop", "signal", "files",
 ];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
@@ -346,6 +346,7 @@ impl Reader<'_> {
         for (name, value) in pairs {
             match name.text.as_str() {
                 "kafka" => config = self.kafka(&owner, name.at, value),
+                "sqs" => config = self.queue(&owner, name.at, value),
                 "http" => config = self.polled(&owner, name, value),
                 "webhook" => config = self.webhook(&owner, value),
                 "cron" => config = self.timed(&owner, CRON, name, value),
@@ -401,9 +402,14 @@ impl Reader<'_> {
                 "write kafka: and a topic, cron: and an expression, or every: and a duration",
             );
         }
+        let config = config.unwrap_or_default();
+        if config["queue"].as_str().is_some_and(is_fifo) {
+            // Whoever made it one wants its groups in line.
+            fields.entry("order").or_insert("key".into());
+        }
         fields.insert("id".into(), key.text.as_str().into());
         fields.insert("line".into(), key.at.line.into());
-        fields.insert("config".into(), config.unwrap_or_default());
+        fields.insert("config".into(), config);
         Some((key.text.clone(), key.at, Value::Object(fields)))
     }
 
@@ -420,6 +426,15 @@ impl Reader<'_> {
             self.fault(at, Code::NeverFires, message, cure);
         }
         config.insert("kind".into(), "kafka".into());
+        Some(Value::Object(config))
+    }
+
+    fn queue(&mut self, owner: &str, at: At, node: &Node) -> Option<Value> {
+        let mut config = Map::new();
+        let owner = format!("sqs of {owner}");
+        self.options(&owner, SQS, node, &mut config);
+        self.check_queue(&owner, at, &config);
+        config.insert("kind".into(), "sqs".into());
         Some(Value::Object(config))
     }
 
@@ -513,9 +528,13 @@ impl Reader<'_> {
                     let (http, from) = self.http(&owner, name.at, value);
                     (task.http, body_from) = (Some(http), from);
                 }
-                "to_kafka" => {
-                    let (sink, from) = self.topic_to_write(&owner, name.at, value);
-                    (task.sink, body_from) = (Some(sink), from);
+                "to_kafka" | "to_sqs" => {
+                    let (sink, from) = self.place_to_write(&owner, name, value);
+                    if task.sink.replace(sink).is_some() {
+                        let message = format!("{owner} has to_kafka and to_sqs");
+                        self.fault(name.at, Code::BadValue, message, "make two tasks of it");
+                    }
+                    body_from = from;
                 }
                 "env" => self.env(&owner, name, value, &mut task.fields),
                 known if knows(SHARED, known) => {
@@ -537,7 +556,7 @@ impl Reader<'_> {
                             .map(|opt| opt.name);
                         nearest(
                             other,
-                            ["after", "run", "stdin", "http", "to_kafka"]
+                            ["after", "run", "stdin", "http", "to_kafka", "to_sqs"]
                                 .into_iter()
                                 .chain(known),
                         )
@@ -548,12 +567,12 @@ impl Reader<'_> {
             }
         }
         if let (Some(stdin), true) = (&task.stdin, task.sink.is_some()) {
-            let message = format!("{owner}: stdin: a topic has no standard input");
+            let message = format!("{owner}: stdin: what is written to has no standard input");
             self.fault(
                 stdin.at,
                 Code::BadValue,
                 message,
-                "write value_from: in to_kafka",
+                "write value_from: in to_kafka or to_sqs",
             );
         }
         if let (Some(stdin), true) = (&task.stdin, task.http.is_some()) {
@@ -682,7 +701,7 @@ impl Reader<'_> {
             let acts = [
                 ("run", task.run.is_some()),
                 ("http", task.http.is_some()),
-                ("to_kafka", task.sink.is_some()),
+                (sink::option_of(task.sink.as_ref()), task.sink.is_some()),
             ];
             let mut acts = acts.iter().filter(|(_, is)| *is).map(|(name, _)| name);
             if let (Some(one), Some(other)) = (acts.next(), acts.next()) {

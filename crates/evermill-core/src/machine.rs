@@ -5,6 +5,7 @@
 //! `resume` builds it again from committed rows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::activation::{Held, ParkReason, Snapshot};
@@ -427,6 +428,48 @@ impl Machine {
             let passed = lane.is_none_or(|lane| lane.cursor.has_passed(key.position));
             !passed || run.materialised.contains_key(key) || under_way.contains(key)
         });
+    }
+
+    /// Of each of these stretches of a lane, all below its cursor, whether something that began there is
+    /// not over: it waits in a row of its own, or goes on from one. What is parked is over. With source
+    /// batches, what began before a stretch may reach into it, and counts.
+    #[must_use]
+    pub fn unsettled(&self, id: LaneId, stretches: &[Range<u64>]) -> Vec<bool> {
+        let under_way: BTreeSet<u64> = self
+            .waves
+            .iter()
+            .flatten()
+            .flat_map(Wave::beyond_the_cursor)
+            .filter(|key| key.lane == id)
+            .map(|key| key.position)
+            .collect();
+        let run = self.runs.get(&id.run);
+        let lane = run.and_then(|run| Some((run, run.lanes.get(&id.lane)?)));
+        let Some((run, lane)) = lane else {
+            return vec![false; stretches.len()];
+        };
+        let source = usize::from(lane.cursor.source);
+        let sources = run.dags.iter().map(|dag| &dag.spec.sources);
+        let batched = sources.filter_map(|sources| sources.get(source));
+        let batched = batched.into_iter().any(|source| source.batch.is_some());
+        let is_open = |stretch: &Range<u64>| {
+            let stretch = if batched {
+                0..stretch.end
+            } else {
+                stretch.clone()
+            };
+            let from = |position| ActivationKey {
+                lane: id,
+                position,
+                child: 0,
+            };
+            let mut rows = run
+                .materialised
+                .range(from(stretch.start)..from(stretch.end));
+            let waits = rows.any(|(_, row)| !matches!(row.held, Held::Parked(_)));
+            waits || under_way.range(stretch).next().is_some()
+        };
+        stretches.iter().map(is_open).collect()
     }
 
     /// The state of one scope.

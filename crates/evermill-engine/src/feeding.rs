@@ -6,7 +6,7 @@ use evermill_core::command::{Command, Event, LaneId};
 
 use crate::failpoint::fp;
 use crate::groups::After;
-use crate::inbox::{self, Accepted, Refusal, Room, Shelved};
+use crate::inbox::{self, Accepted, Inbox, Refusal, Room, Shelved};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::payload::{self, Keys};
@@ -35,28 +35,42 @@ impl Shard {
             memo,
             pages,
         } = delivery;
-        let kept = inbox::check_pages(&pages)
-            .and_then(|()| self.take_in(number, &events, memo, Some(ticket)));
-        if let Err(refusal) = kept {
-            let text = format!(
-                "{}: {refusal}; it is left where it is",
-                self.source_name(key)
-            );
-            self.notice(Severity::Error, &text);
-            if let Some(listening) = self.listening.get_mut(&key) {
-                listening.degraded = Some(refusal.to_string());
-            }
-            return;
-        }
+        // What a source was asked for before there was no room is taken.
+        let accepted = inbox::check_pages(&pages)
+            .and_then(|()| self.take_in(number, &events, memo, Room::Granted));
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(refusal) => return self.refused(key, &refusal),
+        };
         if let Some(inbox) = self.inboxes.get_mut(number) {
             inbox.turn(pages, &mut self.decision.writes);
         }
+        let first = accepted.shelved.filter(|_| accepted.repeated == 0);
+        let first = first.map_or(0, |shelved| shelved.first);
+        // What came before lies anywhere below.
+        let end = self.inboxes.get(number).map_or(first, Inbox::next);
         self.after.push(After::Do(Box::new(move |shard| {
             fp!("inbox.kept");
-            if let Some(desk) = shard.listening.get(&key).and_then(|source| source.desk()) {
+            let Some(source) = shard.listening.get_mut(&key) else {
+                return;
+            };
+            if let Some(receipts) = &mut source.receipts {
+                receipts.add(ticket, first..end);
+            }
+            if let Some(desk) = source.desk() {
                 desk.kept(ticket);
             }
+            shard.tell_settled(key, false);
         })));
+    }
+
+    fn refused(&mut self, key: SourceKey, refusal: &Refusal) {
+        let who = self.source_name(key);
+        let text = format!("{who}: {refusal}; it is left where it is");
+        self.notice(Severity::Error, &text);
+        if let Some(listening) = self.listening.get_mut(&key) {
+            listening.degraded = Some(refusal.to_string());
+        }
     }
 
     /// Keeps arrivals; they reach their lane once that is durable.
@@ -65,19 +79,16 @@ impl Shard {
         number: u32,
         arrivals: &[Arrival],
         memo: Option<bytes::Bytes>,
-        ticket: Option<u64>,
+        room: Room,
     ) -> Result<Accepted, Refusal> {
         let now_us = self.world.clock.now_us();
         let inbox = self.inboxes.get_mut(number);
         let inbox = inbox.expect("whoever takes in has numbered its inbox");
-        // What a source was asked for before there was no room is taken.
-        let room = ticket.map_or(Room::Needed, |_| Room::Granted);
-        let mut accepted = inbox.accept(arrivals, memo, now_us, room, &mut self.decision.writes)?;
+        let accepted = inbox.accept(arrivals, memo, now_us, room, &mut self.decision.writes)?;
         fp!("inbox.accepted");
         self.pressing = true;
         self.unseal();
-        if let Some(shelved) = &mut accepted.shelved {
-            shelved.ticket = ticket;
+        if let Some(shelved) = &accepted.shelved {
             let shelved = shelved.clone();
             self.after.push(After::Do(Box::new(move |shard| {
                 shard.shelve(number, shelved);
@@ -220,13 +231,49 @@ impl Shard {
         let Some(inbox) = self.inboxes.get_mut(number) else {
             return;
         };
-        let tickets = inbox.settle(position, &mut self.decision.writes);
-        let lane = self.lanes.get(&id);
-        let listening = lane.and_then(|lane| self.listening.get(&lane.source));
-        if let Some(desk) = listening.and_then(|listening| listening.desk()) {
-            desk.settled(tickets);
+        inbox.settle(position, &mut self.decision.writes);
+        if let Some(source) = self.lanes.get(&id).map(|lane| lane.source) {
+            self.tell_settled(source, false);
         }
         self.tell_room(number);
+    }
+
+    /// Tells a source that waits for outcomes of those that are settled by now. What its lane has passed
+    /// although it is not settled is looked at `again` from time to time only.
+    pub(crate) fn tell_settled(&mut self, key: SourceKey, again: bool) {
+        let mut lanes = self.lanes.iter();
+        let lane =
+            lanes.find_map(|(id, lane)| (lane.source == key).then_some((*id, lane.position)));
+        let listening = self.listening.get_mut(&key);
+        let receipts = listening.and_then(|listening| listening.receipts.as_mut());
+        let (Some((lane, position)), Some(receipts)) = (lane, receipts) else {
+            return;
+        };
+        let (tickets, stretches) = receipts.passed(position, again);
+        if tickets.is_empty() {
+            return;
+        }
+        let open = self.machine.unsettled(lane, &stretches);
+        let mut settled = Vec::new();
+        for ((ticket, stretch), open) in tickets.into_iter().zip(stretches).zip(open) {
+            receipts.hold(ticket, stretch);
+            settled.extend((!open).then_some(ticket));
+        }
+        if settled.is_empty() {
+            return;
+        }
+        // The machine is ahead of the store; what it has decided so far is durable then.
+        self.after.push(After::Do(Box::new(move |shard| {
+            let Some(source) = shard.listening.get_mut(&key) else {
+                return;
+            };
+            if let Some(receipts) = &mut source.receipts {
+                settled.retain(|ticket| receipts.forget(*ticket));
+            }
+            if let Some(desk) = source.desk() {
+                desk.settled(settled);
+            }
+        })));
     }
 
     fn tell_room(&self, number: u32) {

@@ -52,8 +52,6 @@ pub(crate) struct Shelved {
     pub(crate) bodies: Vec<Bytes>,
     /// When they arrived, microseconds since 1970.
     pub(crate) arrived_us: u64,
-    /// By what the source knows them in this boot.
-    pub(crate) ticket: Option<u64>,
 }
 
 impl Shelved {
@@ -180,7 +178,6 @@ impl Inbox {
                 first: self.next,
                 bodies,
                 arrived_us: now_us,
-                ticket: None,
             }
         });
         if let Some(shelved) = &shelved {
@@ -217,22 +214,18 @@ impl Inbox {
         self.shelf.get(at)
     }
 
-    /// Everything below `position` is settled or has a row of its own: its rows may go. Hands back
-    /// what they were known by.
-    pub(crate) fn settle(&mut self, position: u64, writes: &mut Vec<Write>) -> Vec<u64> {
-        let mut tickets = Vec::new();
+    /// Everything below `position` is settled or has a row of its own: its rows may go.
+    pub(crate) fn settle(&mut self, position: u64, writes: &mut Vec<Write>) {
         while self.shelf.front().is_some_and(|row| row.end() <= position)
             && let Some(row) = self.shelf.pop_front()
         {
             self.held_bytes -= row.bytes();
             self.held_events -= row.bodies.len();
-            tickets.extend(row.ticket);
             writes.push(Write::Delete(
                 Table::Inbox,
                 key(self.number, &row.first.to_be_bytes()),
             ));
         }
-        tickets
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) enum SourceInput {
     },
     /// The outside world has answered: what was delivered so far is all there was.
     Answered,
+    /// It waits for outcomes, and some may be there by now.
+    Outcomes,
     Degraded(String),
     Recovered,
     /// The source has ended and its thread with it: why, or `None` after an order to close.

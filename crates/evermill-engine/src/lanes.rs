@@ -14,6 +14,7 @@ use crate::ack::Unsettled;
 use crate::input::{First, SourceKey};
 use crate::manifest::Outline;
 use crate::orders::{Mailbox, StartLane};
+use crate::receipts::Receipts;
 use crate::receiving::Desk;
 
 /// A source that is being listened to, as the shard sees it.
@@ -27,6 +28,8 @@ pub(crate) struct Listening {
     pub(crate) inbox: Option<u32>,
     /// Where a thread that receives for the inbox hears of things.
     pub(crate) receives: Option<Arc<Desk>>,
+    /// What that waits for, if it wants to hear of outcomes.
+    pub(crate) receipts: Option<Receipts>,
     /// Which session of it: deliveries of earlier ones were lost with a commit.
     pub(crate) session: u32,
     /// The outside world of an inbox has answered since the start.
@@ -88,6 +91,7 @@ impl Listening {
             applied: 0,
             inbox: None,
             receives: None,
+            receipts: None,
             session: 0,
             answered: false,
             looped: false,

@@ -46,6 +46,7 @@ mod past;
 mod payload;
 mod prepare;
 mod publish;
+mod receipts;
 mod receiving;
 mod requests;
 mod rest;

@@ -39,6 +39,8 @@ pub const DEDUP_BUCKET_MS: u64 = DEDUP_WINDOW_MS / 12;
 pub const DEDUP_ENTRIES: usize = 1_000_000;
 /// For how long a task may come to wait for a signal that was sent before, milliseconds.
 pub const SIGNAL_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
+/// How often it is looked whether what its lane has passed is settled, for a source that waits for that.
+pub const OUTCOMES_LOOK: Duration = Duration::from_secs(1);
 /// How often a source is asked to keep its leases alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 

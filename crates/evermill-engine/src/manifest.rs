@@ -567,7 +567,8 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             | SourceConfig::Http(_)
             | SourceConfig::Webhook(_)
             | SourceConfig::Signal(_)
-            | SourceConfig::Files(_) => IdKind::Position,
+            | SourceConfig::Files(_)
+            | SourceConfig::Sqs(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

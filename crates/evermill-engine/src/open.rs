@@ -88,7 +88,8 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         SourceConfig::Http(_)
         | SourceConfig::Webhook(_)
         | SourceConfig::Signal(_)
-        | SourceConfig::Files(_) => FirstPosition::Earliest,
+        | SourceConfig::Files(_)
+        | SourceConfig::Sqs(_) => FirstPosition::Earliest,
     }
 }
 

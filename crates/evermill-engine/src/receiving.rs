@@ -68,8 +68,8 @@ impl Desk {
     /// Whatever is not kept by now is lost: begin with this memo and these pages.
     pub(crate) fn begin(&self, session: u32, memo: Option<Bytes>, pages: BTreeMap<u64, Bytes>) {
         self.post(|orders| {
+            // What is settled stays so.
             orders.kept.clear();
-            orders.settled.clear();
             orders.begin = Some(Begin {
                 session,
                 memo,
@@ -148,7 +148,8 @@ impl Receiving {
     /// Until it is told to close, or cannot go on.
     fn listen(&mut self) -> Result<(), String> {
         let (mut out, mut session) = (0_usize, None);
-        let mut alive = Instant::now();
+        let waits_for_outcome = self.receiver.waits_for_outcome();
+        let (mut alive, mut looked) = (Instant::now(), Instant::now());
         let mut received = Vec::new();
         loop {
             let orders = self.desk.take();
@@ -176,9 +177,16 @@ impl Receiving {
                 alive = Instant::now();
                 self.receiver.keep_alive();
             }
+            if waits_for_outcome && looked.elapsed() >= limits::OUTCOMES_LOOK {
+                looked = Instant::now();
+                let look = Input::Source(self.key, SourceInput::Outcomes);
+                if self.input.send(look).is_err() {
+                    return Ok(());
+                }
+            }
             let ready = session.filter(|_| !full && out < limits::DELIVERIES_OPEN);
             let Some(session) = ready else {
-                self.desk.wait(full, limits::KEEP_ALIVE);
+                self.desk.wait(full, limits::OUTCOMES_LOOK);
                 continue;
             };
             self.receiver

@@ -20,6 +20,7 @@ use crate::limits;
 use crate::orders::Mailbox;
 use crate::payload::{Held, Keys, Packed};
 use crate::prepare::PreparedSource;
+use crate::receipts::Receipts;
 use crate::receiving::{Desk, Receiving};
 use crate::shard::Shard;
 
@@ -79,6 +80,7 @@ impl Shard {
     /// A thread receives for an inbox.
     fn receive(&mut self, key: SourceKey, id: &str, receiver: Box<dyn Receiver>) {
         let desk = Arc::new(Desk::default());
+        let receipts = receiver.waits_for_outcome().then(Receipts::default);
         let receiving = Receiving {
             key,
             receiver,
@@ -87,6 +89,7 @@ impl Shard {
         };
         let listening = Listening {
             receives: Some(desk),
+            receipts,
             ended: spawn(key, move || receiving.run()),
             ..Listening::of_inbox()
         };
@@ -190,6 +193,7 @@ impl Shard {
             SourceInput::Taken(name) => self.lane_taken(key, &name),
             SourceInput::Delivery { session, delivery } => self.deliver(key, session, delivery),
             SourceInput::Answered => self.answered(key),
+            SourceInput::Outcomes => self.tell_settled(key, true),
             other => self.source_state(key, other),
         }
     }

@@ -11,7 +11,7 @@ use evermill_core::{LaneView, RunView};
 
 use crate::MANUAL;
 use crate::handle::{EngineError, Pushed};
-use crate::inbox::{Accepted, Refusal};
+use crate::inbox::{Accepted, Refusal, Room};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::manifest::Outline;
@@ -70,7 +70,7 @@ impl Shard {
             number,
             &[by_hand(conf, self.world.clock.now_ms())],
             None,
-            None,
+            Room::Needed,
         );
         let accepted = accepted.map_err(refusal)?;
         let shelved = accepted.shelved;
@@ -94,7 +94,7 @@ impl Shard {
             }
         };
         let number = self.inboxes.number(&found.dag, &id);
-        let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, None);
+        let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, Room::Needed);
         Ok(pushed(&accepted.map_err(refusal)?))
     }
 
@@ -111,7 +111,7 @@ impl Shard {
                 "the source has been closed".to_owned(),
             ));
         };
-        let accepted = self.take_in(number, arrivals, None, None);
+        let accepted = self.take_in(number, arrivals, None, Room::Needed);
         Ok(pushed(&accepted.map_err(refusal)?))
     }
 }

@@ -152,9 +152,8 @@ fn config(task: &TaskRef) -> Result<&SinkConfig, String> {
 
 /// What a member sends; none if its upstream returned nothing.
 fn record(config: &SinkConfig, dispatch: &Dispatch, index: u32) -> Result<Option<Record>, String> {
-    let SinkConfig::Kafka(kafka) = config;
     let member = &dispatch.members[index as usize];
-    let value = match kafka.value_from.as_deref() {
+    let value = match config.value_from() {
         None => member
             .event
             .value
@@ -170,7 +169,7 @@ fn record(config: &SinkConfig, dispatch: &Dispatch, index: u32) -> Result<Option
             }
         }
     };
-    let key = match kafka.key.as_str() {
+    let key = match config.key() {
         "none" => None,
         "event" => {
             let key = member.event.key.filter(|_| member.batch.is_none());
@@ -178,7 +177,7 @@ fn record(config: &SinkConfig, dispatch: &Dispatch, index: u32) -> Result<Option
         }
         pointer => Some(pointed(value.as_deref().unwrap_or_default(), pointer)?),
     };
-    let is_result = kafka.value_from.is_some();
+    let is_result = config.value_from().is_some();
     Ok(Some(Record {
         key,
         value: value.map(|value| Bytes::from(if is_result { plain(&value) } else { value })),

@@ -5,6 +5,7 @@ mod end;
 mod event;
 mod failure;
 pub mod kafka;
+pub mod sqs;
 mod state;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,21 @@ struct Uses {
     ordered: bool,
 }
 
+/// What a DAG listens to: made of what the modules for each kind declare.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// As the manifest has it, but for its id.
+    declared: Value,
+}
+
+impl Source {
+    fn of(config: Value) -> Self {
+        Self {
+            declared: json!({"line": 0, "config": config}),
+        }
+    }
+}
+
 impl fmt::Debug for Dag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dag")
@@ -82,11 +98,9 @@ impl Dag {
 
     /// A source that listens for ever. Tasks name it in what they come after.
     #[must_use]
-    pub fn source(mut self, id: &str, source: kafka::Topic) -> Self {
-        let mut declared = json!({"id": id, "line": 0, "config": source.config});
-        if let Some(batch) = source.batch {
-            declared["batch"] = batch;
-        }
+    pub fn source(mut self, id: &str, source: impl Into<Source>) -> Self {
+        let mut declared = source.into().declared;
+        declared["id"] = json!(id);
         self.sources.push(declared);
         self
     }

@@ -40,7 +40,11 @@ const RETAIN_VARIABLE: &str = "EVERMILL_RETAIN";
 /// What stands before a connection's id in the environment.
 const VARIABLE: &str = "EVERMILL_CONNECTION_";
 /// Short names, and Airflow's default ids that they stand for.
-const SHORT: [(&str, &str); 2] = [("http", "http_default"), ("kafka", "kafka_default")];
+const SHORT: [(&str, &str); 3] = [
+    ("aws", "aws_default"),
+    ("http", "http_default"),
+    ("kafka", "kafka_default"),
+];
 /// What the file may hold.
 const NAMES: [&str; 4] = ["data_dir", "retain", "pools", "connections"];
 
@@ -83,7 +87,7 @@ pub(crate) const KNOWN: [Known; 5] = [
         variable: Some("EVERMILL_CONNECTION_<ID>"),
         flag: Some("--connection ID=ADDRESS"),
         default: None,
-        about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings",
+        about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings; of AWS a region, an endpoint's URL, or `region`, `endpoint_url`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `role_arn`, `external_id`",
     },
     Known {
         key: None,
@@ -295,6 +299,16 @@ fn retain(
     Ok(Setting { value, origin })
 }
 
+/// A connection with one of these needs no address.
+const AWS_SETTINGS: [&str; 6] = [
+    "access_key_id",
+    "endpoint_url",
+    "profile",
+    "region",
+    "region_name",
+    "role_arn",
+];
+
 /// What stays as it is in a URL's query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -311,8 +325,16 @@ fn whole(id: &str, address: Address) -> Result<String, Failure> {
         Address::Parts(parts) => parts,
     };
     let wrong = |what: String| Failure::usage(format!("{FILE}: [connections.{id}]: {what}"));
-    let Some(toml::Value::String(mut text)) = parts.remove("address") else {
-        return Err(wrong("address = \"HOST:PORT,...\" is missing".to_owned()));
+    let mut text = match parts.remove("address") {
+        Some(toml::Value::String(text)) => text,
+        // AWS is found by its settings alone.
+        None if parts
+            .keys()
+            .any(|name| AWS_SETTINGS.contains(&name.as_str())) =>
+        {
+            String::new()
+        }
+        _ => return Err(wrong("address = \"HOST:PORT,...\" is missing".to_owned())),
     };
     for (name, value) in parts {
         let value = match value {
@@ -352,10 +374,10 @@ fn full_id(id: &str) -> String {
 
 /// What to do about a connection without an address.
 pub(crate) fn how_to_give(id: &str) -> String {
-    let address = if id.contains("http") {
-        "URL"
-    } else {
-        "HOST:PORT"
+    let address = match id {
+        id if id.contains("http") => "URL",
+        id if id.contains("aws") => "REGION",
+        _ => "HOST:PORT",
     };
     format!(
         "give one by --connection {id}={address} or {}={address}",

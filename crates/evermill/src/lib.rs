@@ -25,7 +25,7 @@
 mod closure;
 mod local;
 
-pub use closure::{Ctx, Dag, Event, Failure, State, kafka};
+pub use closure::{Ctx, Dag, Event, Failure, Source, State, kafka, sqs};
 pub use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TriggerRule};
 pub use evermill_engine::view::RunView;
 pub use local::{Engine, Error, Local, Running};

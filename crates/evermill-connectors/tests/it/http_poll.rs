@@ -1,13 +1,17 @@
 //! The HTTP source against a real server on loopback, driven as the engine drives it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_connectors::Environment;
 use evermill_contract::manifest::SourceConfig;
-use evermill_contract::source::{Delivery, Opened, Received, Receiver, SourceBudget, SourceError};
+use evermill_contract::source::conformance::receiving::{Place, check_all};
+use evermill_contract::source::{
+    Delivery, Opened, Received, Receiver, SourceBudget, SourceError, Waker,
+};
 use evermill_http::testing::{Reply, Server};
 use serde_json::{Value, json};
 
@@ -322,4 +326,97 @@ fn wrong_settings_are_refused_with_a_cure() {
         let error = refused(address, more);
         assert!(error.contains(said), "{error}");
     }
+}
+
+/// A list that grows, as the checks for all receivers see it.
+struct List {
+    items: Arc<Mutex<Vec<String>>>,
+    trouble: Arc<AtomicBool>,
+    server: Server,
+}
+
+impl List {
+    fn new() -> Self {
+        let (items, trouble) = (
+            Arc::<Mutex<Vec<String>>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (told, is_in_trouble) = (Arc::clone(&items), Arc::clone(&trouble));
+        let server = Server::start(move |seen| {
+            if is_in_trouble.load(Ordering::SeqCst) {
+                return Reply::new(503, "");
+            }
+            let since = seen.path.split_once("since=");
+            let since: usize = since.map_or(0, |(_, id)| id.parse().unwrap());
+            let items = told.lock().unwrap();
+            let page = items.iter().enumerate().skip(since).take(10);
+            let page: Value = page
+                .map(|(at, value)| json!({"id": at + 1, "value": value}))
+                .collect();
+            Reply::new(200, page.to_string())
+        });
+        Self {
+            items,
+            trouble,
+            server,
+        }
+    }
+}
+
+impl Place for List {
+    fn open(&mut self) -> Box<dyn Receiver> {
+        let config = json!({"cursor": {"param": "since"}});
+        let inner = open(&self.server.url(), config, SourceBudget::default()).unwrap();
+        Box::new(Values(inner))
+    }
+
+    fn publish(&mut self, values: &[String]) {
+        self.items.lock().unwrap().extend_from_slice(values);
+    }
+
+    fn trouble(&mut self, is: bool) {
+        self.trouble.store(is, Ordering::SeqCst);
+    }
+}
+
+/// The receiver, whose events are what was published and not the items around it.
+struct Values(Box<dyn Receiver>);
+
+impl Receiver for Values {
+    fn begin(&mut self, memo: Option<&[u8]>) -> Result<(), SourceError> {
+        self.0.begin(memo)
+    }
+    fn receive(&mut self, wait: Duration, out: &mut Vec<Received>) -> Result<(), SourceError> {
+        self.0.receive(wait, out)?;
+        for news in out {
+            let Received::Delivery(delivery) = news else {
+                continue;
+            };
+            for event in &mut delivery.events {
+                let item: Value = serde_json::from_slice(event.value.as_deref().unwrap()).unwrap();
+                event.value = Some(item["value"].as_str().unwrap().to_owned().into());
+            }
+        }
+        Ok(())
+    }
+    fn kept(&mut self, ticket: u64) {
+        self.0.kept(ticket);
+    }
+    fn settled(&mut self, ticket: u64) {
+        self.0.settled(ticket);
+    }
+    fn keep_alive(&mut self) {
+        self.0.keep_alive();
+    }
+    fn waker(&self) -> Waker {
+        self.0.waker()
+    }
+    fn close(&mut self) {
+        self.0.close();
+    }
+}
+
+#[test]
+fn it_is_a_receiver() {
+    check_all(List::new);
 }

@@ -5,3 +5,6 @@ mod http_poll;
 mod kafka_world;
 mod mock_kafka;
 mod real_kafka;
+mod real_sqs;
+mod sqs;
+mod sqs_world;

@@ -2,12 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sqs::{self, SqsSink};
+
 /// A place outside that takes what a task gives it, with the effect key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SinkConfig {
     /// A topic of Apache Kafka.
     Kafka(KafkaSink),
+    /// A queue of Amazon SQS.
+    Sqs(SqsSink),
 }
 
 /// A topic of Apache Kafka to write to: one message per member.
@@ -31,9 +35,29 @@ pub struct KafkaSink {
 impl SinkConfig {
     /// The connection it needs an address of.
     #[must_use]
-    pub fn connection(&self) -> &str {
-        let Self::Kafka(kafka) = self;
-        &kafka.connection
+    pub fn connection(&self) -> Option<&str> {
+        match self {
+            Self::Kafka(kafka) => Some(&kafka.connection),
+            Self::Sqs(queue) => sqs::needed(&queue.connection),
+        }
+    }
+
+    /// The task whose result is sent; without it, the event's content is.
+    #[must_use]
+    pub fn value_from(&self) -> Option<&str> {
+        match self {
+            Self::Kafka(kafka) => kafka.value_from.as_deref(),
+            Self::Sqs(queue) => queue.value_from.as_deref(),
+        }
+    }
+
+    /// Where the key of what is sent comes from: `event`, `none`, or a JSON pointer into the value.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Kafka(kafka) => &kafka.key,
+            Self::Sqs(queue) => &queue.key,
+        }
     }
 }
 
@@ -45,10 +69,10 @@ fn is_kafka_default(connection: &str) -> bool {
     connection == "kafka_default"
 }
 
-fn of_event() -> String {
+pub(super) fn of_event() -> String {
     "event".to_owned()
 }
 
-fn is_of_event(key: &str) -> bool {
+pub(super) fn is_of_event(key: &str) -> bool {
     key == "event"
 }

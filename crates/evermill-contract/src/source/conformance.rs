@@ -1,10 +1,13 @@
-//! Checks that every source passes, whatever it listens to.
+//! Checks that every source passes, whatever it listens to; those for what cannot be read again are in
+//! [`receiving`].
 //!
 //! A connector's tests implement [`World`] and call [`check_all`]. Each check gets a world of its
 //! own, waits for conditions, and panics with what it saw when one does not come true.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+pub mod receiving;
 
 use super::{CLOSE_WAIT, FirstPosition, LaneName, Source, SourceError, SourceEvent};
 

@@ -39,8 +39,16 @@ pub trait Receiver: Send {
     /// delivery of which this is never said (a crash came first) may be received again.
     fn kept(&mut self, ticket: u64);
 
-    /// Every event of a delivery has been settled or put by: said after [`Receiver::kept`], in order.
-    /// For queues that are to keep a message until its work is done.
+    /// Whether it wants to hear of [`Receiver::settled`]. Asked once, before anything else.
+    fn waits_for_outcome(&self) -> bool {
+        false
+    }
+
+    /// Every activation of a delivery's events is settled, and that is durable: done, skipped, dropped, or
+    /// parked here. Said after [`Receiver::kept`] and in any order, if [`Receiver::waits_for_outcome`]; for
+    /// queues that are to keep a message until its work is done. Of a delivery whose events all came before,
+    /// said once everything that had come by then is settled. A delivery of which it was never said (a crash,
+    /// an end) may be received again; one that a new beginning has made void is to be ignored.
     fn settled(&mut self, _ticket: u64) {}
 
     /// Called every few seconds, also while there is no room: leases are extended here.

@@ -338,7 +338,41 @@ pub(super) const LOOP: &[Opt] = &[
     ),
 ];
 
-/// Options of a request over HTTP.
+/// Options of a queue of Amazon SQS.
+pub(super) const SQS: &[Opt] = &[
+    opt("queue", "queue", Of::Text, "the queue's name, URL or ARN"),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives settings to; aws_default needs none",
+    ),
+    opt(
+        "ack",
+        "ack",
+        Of::Word(&["ingest", "outcome"]),
+        "when a message is deleted: once it is kept here, or once its work is done",
+    ),
+];
+
+/// Options of a queue of Amazon SQS that a task writes to.
+pub(super) const TO_SQS: &[Opt] = &[
+    opt("queue", "queue", Of::Text, "the queue's name, URL or ARN"),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives settings to; aws_default needs none",
+    ),
+    opt(
+        "key",
+        "key",
+        Of::Text,
+        "the group in a FIFO queue: event for the event's own key, none, or a JSON pointer into the value",
+    ),
+];
+
+/// Options of a topic that a task writes to.
 pub(super) const TO_KAFKA: &[Opt] = &[
     opt("topic", "topic", Of::Text, "the topic's name"),
     opt(
@@ -355,6 +389,7 @@ pub(super) const TO_KAFKA: &[Opt] = &[
     ),
 ];
 
+/// Options of a request over HTTP.
 pub(super) const HTTP: &[Opt] = &[
     opt("method", "method", Of::Word(METHODS), "POST unless said"),
     opt(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asked::COMPARISONS;
 use super::option::{
     BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SIGNAL,
-    SOURCE, TASK, TO_KAFKA, WEBHOOK,
+    SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -36,17 +36,8 @@ pub fn schema() -> Value {
         ],
         &[],
     );
-    let to_kafka = object(
-        &[TO_KAFKA],
-        [(
-            "value_from",
-            described(
-                json!({"type": "string"}),
-                "the task whose result is written, else the event's content is",
-            ),
-        )],
-        &["topic"],
-    );
+    let to_kafka = sink(TO_KAFKA, "topic");
+    let to_sqs = sink(TO_SQS, "queue");
     let task = object(
         &[SHARED, BOTH, TASK],
         [
@@ -79,10 +70,18 @@ pub fn schema() -> Value {
                     "a message to a Kafka topic, in place of a command",
                 ),
             ),
+            (
+                "to_sqs",
+                described(
+                    to_sqs,
+                    "a message to a queue of Amazon SQS, in place of a command",
+                ),
+            ),
         ],
         &[],
     );
     let kafka = object(&[KAFKA], [], &["topic"]);
+    let sqs = object(&[SQS], [], &["queue"]);
     let text = json!({"type": "string"});
     let either = |whole: Value| json!({"anyOf": [text, whole]});
     let cron = either(object(&[CRON], [], &["expr"]));
@@ -94,6 +93,7 @@ pub fn schema() -> Value {
         &[SOURCE],
         [
             ("kafka", described(kafka, "a topic of Apache Kafka")),
+            ("sqs", described(sqs, "a queue of Amazon SQS")),
             (
                 "http",
                 described(polled(), "a place that is asked again and again"),
@@ -155,6 +155,13 @@ pub fn schema() -> Value {
     dag["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     dag["title"] = json!("evermill DAG");
     dag
+}
+
+/// A place outside that a task writes to.
+fn sink(options: &'static [Opt], must: &str) -> Value {
+    let about = "the task whose result is written, else the event's content is";
+    let from = described(json!({"type": "string"}), about);
+    object(&[options], [("value_from", from)], &[must])
 }
 
 fn polled() -> Value {

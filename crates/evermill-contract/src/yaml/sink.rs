@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::TO_KAFKA;
-use super::tree::{At, Node};
+use super::option::{Opt, TO_KAFKA, TO_SQS};
+use super::tree::{At, Key, Node};
 use super::{After, Reader, knows, nearest};
-use crate::manifest::Code;
+use crate::manifest::{Code, check_queue};
 
 /// Options of a sink that are not in the list.
 pub(super) const MORE: [&str; 1] = ["value_from"];
@@ -17,32 +17,52 @@ const PATIENCE: [(&str, i64); 3] = [
     ("max_retry_delay_ms", 60_000),
 ];
 
+/// The options by which a task writes somewhere, the kind of the place in the manifest, and what may be
+/// said of it: the first of these names it.
+const PLACES: [(&str, &str, &[Opt]); 2] =
+    [("to_kafka", "kafka", TO_KAFKA), ("to_sqs", "sqs", TO_SQS)];
+
+/// The option that a place to write to was declared by.
+pub(super) fn option_of(sink: Option<&Map<String, Value>>) -> &'static str {
+    let kind = sink.and_then(|sink| sink["kind"].as_str());
+    let mut places = PLACES.iter();
+    places
+        .find(|(_, of, _)| Some(*of) == kind)
+        .map_or("", |(option, ..)| option)
+}
+
 impl Reader<'_> {
-    /// The topic that a task writes to, and the task whose result it writes.
-    pub(super) fn topic_to_write(
+    /// The place that a task writes to, by the option that says so, and the task whose result it writes.
+    pub(super) fn place_to_write(
         &mut self,
         owner: &str,
-        at: At,
+        named: &Key,
         node: &Node,
     ) -> (Map<String, Value>, Option<After>) {
-        let owner = format!("to_kafka of {owner}");
+        let mut places = PLACES.iter();
+        let place = places.find(|(name, ..)| *name == named.text);
+        let (option, kind, known) = *place.expect("whoever asks has seen its name");
+        let at = named.at;
+        let owner = format!("{option} of {owner}");
         let (mut fields, mut from) = (Map::new(), None);
         for (key, value) in self.map(&owner, node).unwrap_or_default() {
             match key.text.as_str() {
                 "value_from" => from = self.word(&owner, key, value),
-                name if knows(TO_KAFKA, name) => {
-                    self.option(&owner, TO_KAFKA, key, value, &mut fields);
+                name if knows(known, name) => {
+                    self.option(&owner, known, key, value, &mut fields);
                 }
                 other => {
-                    let known = TO_KAFKA.iter().map(|opt| opt.name).chain(MORE);
+                    let known = known.iter().map(|opt| opt.name).chain(MORE);
                     let message = format!("{owner} has no option '{other}'");
                     self.fault(key.at, Code::UnknownOption, message, nearest(other, known));
                 }
             }
         }
-        if !fields.contains_key("topic") {
-            let message = format!("{owner} has no topic");
-            self.fault(at, Code::BadValue, message, "write topic: and its name");
+        let must = known[0].name;
+        if !fields.contains_key(must) {
+            let message = format!("{owner} has no {must}");
+            let cure = format!("write {must}: and its name");
+            self.fault(at, Code::BadValue, message, cure);
         }
         let key = fields.get("key").and_then(Value::as_str);
         if let Some(key) = key.filter(|key| !is_key(key)) {
@@ -50,8 +70,20 @@ impl Reader<'_> {
             let cure = "write event, none, or a JSON pointer into the value such as /customer/id";
             self.fault(at, Code::BadValue, message, cure);
         }
-        fields.insert("kind".into(), "kafka".into());
+        self.check_queue(&owner, at, &fields);
+        fields.insert("kind".into(), kind.into());
         (fields, from)
+    }
+
+    /// A queue that these options name can be one.
+    pub(super) fn check_queue(&mut self, owner: &str, at: At, fields: &Map<String, Value>) {
+        let queue = fields.get("queue").and_then(Value::as_str);
+        if let Some(queue) = queue
+            && let Err(cure) = check_queue(queue)
+        {
+            let message = format!("{owner}: queue: '{queue}' is not possible");
+            self.fault(at, Code::BadValue, message, cure);
+        }
     }
 }
 

@@ -204,6 +204,59 @@ tasks:
 }
 
 #[test]
+fn a_queue_loads_to_the_manifest_and_a_fifo_one_is_in_line_unless_it_is_told_not_to() {
+    let text = "\
+dag: jobs
+sources:
+  plain: { sqs: { queue: jobs, ack: outcome } }
+  fifo: { sqs: { queue: jobs.fifo } }
+  loose: { sqs: { queue: loose.fifo, connection: other }, order: none }
+tasks:
+  work: { after: [plain, fifo, loose], run: x }
+  out: { after: work, to_sqs: { queue: done.fifo, value_from: work, key: /id } }
+";
+    let document = read(text, "jobs.yaml").unwrap();
+    let dag = serde_json::to_value(&document.manifest.dags[0]).unwrap();
+    let configs = json!([
+        {"kind": "sqs", "queue": "jobs", "ack": "outcome"},
+        {"kind": "sqs", "queue": "jobs.fifo"},
+        {"kind": "sqs", "queue": "loose.fifo", "connection": "other"},
+    ]);
+    for (at, order) in [json!(null), json!("key"), json!("none")]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(dag["sources"][at]["config"], configs[at]);
+        assert_eq!(dag["sources"][at]["order"], *order);
+    }
+    assert_eq!(
+        dag["tasks"][1]["sink"],
+        json!({"kind": "sqs", "queue": "done.fifo", "key": "/id", "value_from": "work"})
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_queue_is_said() {
+    for (sqs, said) in [
+        ("{}", "has no queue"),
+        ("{ queue: a.b }", "write a queue's name"),
+        (
+            "{ queue: 'arn:aws:sns:r:1:t' }",
+            "arn:aws:sqs:REGION:ACCOUNT:NAME",
+        ),
+        ("{ queue: a, ack: later }", "known: ingest, outcome"),
+        ("{ queue: a, visibility: 5 }", "has no option 'visibility'"),
+    ] {
+        let text = format!(
+            "dag: d\nsources: {{ in: {{ sqs: {sqs} }} }}\ntasks:\n  b: {{ after: in, run: x }}\n"
+        );
+        let faults = read(&text, "d.yaml").unwrap_err();
+        let found: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert!(found.join("\n").contains(said), "{sqs}: {found:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_topic_to_write_to_is_said() {
     for (task, said) in [
         ("to_kafka: {}", "has no topic"),
@@ -212,6 +265,13 @@ fn what_is_wrong_with_a_topic_to_write_to_is_said() {
         ("to_kafka: { topic: b }, run: x", "has run and to_kafka"),
         ("to_kafka: { topic: b }, stdin: a", "value_from:"),
         ("to_kafka: { topic: b, value_from: x }", "right before it"),
+        ("to_sqs: {}", "has no queue"),
+        ("to_sqs: { queue: two words }", "write a queue's name"),
+        ("to_sqs: { queue: b }, run: x", "has run and to_sqs"),
+        (
+            "to_sqs: { queue: b }, to_kafka: { topic: b }",
+            "has to_kafka and to_sqs",
+        ),
     ] {
         let text = format!("dag: d\ntasks:\n  a: {{ run: x }}\n  b: {{ after: a, {task} }}\n");
         let faults = read(&text, "d.yaml").unwrap_err();
@@ -271,7 +331,7 @@ fn what_is_no_dag_is_said_in_one_sentence() {
             (2, Code::BadValue),
         ),
         (
-            "dag: a\nsources: { s: { sqs: queue } }\ntasks: { x: { run: y, after: s } }\n",
+            "dag: a\nsources: { s: { after: other } }\ntasks: { x: { run: y, after: s } }\n",
             (2, Code::NotBuilt),
         ),
     ] {

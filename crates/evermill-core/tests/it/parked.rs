@@ -221,3 +221,37 @@ fn an_activation_that_runs_for_long_is_open_although_its_lane_goes_on() {
     machine.seal(&mut out);
     assert_eq!(open(&machine), 0, "it is over");
 }
+
+#[test]
+fn what_runs_on_below_the_cursor_is_not_settled_and_what_is_parked_is() {
+    let mut out = Decision::default();
+    let mut machine = started(&mut out);
+    let open = |machine: &Machine| machine.unsettled(LANE, &[0..1, 1..2, 0..2]);
+    let ingest = |positions| Command::Ingest {
+        lane: LANE,
+        events: events(positions),
+    };
+    machine.apply(0, ingest(0..1), &mut out);
+    // It has run for long: its lane goes on, and it is not over.
+    machine.apply(10_000, Command::Timer, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [true, false, true]);
+    end_all(&mut machine, &Outcome::Success, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [false, false, false]);
+    let failed = Outcome::Failed {
+        retryable: false,
+        error: Bytes::from_static(b"no"),
+    };
+    machine.apply(10_000, ingest(1..2), &mut out);
+    end_all(&mut machine, &failed, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [false, false, false], "it is parked");
+    let redrive = Command::Redrive {
+        run: 1,
+        selection: Selection::All,
+    };
+    machine.apply(10_000, redrive, &mut out);
+    machine.seal(&mut out);
+    assert_eq!(open(&machine), [false, true, true], "it runs again");
+}

@@ -142,6 +142,5 @@ pub(super) fn read_events(first: u64, row: &Bytes) -> Option<Shelved> {
         first,
         bodies,
         arrived_us: u64::from_be_bytes(*head),
-        ticket: None,
     })
 }

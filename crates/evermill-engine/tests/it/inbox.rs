@@ -280,3 +280,44 @@ fn a_queue_hears_that_a_message_is_settled_however_it_ended() {
     until_true("all to be settled or put by", || queue.settled().len() == 3);
     handle.drain(GRACE).unwrap();
 }
+
+/// D01: under `ack="outcome"` a queue keeps a message for as long as its work takes.
+#[test]
+fn d01_a_queue_that_waits_for_outcomes_hears_of_each_when_it_is_settled_and_not_before() {
+    let (_, workers) = recording(2);
+    workers.close_gate();
+    let (world, queue) = queue_world(workers.clone());
+    let handle = world.open();
+    started(&handle, &one_task());
+    queue.send(values(0..3));
+    until_true("all kept", || queue.deleted().len() == 3);
+    // An attempt that runs for a second has a row of its own, and its lane goes on without it.
+    until(&handle, "rows of their own", |run| {
+        run.sources[0].lanes[0].position >= Some(2)
+    });
+    assert!(queue.settled().is_empty());
+    workers.open_gate();
+    until_true("the outcomes", || queue.settled().len() == 3);
+    handle.drain(GRACE).unwrap();
+}
+
+/// D06: a message that comes again after a crash is told of once the first one is settled.
+#[test]
+fn d06_a_message_that_came_before_is_settled_with_the_one_that_is_kept() {
+    let (ledger, workers) = recording(1);
+    let (world, queue) = queue_world(workers.clone());
+    let handle = world.open();
+    started(&handle, &one_task());
+    queue.send_as(Some("a"), "one");
+    until_true("the first one", || queue.settled() == [0]);
+    workers.close_gate();
+    queue.send_as(Some("b"), "two");
+    until_true("it is kept", || queue.deleted().len() == 2);
+    queue.send_as(Some("b"), "two");
+    until_true("it is kept, too", || queue.deleted().len() == 3);
+    assert_eq!(queue.settled(), [0]);
+    workers.open_gate();
+    until_true("both", || queue.settled().len() == 3);
+    assert_eq!(ledger.times("two"), 1);
+    handle.drain(GRACE).unwrap();
+}

@@ -128,8 +128,14 @@ impl Receiver for Reader {
     }
 
     fn settled(&mut self, ticket: u64) {
-        let number = self.out[&ticket];
-        self.queue.shared.0.lock().unwrap().settled.push(number);
+        // One that a new beginning has made void is nobody's.
+        if let Some(number) = self.out.get(&ticket) {
+            self.queue.shared.0.lock().unwrap().settled.push(*number);
+        }
+    }
+
+    fn waits_for_outcome(&self) -> bool {
+        true
     }
 
     fn waker(&self) -> Waker {

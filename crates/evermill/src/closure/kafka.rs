@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::milliseconds;
+use super::{Source, milliseconds};
 
 /// A topic that a DAG listens to.
 #[derive(Debug, Clone)]
 pub struct Topic {
-    pub(super) config: Value,
-    pub(super) batch: Option<Value>,
+    config: Value,
+    batch: Option<Value>,
 }
 
 /// A topic, read from its end on through the connection `kafka_default`.
@@ -53,5 +53,15 @@ impl Topic {
     fn with(mut self, name: &str, value: &str) -> Self {
         self.config[name] = json!(value);
         self
+    }
+}
+
+impl From<Topic> for Source {
+    fn from(topic: Topic) -> Self {
+        let mut source = Self::of(topic.config);
+        if let Some(batch) = topic.batch {
+            source.declared["batch"] = batch;
+        }
+        source
     }
 }

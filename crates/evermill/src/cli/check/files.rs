@@ -118,7 +118,7 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         Some(("source", &source.id, source.line, connection))
     });
     let sinks = dag.tasks.iter().filter_map(|task| {
-        let connection = task.sink.as_ref()?.connection();
+        let connection = task.sink.as_ref()?.connection()?;
         Some(("task", &task.id, task.line, connection))
     });
     let requests = dag.tasks.iter().filter_map(|task| {

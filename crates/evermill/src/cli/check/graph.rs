@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
-    Catchup, DagManifest, FilesSource, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSink,
-    KafkaSource, LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest,
+    Catchup, DagManifest, FilesSource, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSource,
+    LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, SqsAck, SqsSource,
     TaskKind, TaskManifest, Wait, WebhookSource,
 };
 use serde::Serialize;
@@ -57,6 +57,7 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         SourceConfig::Loop(config) => laps(config),
         SourceConfig::Signal(signal) => vec![format!("signal {}", signal.name)],
         SourceConfig::Files(files) => folder(files),
+        SourceConfig::Sqs(sqs) => queue(sqs),
     };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));
@@ -94,6 +95,18 @@ fn topic(kafka: &KafkaSource) -> Vec<String> {
     });
     said.push(format!("connection {}", kafka.connection));
     said
+}
+
+fn queue(sqs: &SqsSource) -> Vec<String> {
+    let deleted = match sqs.ack {
+        SqsAck::Ingest => "deleted once it is kept",
+        SqsAck::Outcome => "deleted once it is settled",
+    };
+    vec![
+        format!("sqs queue {}", sqs.queue),
+        deleted.to_owned(),
+        format!("connection {}", sqs.connection),
+    ]
 }
 
 fn with_catchup(when: String, catchup: Catchup) -> Vec<String> {
@@ -183,16 +196,16 @@ fn request(call: &HttpCall) -> String {
 
 /// Where a task's value goes.
 fn destination(sink: &SinkConfig) -> String {
-    let SinkConfig::Kafka(kafka) = sink;
-    let key = match kafka.key.as_str() {
+    let key = match sink.key() {
         "event" => String::new(),
         "none" => " · no key".to_owned(),
         pointer => format!(" · key {pointer}"),
     };
-    let KafkaSink {
-        topic, connection, ..
-    } = kafka;
-    format!("to kafka topic {topic}{key} · connection {connection}")
+    let (place, connection) = match sink {
+        SinkConfig::Kafka(kafka) => (format!("kafka topic {}", kafka.topic), &kafka.connection),
+        SinkConfig::Sqs(sqs) => (format!("sqs queue {}", sqs.queue), &sqs.connection),
+    };
+    format!("to {place}{key} · connection {connection}")
 }
 
 fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {

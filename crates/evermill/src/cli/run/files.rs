@@ -163,7 +163,7 @@ impl Files {
                 Some(("task", &task.id, connection))
             });
             let sinks = dag.tasks.iter().filter_map(|task| {
-                let connection = task.sink.as_ref()?.connection();
+                let connection = task.sink.as_ref()?.connection()?;
                 Some(("sink", &task.id, connection))
             });
             for (sort, id, connection) in sources.chain(tasks).chain(sinks) {

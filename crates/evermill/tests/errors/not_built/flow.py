@@ -8,4 +8,4 @@ def load(event):
 
 @evermill.dag
 def flow():
-    load(evermill.sqs("orders"))
+    load(evermill.after("orders"))
