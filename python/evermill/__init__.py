@@ -14,15 +14,17 @@
 `evermill run FILE` runs it. This package only declares: importing it starts nothing.
 """
 
+from ._asked import PokeReturnValue
 from ._fault import DagError
 from ._files import files
 from ._http import http
 from ._inbox import inbox
+from ._sensor import sensor
 from ._sink import to_kafka, to_sqs
 from ._source import cron, every, kafka, loop, signal
 from ._sqs import sqs
 from ._task import dag, task
-from ._wait import wait
+from ._wait import wait, wait_http
 from ._webhook import webhook
 from .context import Context, Fail, Skip, State
 from .event import Event
@@ -30,6 +32,6 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "Skip", "State", "cron", "dag", "every", "files", "http", "inbox", "kafka",
-    "loop", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "webhook",
+    "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "cron", "dag", "every", "files", "http",
+    "inbox", "kafka", "loop", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "wait_http", "webhook",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ Several sources can feed a task (W6). Each then has its own event; `events` are 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from ._airflow_context import KEYS
 from ._dag import Node, Task, nodes_within
@@ -49,6 +49,20 @@ def bind(task: Task) -> Binding:
         raise DagError("bad_call", f"task {task.id!r} cannot be called like this: {why}", at=at(task)) from None
     arguments = _arguments(task, signature, given)
     return Binding(arguments, _wants(task, arguments))
+
+
+def called_with(fn: Any, args: Sequence[Any], known: Dict[str, Any]) -> Dict[str, Any]:
+    """The keywords of a call as Airflow makes it: what of `known` the function names, or all of it."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (ValueError, TypeError):
+        return {}
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        taken = {one.name for one in parameters[: len(args)]}
+        return {name: value for name, value in known.items() if name not in taken}
+    plain = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    free = plain[len(args) :] if len(args) <= len(plain) else []
+    return {one.name: known[one.name] for one in free if one.name in known}
 
 
 def at(node: Node) -> Any:

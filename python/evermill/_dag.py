@@ -82,6 +82,8 @@ class Node:
 
     #: A sensor that is promoted (W7) becomes one, too.
     is_source = False
+    #: What the engine asks the file about where this is a source, by option (`_asked.py`).
+    functions: Dict[str, Callable[..., Any]] = {}
 
     def __init__(self, id: str, dag: Optional[Dag]) -> None:
         dag = dag or building()
@@ -186,6 +188,10 @@ class Task(Node):
 
     #: What the engine waits for, in place of a call.
     wait: Dict[str, Any] = {}
+    #: How it is asked, if it is a sensor that an attempt answers for: the manifest's `poke`.
+    poking: Dict[str, Any] = {}
+    #: What it asks over HTTP, in place of a function.
+    polls: Optional[Dict[str, Any]] = None
     #: For a sensor that can listen: the `config` of the source it may become (W7).
     listens: Optional[Dict[str, Any]] = None
     #: Where its value goes, in place of a function.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from . import _option
+from ._asked import RESPONSE_CHECK, name_of
 from ._dag import Source
 from ._fault import DagError, blame, nearest
 from ._source import OWN, declare
@@ -63,12 +64,17 @@ def _test(value: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _check(value: Any) -> Dict[str, Any]:
-    """What an answer has to be: a dict, or a list of dicts that must all hold."""
+    """What an answer has to be: a dict, a function, or a list of which all must hold."""
     parts = list(value) if isinstance(value, (list, tuple)) else [value]
     made: Dict[str, Any] = {}
     for part in parts:
+        if callable(part):
+            if "function" in made:
+                raise ValueError("one function has the last word; call the other one in it")
+            made["function"] = name_of("response_check", RESPONSE_CHECK, part)
+            continue
         if not isinstance(part, dict) or not part:
-            raise ValueError('write a dict, such as {"pointer": "/status", "equals": "deployed"}')
+            raise ValueError('write a dict, such as {"pointer": "/status", "equals": "deployed"}, or a function of the answer')
         known = ["status", "pointer", *_COMPARISONS]
         for name in part:
             if name not in known:
@@ -118,15 +124,16 @@ _DEFAULTS = {
 
 def http_config(owner: str, **given: Any) -> dict:
     """The manifest's `config` of a source that polls over HTTP, without what is default."""
-    if callable(given.get("response_check")):
-        what = f"{owner}: a function as response_check is not built yet"
-        cure = 'write what has to hold, such as {"pointer": "/status", "equals": "deployed"}'
-        blame(DagError("not_built", what, cure))
-        given["response_check"] = None
     if given.get("select") is not None and given.get("cursor") is not None:
         blame(DagError("bad_value", f"{owner}: select and cursor exclude each other", "leave one of them out"))
     fields = _option.convert(owner, _HTTP, given)
     return {name: value for name, value in fields.items() if _DEFAULTS.get(name) != value}
+
+
+def functions(response_check: Any) -> Dict[str, Callable[..., Any]]:
+    """The function within a `response_check`, if there is one, for the node that asks."""
+    parts = list(response_check) if isinstance(response_check, (list, tuple)) else [response_check]
+    return {RESPONSE_CHECK: part for part in parts if callable(part)}
 
 
 def http(
@@ -150,7 +157,8 @@ def http(
 
     An answer is true when its status is 2xx and `response_check` holds, false when it does not or the
     status is 404; anything else says nothing and changes nothing. `response_check` is a dict such as
-    `{"pointer": "/status", "equals": "deployed"}`, or a list of them. With `select`, a JSON pointer, the
+    `{"pointer": "/status", "equals": "deployed"}`, a function of the answer (as `requests` has it), or a list of
+    which all must hold. With `select`, a JSON pointer, the
     event is what it leads to, and a change of that is an edge, too. With `cursor`, the name of a
     parameter, the answer is a list and each new item an event. `endpoint` is a path below the address of
     `connection`, or a whole URL. `poke_interval` is the longest wait between two questions. What is true
@@ -171,4 +179,6 @@ def http(
         cursor=cursor,
         fire_on_start=fire_on_start,
     )
-    return declare("http", config, name, fields)
+    source = declare("http", config, name, fields)
+    source.functions = functions(response_check)
+    return source

@@ -56,13 +56,13 @@ def faults(dag: Dag) -> List[DagError]:
 
 
 def _check_task(task: Task, ordered: bool) -> None:
-    if task.kind == "sensor" and not task.wait:
-        if task.listens:
-            what = f"sensor {task.id!r} comes after a task that does work"
-            cure = "put it at the root, where it listens for ever"
-        else:
-            what, cure = f"sensor {task.id!r} is polled", "use a source"
-        raise DagError("not_built", f"{what}, and waiting inside an activation is not built yet", cure, at(task))
+    if task.kind == "sensor" and not (task.wait or task.poking):
+        what = f"sensor {task.id!r} comes after a task that does work"
+        cure = "put it at the root, where it listens for ever"
+        raise DagError("not_built", f"{what}, and it cannot be asked inside an activation", cure, at(task))
+    if task.poking and options(task).get("on_interrupt") == "fail":
+        what = f"sensor {task.id!r} is asked more than once by nature"
+        raise DagError("bad_value", what, "leave on_interrupt='fail' out", at(task))
     bind(task)
     _check_rule(task)
     if not ordered:
@@ -221,9 +221,12 @@ def _task(task: Task) -> Dict[str, Any]:
         "wants": bind(task).wants,
         "sink": task.sink or {},
         "wait": task.wait,
+        "poke": task.poking,
+        "polls": task.polls or {},
         "mapped": {"over": [_map_over(name, items) for name, items in task.mapped.items()]} if task.mapped else {},
     }
-    return _without(made, {"upstream": [], "wants": {}, "mapped": {}, "sink": {}, "wait": {}})
+    empty = {"upstream": [], "wants": {}, "mapped": {}, "sink": {}, "wait": {}, "poke": {}, "polls": {}}
+    return _without(made, empty)
 
 
 def _edge(task: Task, node: Node) -> Dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional
 
 from . import _airflow_context, context
+from ._asked import Asked
 from ._bind import Argument, bind, joins
 from ._dag import Dag, Node, Task, nodes_within
 from ._fault import DagError, nearest
@@ -67,14 +68,18 @@ class Program:
 _loaded: Dict[str, Dict[str, Dag]] = {}
 
 
-def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = None) -> Program:
-    """Loads a task of the DAG file `entry`; the file itself is executed once per process."""
+def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = None) -> Any:
+    """Loads a task of the DAG file `entry`, or a function of one of its sources (`source?option`); the file itself
+    is executed once per process."""
     path = os.path.abspath(entry)
     if path not in _loaded:
         _loaded[path] = dags(import_file(path, folder))
     dag = _named("DAG", dag_id, _loaded[path], path)
     (context.ordered.add if is_ordered(dag) else context.ordered.discard)(dag_id)
     _airflow_context.params[dag_id] = dag.params
+    source, asked, option = task_id.partition("?")
+    if asked:
+        return Asked(_named("source", source, {node.id: node for node in dag.sources()}, path), option, _awaited)
     task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
     return Program(task)
 

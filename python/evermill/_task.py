@@ -87,6 +87,9 @@ class TaskDecorator:
 class Tasks(TaskDecorator):
     """What `evermill.task` is."""
 
+    #: The function is asked until what it waits for is there; `_sensor.py` has it.
+    sensor: TaskDecorator
+
     def __init__(self, makes: type = TaskFunction) -> None:
         super().__init__("call", makes)
         #: The function returns the id, or ids, of the tasks right after it that go on.

@@ -15,7 +15,7 @@ import traceback
 from datetime import datetime, timezone
 from typing import Any, Dict, List, Optional
 
-from . import testing
+from . import _patience, _place, testing
 from ._values import encode
 from .event import Event, moment
 
@@ -26,6 +26,8 @@ def main(path: str) -> int:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     dag = testing.load(spec["file"], spec["dag"])
+    _patience.really = True
+    _patience.place = _place.asking(spec.get("connections") or {})
     given = spec["logical_date"]
     date = datetime.fromisoformat(given) if given else None
     events = spec["events"]

@@ -13,6 +13,7 @@ from . import _frames, _values
 from ._dag import Dag, Node, Task
 from ._handle import Handle, _applied
 from ._manifest import passed
+from ._patience import Patience
 from ._runtime import Program, make_context
 from ._worker import _is
 
@@ -308,7 +309,7 @@ class Walk:
     def _attempt(self, task: Task, handle: Attempt, number: int) -> End:
         program = self.plan.programs[task.id]
         try:
-            value = program.run(self.event, make_context(handle))
+            value = self._called(task, program, handle)
             if program.run_batch is not None and isinstance(value, BaseException):
                 raise value
             end = self._success(program.kind, value, handle, number)
@@ -319,6 +320,17 @@ class Walk:
                 return End(SKIPPED, number)
             return End(FAILED, number, error=error)
         return end
+
+    def _called(self, task: Task, program: Program, handle: Attempt) -> Any:
+        if not task.poking:
+            return program.run(self.event, make_context(handle))
+
+        def question() -> Any:
+            # What was said along with *not yet* is of no account.
+            handle.state_ops = handle.xcoms = None
+            return program.run(self.event, make_context(handle))
+
+        return getattr(Patience(task).ask(question), "xcom_value", None)
 
     def _success(self, kind: str, value: Any, handle: Attempt, number: int) -> End:
         xcoms = {name: _values.decode(text.encode()) for name, text in (handle.xcoms or {}).items()}

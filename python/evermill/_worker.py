@@ -371,7 +371,7 @@ class Worker:
             self.end(member, started, _frames.SKIPPED)
             return True
         if _is(error, "", "AirflowRescheduleException"):
-            self.end(member, started, _frames.WAITING)
+            self.end(member, started, _frames.WAITING, b"", _until(error))
             return False
         self.end(member, started, _frames.FAILED, b"", self.describe(error))
         return False
@@ -469,6 +469,12 @@ def _is(error: BaseException, own: str, airflow: str) -> bool:
         if kind.__name__ == airflow or (kind.__name__ == own and kind.__module__ == "evermill.context"):
             return True
     return False
+
+
+def _until(error: BaseException) -> bytes:
+    """When a sensor wants to be asked again, if it says so."""
+    date = getattr(error, "reschedule_date", None)
+    return b"" if date is None else _frames.content({"until_ms": max(0, round(date.timestamp() * 1000))})
 
 
 def _class_name(kind: type) -> str:

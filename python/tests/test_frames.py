@@ -149,6 +149,7 @@ def test_frames_of_a_worker_are_golden():
     error = {"kind": "raised", "class": "ValueError", "message": "no", "traceback": "Traceback: ä", "retryable": True}
     outcomes.end(1002, *times, _frames.FAILED, b"", _frames.content(error), count=3)
     outcomes.end(1005, *times, _frames.VALUE, b"1")
+    outcomes.end(1006, *times, _frames.WAITING, b"", _frames.content({"until_ms": 1_700_000_000_000}))
     check("outcomes", outcomes.take(4))
     assert outcomes.take(4) == b""
 

@@ -43,6 +43,8 @@ def test_what_is_default_is_left_out(load):
                 ],
             },
         ),
+        ("response_check=lambda answer: answer.ok", "check", {"function": "<lambda>"}),
+        ("response_check=[{'status': 202}, bool]", "check", {"status": [202], "function": "bool"}),
         ("fire_on_start=False", "fire_on_start", False),
     ],
 )
@@ -61,7 +63,8 @@ def test_settings_become_the_fields_of_the_manifest(load, said, field, value):
         ("'/s', response_check={'pointer': '/s', 'equal': 1}", "bad_value", "did you mean 'equals'?"),
         ("'/s', response_check={'pointer': '/s', 'above': 'x'}", "bad_value", "cannot be compared"),
         ("'/s', response_check={'status': 20}", "bad_value", "a status such as 200"),
-        ("'/s', response_check=lambda answer: True", "not_built", "a function as response_check"),
+        ("'/s', response_check=lambda: True", "bad_call", "called with one argument"),
+        ("'/s', response_check=[len, all]", "bad_value", "one function has the last word"),
         ("'/s', cursor={'items': '/x'}", "bad_value", "the name of the parameter"),
         ("'/s', poke_intervall=3", "unknown_option", "did you mean 'poke_interval'?"),
     ],

@@ -5,13 +5,16 @@
 //! ```
 //! `README.md` in this folder says what counts as what, and what is promised.
 
+mod ask;
 mod config;
 mod judge;
 mod memory;
 mod observe;
 mod page;
+mod place;
 mod source;
 
+pub use place::HttpPlace;
 pub use source::HttpSource;
 
 /// What a place answered, for tests of those who read it.

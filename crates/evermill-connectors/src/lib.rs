@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use evermill_contract::manifest::{Catchup, SinkConfig, SourceConfig};
+use evermill_contract::manifest::{Catchup, HttpSource, SinkConfig, SourceConfig};
+use evermill_contract::sensor::Place;
 use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
@@ -93,6 +94,24 @@ fn start_ns(environment: &Environment<'_>) -> Result<Option<u64>, SourceError> {
     let at: jiff::Timestamp = text.parse().map_err(|cause: jiff::Error| wrong(&cause))?;
     let ns = u64::try_from(at.as_nanosecond()).map_err(|_| wrong(&"lies before 1970"))?;
     Ok(Some(ns))
+}
+
+/// Opens the place that a sensor asks. Does not wait for the outside world.
+///
+/// # Errors
+/// [`SourceError::Refused`] when a setting or connection is missing or wrong.
+pub fn open_place(
+    config: &HttpSource,
+    connection: &dyn Fn(&str) -> Option<String>,
+) -> Result<Box<dyn Place>, SourceError> {
+    let environment = Environment {
+        connection,
+        start_date: None,
+        budget: SourceBudget::default(),
+        diagnostics: Arc::new(|_, _| {}),
+    };
+    let place = http::HttpPlace::open(config, &environment)?;
+    Ok(Box::new(place))
 }
 
 /// Opens the sink that a manifest describes. Does not wait for the outside world.

@@ -3,6 +3,7 @@
 
 pub mod identity;
 pub mod manifest;
+pub mod sensor;
 pub mod sink;
 pub mod source;
 pub mod worker;

@@ -318,6 +318,12 @@ pub struct TaskManifest {
     /// What a sensor waits for by itself: no worker asks, and waiting costs no thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<Wait>,
+    /// How a sensor is asked that an attempt has to answer for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poke: Option<Poke>,
+    /// What such a sensor asks over HTTP, in place of a callable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polls: Option<HttpSource>,
     /// Members that may start in a stretch of time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Rate>,
@@ -354,6 +360,15 @@ pub struct TaskManifest {
     pub nice: u8,
 }
 
+impl TaskManifest {
+    /// The connection whose place it asks over HTTP; none if it asks nobody, or by a whole URL.
+    #[must_use]
+    pub fn asks(&self) -> Option<&str> {
+        let request = self.http.as_ref().and_then(HttpCall::needs);
+        request.or_else(|| self.polls.as_ref()?.needs())
+    }
+}
+
 /// What a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -362,6 +377,31 @@ pub enum Wait {
     DelayMs(u64),
     /// A message of this name; it becomes the task's result.
     Signal(String),
+}
+
+/// How often a sensor is asked, and for how long. Each question is one attempt; *not yet* uses up no try,
+/// and until the next question nothing runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Poke {
+    /// Wait between two questions; without it a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+    /// Double the wait with each question.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exponential: bool,
+    /// The doubled wait never exceeds this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_interval_ms: Option<u64>,
+    /// From the first *not yet* on; then it has failed, whatever its retries. Without it, for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// One that runs out of time is skipped, not failed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub soft_fail: bool,
+    /// An answer that says nothing (5xx, nobody there) is a failed try, as in Airflow; without it, *not yet*.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub strict: bool,
 }
 
 /// At most so many in so long.

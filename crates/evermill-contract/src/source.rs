@@ -27,8 +27,8 @@ mod receiver;
 
 pub use batch::{BatchBuilder, Event, EventBatch, EventMeta, Headers, NO_TIMESTAMP, Span};
 pub use receiver::{
-    Arrival, Delivery, ID_BYTES_MAX, MEMO_BYTES_MAX, PAGE_BYTES_MAX, Page, PushRequest, PushSource,
-    Received, Receiver, Reject,
+    Arrival, Delivery, ID_BYTES_MAX, Inquiry, MEMO_BYTES_MAX, PAGE_BYTES_MAX, Page, PushRequest,
+    PushSource, Received, Receiver, Reject, Reply,
 };
 
 /// A source, opened: how the engine gets at its events.

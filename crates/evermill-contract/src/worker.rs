@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use dispatch::{Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, UpstreamResult};
+pub use dispatch::{
+    Dispatch, Event, LaneRef, Member, OrderMode, Polled, Range, TaskRef, UpstreamResult,
+};
 pub use outcome::{Outcome, OutcomeRun, StateOp, Success, TaskError, TaskErrorKind, Xcom};
 pub use question::{Answer, Question};
 

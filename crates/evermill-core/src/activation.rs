@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{ActivationKey, Event, LaneId, Ms};
 use crate::row::Key;
+use crate::wave::Asked;
 
 /// Format number of activation rows.
 const ACTIVATION_FORMAT: u8 = 1;
@@ -53,6 +54,14 @@ pub(crate) enum Standing {
     Tried {
         failures: u32,
         interruptions: u32,
+        error: Option<Bytes>,
+    },
+    /// A sensor that has said *not yet*; held until `due` if there is one, else to be asked.
+    Asked {
+        asked: Asked,
+        failures: u32,
+        interruptions: u32,
+        due: Option<Ms>,
         error: Option<Bytes>,
     },
 }
@@ -124,7 +133,7 @@ impl Snapshot {
     /// When the earliest hold ends.
     pub(crate) fn due(&self) -> Option<Ms> {
         let due = |entry: &Entry| match entry.standing {
-            Standing::Hold { due, .. } => due,
+            Standing::Hold { due, .. } | Standing::Asked { due, .. } => due,
             _ => None,
         };
         self.entries.iter().filter_map(due).min()
@@ -321,8 +330,40 @@ fn encode_entries(out: &mut Writer, entries: &[Entry]) {
                     .int(u64::from(*interruptions));
                 out.option_bytes(error.as_ref());
             }
+            asked @ Standing::Asked { .. } => encode_asked(out, asked),
         }
     }
+}
+
+fn encode_asked(out: &mut Writer, standing: &Standing) {
+    let Standing::Asked {
+        asked,
+        failures,
+        interruptions,
+        due,
+        error,
+    } = standing
+    else {
+        return;
+    };
+    out.byte(11).int(asked.since).int(u64::from(asked.times));
+    out.int(u64::from(*failures))
+        .int(u64::from(*interruptions))
+        .option(*due)
+        .option_bytes(error.as_ref());
+}
+
+fn decode_asked(body: &mut Reader) -> Result<Standing, DecodeError> {
+    Ok(Standing::Asked {
+        asked: Asked {
+            since: body.int()?,
+            times: body.small()?,
+        },
+        failures: body.small()?,
+        interruptions: body.small()?,
+        due: body.option()?,
+        error: body.option_bytes()?,
+    })
 }
 
 fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
@@ -377,6 +418,7 @@ fn decode_entries(body: &mut Reader) -> Result<Vec<Entry>, DecodeError> {
                 interruptions: body.small()?,
                 error: body.option_bytes()?,
             },
+            11 => decode_asked(body)?,
             _ => return Err(body.error("unknown standing")),
         };
         entries.push(Entry {

@@ -118,6 +118,11 @@ pub enum Outcome {
     SuccessWith(Box<Success>),
     /// The task skipped itself.
     Skipped,
+    /// What a sensor waits for is not there yet: ask again. Of any other task a failure.
+    Waiting {
+        /// When, instead of after its interval.
+        until: Option<Ms>,
+    },
     /// The attempt failed.
     Failed {
         /// May be tried again if tries are left.

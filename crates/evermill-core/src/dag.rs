@@ -128,6 +128,17 @@ impl Backoff {
     }
 }
 
+/// How often a sensor is asked, and for how long. An attempt that says *not yet* uses up no try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Poke {
+    /// Wait after the n-th *not yet*.
+    pub wait: Backoff,
+    /// Milliseconds from the first *not yet* after which the next one is the last; `None` asks for ever.
+    pub timeout_ms: Option<u64>,
+    /// One that runs out of time is skipped, not failed.
+    pub skips: bool,
+}
+
 /// One task, as declared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -147,6 +158,9 @@ pub struct TaskSpec {
     pub retries: u32,
     /// Wait between tries.
     pub backoff: Backoff,
+    /// It may say *not yet*: a sensor.
+    #[serde(default)]
+    pub poke: Option<Poke>,
     /// Policy when the activation settles failed because of this task.
     pub on_failure: OnFailure,
     /// Policy for interruptions.
@@ -190,6 +204,7 @@ impl TaskSpec {
             teardown: false,
             retries: 0,
             backoff: Backoff::default(),
+            poke: None,
             on_failure: OnFailure::default(),
             on_interrupt: OnInterrupt::default(),
             batch: None,
@@ -530,6 +545,11 @@ fn check_options(spec: &DagSpec, faults: &mut Faults<'_>) {
             );
             let cure = "set order= to key, partition or serial, or use on_failure='park'";
             faults.add(Some(&task.id), "block_without_order", message, cure);
+        }
+        if task.poke.is_some() && task.on_interrupt == OnInterrupt::Fail {
+            let message = format!("sensor '{}' is asked more than once by nature", task.id);
+            let cure = "leave on_interrupt='fail' out";
+            faults.add(Some(&task.id), "sensor_runs_once", message, cure);
         }
         if task.batch == Some(0) || task.concurrency == Some(0) {
             let message = format!("task '{}' has a batch or concurrency of 0", task.id);

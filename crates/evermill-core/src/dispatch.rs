@@ -297,6 +297,15 @@ impl<'a> MemberView<'a> {
             .map_or(0, |t| t.failures)
     }
 
+    /// How often this sensor has said *not yet* in this round.
+    #[must_use]
+    pub fn asked(&self) -> u32 {
+        let trial = self.wave.trials.get(&(self.slot.node, self.slot.at));
+        trial
+            .and_then(|trial| trial.asked)
+            .map_or(0, |asked| asked.times)
+    }
+
     /// How often the activation was redriven.
     #[must_use]
     pub fn round(&self) -> u32 {

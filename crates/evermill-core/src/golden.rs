@@ -11,6 +11,7 @@ use crate::history::{Ended, PastEvent, Remembered, TaskEnd, TaskState};
 use crate::lane::{Cursor, Suspect};
 use crate::run::{RunRow, StateScope};
 use crate::scope::ScopeKey;
+use crate::wave::Asked;
 
 const GOLDEN: &str = include_str!("../golden/rows.txt");
 
@@ -133,6 +134,32 @@ fn activation_rows_are_frozen_and_read_back() {
         assert_eq!(back, (snapshot(), held));
     }
     check("address/activation", &row_key(snapshot().key).id);
+}
+
+#[test]
+fn what_a_sensor_has_waited_is_frozen_and_read_back() {
+    let asked = |due| Entry {
+        task: 3,
+        instance: 0,
+        standing: Standing::Asked {
+            asked: Asked {
+                since: 1_700_000_000_000,
+                times: 7,
+            },
+            failures: 1,
+            interruptions: 0,
+            due,
+            error: None,
+        },
+    };
+    let snapshot = Snapshot {
+        entries: vec![asked(Some(1_700_000_060_000)), asked(None)],
+        ..snapshot()
+    };
+    let body = snapshot.encode(Held::Waiting);
+    check("activation/asked", &body);
+    let back = Snapshot::decode(snapshot.key, body).expect("it was just encoded");
+    assert_eq!(back, (snapshot, Held::Waiting));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::limits;
 use crate::machine::{Machine, Timer, put};
 use crate::row::{Key, Table, Write};
 use crate::run::Run;
-use crate::wave::{Member, Row, Wave};
+use crate::wave::{Asked, Member, Row, Wave};
 
 /// What one report changed at one node of one wave.
 struct Touched {
@@ -142,6 +142,7 @@ impl Machine {
                 wave.finish(slot.node, slot.at, Row::Skipped);
                 true
             }
+            Outcome::Waiting { until } => self.ask_again(slot, *until),
             Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
         };
         if ended {
@@ -255,6 +256,45 @@ impl Machine {
         }
         wave.finish(slot.node, slot.at, Row::Failed);
         true
+    }
+
+    /// A sensor said *not yet*: held until it is asked again, at the latest when its time is over; then
+    /// it has failed, or is skipped. `true` if it ended.
+    fn ask_again(&mut self, slot: Slot, until: Option<Ms>) -> bool {
+        let now = self.now;
+        let wave = self.wave_mut(slot.wave);
+        let Some(poke) = wave.task(slot.node).expect("slots are of tasks").poke else {
+            let error = Bytes::from_static(b"it said 'not yet', which only a sensor may say");
+            return self.fail_try(slot, false, &error);
+        };
+        let trial = wave.trial(slot.node, slot.at);
+        let asked = trial.asked.get_or_insert(Asked {
+            since: now,
+            times: 0,
+        });
+        asked.times += 1;
+        let end = poke.timeout_ms.map(|ms| asked.since.saturating_add(ms));
+        if end.is_some_and(|end| end <= now) && poke.skips {
+            trial.skipped_itself = true;
+            wave.finish(slot.node, slot.at, Row::Skipped);
+            return true;
+        }
+        if let Some(ms) = poke
+            .timeout_ms
+            .filter(|_| end.is_some_and(|end| end <= now))
+        {
+            let error = format!("it was not there within {} s", ms as f64 / 1_000.0);
+            return self.fail_try(slot, false, &Bytes::from(error));
+        }
+        let due = until.unwrap_or_else(|| now + poke.wait.after(asked.times));
+        // Never at once: a sensor that says so without an end must not spin.
+        let due = due.min(end.unwrap_or(Ms::MAX)).max(now + 1);
+        trial.due = Some(due);
+        trial.alone = false;
+        wave.hold(slot.node, slot.at);
+        let id = wave.id;
+        self.timers.insert((due, Timer::Wave(slot.wave, id)));
+        false
     }
 
     /// What follows from a report: verdicts, settling, and rows for those that go on.

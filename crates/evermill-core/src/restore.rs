@@ -131,21 +131,25 @@ impl Machine {
                 }
             }
             Standing::Returned => {}
+            Standing::Asked {
+                asked,
+                failures,
+                interruptions,
+                due,
+                error,
+            } => {
+                wave.restore_tried(node, at, (failures, interruptions), error);
+                let trial = wave.trial(node, at);
+                (trial.asked, trial.due) = (Some(asked), due);
+                if due.is_some() {
+                    wave.restore_hold(node, at, due.is_some_and(|due| due <= now));
+                }
+            }
             Standing::Tried {
                 failures,
                 interruptions,
                 error,
-            } => {
-                let trial = Trial {
-                    failures,
-                    interruptions,
-                    // Whether it has failed since is not kept: better alone once too often (W3).
-                    alone: interruptions > 0,
-                    error,
-                    ..Trial::default()
-                };
-                wave.trials.insert((node, at), trial);
-            }
+            } => wave.restore_tried(node, at, (failures, interruptions), error),
         }
     }
 
@@ -313,6 +317,24 @@ impl Wave {
         };
         self.trials.insert((node, at), trial);
         self.finish(node, at, Row::Failed);
+    }
+
+    fn restore_tried(
+        &mut self,
+        node: u16,
+        at: u32,
+        (failures, interruptions): (u32, u32),
+        error: Option<Bytes>,
+    ) {
+        let trial = Trial {
+            failures,
+            interruptions,
+            // Whether it has failed since is not kept: better alone once too often (W3).
+            alone: interruptions > 0,
+            error,
+            ..Trial::default()
+        };
+        self.trials.insert((node, at), trial);
     }
 
     /// A hold goes on, or is over: then the sweep starts the task anew, and a delay has succeeded.

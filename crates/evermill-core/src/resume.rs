@@ -497,12 +497,16 @@ const fn is_final(standing: &Standing) -> bool {
     )
 }
 
-/// The later of two standings that are no ends: more failures, then started after held.
-const fn rank(standing: &Standing) -> (u32, bool) {
+/// The later of two standings that are no ends: more failures, then asked more often, then started
+/// after held.
+const fn rank(standing: &Standing) -> (u32, u32, bool) {
     match standing {
-        Standing::Hold { failures, .. } | Standing::Tried { failures, .. } => (*failures, false),
-        Standing::Started { failures } => (*failures, true),
-        _ => (u32::MAX, true),
+        Standing::Hold { failures, .. } | Standing::Tried { failures, .. } => (*failures, 0, false),
+        Standing::Asked {
+            failures, asked, ..
+        } => (*failures, asked.times, false),
+        Standing::Started { failures } => (*failures, 0, true),
+        _ => (u32::MAX, 0, true),
     }
 }
 

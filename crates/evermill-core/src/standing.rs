@@ -288,6 +288,17 @@ impl Wave {
         let trial = self.trials.get(&(node, at));
         let failures = trial.map_or(0, |trial| trial.failures);
         let error = trial.and_then(|trial| trial.error.clone());
+        if let (None | Some(Row::Hold), Some(trial)) = (state, trial)
+            && let Some(asked) = trial.asked
+        {
+            return Some(Standing::Asked {
+                asked,
+                failures,
+                interruptions: trial.interruptions,
+                due: trial.due.filter(|_| state.is_some()),
+                error,
+            });
+        }
         Some(match state {
             Some(Row::Success) => {
                 let skipped = self

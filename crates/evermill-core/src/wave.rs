@@ -80,10 +80,21 @@ pub(crate) struct Trial {
     pub(crate) alone: bool,
     /// When the hold ends; `None` while held means "on an event", such as a signal.
     pub(crate) due: Option<Ms>,
+    /// Of a sensor that has said *not yet*.
+    pub(crate) asked: Option<Asked>,
     /// It ended skipped by its own wish, not by a verdict.
     pub(crate) skipped_itself: bool,
     /// The last error, for parked activations.
     pub(crate) error: Option<Bytes>,
+}
+
+/// How far a sensor has got with its waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// When it first said *not yet*.
+    pub(crate) since: Ms,
+    /// How often it did.
+    pub(crate) times: u32,
 }
 
 /// Some nodes of a plan.

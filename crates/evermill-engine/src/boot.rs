@@ -309,6 +309,7 @@ impl Shard {
             After::Effect(_) | After::Answer(..) | After::Do(_) => None,
         }));
         self.slots.forget_waiting();
+        self.inquiries.forget();
         self.return_permits();
         let busy: Vec<_> = self.slots.busy().collect();
         // What a worker has not got yet comes back by itself; the rest ends with its worker.
@@ -347,8 +348,8 @@ impl Shard {
             }
             WorkerEvent::Ready { slot, .. } => self.slots.set_ready(slot, true),
             WorkerEvent::Outcomes { token, runs, .. } => {
-                if let Some(out) = self.slots.get(token) {
-                    let runs = outcome::runs(runs, &out.dag, &out.outline, out.task);
+                if let Some((out, task)) = self.slots.of_task(token) {
+                    let runs = outcome::runs(runs, &out.dag, &out.outline, task);
                     let (dispatch, fence) = slots::unpack(token, self.machine.fence());
                     kept.reports.push((dispatch, fence, runs));
                 }
@@ -371,7 +372,7 @@ impl Shard {
                 self.return_permits();
             }
             // What was not committed is delivered again: each source is told to begin anew.
-            SourceInput::Delivery { .. } => {}
+            SourceInput::Delivery { .. } | SourceInput::Asks { .. } => {}
             SourceInput::CaughtUp { .. } | SourceInput::Lag { .. } | SourceInput::Gap { .. } => {}
             other => kept.inputs.push(Input::Source(key, other)),
         }

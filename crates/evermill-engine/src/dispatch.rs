@@ -47,7 +47,7 @@ impl Shard {
             slot,
             among,
             run: view.run(),
-            task: view.task(),
+            task: Some(view.task()),
             members: dispatch.members.len() as u32,
             reported: 0,
             dag: version.dag,
@@ -81,6 +81,7 @@ impl Shard {
 
     /// Sends what waited for a slot, as far as there is one that can run it.
     pub(crate) fn send_waiting(&mut self) {
+        self.send_inquiries();
         for id in self.slots.take_waiting() {
             self.send(id);
         }
@@ -93,14 +94,24 @@ impl Shard {
     }
 
     fn task_ref(&self, outline: &Outline, run: &str, task: &TaskOutline) -> TaskRef {
+        TaskRef {
+            sink: task.sink.clone(),
+            polls: task.polls.clone(),
+            ..self.named_ref(outline, run, &task.id)
+        }
+    }
+
+    /// Something of a DAG file that a worker can run, by the name the worker knows it by.
+    pub(crate) fn named_ref(&self, outline: &Outline, run: &str, name: &str) -> TaskRef {
         let folder = bundle::folder(&self.world.data_dir, &outline.version);
         TaskRef {
             entry: folder.join(&outline.entry).to_string_lossy().into_owned(),
             folder: Some(folder.to_string_lossy().into_owned()),
             dag: outline.dag.to_string(),
             run: run.to_owned(),
-            task: task.id.to_string(),
-            sink: task.sink.clone(),
+            task: name.to_owned(),
+            sink: None,
+            polls: None,
         }
     }
 

@@ -126,6 +126,7 @@ impl Shard {
         let now = Instant::now();
         self.apply(Command::Capacity { slots: 0 });
         self.slots.forget_waiting();
+        self.inquiries.forget();
         self.close_sources(None);
         self.executor.shutdown(Duration::ZERO);
         if let Some(draining) = &mut self.draining {

@@ -12,7 +12,7 @@
 use evermill_store::Step;
 
 /// The engine's own places, in the order of an event's way.
-pub const ENGINE: [&str; 45] = [
+pub const ENGINE: [&str; 47] = [
     "open.store_opened",
     "open.claimed",
     "open.loaded",
@@ -32,6 +32,8 @@ pub const ENGINE: [&str; 45] = [
     "inbox.accepted",
     "inbox.kept",
     "inbox.fed",
+    "inquiry.sent",
+    "inquiry.answered",
     "shard.lane_found",
     "shard.batch_received",
     "shard.batch_applied",

@@ -27,14 +27,14 @@ impl Shard {
         let Outcome::Failed { error, .. } = &report.outcome else {
             return None;
         };
-        let out = self.slots.get(token)?;
+        let (out, task) = self.slots.of_task(token)?;
         let (id, _) = unpack(token, self.machine.fence());
         let view = self.machine.dispatch(id)?;
         let member = view.member(report.first)?;
         let text = String::from_utf8_lossy(error);
         Some(FailureView {
             at_ms: self.world.clock.now_ms(),
-            task: out.outline.tasks[usize::from(out.task)].id.to_string(),
+            task: out.outline.tasks[usize::from(task)].id.to_string(),
             lane: member.lane_name().to_owned(),
             position: member.activation().position,
             try_number: member.try_number(),

@@ -19,7 +19,7 @@ use evermill_store::{Store, StoreError};
 
 use crate::limits;
 
-mod row;
+pub(crate) mod row;
 mod window;
 
 use row::Head;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use evermill_contract::source::{Arrival, Delivery, LaneName};
+use evermill_contract::source::{Arrival, Delivery, Inquiry, LaneName};
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::command::{LaneId, RunIx, Selection};
 use evermill_store::{CommitError, CommitId};
@@ -75,6 +75,11 @@ pub(crate) enum SourceInput {
     Delivery {
         session: u32,
         delivery: Delivery,
+    },
+    /// A function of its DAG file is to judge something.
+    Asks {
+        session: u32,
+        inquiry: Inquiry,
     },
     /// The outside world has answered: what was delivered so far is all there was.
     Answered,

@@ -33,6 +33,7 @@ mod histogram;
 mod inbox;
 mod ingest;
 mod input;
+mod inquiry;
 mod kept;
 mod lanes;
 pub mod limits;

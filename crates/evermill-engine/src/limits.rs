@@ -41,6 +41,8 @@ pub const DEDUP_ENTRIES: usize = 1_000_000;
 pub const SIGNAL_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How often it is looked whether what its lane has passed is settled, for a source that waits for that.
 pub const OUTCOMES_LOOK: Duration = Duration::from_secs(1);
+/// How long a source's function may take to judge one thing; then its worker is ended.
+pub const INQUIRY_TIME: Duration = Duration::from_secs(60);
 /// How often a source is asked to keep its leases alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 

@@ -10,6 +10,7 @@ use evermill_contract::manifest::{
     self as declared, Code, DagManifest, Fault, Manifest, MapList, NodeKind, SinkConfig,
     SourceConfig, TaskManifest,
 };
+use evermill_contract::worker::Polled;
 use evermill_core::dag::{
     self, Backoff, BatchSpec, Dag, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure,
     OnInterrupt, Order, SourceSpec, TaskKind, TaskSpec,
@@ -20,7 +21,7 @@ use evermill_core::rule::TriggerRule;
 use crate::limits;
 use crate::payload::Keys;
 
-/// Wait between two questions to a sensor in the middle of a DAG.
+/// Wait between two questions to a sensor, where nobody says.
 const SENSOR_WAIT_MS: u64 = 60_000;
 
 /// What dispatches and faces need of a version beside the core's `Dag`.
@@ -52,6 +53,8 @@ pub(crate) struct TaskOutline {
     pub(crate) ships: Vec<u16>,
     /// Where its value goes, in place of a callable.
     pub(crate) sink: Option<Arc<SinkConfig>>,
+    /// What it asks, in place of a callable.
+    pub(crate) polls: Option<Arc<Polled>>,
     /// Nothing runs before it: its start is the event's arrival at a callable.
     pub(crate) first: bool,
 }
@@ -277,7 +280,6 @@ impl Reader<'_> {
             .iter()
             .filter_map(|edge| self.node(task, edge));
         let upstream: Vec<Node> = upstream.collect();
-        let sensor = task.kind == declared::TaskKind::Sensor && task.wait.is_none();
         TaskSpec {
             kind: match (&task.wait, task.kind) {
                 (Some(declared::Wait::DelayMs(ms)), _) => TaskKind::Delay { ms: *ms },
@@ -290,9 +292,9 @@ impl Reader<'_> {
                 (None, declared::TaskKind::Noop) => TaskKind::Noop,
             },
             rule: rule(task.trigger_rule),
-            // A sensor that says "not yet" uses up no try that anybody counts.
-            retries: if sensor { u32::MAX } else { task.retries },
-            backoff: if sensor { sensor_wait() } else { backoff(task) },
+            retries: task.retries,
+            backoff: backoff(task),
+            poke: poke(task),
             on_failure: on_failure(task.on_failure.unwrap_or(self.declared.on_failure)),
             on_interrupt: match task.on_interrupt {
                 declared::OnInterrupt::Rerun => OnInterrupt::Rerun,
@@ -463,12 +465,21 @@ fn backoff(task: &TaskManifest) -> Backoff {
     }
 }
 
-const fn sensor_wait() -> Backoff {
-    Backoff {
-        delay_ms: SENSOR_WAIT_MS,
-        exponential: false,
-        max_ms: SENSOR_WAIT_MS,
-    }
+/// How a sensor is asked, unless the core itself knows when it is over.
+fn poke(task: &TaskManifest) -> Option<dag::Poke> {
+    let is_asked = task.kind == declared::TaskKind::Sensor && task.wait.is_none();
+    let said = task.poke.unwrap_or_default();
+    is_asked.then(|| dag::Poke {
+        wait: Backoff {
+            delay_ms: said.interval_ms.unwrap_or(SENSOR_WAIT_MS),
+            exponential: said.exponential,
+            max_ms: said
+                .max_interval_ms
+                .map_or(BACKOFF_MS_MAX, |max| max.min(BACKOFF_MS_MAX)),
+        },
+        timeout_ms: said.timeout_ms,
+        skips: said.soft_fail,
+    })
 }
 
 /// Whether the task's input is more than the replayable payload (C3).
@@ -550,6 +561,10 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
         cwd: task.cwd.clone(),
         nice: task.nice,
         sink: task.sink.clone().map(Arc::new),
+        polls: task.polls.clone().map(|config| {
+            let strict = task.poke.is_some_and(|poke| poke.strict);
+            Arc::new(Polled { config, strict })
+        }),
         ships,
         first: !task.upstream.iter().any(runs_before),
     }

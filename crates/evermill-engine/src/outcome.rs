@@ -35,7 +35,7 @@ fn outcome(reported: worker::Outcome, dag: &Dag, outline: &Outline, task: u16) -
         },
         worker::Outcome::Skipped => Outcome::Skipped,
         worker::Outcome::Held => return None,
-        worker::Outcome::Waiting => failed(true, "its condition does not hold yet"),
+        worker::Outcome::Waiting(until) => Outcome::Waiting { until },
         worker::Outcome::Failed(error) => failed(error.retryable, &text_of(&error)),
     })
 }
@@ -57,7 +57,7 @@ pub(crate) fn error_bytes(text: &str) -> Bytes {
 }
 
 /// First what happened, then where.
-fn text_of(error: &worker::TaskError) -> String {
+pub(crate) fn text_of(error: &worker::TaskError) -> String {
     let kind = match error.kind {
         TaskErrorKind::Timeout => "timed out: ",
         TaskErrorKind::Load => "cannot be loaded: ",

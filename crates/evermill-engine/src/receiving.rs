@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use evermill_contract::source::{Received, Receiver, Waker};
+use evermill_contract::source::{Received, Receiver, Reply, Waker};
 
 use crate::failpoint::fp;
 use crate::input::{Input, LastWord, SourceInput, SourceKey};
@@ -33,6 +33,8 @@ pub(crate) struct Desk {
 struct Orders {
     kept: Vec<u64>,
     settled: Vec<u64>,
+    /// What was said of an inquiry.
+    told: Vec<(u64, Vec<Reply>)>,
     /// Begin, or begin again.
     begin: Option<Begin>,
     full: bool,
@@ -48,7 +50,8 @@ struct Begin {
 
 impl Orders {
     const fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.settled.is_empty() && self.begin.is_none() && !self.close
+        let nothing_said = self.kept.is_empty() && self.settled.is_empty() && self.told.is_empty();
+        nothing_said && self.begin.is_none() && !self.close
     }
 }
 
@@ -65,11 +68,17 @@ impl Desk {
         }
     }
 
+    /// A function has said something of an inquiry.
+    pub(crate) fn told(&self, number: u64, replies: Vec<Reply>) {
+        self.post(|orders| orders.told.push((number, replies)));
+    }
+
     /// Whatever is not kept by now is lost: begin with this memo and these pages.
     pub(crate) fn begin(&self, session: u32, memo: Option<Bytes>, pages: BTreeMap<u64, Bytes>) {
         self.post(|orders| {
             // What is settled stays so.
             orders.kept.clear();
+            orders.told.clear();
             orders.begin = Some(Begin {
                 session,
                 memo,
@@ -170,6 +179,9 @@ impl Receiving {
                 .settled
                 .into_iter()
                 .for_each(|ticket| self.receiver.settled(ticket));
+            for (number, replies) in orders.told {
+                self.receiver.told(number, replies);
+            }
             if orders.close {
                 return Ok(());
             }
@@ -208,6 +220,7 @@ impl Receiving {
                 fp!("receive.delivered");
                 SourceInput::Delivery { session, delivery }
             }
+            Received::Ask(inquiry) => SourceInput::Asks { session, inquiry },
             Received::CaughtUp => SourceInput::Answered,
             Received::Degraded { reason } => SourceInput::Degraded(reason),
             Received::Recovered => SourceInput::Recovered,

@@ -41,6 +41,7 @@ use crate::groups::{After, Groups};
 use crate::histogram::Histogram;
 use crate::inbox::Inboxes;
 use crate::input::{Input, SourceKey};
+use crate::inquiry::Inquiries;
 use crate::lanes::{Lane, Listening};
 use crate::limits;
 use crate::log::Logger;
@@ -85,6 +86,7 @@ pub(crate) struct Shard {
 
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) slots: Slots,
+    pub(crate) inquiries: Inquiries,
     pub(crate) unavailable: Option<String>,
     pub(crate) buffers: Buffers,
     pub(crate) spill: Spill,
@@ -199,6 +201,7 @@ impl Shard {
             late: Vec::new(),
             executor,
             slots,
+            inquiries: Inquiries::default(),
             unavailable: None,
             buffers: Buffers::default(),
             spill: booted.spill,

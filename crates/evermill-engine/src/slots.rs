@@ -50,7 +50,8 @@ pub(crate) struct Out {
     pub(crate) dag: Arc<Dag>,
     pub(crate) outline: Arc<Outline>,
     pub(crate) run: evermill_core::command::RunIx,
-    pub(crate) task: u16,
+    /// Which task of its DAG; none if a source's function is asked.
+    pub(crate) task: Option<u16>,
     /// Runs of members with the same arrival: first member and microseconds since 1970. Empty
     /// when the dispatch says nothing about arrival to callable.
     pub(crate) arrivals: Vec<(u32, u64)>,
@@ -104,6 +105,12 @@ impl Slots {
 
     pub(crate) fn get(&self, token: Token) -> Option<&Out> {
         self.out.get(&token.0)
+    }
+
+    /// A dispatch of the machine's, and its task.
+    pub(crate) fn of_task(&self, token: Token) -> Option<(&Out, u16)> {
+        let out = self.get(token)?;
+        Some((out, out.task?))
     }
 
     /// A dispatch is over.

@@ -192,6 +192,7 @@ impl Shard {
             SourceInput::Diverged { lane, reason } => self.diverged(lane, reason),
             SourceInput::Taken(name) => self.lane_taken(key, &name),
             SourceInput::Delivery { session, delivery } => self.deliver(key, session, delivery),
+            SourceInput::Asks { session, inquiry } => self.source_asks(key, session, inquiry),
             SourceInput::Answered => self.answered(key),
             SourceInput::Outcomes => self.tell_settled(key, true),
             other => self.source_state(key, other),

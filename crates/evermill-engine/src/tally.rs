@@ -37,6 +37,8 @@ impl Tally {
                 Outcome::Success | Outcome::SuccessWith(_) => &mut ends.succeeded,
                 Outcome::Skipped => &mut ends.skipped,
                 Outcome::Failed { .. } => &mut ends.failed,
+                // Not an end.
+                Outcome::Waiting { .. } => continue,
             };
             *end += u64::from(run.count);
         }
@@ -46,12 +48,12 @@ impl Tally {
 impl Shard {
     /// Counts what a current attempt reported; the machine refuses what others do.
     pub(crate) fn tally(&mut self, token: Token, runs: &[OutcomeRun]) {
-        let Some(out) = self.slots.get(token) else {
+        let Some((out, task)) = self.slots.of_task(token) else {
             return;
         };
         if let Some(run) = self.runs.get_mut(&out.run) {
             run.tally
-                .count(&out.outline.tasks[usize::from(out.task)].id, runs);
+                .count(&out.outline.tasks[usize::from(task)].id, runs);
         }
     }
 
@@ -78,7 +80,9 @@ impl Shard {
     fn members_out(&self, run: RunIx, outline: &Outline) -> BTreeMap<Arc<str>, u64> {
         let mut members = BTreeMap::new();
         for out in self.slots.all().filter(|out| out.run == run) {
-            let task = &out.outline.tasks[usize::from(out.task)].id;
+            // A function of a source is no task.
+            let Some(task) = out.task else { continue };
+            let task = &out.outline.tasks[usize::from(task)].id;
             if outline.task(task).is_some() {
                 *members.entry(Arc::clone(task)).or_default() += u64::from(out.members);
             }

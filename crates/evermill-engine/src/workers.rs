@@ -33,7 +33,7 @@ impl Shard {
                 token,
                 member,
                 question,
-            } => self.asked(slot, call, token, member, &question),
+            } => self.asked(slot, call, token, member, question),
             WorkerEvent::Log {
                 token,
                 member,
@@ -74,10 +74,13 @@ impl Shard {
         self.measure(token, &reported);
         let members = reported.iter().map(|run| run.count).sum();
         self.slots.reported(token, members);
-        let Some(out) = self.slots.get(token) else {
+        if self.inquiries.knows(token) {
+            return self.inquiries.heard(token, reported);
+        }
+        let Some((out, task)) = self.slots.of_task(token) else {
             return;
         };
-        let mut runs = outcome::runs(reported, &out.dag, &out.outline, out.task);
+        let mut runs = outcome::runs(reported, &out.dag, &out.outline, task);
         if runs.is_empty() {
             return;
         }
@@ -97,6 +100,9 @@ impl Shard {
 
     fn finished(&mut self, token: Token) {
         self.slots.over(token);
+        if self.inquired(token, None) {
+            return self.send_waiting();
+        }
         let (dispatch, fence) = self.name(token);
         self.apply(Command::Finished { dispatch, fence });
         fp!("shard.finished_applied");
@@ -112,12 +118,16 @@ impl Shard {
             // We ended it ourselves: the attempt left no trace and runs again at the next start.
             return;
         }
+        let died = outcome::death(cause);
+        if self.inquired(token, Some((started, &died))) {
+            return self.send_waiting();
+        }
         let (dispatch, fence) = self.name(token);
         self.apply(Command::Died {
             dispatch,
             fence,
             started,
-            error: outcome::error_bytes(&outcome::death(cause)),
+            error: outcome::error_bytes(&died),
         });
         fp!("shard.died_applied");
         self.send_waiting();
@@ -173,7 +183,11 @@ impl Shard {
         }
     }
 
-    fn asked(&mut self, slot: Slot, call: u32, token: Token, member: u32, question: &Question) {
+    fn asked(&mut self, slot: Slot, call: u32, token: Token, member: u32, question: Question) {
+        if let Question::Judge { function, about } = question {
+            return self.task_asks(slot, call, token, (&function, *about));
+        }
+        let question = &question;
         let answer = self.answer(token, member, question);
         if self.unsealed || !self.groups.is_empty() || !self.after.is_empty() {
             // What it says may not be durable yet.
@@ -187,6 +201,7 @@ impl Shard {
         let found = match question {
             Question::Variable { name } => self.world.settings.variable(name),
             Question::Connection { conn_id } => self.world.settings.connection(conn_id),
+            Question::Judge { .. } => None,
             Question::XcomPull { .. } | Question::StateGet { .. } => {
                 let (id, fence) = unpack(token, self.machine.fence());
                 let current = fence == self.machine.fence();
@@ -224,7 +239,9 @@ impl Shard {
                 let state = self.machine.scope_state(run, &member.state_scope())?;
                 state.get(name.as_bytes()).map(state_json)
             }
-            Question::Variable { .. } | Question::Connection { .. } => None,
+            Question::Variable { .. } | Question::Connection { .. } | Question::Judge { .. } => {
+                None
+            }
         }
     }
 
@@ -233,7 +250,7 @@ impl Shard {
         let mut line = LogLine {
             dag: out.map(|out| out.outline.dag.clone()),
             run: out.and_then(|out| Some(self.runs.get(&out.run)?.name.clone())),
-            task: out.map(|out| out.outline.tasks[usize::from(out.task)].id.clone()),
+            task: out.and_then(|out| Some(out.outline.tasks[usize::from(out.task?)].id.clone())),
             position: None,
             lane: None,
             try_number: 0,

@@ -44,6 +44,7 @@ impl World<'_> {
                 act,
                 index: member.map_index(),
                 tries: member.try_number(),
+                asked: member.asked(),
                 round: member.round(),
                 results: self.results(&member, view.task()),
                 scope: (act.lane, key),
@@ -334,6 +335,7 @@ impl World<'_> {
                 task,
                 index: m.index,
                 tries: m.tries,
+                asked: m.asked,
                 round,
                 input,
             };
@@ -354,7 +356,7 @@ impl World<'_> {
                     success.state.iter().for_each(|op| apply(&mut overlay, op));
                     running.overlays.insert(m.scope, overlay);
                 }
-                Outcome::Failed { .. } => running.failed.push(m.scope),
+                Outcome::Failed { .. } | Outcome::Waiting { .. } => running.failed.push(m.scope),
                 Outcome::Success | Outcome::Skipped => {}
             }
             running.unreported.insert(member as u32, ended);
@@ -653,6 +655,20 @@ impl World<'_> {
             Outcome::Skipped => {
                 self.coverage.hit(Mark::SelfSkip);
                 end.state = State::Skipped;
+            }
+            Outcome::Waiting { .. } => {
+                self.coverage.hit(Mark::Poke);
+                let poke = self.case.spec.tasks[usize::from(task)].poke;
+                // One that has more time than none is asked again.
+                let Some(poke) = poke.filter(|poke| poke.timeout_ms == Some(0)) else {
+                    return Ok(());
+                };
+                self.coverage.hit(Mark::PokeLate);
+                end.state = if poke.skips {
+                    State::Skipped
+                } else {
+                    State::Failed
+                };
             }
             Outcome::Failed { retryable, .. } => {
                 let fact = self.failed_try(&Book::Live, m.act, task, m.index, *retryable, false);

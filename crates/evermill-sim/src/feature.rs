@@ -38,6 +38,8 @@ named! {
         Noop = "noop",
         /// Delays: sensors without a worker.
         Delay = "delay",
+        /// Sensors that workers are asked about.
+        Poke = "poke",
         /// Setup and teardown marks.
         Teardown = "teardown",
         /// Attempts that skip themselves.
@@ -231,6 +233,10 @@ named! {
         Noop = "noop",
         /// A delay.
         Delay = "delay",
+        /// A sensor said *not yet*.
+        Poke = "sensor asked again",
+        /// A sensor's time was over.
+        PokeLate = "sensor out of time",
         /// A task skipped itself.
         SelfSkip = "self skip",
         /// A try failed and another one followed.
@@ -410,6 +416,7 @@ const fn owner(mark: Mark) -> &'static [Feature] {
         Mark::ShortCircuitAll | Mark::ShortCircuitDirect => &[F::ShortCircuit],
         Mark::Noop => &[F::Noop],
         Mark::Delay => &[F::Delay],
+        Mark::Poke | Mark::PokeLate => &[F::Poke],
         Mark::SelfSkip => &[F::Skip],
         Mark::Retry | Mark::Fatal => &[F::Retry],
         Mark::Materialise => &[F::Retry, F::LongBackoff],

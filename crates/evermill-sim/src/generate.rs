@@ -6,7 +6,7 @@ use bytes::Bytes;
 use evermill_core::command::{Event, Success};
 use evermill_core::dag::{
     Backoff, BatchSpec, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
-    SourceSpec, TaskKind, TaskSpec,
+    Poke, SourceSpec, TaskKind, TaskSpec,
 };
 use evermill_core::rule::TriggerRule;
 
@@ -341,8 +341,15 @@ fn tune_tasks(rng: &mut Prng, features: Features, spec: &mut DagSpec) {
             task.retries = rng.below(4) as u32;
             task.backoff = backoff(rng, features);
         }
+        if features.has(Feature::Poke) && rng.chance(25) {
+            task.poke = Some(Poke {
+                wait: backoff(rng, features),
+                timeout_ms: rng.chance(30).then_some(0),
+                skips: rng.chance(50),
+            });
+        }
         task.on_failure = policy(rng, features, order, orderly_redrive);
-        if features.has(Feature::Interrupt) && rng.chance(40) {
+        if features.has(Feature::Interrupt) && task.poke.is_none() && rng.chance(40) {
             task.on_interrupt = OnInterrupt::Fail;
         }
         task.reads_committed = features.has(Feature::Results) && has_task_above && rng.chance(60);

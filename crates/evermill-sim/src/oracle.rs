@@ -485,6 +485,8 @@ impl<'a> Oracle<'a> {
                 task,
                 index,
                 tries,
+                // It has been asked often enough.
+                asked: u32::MAX - 1,
                 round,
                 input,
             };
@@ -505,6 +507,13 @@ impl<'a> Oracle<'a> {
                     end.proceed = success.proceed;
                     end.map_length = success.map_length;
                     return (end, success.state);
+                }
+                Answer::NotYet if spec.poke.is_some_and(|poke| poke.skips) => {
+                    return (end, Vec::new());
+                }
+                Answer::NotYet => {
+                    end.state = State::Failed;
+                    return (end, Vec::new());
                 }
                 Answer::Skipped => return (end, Vec::new()),
                 Answer::Failed { retryable } if !retryable || tries > spec.retries => {

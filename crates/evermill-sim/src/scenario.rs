@@ -9,7 +9,7 @@ use bytes::Bytes;
 use evermill_core::command::{Event, StateOp, Success};
 use evermill_core::dag::{
     Backoff, BatchSpec, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
-    SourceSpec, TaskKind, TaskSpec,
+    Poke, SourceSpec, TaskKind, TaskSpec,
 };
 use evermill_core::rule::TriggerRule;
 
@@ -298,6 +298,22 @@ impl Reading {
                 }
             }
             "exponential" => task.backoff.exponential = true,
+            // `poke=INTERVAL/TIMEOUT` or `poke=INTERVAL`; `skips` says what becomes of one out of time.
+            "poke" => {
+                let (interval, timeout) = value.split_once('/').unwrap_or((value, ""));
+                task.poke = Some(Poke {
+                    wait: Backoff {
+                        delay_ms: number(interval)?,
+                        ..Backoff::default()
+                    },
+                    timeout_ms: match timeout {
+                        "" => None,
+                        timeout => Some(number(timeout)?),
+                    },
+                    skips: false,
+                });
+            }
+            "skips" => task.poke.as_mut().ok_or("skips of no poke=")?.skips = true,
             "on_failure" => {
                 task.on_failure = match value {
                     "park" => OnFailure::Park,
@@ -474,6 +490,7 @@ fn answer(tasks: &[TaskSpec], words: Words<'_>) -> Result<Answer, String> {
             ["fail"] => return Ok(Answer::Failed { retryable: true }),
             ["fatal"] => return Ok(Answer::Failed { retryable: false }),
             ["skip"] => return Ok(Answer::Skipped),
+            ["not_yet"] => return Ok(Answer::NotYet),
             ["die"] => return Ok(Answer::Dies),
             ["ok", more @ ..] => more,
             ["yes", more @ ..] => {

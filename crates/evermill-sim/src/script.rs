@@ -43,6 +43,8 @@ pub struct Ask {
     pub index: i32,
     /// Try number in this round, from 1.
     pub tries: u32,
+    /// How often it has said *not yet* in this round, of a sensor.
+    pub asked: u32,
     /// Redrives before this attempt.
     pub round: u32,
     /// Hash of everything the attempt could read.
@@ -56,6 +58,8 @@ pub enum Answer {
     Success(Success),
     /// It skips itself.
     Skipped,
+    /// What it waits for is not there yet.
+    NotYet,
     /// It fails.
     Failed {
         /// Whether a further try makes sense.
@@ -122,6 +126,11 @@ impl Script {
             return answer.clone();
         }
         let of = |salt| self.roll(ask, salt);
+        if let Some(needed) = self.pokes(spec, ask)
+            && ask.asked < needed
+        {
+            return Answer::NotYet;
+        }
         if of(1) % 1000 < self.die {
             return Answer::Dies;
         }
@@ -153,6 +162,18 @@ impl Script {
         } else {
             None
         }
+    }
+
+    /// How often a sensor says *not yet* before it says anything else; the same in every try of a round.
+    /// One whose time is over at once says it always or never.
+    fn pokes(&self, spec: &DagSpec, ask: &Ask) -> Option<u32> {
+        let poke = spec.tasks[usize::from(ask.task)].poke?;
+        let roll = self.roll(&Ask { tries: 0, ..*ask }, 20);
+        Some(match poke.timeout_ms {
+            Some(0) if roll.is_multiple_of(2) => u32::MAX,
+            Some(0) => 0,
+            _ => (roll % 4) as u32,
+        })
     }
 
     fn roll(&self, ask: &Ask, salt: u64) -> u64 {

@@ -19,6 +19,8 @@ pub struct Member {
     pub index: i32,
     /// Try number, from 1.
     pub tries: u32,
+    /// How often it has said *not yet*, of a sensor.
+    pub asked: u32,
     /// Redrives before.
     pub round: u32,
     /// Sources that have fired for its activation.
@@ -130,6 +132,7 @@ pub fn outcome(answer: &Answer) -> Option<Outcome> {
         Answer::Success(success) if *success == Success::default() => Outcome::Success,
         Answer::Success(success) => Outcome::SuccessWith(Box::new(success.clone())),
         Answer::Skipped => Outcome::Skipped,
+        Answer::NotYet => Outcome::Waiting { until: None },
         Answer::Failed { retryable } => Outcome::Failed {
             retryable: *retryable,
             error: Bytes::from_static(b"scripted"),

@@ -157,6 +157,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
             run: "bench".into(),
             task: task.into(),
             sink: None,
+            polls: None,
         },
         order: OrderMode::Independent,
         vectorised: false,

@@ -15,6 +15,7 @@ use evermill_contract::yaml;
 use crate::config::PoolConfig;
 use crate::declared::Declared;
 use crate::http::{self, Connections};
+use crate::places::{self, Asking, Places};
 use crate::pool::PythonPool;
 use crate::sinks::{self, Opened, Sending, Sinks};
 use crate::threads::Threads;
@@ -28,6 +29,7 @@ pub struct Pools {
     shell: Option<usize>,
     http: Option<usize>,
     sinks: Option<usize>,
+    places: Option<usize>,
     /// Tasks that are requests, by DAG and id.
     requests: BTreeSet<(String, String)>,
 }
@@ -43,6 +45,8 @@ pub struct DeclaredConfig {
     pub connections: Connections,
     /// Opens the sinks of tasks that have one, in files of any kind.
     pub sinks: Option<Sinks>,
+    /// Opens the places of sensors that ask one, in files of any kind.
+    pub places: Option<Places>,
 }
 
 impl Pools {
@@ -60,6 +64,7 @@ impl Pools {
             requests,
             connections,
             sinks,
+            places,
         } = declared;
         if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
@@ -71,6 +76,7 @@ impl Pools {
             shell: None,
             http: None,
             sinks: None,
+            places: None,
             requests,
         };
         for (config, dags) in configs {
@@ -95,6 +101,14 @@ impl Pools {
             let make = move || Sending(Arc::clone(&opened));
             let threads = Threads::start(sinks::SLOTS, tell, make)?;
             all.add(sinks::SLOTS, Box::new(threads))?;
+        }
+        if let Some(places) = places {
+            all.places = Some(all.pools.len());
+            let tell = Arc::new(moving(&events, all.slots()));
+            let opened = places::Opened::new(places);
+            let make = move || Asking(Arc::clone(&opened));
+            let threads = Threads::start(places::SLOTS, tell, make)?;
+            all.add(places::SLOTS, Box::new(threads))?;
         }
         Ok(all)
     }
@@ -123,6 +137,9 @@ impl Pools {
     fn of(&self, task: &TaskRef) -> usize {
         if let (Some(_), Some(sinks)) = (&task.sink, self.sinks) {
             return sinks;
+        }
+        if let (Some(_), Some(places)) = (&task.polls, self.places) {
+            return places;
         }
         if !yaml::is_yaml(&task.entry) {
             return self.of_dag.get(&task.dag).copied().unwrap_or(0);

@@ -7,15 +7,24 @@ use serde_json::Value;
 /// What an answer means.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// What is asked for holds; with the answer as JSON where it was looked into.
-    True(Option<Value>),
+    /// What is asked for holds.
+    True(Found),
     /// It does not.
     False,
     /// The answer says neither; why.
     Unknown(String),
 }
 
-/// Judges an answer. `is_read` says that somebody looks into it as JSON later on.
+/// What there is in an answer that is true.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Found {
+    /// The answer as JSON, where it was looked into.
+    pub(super) document: Option<Value>,
+    /// What the author's function made of it.
+    pub(super) chosen: Option<Value>,
+}
+
+/// Judges an answer, as far as that takes no function. `is_read` says that somebody looks into it as JSON later on.
 pub(super) fn judge(check: &HttpCheck, response: &Response, is_read: bool) -> Verdict {
     let status = response.status;
     let is_named = check.status.contains(&status);
@@ -44,7 +53,10 @@ pub(super) fn judge(check: &HttpCheck, response: &Response, is_read: bool) -> Ve
         .iter()
         .all(|test| holds(test, document.as_ref()))
     {
-        Verdict::True(document)
+        Verdict::True(Found {
+            document,
+            chosen: None,
+        })
     } else {
         Verdict::False
     }

@@ -9,14 +9,13 @@
 //! | anything | unknown | none | the same |
 
 use bytes::Bytes;
-use evermill_contract::manifest::HttpCheck;
 use evermill_contract::source::Arrival;
 use evermill_http::Response;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::config::hex;
-use super::judge::{Verdict, judge};
+use super::judge::Verdict;
 use super::memory::Memory;
 
 /// What an answer comes to.
@@ -35,27 +34,33 @@ pub(super) enum Observed {
 
 /// How edges are found.
 pub(super) struct Edge<'a> {
-    pub(super) check: &'a HttpCheck,
     /// A JSON pointer.
     pub(super) select: Option<&'a str>,
     pub(super) fire_on_start: bool,
 }
 
 impl Edge<'_> {
-    /// Compares an answer of `now_ms` with what is remembered.
-    pub(super) fn observe(&self, before: &Memory, response: &Response, now_ms: i64) -> Observed {
-        let document = match judge(self.check, response, self.select.is_some()) {
+    /// Compares an answer of `now_ms` and what it means with what is remembered.
+    pub(super) fn observe(
+        &self,
+        before: &Memory,
+        response: &Response,
+        verdict: Verdict,
+        now_ms: i64,
+    ) -> Observed {
+        let found = match verdict {
             Verdict::Unknown(why) => return Observed::Unknown(why),
-            Verdict::True(document) => document,
+            Verdict::True(found) => found,
             Verdict::False => return known(before, Some(false), None, None),
         };
-        let Some(pointer) = self.select else {
+        if self.select.is_none() && found.chosen.is_none() {
             let body = Bytes::copy_from_slice(&response.body);
             let event = || arrival(body, response.header("content-type"), now_ms);
             let fires = self.fires(before, None);
             return known(before, Some(true), None, fires.then(event));
-        };
-        let selected = document.as_ref().and_then(|found| found.pointer(pointer));
+        }
+        let pointed = |document: &Value| document.pointer(self.select?).cloned();
+        let selected = found.chosen.or_else(|| pointed(&found.document?));
         let Some(selected) = selected else {
             // Nothing is there: that is an answer, too.
             return known(before, Some(false), None, None);
@@ -120,8 +125,12 @@ pub(super) fn json_arrival(value: &Value, now_ms: i64) -> Arrival {
 #[cfg(test)]
 mod tests {
 
+    use evermill_contract::manifest::HttpCheck;
+    use serde_json::json;
+
     use super::*;
     use crate::http::answer;
+    use crate::http::judge::{Found, judge};
 
     /// The values of the events that answers cause, `-` for an answer without one, `?` for unknown.
     fn run(edge: &Edge<'_>, answers: &[(u16, &str)]) -> Vec<String> {
@@ -130,7 +139,9 @@ mod tests {
         for (status, body) in answers {
             // Whatever is remembered survives a restart.
             memory = Memory::read(Some(&memory.write()), "q").unwrap();
-            match edge.observe(&memory, &answer(*status, body), 5) {
+            let answer = answer(*status, body);
+            let verdict = judge(&HttpCheck::default(), &answer, edge.select.is_some());
+            match edge.observe(&memory, &answer, verdict, 5) {
                 Observed::Unknown(_) => said.push("?".to_owned()),
                 Observed::Known {
                     events,
@@ -149,9 +160,7 @@ mod tests {
 
     #[test]
     fn what_becomes_true_fires_once_and_unknown_changes_nothing() {
-        let check = HttpCheck::default();
         let edge = Edge {
-            check: &check,
             select: None,
             fire_on_start: true,
         };
@@ -173,9 +182,7 @@ mod tests {
 
     #[test]
     fn a_first_observation_that_is_true_fires_unless_told_not_to() {
-        let check = HttpCheck::default();
         let mut edge = Edge {
-            check: &check,
             select: None,
             fire_on_start: true,
         };
@@ -187,9 +194,7 @@ mod tests {
 
     #[test]
     fn a_change_of_what_is_selected_is_an_edge() {
-        let check = HttpCheck::default();
         let edge = Edge {
-            check: &check,
             select: Some("/version"),
             fire_on_start: true,
         };
@@ -208,9 +213,7 @@ mod tests {
 
     #[test]
     fn an_event_has_the_answer_its_kind_and_its_time() {
-        let check = HttpCheck::default();
         let edge = Edge {
-            check: &check,
             select: None,
             fire_on_start: true,
         };
@@ -218,11 +221,50 @@ mod tests {
         answer
             .headers
             .insert("content-type", "text/plain".parse().unwrap());
-        let Observed::Known { events, .. } = edge.observe(&Memory::new("q"), &answer, 7) else {
+        let verdict = Verdict::True(Found::default());
+        let observed = edge.observe(&Memory::new("q"), &answer, verdict, 7);
+        let Observed::Known { events, .. } = observed else {
             panic!("it is known")
         };
         let sort = (Bytes::from("content-type"), Bytes::from("text/plain"));
         assert_eq!(events[0].headers, [sort]);
         assert_eq!(events[0].timestamp_ms, Some(7));
+    }
+
+    #[test]
+    fn what_a_function_makes_of_an_answer_is_the_event_and_its_change_an_edge() {
+        let edge = Edge {
+            select: None,
+            fire_on_start: true,
+        };
+        let mut memory = Memory::new("q");
+        let mut said = Vec::new();
+        for chosen in [json!(1), json!(1), json!([2]), json!(null)] {
+            let verdict = Verdict::True(Found {
+                chosen: Some(chosen),
+                document: None,
+            });
+            let observed = edge.observe(&memory, &answer(200, "body"), verdict, 5);
+            let Observed::Known {
+                events,
+                memory: after,
+                ..
+            } = observed
+            else {
+                panic!("it is known")
+            };
+            let values = events.into_iter().filter_map(|event| event.value);
+            said.push(values.map(|value| value.to_vec()).collect::<Vec<_>>());
+            memory = after;
+        }
+        assert_eq!(
+            said,
+            [
+                vec![b"1".to_vec()],
+                vec![],
+                vec![b"[2]".to_vec()],
+                vec![b"null".to_vec()]
+            ]
+        );
     }
 }

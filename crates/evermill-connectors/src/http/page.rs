@@ -1,30 +1,35 @@
 //! Lists: each item behind the last one that we have is an event.
 
-use evermill_contract::manifest::{HttpCheck, HttpCursor};
+use evermill_contract::manifest::HttpCursor;
 use evermill_contract::source::{Arrival, ID_BYTES_MAX};
 use evermill_http::Response;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::config::hex;
-use super::judge::{Verdict, judge, plain};
+use super::judge::{Verdict, plain};
 use super::memory::Memory;
 use super::observe::{Observed, json_arrival};
 
 /// How a list is read.
 pub(super) struct Page<'a> {
-    pub(super) check: &'a HttpCheck,
     pub(super) cursor: &'a HttpCursor,
     pub(super) fire_on_start: bool,
 }
 
 impl Page<'_> {
     /// Takes what is new from an answer of `now_ms`.
-    pub(super) fn observe(&self, before: &Memory, response: &Response, now_ms: i64) -> Observed {
-        let document = match judge(self.check, response, true) {
+    pub(super) fn observe(
+        &self,
+        before: &Memory,
+        response: &Response,
+        verdict: Verdict,
+        now_ms: i64,
+    ) -> Observed {
+        let document = match verdict {
             Verdict::Unknown(why) => return Observed::Unknown(why),
             Verdict::False => Value::Array(Vec::new()),
-            Verdict::True(document) => document.unwrap_or_default(),
+            Verdict::True(found) => found.document.unwrap_or_default(),
         };
         let items = document.pointer(&self.cursor.items);
         let Some(items) = items.and_then(Value::as_array) else {
@@ -75,10 +80,12 @@ fn short(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use evermill_contract::manifest::HttpCheck;
     use evermill_http::HeaderMap;
     use serde_json::json;
 
     use super::*;
+    use crate::http::judge::judge;
 
     fn cursor(more: Value) -> HttpCursor {
         let mut cursor = json!({"param": "since"});
@@ -93,7 +100,6 @@ mod tests {
     fn run(cursor: &HttpCursor, fire_on_start: bool, answers: &[Value]) -> Vec<String> {
         let check = HttpCheck::default();
         let page = Page {
-            check: &check,
             cursor,
             fire_on_start,
         };
@@ -106,7 +112,8 @@ mod tests {
                 body: body.to_string().into_bytes(),
                 place: "http://h/x".to_owned(),
             };
-            match page.observe(&memory, &response, 0) {
+            let verdict = judge(&check, &response, true);
+            match page.observe(&memory, &response, verdict, 0) {
                 Observed::Unknown(_) => said.push("?".to_owned()),
                 Observed::Known {
                     events,

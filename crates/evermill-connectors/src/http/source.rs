@@ -5,10 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use evermill_contract::manifest::HttpSource as HttpConfig;
-use evermill_contract::source::{Arrival, Delivery, Received, Receiver, SourceError, Waker};
+use evermill_contract::source::{
+    Arrival, Delivery, Inquiry, Received, Receiver, Reply, SourceError, Waker,
+};
 use evermill_http::{Error, Request, Response, retry_after};
 
+use super::ask;
 use super::config::Question;
+use super::judge::{Found, Verdict, judge};
 use super::memory::Memory;
 use super::observe::{Edge, Observed};
 use super::page::Page;
@@ -25,6 +29,11 @@ pub struct HttpSource {
     due: Instant,
     /// A request is under way.
     asking: bool,
+    /// The author's function has this before it, under the number of the inquiry.
+    judging: Option<(u64, Response, Found)>,
+    /// What it said of that.
+    said: Option<Reply>,
+    inquiries: u64,
     /// Answers to earlier requests are of no use after a new beginning.
     generation: u64,
     /// Answers in a row that said nothing.
@@ -68,6 +77,9 @@ impl HttpSource {
             validators: Vec::new(),
             due: Instant::now(),
             asking: false,
+            judging: None,
+            said: None,
+            inquiries: 0,
             generation: 0,
             unknown: 0,
             degraded: None,
@@ -111,8 +123,32 @@ impl HttpSource {
         if response.status == 304 && !self.validators.is_empty() {
             return self.known(Vec::new(), self.memory.clone(), false, out);
         }
+        let question = &self.question;
+        let is_read = question.select.is_some() || question.cursor.is_some();
+        let verdict = match judge(&question.check, &response, is_read) {
+            Verdict::True(found) if question.check.function.is_some() => {
+                return self.inquire(response, found, out);
+            }
+            verdict => verdict,
+        };
+        self.conclude(&response, verdict, out);
+    }
+
+    /// The author's function has the last word.
+    fn inquire(&mut self, response: Response, found: Found, out: &mut Vec<Received>) {
+        self.inquiries += 1;
+        out.push(Received::Ask(Inquiry {
+            number: self.inquiries,
+            function: ask::RESPONSE_CHECK,
+            about: vec![ask::about(&response)],
+        }));
+        self.judging = Some((self.inquiries, response, found));
+    }
+
+    /// It is known what the answer means.
+    fn conclude(&mut self, response: &Response, verdict: Verdict, out: &mut Vec<Received>) {
         let now = SystemTime::now();
-        let observed = self.observe(&response, ms_since_1970(now));
+        let observed = self.observe(response, verdict, ms_since_1970(now));
         match observed {
             Observed::Unknown(why) => {
                 let wait = retry_after(&response.headers, now);
@@ -123,28 +159,29 @@ impl HttpSource {
                 memory,
                 more,
             } => {
-                self.validators = validators(&response);
+                // A function may look at more than the answer: it is asked each time.
+                if self.question.check.function.is_none() {
+                    self.validators = validators(response);
+                }
                 self.known(events, memory, more, out);
             }
         }
     }
 
-    fn observe(&self, response: &Response, now_ms: i64) -> Observed {
+    fn observe(&self, response: &Response, verdict: Verdict, now_ms: i64) -> Observed {
         let question = &self.question;
-        let (check, fire_on_start) = (&question.check, question.fire_on_start);
+        let fire_on_start = question.fire_on_start;
         match &question.cursor {
             Some(cursor) => Page {
-                check,
                 cursor,
                 fire_on_start,
             }
-            .observe(&self.memory, response, now_ms),
+            .observe(&self.memory, response, verdict, now_ms),
             None => Edge {
-                check,
                 select: question.select.as_deref(),
                 fire_on_start,
             }
-            .observe(&self.memory, response, now_ms),
+            .observe(&self.memory, response, verdict, now_ms),
         }
     }
 
@@ -210,11 +247,20 @@ impl Receiver for HttpSource {
         self.validators.clear();
         self.generation += 1;
         self.asking = false;
+        (self.judging, self.said) = (None, None);
         self.due = Instant::now();
         Ok(())
     }
 
     fn receive(&mut self, wait: Duration, out: &mut Vec<Received>) -> Result<(), SourceError> {
+        if let (Some((_, response, found)), Some(said)) = (
+            self.judging.take_if(|_| self.said.is_some()),
+            self.said.take(),
+        ) {
+            let verdict = ask::verdict(said, found, &response.place);
+            self.conclude(&response, verdict, out);
+            return Ok(());
+        }
         let deadline = Instant::now() + wait;
         let post = Arc::clone(&self.post);
         let mut state = post.lock();
@@ -230,19 +276,30 @@ impl Receiver for HttpSource {
             if state.closed || std::mem::take(&mut state.woken) || now >= deadline {
                 return Ok(());
             }
-            if !self.asking && now >= self.due {
+            let busy = self.asking || self.judging.is_some();
+            if !busy && now >= self.due {
                 drop(state);
                 self.ask();
                 state = post.lock();
                 continue;
             }
-            let until = if self.asking {
+            let until = if busy {
                 deadline
             } else {
                 deadline.min(self.due)
             };
             let waited = post.changed.wait_timeout(state, until - now);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn told(&mut self, number: u64, replies: Vec<Reply>) {
+        if self
+            .judging
+            .as_ref()
+            .is_some_and(|judging| judging.0 == number)
+        {
+            self.said = replies.into_iter().next();
         }
     }
 

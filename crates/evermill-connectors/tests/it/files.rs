@@ -102,6 +102,7 @@ impl Engine {
             for news in out.drain(..) {
                 match news {
                     Received::Delivery(delivery) => self.keep(delivery),
+                    Received::Ask(inquiry) => panic!("no function is asked: {inquiry:?}"),
                     Received::CaughtUp => self.caught_up += 1,
                     Received::Degraded { reason } => self.degraded.push(reason),
                     Received::Recovered => self.degraded.push("recovered".to_owned()),

@@ -10,7 +10,7 @@ use evermill_connectors::Environment;
 use evermill_contract::manifest::SourceConfig;
 use evermill_contract::source::conformance::receiving::{Place, check_all};
 use evermill_contract::source::{
-    Delivery, Opened, Received, Receiver, SourceBudget, SourceError, Waker,
+    Delivery, Inquiry, Opened, Received, Receiver, Reply as Said, SourceBudget, SourceError, Waker,
 };
 use evermill_http::testing::{Reply, Server};
 use serde_json::{Value, json};
@@ -57,6 +57,8 @@ struct Engine {
     events: Vec<String>,
     degraded: Vec<String>,
     caught_up: usize,
+    /// What the author's function says, where there is one.
+    says: Box<dyn Fn(&Inquiry) -> Said>,
 }
 
 impl Engine {
@@ -73,6 +75,7 @@ impl Engine {
             events: Vec::new(),
             degraded: Vec::new(),
             caught_up: 0,
+            says: Box::new(|_| panic!("nobody has a function")),
         }
     }
 
@@ -103,6 +106,10 @@ impl Engine {
             for news in out.drain(..) {
                 match news {
                     Received::Delivery(delivery) => self.keep(delivery),
+                    Received::Ask(inquiry) => {
+                        let said = (self.says)(&inquiry);
+                        self.receiver.told(inquiry.number, vec![said]);
+                    }
                     Received::CaughtUp => self.caught_up += 1,
                     Received::Degraded { reason } => self.degraded.push(reason),
                     Received::Recovered => self.degraded.push("recovered".to_owned()),
@@ -326,6 +333,52 @@ fn wrong_settings_are_refused_with_a_cure() {
         let error = refused(address, more);
         assert!(error.contains(said), "{error}");
     }
+}
+
+/// F02, F13: what a function says decides the edge; what it cannot say changes nothing.
+#[test]
+fn a_function_has_the_last_word_and_what_it_finds_is_the_event() {
+    let server = script(vec![
+        Reply::new(404, "not asked about"),
+        Reply::new(200, "no"),
+        Reply::new(200, "raises"),
+        Reply::new(200, "v1"),
+        Reply::new(503, "not asked about"),
+        Reply::new(200, "v1"),
+        Reply::new(200, "raises"),
+        Reply::new(200, "v2"),
+        Reply::new(200, "no"),
+        Reply::new(200, "v2"),
+        Reply::new(200, "v2"),
+    ]);
+    let mut engine = Engine::start(&server, json!({"check": {"function": "version"}}));
+    engine.says = Box::new(|inquiry| {
+        assert_eq!(inquiry.function, "response_check");
+        let [about] = &inquiry.about[..] else {
+            panic!("it is asked about one answer")
+        };
+        assert_eq!(about.headers[0].1, "200");
+        match about.value.as_deref().unwrap_or_default() {
+            b"no" => Said::Returned(Some("[false]".into())),
+            b"raises" => Said::Failed("ValueError: what is it?".into()),
+            version => {
+                let version = String::from_utf8_lossy(version);
+                Said::Returned(Some(format!("[true, {{\"at\": \"{version}\"}}]").into()))
+            }
+        }
+    });
+    engine.until_answers(8);
+    assert_eq!(
+        engine.events,
+        [r#"{"at":"v1"}"#, r#"{"at":"v2"}"#, r#"{"at":"v2"}"#]
+    );
+    let failed = |why: &&String| why.ends_with("response_check failed: ValueError: what is it?");
+    assert_eq!(
+        engine.degraded.iter().filter(failed).count(),
+        2,
+        "{:?}",
+        engine.degraded
+    );
 }
 
 /// A list that grows, as the checks for all receivers see it.

@@ -12,7 +12,7 @@ use super::is_default;
 ///
 /// An answer is *true* when its status is 2xx and the check passes, *false* when the check does not or
 /// the status is 404; anything else is unknown, which changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSource {
     /// A path below the connection's address, or a whole URL.
@@ -47,7 +47,7 @@ pub struct HttpSource {
 }
 
 /// What an answer has to be to be true: all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCheck {
     /// Its status is one of these; when empty, 200 to 299.
@@ -56,10 +56,13 @@ pub struct HttpCheck {
     /// These hold of its body, which is JSON.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<HttpTest>,
+    /// The name of a function of the DAG file that has the last word, in a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
 }
 
 /// Something that holds of a JSON document, or does not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTest {
     /// Where to look: a JSON pointer (RFC 6901).
@@ -74,7 +77,7 @@ pub struct HttpTest {
 }
 
 /// How a value of an answer compares with one of the DAG file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HttpOp {
     /// The same value; numbers count by what they are worth.
@@ -96,7 +99,7 @@ pub enum HttpOp {
 }
 
 /// How new items of a list are asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpCursor {
     /// The parameter of the query that carries the id of the last item we have.

@@ -51,6 +51,10 @@ pub trait Receiver: Send {
     /// an end) may be received again; one that a new beginning has made void is to be ignored.
     fn settled(&mut self, _ticket: u64) {}
 
+    /// The author's function has said something about an [`Inquiry`] of this number. Never said of one
+    /// from before [`Receiver::begin`].
+    fn told(&mut self, _number: u64, _replies: Vec<Reply>) {}
+
     /// Called every few seconds, also while there is no room: leases are extended here.
     fn keep_alive(&mut self) {}
 
@@ -66,6 +70,9 @@ pub trait Receiver: Send {
 pub enum Received {
     /// Something to keep.
     Delivery(Delivery),
+    /// Something that the author's own function has to judge; [`Receiver::told`] follows. At most one
+    /// is out at a time.
+    Ask(Inquiry),
     /// The outside world has answered, and all that it holds at this moment has been delivered.
     /// Who waits for the end of the input waits for this.
     CaughtUp,
@@ -99,6 +106,27 @@ pub struct Page {
     pub number: u64,
     /// What it holds from now on, at most [`PAGE_BYTES_MAX`]; `None`: it is forgotten.
     pub content: Option<Bytes>,
+}
+
+/// What a source cannot judge by itself: a function of the DAG file is to say, in a worker. Nothing of it
+/// is durable: whoever asks does so again after a crash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inquiry {
+    /// Named again in [`Receiver::told`]; the receiver's own count.
+    pub number: u64,
+    /// Which of the source's functions: the name of the option it was given as, `response_check`.
+    pub function: &'static str,
+    /// What it is called with, once for each.
+    pub about: Vec<Arrival>,
+}
+
+/// What a function said of one thing it was asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It returned this, as JSON; `None` for Python's None.
+    Returned(Option<Bytes>),
+    /// It did not say: it raised, ran too long, or took its worker down. One sentence.
+    Failed(String),
 }
 
 /// An event as it arrived. The engine gives it its position.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Token;
 use crate::identity::IdKind;
-use crate::manifest::SinkConfig;
+use crate::manifest::{HttpSource, SinkConfig};
 
 /// A lease on members of one task, for at most a slice of time (W3).
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +63,17 @@ pub struct TaskRef {
     pub task: String,
     /// Where its value goes outside, for a task without a callable.
     pub sink: Option<Arc<SinkConfig>>,
+    /// What it asks outside, for a sensor without a callable.
+    pub polls: Option<Arc<Polled>>,
+}
+
+/// A place that a sensor asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Polled {
+    /// The question.
+    pub config: HttpSource,
+    /// An answer that says nothing is a failed try, not *not yet*.
+    pub strict: bool,
 }
 
 /// Ordering class of a dispatch (W4).

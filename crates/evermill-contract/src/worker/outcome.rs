@@ -25,8 +25,9 @@ pub enum Outcome {
     Success(Option<Box<Success>>),
     /// The callable asked to be skipped.
     Skipped,
-    /// A sensor's condition does not hold yet: ask again later.
-    Waiting,
+    /// A sensor's condition does not hold yet: ask again later, at this time (milliseconds since 1970) or
+    /// after its interval.
+    Waiting(Option<u64>),
     /// Not run: a member of the same scope failed before it ([`super::OrderMode::SkipSameKey`]).
     /// It did not use up a try.
     Held,

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::source::Arrival;
+
 /// A question of a running member. Reads see committed values plus the asker's own writes; the
 /// worker has sent every outcome before it asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,15 @@ pub enum Question {
     Variable {
         /// Its name.
         name: String,
+    },
+    /// What the task's own function says of what it got from outside. Only slots that run no code of
+    /// anybody ask so; it travels to no worker as a question.
+    #[serde(skip)]
+    Judge {
+        /// The option the function was given as.
+        function: String,
+        /// What is judged.
+        about: Box<Arrival>,
     },
     /// A connection, as URL and fields.
     Connection {

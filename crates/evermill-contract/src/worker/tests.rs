@@ -162,6 +162,7 @@ fn rich() -> Dispatch {
             run: "orders-1".into(),
             task: "lo\u{e4}d".into(),
             sink: None,
+            polls: None,
         },
         order: OrderMode::SkipSameKey,
         vectorised: false,
@@ -230,6 +231,7 @@ fn plain() -> Dispatch {
             run: "d-1".into(),
             task: "t".into(),
             sink: None,
+            polls: None,
         },
         order: OrderMode::Independent,
         vectorised: false,
@@ -490,7 +492,7 @@ fn frames_of_a_worker_are_golden() {
         run(0, 997, Outcome::Success(None)),
         run(997, 1, Outcome::Success(Some(Box::new(success)))),
         run(998, 1, Outcome::Skipped),
-        run(999, 1, Outcome::Waiting),
+        run(999, 1, Outcome::Waiting(None)),
         run(1000, 2, Outcome::Held),
         run(1002, 3, Outcome::Failed(Box::new(error))),
         run(
@@ -501,6 +503,7 @@ fn frames_of_a_worker_are_golden() {
                 ..Success::default()
             }))),
         ),
+        run(1006, 1, Outcome::Waiting(Some(1_700_000_000_000))),
     ];
     let outcomes = read_golden("outcomes.frame");
     assert_eq!(outcomes.call, 4);

@@ -69,7 +69,7 @@ pub(super) fn size(arrival: &Arrival) -> usize {
 }
 
 /// The body of an event, in the one shape that all events have.
-pub(super) fn body(arrival: &Arrival, now_us: u64) -> Bytes {
+pub(crate) fn body(arrival: &Arrival, now_us: u64) -> Bytes {
     let mut builder = BatchBuilder::with_capacity(1, size(arrival));
     let headers: Vec<_> = arrival
         .headers

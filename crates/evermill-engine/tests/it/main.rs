@@ -6,6 +6,7 @@ mod flow;
 mod gate;
 mod harness;
 mod inbox;
+mod inquiry;
 mod joins;
 mod queue;
 mod sharing;

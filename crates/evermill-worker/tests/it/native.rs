@@ -83,6 +83,7 @@ impl Rig {
                 run: "dag.1".to_owned(),
                 task: "work".to_owned(),
                 sink: None,
+                polls: None,
             },
             order: OrderMode::Independent,
             vectorised: false,

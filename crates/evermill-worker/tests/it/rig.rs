@@ -143,6 +143,7 @@ impl Rig {
                 run: "cases-1".into(),
                 task: task.into(),
                 sink: None,
+                polls: None,
             },
             order: OrderMode::Independent,
             vectorised: false,
@@ -271,7 +272,7 @@ impl Report {
             Outcome::Failed(_) => 'F',
             Outcome::Skipped => 'S',
             Outcome::Held => 'H',
-            Outcome::Waiting => 'W',
+            Outcome::Waiting(_) => 'W',
         };
         self.outcomes().iter().map(letter).collect()
     }

@@ -104,6 +104,7 @@ impl Rig {
                 run: "flow-1".into(),
                 task: task.into(),
                 sink: None,
+                polls: None,
             },
             order: OrderMode::Independent,
             vectorised: false,

@@ -19,7 +19,7 @@ use evermill_engine::{
     OpenOptions, SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{DeclaredConfig, PoolConfig, Pools, Sinks};
+use evermill_worker::{DeclaredConfig, Places, PoolConfig, Pools, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
@@ -221,6 +221,8 @@ pub(super) struct Workers {
     declared: DeclaredConfig,
     /// Some task gives its value to a place outside.
     has_sinks: bool,
+    /// Some sensor asks a place outside.
+    has_places: bool,
 }
 
 impl Workers {
@@ -238,9 +240,18 @@ impl Workers {
                     .map_err(|error| error.to_string())
             })
         });
+        let addresses = Arc::clone(&connections);
+        let places = self.has_places.then(|| {
+            Places::new(move |config| {
+                let address = |id: &str| addresses.get(id).cloned();
+                let place = evermill_connectors::open_place(config, &address);
+                place.map_err(|error| error.to_string())
+            })
+        });
         let declared = DeclaredConfig {
             connections,
             sinks,
+            places,
             ..self.declared
         };
         let pools = Pools::start(self.python, declared, events)?;
@@ -261,6 +272,7 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
     Workers {
         python: files.interpreters().into_iter().map(pool).collect(),
         has_sinks: files.have_sinks(),
+        has_places: files.have_places(),
         declared: DeclaredConfig {
             shell_slots: if files.have_commands() { workers } else { 0 },
             requests: files.http_tasks(),

@@ -7,6 +7,7 @@ mod events;
 mod once;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
@@ -68,6 +69,8 @@ struct Spec<'a> {
     conf: Option<Value>,
     logical_date: Option<String>,
     pdb: bool,
+    /// Addresses, for sensors that ask a place.
+    connections: BTreeMap<String, String>,
     result: &'a Path,
 }
 
@@ -90,6 +93,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         conf: args.conf.as_deref().map(conf).transpose()?,
         logical_date: args.logical_date.as_deref().map(date).transpose()?,
         pdb: args.pdb,
+        connections: Config::read(None, &args.connections)?.connections,
         result: &place.path().join("result.json"),
     };
     let status = start(&spec, dag, &sdk, place.path())?;

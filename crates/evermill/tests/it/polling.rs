@@ -1,8 +1,8 @@
 //! Sources that ask over HTTP, from the built binary to a real server on loopback.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 
 use evermill_http::testing::{Reply, Server};
 use rustix::process::Signal;
@@ -303,4 +303,93 @@ tasks:
         "{}",
         ended.stderr
     );
+}
+
+/// The seed's second file with a function of its own.
+fn with_function() -> String {
+    let check = "response_check=lambda response: response.json().get('ready'), poke_interval=0.05";
+    pipeline().replace("poke_interval=60", check)
+}
+
+/// A server whose answer is JSON that a test changes.
+fn told(body: &Arc<Mutex<String>>) -> Server {
+    let body = Arc::clone(body);
+    Server::start(move |_| Reply::new(200, body.lock().unwrap().clone()))
+}
+
+fn run_against(server: &Server, place: &Place, text: &str, failpoint: Option<&str>) -> Running {
+    let file = place.file("models.py", text);
+    let connection = format!("--connection=http={}?timeout=2s", server.url());
+    let mut command = place.evermill(["run", file.to_str().unwrap(), "--json", &connection]);
+    if let Some(step) = failpoint {
+        command.env("EVERMILL_FAILPOINT", format!("{step}:1:abort"));
+    }
+    Running::start(&mut command)
+}
+
+/// F02, F11: true, false and what a function cannot say.
+#[test]
+fn a_function_of_the_file_decides_what_an_answer_means() {
+    let body = Arc::new(Mutex::new(r#"{"ready": false}"#.to_owned()));
+    let (server, place) = (told(&body), Place::new());
+    let say = |text: &str| {
+        text.clone_into(&mut body.lock().unwrap());
+        let asked = server.seen().len();
+        assert!(server.wait_for(asked + 3).len() >= asked + 3);
+    };
+    let running = run_against(&server, &place, &with_function(), None);
+    say(r#"{"ready": false}"#);
+    say(r#"{"ready": true}"#);
+    running.wait_for_lines(WORKED, 1);
+    // The function raises: nothing changes.
+    say("no JSON");
+    say(r#"{"ready": true}"#);
+    assert_eq!(running.count(WORKED), 1);
+    say(r#"{"ready": false}"#);
+    say(r#"{"ready": true}"#);
+    running.wait_for_lines(WORKED, 2);
+    let run = stopped(running);
+    assert_eq!((&run["in"], &run["done"]), (&json!(2), &json!(2)), "{run}");
+}
+
+/// F11, F13: the worker, the engine, before and after the commit.
+#[test]
+fn a_kill_while_a_function_judges_neither_loses_nor_repeats_an_edge() {
+    for step in [
+        "inquiry.sent",
+        "inquiry.answered",
+        "receive.delivered",
+        "inbox.kept",
+    ] {
+        let body = Arc::new(Mutex::new(r#"{"ready": true}"#.to_owned()));
+        let (server, place) = (told(&body), Place::new());
+        let ended = run_against(&server, &place, &with_function(), Some(step)).end();
+        assert_eq!(ended.status.code(), None, "{step}: {}", ended.stderr);
+        let running = run_against(&server, &place, &with_function(), None);
+        place.wait_for_run(|run| run["done"] == 1);
+        let asked = server.seen().len();
+        assert!(server.wait_for(asked + 3).len() >= asked + 3);
+        let run = stopped(running);
+        let counts = ["in", "done"].map(|field| run[field].as_u64().unwrap());
+        assert_eq!(counts, [1, 1], "{step}: {run}");
+    }
+}
+
+#[test]
+fn a_function_that_ends_its_worker_says_nothing_and_the_source_asks_on() {
+    let body = Arc::new(Mutex::new(r#"{"ready": true, "die": true}"#.to_owned()));
+    let (server, place) = (told(&body), Place::new());
+    let deadly = pipeline().replace(
+        "poke_interval=60",
+        "response_check=lambda r: __import__('os')._exit(3) if r.json().get('die') else r.json()['ready'], poke_interval=0.05",
+    );
+    let running = run_against(&server, &place, &deadly, None);
+    running.wait_for_lines(
+        "response_check failed: the worker process ended by itself with status 3",
+        1,
+    );
+    r#"{"ready": true}"#.clone_into(&mut body.lock().unwrap());
+    running.wait_for_lines(WORKED, 1);
+    let run = stopped(running);
+    assert_eq!((&run["in"], &run["done"]), (&json!(1), &json!(1)), "{run}");
 }

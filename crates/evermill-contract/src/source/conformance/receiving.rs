@@ -108,6 +108,7 @@ impl Driver {
         for news in out {
             match news {
                 Received::Delivery(delivery) => self.delivered(delivery),
+                Received::Ask(inquiry) => panic!("no function is there to ask: {inquiry:?}"),
                 Received::CaughtUp => self.caught_up += 1,
                 Received::Degraded { reason } => self.said.push(Some(reason)),
                 Received::Recovered => self.said.push(None),

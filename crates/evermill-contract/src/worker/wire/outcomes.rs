@@ -27,6 +27,11 @@ struct SuccessDetail {
     state: Vec<StateOp>,
 }
 
+#[derive(Deserialize)]
+struct WaitingDetail {
+    until_ms: u64,
+}
+
 /// The runs of an outcomes frame. They follow one another; whether they follow what was reported
 /// before is for the caller to check.
 ///
@@ -75,7 +80,7 @@ fn decode_run(record: &mut Bytes, rest: &mut Bytes) -> Result<OutcomeRun, String
     }
     let result = rest.split_to(result_len);
     let detail = rest.split_to(detail_len);
-    if (result_len > 0 && kind != 1) || (detail_len > 0 && !matches!(kind, 1 | 5)) {
+    if (result_len > 0 && kind != 1) || (detail_len > 0 && !matches!(kind, 1 | 3 | 5)) {
         return Err(format!("outcome {kind} of member {first} takes no values"));
     }
     let alone = count == 1 || matches!(kind, 0 | 4 | 5);
@@ -86,7 +91,7 @@ fn decode_run(record: &mut Bytes, rest: &mut Bytes) -> Result<OutcomeRun, String
         0 => Outcome::Success(None),
         1 => Outcome::Success(Some(Box::new(success(result, map_len, &detail)?))),
         2 => Outcome::Skipped,
-        3 => Outcome::Waiting,
+        3 => Outcome::Waiting(waiting(&detail)?),
         4 => Outcome::Held,
         5 => Outcome::Failed(Box::new(error(&detail)?)),
         _ => return Err(format!("outcome {kind} of member {first} is not known")),
@@ -118,6 +123,15 @@ fn success(result: Bytes, map_len: Option<u32>, detail: &[u8]) -> Result<Success
         proceed: detail.proceed,
         state_ops: detail.state,
     })
+}
+
+fn waiting(detail: &[u8]) -> Result<Option<u64>, String> {
+    if detail.is_empty() {
+        return Ok(None);
+    }
+    let detail: WaitingDetail =
+        serde_json::from_slice(detail).map_err(|error| error.to_string())?;
+    Ok(Some(detail.until_ms))
 }
 
 fn error(detail: &[u8]) -> Result<TaskError, String> {

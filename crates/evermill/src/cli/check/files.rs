@@ -121,10 +121,10 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         let connection = task.sink.as_ref()?.connection()?;
         Some(("task", &task.id, task.line, connection))
     });
-    let requests = dag.tasks.iter().filter_map(|task| {
-        let connection = task.http.as_ref()?.needs()?;
-        Some(("task", &task.id, task.line, connection))
-    });
+    let requests = dag
+        .tasks
+        .iter()
+        .filter_map(|task| Some(("task", &task.id, task.line, task.asks()?)));
     let nodes = sources.chain(sinks).chain(requests);
     let without = nodes.filter(|(_, _, _, id)| !config.connections.contains_key(*id));
     let without = without.map(|(sort, node, line, id)| {

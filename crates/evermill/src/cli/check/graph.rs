@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use evermill_api::drawing::{Edge, Graph, Node, Shape};
 use evermill_contract::manifest::{
     Catchup, DagManifest, FilesSource, HttpCall, HttpOp, HttpSource, HttpTest, KafkaSource,
-    LoopSource, MapList, OffsetReset, SinkConfig, SourceConfig, SourceManifest, SqsAck, SqsSource,
-    TaskKind, TaskManifest, Wait, WebhookSource,
+    LoopSource, MapList, OffsetReset, Poke, SinkConfig, SourceConfig, SourceManifest, SqsAck,
+    SqsSource, TaskKind, TaskManifest, Wait, WebhookSource,
 };
 use serde::Serialize;
+
+/// What the engine waits between two questions to a sensor, where nobody says.
+const SENSOR_INTERVAL_MS: u64 = 60_000;
 
 /// The DAG of a file; sources first, then tasks, each in order of declaration.
 pub(in crate::cli) fn of(dag: &DagManifest, file: &str) -> Graph {
@@ -155,6 +158,26 @@ fn way_in(hook: &WebhookSource, dag: &str, source: &str) -> Vec<String> {
 }
 
 fn place(http: &HttpSource) -> Vec<String> {
+    let mut said = asked(http);
+    said.insert(1, format!("every {}", duration(http.poke_interval_ms)));
+    said.extend((!http.fire_on_start).then(|| "not at the start".to_owned()));
+    said
+}
+
+/// How often a sensor is asked, and for how long.
+fn poked(poke: &Poke) -> Vec<String> {
+    let interval = duration(poke.interval_ms.unwrap_or(SENSOR_INTERVAL_MS));
+    let doubles = if poke.exponential { ", doubling" } else { "" };
+    let mut said = vec![format!("every {interval}{doubles}")];
+    said.extend(poke.timeout_ms.map(|ms| {
+        let end = if poke.soft_fail { "skipped" } else { "failed" };
+        format!("{end} after {}", duration(ms))
+    }));
+    said
+}
+
+/// What is asked, and what has to hold of the answer.
+fn asked(http: &HttpSource) -> Vec<String> {
     let statuses = http.check.status.iter().map(u16::to_string);
     let statuses: Vec<_> = statuses.collect();
     let is_named = !statuses.is_empty();
@@ -163,14 +186,14 @@ fn place(http: &HttpSource) -> Vec<String> {
         http.method,
         shortened(&http.endpoint)
     )];
-    said.push(format!("every {}", duration(http.poke_interval_ms)));
     said.extend(is_named.then(|| format!("when it answers {}", statuses.join(" or "))));
     said.extend(http.check.tests.iter().map(test));
+    let function = http.check.function.as_ref();
+    said.extend(function.map(|name| format!("when {name} says so")));
     let select = http.select.as_ref();
     said.extend(select.map(|select| format!("each change of {select}")));
     let cursor = http.cursor.as_ref();
     said.extend(cursor.map(|cursor| format!("each new item after {}", cursor.param)));
-    said.extend((!http.fire_on_start).then(|| "not at the start".to_owned()));
     said.extend(http.needs().map(|id| format!("connection {id}")));
     said
 }
@@ -229,6 +252,14 @@ fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {
     }));
     let told = task.wait.is_some() || task.kind == TaskKind::Call;
     said.extend((!told).then(|| word(&task.kind).replace('_', " ")));
+    said.extend(task.polls.iter().flat_map(asked));
+    let polled = task.kind == TaskKind::Sensor && task.wait.is_none();
+    said.extend(
+        polled
+            .then(|| task.poke.unwrap_or_default())
+            .iter()
+            .flat_map(poked),
+    );
     let lists = task.mapped.iter().flat_map(|mapped| &mapped.over);
     said.extend(lists.map(|over| match &over.list {
         MapList::Task(id) => format!("once per {} of {id}", over.param),

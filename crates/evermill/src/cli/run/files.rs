@@ -131,6 +131,12 @@ impl Files {
         tasks.any(|task| task.sink.is_some())
     }
 
+    /// Whether any sensor of these files asks a place outside.
+    pub(in crate::cli) fn have_places(&self) -> bool {
+        let mut tasks = self.dags().flat_map(|dag| &dag.tasks);
+        tasks.any(|task| task.polls.is_some())
+    }
+
     /// The interpreters of the DAGs in Python, each with the ids of those that run on it.
     pub(in crate::cli) fn interpreters(&self) -> Vec<(PathBuf, Vec<String>)> {
         let mut found: Vec<(PathBuf, Vec<String>)> = Vec::new();
@@ -158,10 +164,10 @@ impl Files {
                 let connection = source.config.connection()?;
                 Some(("source", &source.id, connection))
             });
-            let tasks = dag.tasks.iter().filter_map(|task| {
-                let connection = task.http.as_ref()?.needs()?;
-                Some(("task", &task.id, connection))
-            });
+            let tasks = dag
+                .tasks
+                .iter()
+                .filter_map(|task| Some(("task", &task.id, task.asks()?)));
             let sinks = dag.tasks.iter().filter_map(|task| {
                 let connection = task.sink.as_ref()?.connection()?;
                 Some(("sink", &task.id, connection))

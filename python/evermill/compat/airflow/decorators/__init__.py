@@ -7,8 +7,10 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from airflow._option import task_fields
 from airflow.models.dag import DAG
-from evermill._dag import Dag
-from evermill._task import TaskFunction, Tasks
+from airflow.sensors.base import asked
+from evermill._dag import Dag, Task
+from evermill._sensor import POKE
+from evermill._task import TaskDecorator, TaskFunction, Tasks
 
 __all__ = ["dag", "task"]
 
@@ -22,7 +24,28 @@ class _AirflowTask(TaskFunction):
         return id, task_fields(f"task {id or self.__name__!r}", options, dag.defaults if dag else {})
 
 
+class _AirflowSensor(_AirflowTask):
+    def settle(self, dag: Optional[Dag]) -> Tuple[Optional[str], Dict[str, Any]]:
+        whole = self.options
+        asked(f"task {self.__name__!r}", dag, self._asked())
+        try:
+            self.options = {name: value for name, value in whole.items() if name not in POKE}
+            return super().settle(dag)
+        finally:
+            self.options = whole
+
+    def _declare(self, dag: Dag, args: tuple, kwargs: Dict[str, Any]) -> Task:
+        task = super()._declare(dag, args, kwargs)
+        task.poking = asked(f"task {task.id!r}", dag, self._asked())
+        return task
+
+    def _asked(self) -> Dict[str, Any]:
+        return {name: value for name, value in self.options.items() if name in POKE}
+
+
 task = Tasks(_AirflowTask)
+#: The function is asked until what it waits for is there.
+task.sensor = TaskDecorator("sensor", _AirflowSensor)
 
 
 def dag(dag_id: Any = None, **options: Any) -> Any:

@@ -94,6 +94,8 @@ class DAG(Dag):
             fields.update(_option.convert(owner, _option.DAG, {"max_active_runs": max_active_runs}))
         super().__init__(dag_id, fields, default_fields(owner, default_args))
         self.dag_id = dag_id
+        #: As given: sensors take their own options from it.
+        self.default_args = default_args
         self.clock = clock
         self.failures_in_a_row = max_consecutive_failed_dag_runs
         self.params = {name: getattr(value, "value", value) for name, value in (params or {}).items()}

@@ -3,6 +3,7 @@
 from airflow.decorators import dag, task
 from airflow.models.baseoperator import BaseOperator
 from airflow.models.dag import DAG
+from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
 from airflow.utils.trigger_rule import TriggerRule
 
-__all__ = ["DAG", "BaseOperator", "TriggerRule", "dag", "task"]
+__all__ = ["DAG", "BaseOperator", "BaseSensorOperator", "PokeReturnValue", "TriggerRule", "dag", "task"]

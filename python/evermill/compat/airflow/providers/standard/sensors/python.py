@@ -1,0 +1,5 @@
+"""Where Airflow 3 has it."""
+
+from airflow.sensors.python import PythonSensor
+
+__all__ = ["PythonSensor"]

@@ -1,0 +1,1 @@
+"""What operators and sensors derive from."""

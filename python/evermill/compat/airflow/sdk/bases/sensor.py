@@ -1,0 +1,5 @@
+"""Where Airflow 3 has it."""
+
+from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
+
+__all__ = ["BaseSensorOperator", "PokeReturnValue"]

@@ -1,0 +1,5 @@
+"""An old name."""
+
+from airflow.sensors.base import BaseSensorOperator
+
+__all__ = ["BaseSensorOperator"]
