@@ -43,7 +43,8 @@ def files(
     freshness: Any = None,
     **unknown: NoReturn,
 ) -> Source:
-    """Every file that appears in a folder, once per version of it: a new file, or one that was replaced or rewritten.
+    """Every file that appears in a folder, or in a bucket (`"s3://bucket/prefix"`), once per version of it: a new
+    file, or one that was replaced or rewritten.
 
     `event.path` is where it is; `event.json()` also has its `size`, `modified` and `version`. The task opens it.
     `pattern` says which files below the folder: `"*.csv"`, `"**/*.csv"` for folders at any depth; without it, those in

@@ -14,7 +14,7 @@ mod fault;
 mod profile;
 mod settings;
 mod sign;
-mod xml;
+pub(crate) mod xml;
 
 pub(crate) use client::{Client, Place, Service};
 pub(crate) use fault::{Fault, Kind};

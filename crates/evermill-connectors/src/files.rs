@@ -6,6 +6,7 @@
 //! `README.md` in this folder says what counts as what, and what is promised. A place is listed by a
 //! [`place::Place`]; everything else is the same for all of them.
 
+mod bucket;
 mod config;
 mod folder;
 mod place;

@@ -171,7 +171,7 @@ impl SourceConfig {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Http(http) => http.needs(),
-            Self::Files(files) => files.connection.as_deref(),
+            Self::Files(files) => files.needs(),
             Self::Sqs(queue) => sqs::needed(&queue.connection),
             Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
                 None

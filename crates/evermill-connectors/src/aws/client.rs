@@ -20,12 +20,14 @@ use crate::limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Service {
     Sqs,
+    S3,
 }
 
 impl Service {
     const fn name(self) -> &'static str {
         match self {
             Self::Sqs => "sqs",
+            Self::S3 => "s3",
         }
     }
 
@@ -33,6 +35,7 @@ impl Service {
     const fn variable(self) -> &'static str {
         match self {
             Self::Sqs => "AWS_ENDPOINT_URL_SQS",
+            Self::S3 => "AWS_ENDPOINT_URL_S3",
         }
     }
 }
@@ -179,6 +182,22 @@ impl Client {
                 format!("{place} {doing}: the answer is not understood: {error}"),
             )
         })
+    }
+
+    /// Asks for what is at a path, whose characters need no encoding.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn get(
+        &self,
+        doing: &str,
+        path: &str,
+        query: Vec<(String, String)>,
+    ) -> Result<Response, Fault> {
+        let mut request = Request::new(Method::GET, Target::Below(path.to_owned()));
+        request.query = query;
+        request.bytes_max = limits::AWS_ANSWER_BYTES_MAX;
+        self.send(doing, request)
     }
 
     /// Signs and sends; an answer of success.

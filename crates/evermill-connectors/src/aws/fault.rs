@@ -60,9 +60,21 @@ impl Fault {
         } else {
             format!(": {message}")
         };
-        let clock = is_clock(&code, &message);
-        if clock {
+        if is_clock(&code, &message) {
             return Self::new(Kind::Clock, skewed(response, SystemTime::now()));
+        }
+        let elsewhere = response.header("x-amz-bucket-region");
+        let is_elsewhere = matches!(
+            code.as_str(),
+            "PermanentRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException"
+        );
+        if let Some(region) = elsewhere.filter(|_| is_elsewhere) {
+            let said = format!(
+                "{place} {doing}: it is in region {region}; set the connection's region to that"
+            );
+            return Self::new(Kind::Refused, said);
         }
         let named = if code.is_empty() {
             format!("status {status}")

@@ -6,6 +6,16 @@ pub(crate) fn text(document: &str, name: &str) -> Option<String> {
     Some(unescaped(inside))
 }
 
+/// The inside of each element of this name, in order, none within another.
+pub(crate) fn each<'a>(document: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let mut rest = document;
+    std::iter::from_fn(move || {
+        let (inside, behind) = element(rest, name)?;
+        rest = behind;
+        Some(inside)
+    })
+}
+
 /// The inside of the first element of this name, and what comes behind it.
 fn element<'a>(document: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
     let mut from = 0;
@@ -73,9 +83,9 @@ mod tests {
         let document = "<?xml version=\"1.0\"?>\n<R xmlns=\"x\"><Keys>no</Keys><Key>a&amp;b &#x41;&#66; &lt;&quot;&unknown;</Key>\
                         <C><Key>1</Key></C><C><Key/></C><Empty /></R>";
         assert_eq!(text(document, "Key").unwrap(), "a&b AB <\"&unknown;");
-        let (inside, behind) = element(document, "C").unwrap();
-        assert_eq!(inside, "<Key>1</Key>");
-        assert_eq!(text(behind, "Key").unwrap(), "");
+        let inside: Vec<_> = each(document, "C").collect();
+        assert_eq!(inside, ["<Key>1</Key>", "<Key/>"]);
+        assert_eq!(text(inside[1], "Key").unwrap(), "");
         assert_eq!(text(document, "Empty").unwrap(), "");
         assert_eq!(text(document, "None"), None);
         assert_eq!(text("<Key>cut", "Key"), None);

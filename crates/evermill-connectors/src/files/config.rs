@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_contract::manifest::FilesSource;
+use evermill_contract::manifest::{AWS_DEFAULT, FilesSource};
 use evermill_contract::source::SourceError;
 use glob::Pattern;
 use sha2::{Digest as _, Sha256};
 
+use super::bucket::{self, Bucket};
 use super::folder::Folder;
 use super::place::Place;
 use crate::{Environment, limits};
@@ -53,9 +54,14 @@ impl Settings {
 pub fn check(config: &FilesSource) -> Result<(), (String, &'static str)> {
     match scheme(config) {
         None => {}
+        Some(bucket::SCHEME) => {
+            let wrong = |(what, cure)| (format!("path {:?}: {what}", config.path), cure);
+            bucket::split(in_bucket(&config.path)).map_err(wrong)?;
+        }
         Some(other) => {
             let what = format!("path {:?}: files of {other}:// cannot be read", config.path);
-            return Err((what, "write the path of a folder, such as /data/in"));
+            let cure = "write the path of a folder, such as /data/in, or s3://BUCKET/PREFIX";
+            return Err((what, cure));
         }
     }
     let (_, pattern) = split(local(&config.path), config.pattern.as_deref())?;
@@ -76,6 +82,12 @@ fn place(config: &FilesSource, environment: &Environment<'_>) -> Result<Arc<dyn 
     check(config).map_err(|(what, cure)| format!("{what}; {cure}"))?;
     let (path, pattern) =
         split(local(&config.path), config.pattern.as_deref()).map_err(|(what, _)| what)?;
+    if scheme(config) == Some(bucket::SCHEME) {
+        let pattern = pattern.map(|pattern| Pattern::new(&pattern).expect("it was checked"));
+        let id = config.connection.as_deref().unwrap_or(AWS_DEFAULT);
+        let bucket = Bucket::open(in_bucket(path), pattern, id, environment.connection);
+        return Ok(Arc::new(bucket.map_err(|error| error.to_string())?));
+    }
     let path = match &config.connection {
         None => PathBuf::from(path),
         Some(id) => {
@@ -96,6 +108,11 @@ fn place(config: &FilesSource, environment: &Environment<'_>) -> Result<Arc<dyn 
 /// The scheme of a place that is no folder of ours.
 fn scheme(config: &FilesSource) -> Option<&str> {
     config.scheme().filter(|scheme| *scheme != "file")
+}
+
+/// Bucket and prefix of a URL of S3.
+fn in_bucket(path: &str) -> &str {
+    path.split_once("://").map_or(path, |(_, rest)| rest)
 }
 
 fn local(path: &str) -> &str {
@@ -166,6 +183,8 @@ mod tests {
     fn what_can_never_be_listed_is_said() {
         let cases = [
             (json!({"path": "gopher://bucket/in"}), "gopher"),
+            (json!({"path": "s3://Bucket/in"}), "lower-case"),
+            (json!({"path": "s3:///in"}), "s3://BUCKET/PREFIX"),
             (json!({"path": "/in/*", "pattern": "*.csv"}), "leave one"),
             (json!({"pattern": "a**"}), "pattern"),
             (json!({"pattern": "../*.csv"}), "leads out"),
@@ -178,6 +197,7 @@ mod tests {
         }
         for more in [
             json!({"path": "file:///in"}),
+            json!({"path": "s3://bucket/in/**/*.csv"}),
             json!({"pattern": "**/*.csv"}),
         ] {
             check(&config(more)).unwrap();

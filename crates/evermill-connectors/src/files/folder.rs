@@ -33,7 +33,7 @@ const UNFINISHED: [&str; 9] = [
     "~",
 ];
 
-const OPTIONS: MatchOptions = MatchOptions {
+pub(super) const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: true,

@@ -234,7 +234,7 @@ fn records(page: &Bytes) -> Option<Vec<Record>> {
     read.filter(|_| rest.is_empty())
 }
 
-const _: () = assert!(1 + RECORD * limits::FILES_PAGE_RECORDS <= PAGE_BYTES_MAX);
+const _: () = assert!(RECORD * limits::FILES_PAGE_RECORDS < PAGE_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -533,12 +533,12 @@ impl Receiver for SqsSource {
         let deadline = Instant::now() + wait;
         loop {
             let now = Instant::now();
-            self.hear(now);
-            out.extend(self.ready.drain(..));
             let post = Arc::clone(&self.post);
             if post.lock().closed {
                 return Ok(());
             }
+            self.hear(now);
+            out.extend(self.ready.drain(..));
             self.go(now, out.is_empty());
             let mut state = post.lock();
             let is_over = std::mem::take(&mut state.woken) || state.closed || now >= deadline;

@@ -35,6 +35,16 @@ impl FilesSource {
         self.path.split_once("://").map(|(scheme, _)| scheme)
     }
 
+    /// Id of the connection it needs an address of. A bucket needs none but one that is named.
+    #[must_use]
+    pub fn needs(&self) -> Option<&str> {
+        let id = self.connection.as_deref();
+        match self.scheme() {
+            Some("s3") => id.and_then(super::sqs::needed),
+            _ => id,
+        }
+    }
+
     /// Makes a relative path one from this folder, unless a connection says where it begins.
     pub fn settle_in(&mut self, folder: &std::path::Path) {
         if self.connection.is_none() && self.scheme().is_none() {

@@ -1,7 +1,7 @@
 //! The built binary from the outside: commands, exit codes, JSON lines, signals, `kill -9`.
 //!
 //! What needs the real broker lives in [`real_kafka`], what needs a real database in [`real_postgres`],
-//! what needs a queue in [`real_sqs`]; they fail without it.
+//! what needs a queue or a bucket in [`real_sqs`] and [`real_s3`]; they fail without it.
 
 mod asking;
 mod checking;
@@ -22,6 +22,7 @@ mod polling;
 mod process;
 mod real_kafka;
 mod real_postgres;
+mod real_s3;
 mod real_sqs;
 mod reference;
 mod testing;

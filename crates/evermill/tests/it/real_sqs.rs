@@ -81,7 +81,7 @@ impl Queue {
                 .parse::<u64>()
                 .unwrap()
         };
-        names.iter().map(|name| count(name)).sum()
+        names.iter().map(count).sum()
     }
 
     fn wait_until_empty(&self) {

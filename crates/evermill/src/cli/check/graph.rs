@@ -137,7 +137,9 @@ fn folder(files: &FilesSource) -> Vec<String> {
         Some(pattern) => format!("files {}/{pattern}", files.path.trim_end_matches('/')),
         None => format!("files {}", files.path),
     }];
-    said.push(format!("whole after {}", duration(files.settle_ms)));
+    // An object of a bucket is whole as soon as it is there.
+    let waits = files.scheme() != Some("s3");
+    said.extend(waits.then(|| format!("whole after {}", duration(files.settle_ms))));
     said.extend((!files.fire_on_start).then(|| "not those of the start".to_owned()));
     let connection = files.connection.as_ref();
     said.extend(connection.map(|id| format!("connection {id}")));
