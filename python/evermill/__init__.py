@@ -21,7 +21,7 @@ from ._http import http
 from ._inbox import inbox
 from ._sensor import sensor
 from ._sink import to_kafka, to_sqs
-from ._source import cron, every, kafka, loop, signal
+from ._source import alerts, cron, every, kafka, loop, signal
 from ._sqs import sqs
 from ._task import dag, task
 from ._wait import wait, wait_http
@@ -32,6 +32,6 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "cron", "dag", "every", "files", "http",
-    "inbox", "kafka", "loop", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "wait_http", "webhook",
+    "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "alerts", "cron", "dag", "every", "files",
+    "http", "inbox", "kafka", "loop", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "wait_http", "webhook",
 ]  # fmt: skip

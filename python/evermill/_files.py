@@ -41,6 +41,7 @@ def files(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every file that appears in a folder, or in a bucket (`"s3://bucket/prefix"`), once per version of it: a new
@@ -53,7 +54,7 @@ def files(
     DAG file. What is there at the first look fires unless `fire_on_start=False`. The source's id is `name`, else `files`.
     """
     owner = f"files({path_or_url!r})"
-    fields = _option.convert(owner, {**OWN, **_FILES}, {"order": order, "freshness": freshness, **unknown})
+    fields = _option.convert(owner, {**OWN, **_FILES}, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
     config = files_config(
         owner,
         path=path_or_url,

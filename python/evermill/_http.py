@@ -151,6 +151,7 @@ def http(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Asks a place over HTTP again and again. An event is an edge: what is asked for became true.
@@ -165,7 +166,7 @@ def http(
     at the first answer fires unless `fire_on_start=False`. The source's id is `name`, else `http`.
     """
     owner = f"http({endpoint!r})"
-    fields = _option.convert(owner, {**OWN, **_HTTP}, {"order": order, "freshness": freshness, **unknown})
+    fields = _option.convert(owner, {**OWN, **_HTTP}, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
     config = http_config(
         owner,
         endpoint=endpoint,

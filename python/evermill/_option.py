@@ -148,6 +148,7 @@ TASK: Dict[str, Tuple[str, Converter]] = {
     "pool": ("pool", text),
     "priority": ("priority", whole(-(2**31))),
     "rate_limit": ("rate_limit", rate),
+    "rate_limit_per_key": ("rate_limit_per_key", rate),
     "concurrency": ("concurrency", whole(1)),
     "batch": ("batch", whole(1)),
     "deadline": ("deadline_ms", milliseconds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, List, NoReturn, Optional
 
 from . import _option
 from ._dag import Source
@@ -21,7 +21,12 @@ _KAFKA = {
     "from_group": ("from_group", _option.text),
     "poke_interval": ("poke_interval_ms", _option.milliseconds),
 }
-OWN = {"name": ("name", _option.text), "order": _option.DAG["order"], "freshness": _option.DAG["freshness"]}
+OWN = {
+    "name": ("name", _option.text),
+    "order": _option.DAG["order"],
+    "freshness": _option.DAG["freshness"],
+    "rate_limit": _option.TASK["rate_limit"],
+}
 _KAFKA_DEFAULTS = {"auto_offset_reset": "latest", "connection": "kafka_default", "membership": False}
 
 
@@ -46,6 +51,7 @@ def kafka(
     from_group: Optional[str] = None,
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every message of a Kafka topic, each an activation of its own, from the moment it arrives.
@@ -57,7 +63,7 @@ def kafka(
     """
     owner = f"kafka({topic!r})"
     known = {**OWN, **_KAFKA}
-    fields = _option.convert(owner, known, {"order": order, "freshness": freshness, **unknown})
+    fields = _option.convert(owner, known, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
     config = kafka_config(
         owner,
         topic=topic,
@@ -108,6 +114,7 @@ def cron(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every instant that a cron expression names: five fields, or six with seconds first.
@@ -117,7 +124,7 @@ def cron(
     """
     owner = f"cron({expr!r})"
     config = clock_config(owner, CRON, expr=expr, timezone=timezone, catchup=catchup)
-    return _source("cron", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+    return _source("cron", config, owner, name, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
 
 
 def every(
@@ -127,12 +134,13 @@ def every(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Instants at equal distances: seconds, a timedelta, or a text such as `"500ms"`. Restarts do not shift them."""
     owner = f"every({duration!r})"
     config = clock_config(owner, EVERY, duration=duration, catchup=catchup)
-    return _source("every", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+    return _source("every", config, owner, name, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
 
 
 def _source(kind: str, config: dict, owner: str, name: Optional[str], given: dict) -> Source:
@@ -164,6 +172,39 @@ def loop(
     return source
 
 
+ALERT_KINDS = (
+    "deadline_missed", "freshness_missed", "parked", "run_failed", "source_degraded", "source_stalled", "source_ended",
+    "lane_stopped",
+)  # fmt: skip
+
+
+def _kinds(value: Any) -> List[str]:
+    return [_option.one_of(*ALERT_KINDS)(word) for word in _option.texts(value)]
+
+
+_ALERTS = {"kinds": ("kinds", _kinds), "dags": ("dags", _option.texts)}
+
+
+def alerts(
+    *,
+    kinds: Optional[List[str]] = None,
+    dags: Optional[List[str]] = None,
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    rate_limit: Optional[str] = None,
+    **unknown: NoReturn,
+) -> Source:
+    """What goes wrong with other DAGs of this engine, each an event: `event.json()` has `id`, `kind`, `dag`, `run`,
+    `text`, `count`, and where it is known `source`, `lane`, `position` and `task`; its key is the DAG's id.
+
+    `kinds` and `dags` choose among them. A DAG that listens to alerts causes none for others that do.
+    """
+    owner = "alerts()"
+    config = _option.convert(owner, _ALERTS, {"kinds": kinds, "dags": dags})
+    return _source("alerts", config, owner, name, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
+
+
 _SIGNAL = {"signal": ("name", _option.text)}
 
 
@@ -173,6 +214,7 @@ def signal(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every message that somebody sends by `evermill signal RUN NAME`, from then on durable. `event.json()` is what
@@ -180,4 +222,4 @@ def signal(
     """
     owner = f"signal({signal!r})"
     config = _option.convert(owner, _SIGNAL, {"signal": signal})
-    return _source("signal", config, owner, name, {"order": order, "freshness": freshness, **unknown})
+    return _source("signal", config, owner, name, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})

@@ -47,6 +47,7 @@ def sqs(
     order: Optional[str] = None,
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every message of a queue of Amazon SQS, each an activation of its own.
@@ -58,7 +59,7 @@ def sqs(
     the machine's own, as for other programs. The source's id is `name`, else `sqs`.
     """
     owner = f"sqs({queue!r})"
-    given = {"order": order, "freshness": freshness, "queue": queue, "connection": connection, "ack": ack, **unknown}
+    given = {"order": order, "freshness": freshness, "rate_limit": rate_limit, "queue": queue, "connection": connection, "ack": ack, **unknown}
     fields = _option.convert(owner, {**OWN, **_SQS}, given)
     config = {option: fields.pop(option) for option in _SQS if option in fields}
     if config.get("queue", "").endswith(".fifo"):

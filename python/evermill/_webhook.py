@@ -32,6 +32,7 @@ def webhook(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    rate_limit: Optional[str] = None,
     **unknown: NoReturn,
 ) -> Source:
     """Every request to `/hooks/{dag}/{source}`, plain or as CloudEvents; answered once it is durable.
@@ -42,7 +43,7 @@ def webhook(
     `webhook`.
     """
     owner = "webhook()"
-    given = {"order": order, "freshness": freshness, "secret": secret, "codec": codec, **unknown}
+    given = {"order": order, "freshness": freshness, "rate_limit": rate_limit, "secret": secret, "codec": codec, **unknown}
     fields = _option.convert(owner, {**OWN, **_WEBHOOK}, given)
     config = {name: fields.pop(name) for name in ("secrets", "codec") if name in fields}
     if config.get("codec") == "json":

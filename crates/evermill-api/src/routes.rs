@@ -11,6 +11,9 @@
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
 //! | `/runs/{run}/parked/retry`, `drop` | POST, a filter | `{"count"}` |
 //! | `/runs/{run}/parked/payload?id=&event=` | PUT, bytes | `{"count"}` |
+//! | `/alerts` | GET | the latest alerts, newest first |
+//! | `/pools` | GET | every pool: slots, used, waiting, tasks |
+//! | `/pools/{name}` | PUT, `{"slots"}` (null: as in `evermill.toml`) | the pool afterwards, durable |
 //! | `/backup` | POST, `{"to"}` | what was copied and checked |
 //! | `/verify` | POST | what was checked |
 //!
@@ -97,6 +100,14 @@ struct Count {
     count: u64,
 }
 
+/// How large a pool is to be.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slots {
+    /// `None`: as the engine was opened with.
+    slots: Option<u32>,
+}
+
 /// What a backup needs to know.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,6 +175,20 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
                 return Err(Problem::bad_request(detail));
             }
             Ok(json(&engine.backup(&to)?))
+        }
+        ["alerts"] => {
+            wants(Method::Get)?;
+            Ok(json(&engine.alerts()?))
+        }
+        ["pools"] => {
+            wants(Method::Get)?;
+            Ok(json(&engine.pools()?))
+        }
+        ["pools", name] => {
+            wants(Method::Put)?;
+            let Slots { slots } = serde_json::from_slice(&request.body)
+                .map_err(|cause| Problem::bad_request(format!("the slots: {cause}")))?;
+            Ok(json(&engine.set_pool(name, slots)?))
         }
         ["verify"] => {
             wants(Method::Post)?;

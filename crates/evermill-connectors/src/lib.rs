@@ -11,6 +11,7 @@ use evermill_contract::sensor::Place;
 use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
 
+pub mod alerts;
 mod aws;
 pub mod clock;
 mod errand;
@@ -54,7 +55,7 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             open_clock(instants, config.catchup, environment)
         }
         SourceConfig::Loop(_) => Ok(Opened::Looped),
-        SourceConfig::Signal(_) => Ok(Opened::Signalled),
+        SourceConfig::Signal(_) | SourceConfig::Alerts(_) => Ok(Opened::Signalled),
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))

@@ -229,3 +229,32 @@ const _: () = {
     );
     assert!(SQS_HELD_MAX < 20_000);
 };
+
+/// Alerts that wait for one hook; more are counted only.
+pub const ALERTS_QUEUED: usize = 1_000;
+
+/// Alerts that go whole with one delivery; of more it is said how many they are.
+pub const ALERTS_PER_DELIVERY: usize = 100;
+
+/// Alerts that the text of a delivery names.
+pub const ALERTS_IN_TEXT: usize = 10;
+
+/// How long the first alert waits for others to go with it.
+pub const ALERTS_GATHER: Duration = Duration::from_secs(1);
+
+/// The shortest time between two deliveries to a hook that says nothing else.
+pub const ALERTS_EVERY: Duration = Duration::from_secs(60);
+
+/// The longest that a POST or a command may take.
+pub const ALERT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first pause after a delivery that failed; it doubles up to the longest.
+pub const ALERTS_RETRY: Duration = Duration::from_secs(1);
+/// See [`ALERTS_RETRY`].
+pub const ALERTS_RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How often it is looked whether a command has ended.
+pub const ALERT_LOOK: Duration = Duration::from_millis(20);
+
+/// What is read of an answer to an alert, in bytes.
+pub const ALERT_ANSWER_BYTES_MAX: usize = 64 << 10;

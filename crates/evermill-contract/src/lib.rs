@@ -1,6 +1,7 @@
 //! **Promises.** The shapes that others compile against or speak: manifests, sources, workers and
 //! the identities they share. Nothing here knows how the engine works.
 
+pub mod alert;
 pub mod identity;
 pub mod manifest;
 pub mod sensor;

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::AlertKind;
+
 mod clock;
 mod code;
 mod fault;
@@ -138,6 +140,9 @@ pub struct SourceManifest {
     /// The source counts as stalled when it makes no progress for this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freshness_ms: Option<u64>,
+    /// Events of it that become activations in a stretch of time; more wait unbegun (W19).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
 }
 
 /// What a source listens to; `kind` in the JSON names the variant.
@@ -162,6 +167,8 @@ pub enum SourceConfig {
     Files(FilesSource),
     /// A queue of Amazon SQS.
     Sqs(SqsSource),
+    /// What goes wrong with other DAGs.
+    Alerts(AlertsSource),
 }
 
 impl SourceConfig {
@@ -173,9 +180,12 @@ impl SourceConfig {
             Self::Http(http) => http.needs(),
             Self::Files(files) => files.needs(),
             Self::Sqs(queue) => sqs::needed(&queue.connection),
-            Self::Cron(_) | Self::Every(_) | Self::Loop(_) | Self::Webhook(_) | Self::Signal(_) => {
-                None
-            }
+            Self::Cron(_)
+            | Self::Every(_)
+            | Self::Loop(_)
+            | Self::Webhook(_)
+            | Self::Signal(_)
+            | Self::Alerts(_) => None,
         }
     }
 
@@ -190,7 +200,8 @@ impl SourceConfig {
             | Self::Webhook(_)
             | Self::Signal(_)
             | Self::Files(_)
-            | Self::Sqs(_) => false,
+            | Self::Sqs(_)
+            | Self::Alerts(_) => false,
         }
     }
 }
@@ -201,6 +212,18 @@ impl SourceConfig {
 pub struct SignalSource {
     /// The name they are sent to.
     pub name: String,
+}
+
+/// Alerts about other DAGs of this engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertsSource {
+    /// Only these; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<AlertKind>,
+    /// Only about these DAGs; empty for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dags: Vec<String>,
 }
 
 /// A topic of Apache Kafka, read by position.
@@ -327,6 +350,9 @@ pub struct TaskManifest {
     /// Members that may start in a stretch of time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Rate>,
+    /// The same for the members of one event key; those of others go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_per_key: Option<Rate>,
     /// Members a worker may run at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,

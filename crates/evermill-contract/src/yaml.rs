@@ -39,8 +39,8 @@ pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 /// Kinds of sources that other front ends know and that are not built yet.
 const COMING: [&str; 1] = ["after"];
 /// Those that are.
-const KINDS: [&str; 9] = [
-    "kafka", "sqs", "http", "webhook", "cron", "every", "loop", "signal", "files",
+const KINDS: [&str; 10] = [
+    "kafka", "sqs", "http", "webhook", "cron", "every", "loop", "signal", "files", "alerts",
 ];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
@@ -353,6 +353,7 @@ impl Reader<'_> {
                 "every" => config = self.timed(&owner, EVERY, name, value),
                 "signal" => config = self.timed(&owner, SIGNAL, name, value),
                 "files" => config = self.timed(&owner, FILES, name, value),
+                "alerts" => config = Some(self.alerts(&owner, value)),
                 "loop" => {
                     config = self.timed(&owner, LOOP, name, value);
                     fields.insert("order".into(), "serial".into());

@@ -143,6 +143,17 @@ pub struct OutcomeRun {
     pub outcome: Outcome,
 }
 
+/// What a rate limit counts (W19).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limited {
+    /// Members of this task; index into `DagSpec::tasks`.
+    Task(u16),
+    /// Members of this task, those of each key by themselves. Never a mapped task.
+    Key(u16),
+    /// Events of this source that become activations; index into `DagSpec::sources`.
+    Source(u16),
+}
+
 /// Chooses parked activations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
@@ -324,13 +335,13 @@ pub enum Command {
         /// Simultaneous executions.
         slots: u32,
     },
-    /// At most this many members of a task start per interval (W19).
+    /// At most so many start per interval (W19).
     RateLimit {
         /// The run.
         run: RunIx,
-        /// The task, index into `DagSpec::tasks`.
-        task: u16,
-        /// Members per interval.
+        /// Of what.
+        of: Limited,
+        /// Members, or events of a source, per interval.
         members: u32,
         /// Interval, milliseconds.
         interval_ms: u64,
@@ -389,7 +400,20 @@ pub enum Effect {
         run: RunIx,
         /// How many.
         count: u32,
+        /// Which; no more than [`crate::limits::MISSES_TOLD_MAX`] of them.
+        missed: Vec<Missed>,
     },
+}
+
+/// An activation that missed a deadline (W13).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// Which.
+    pub activation: ActivationKey,
+    /// When it was due, milliseconds since the Unix epoch.
+    pub due_ms: Ms,
+    /// The task whose deadline it was; `None`: that of the whole activation.
+    pub task: Option<String>,
 }
 
 /// Life of a run.

@@ -169,12 +169,17 @@ pub struct TaskSpec {
     pub batch: Option<u32>,
     /// Largest number of simultaneous dispatches of this task; `None` is unlimited.
     pub concurrency: Option<u32>,
+    /// Members of one dispatch that a worker runs at once, where nothing is ordered; what a dispatch
+    /// takes of its pool (W19).
+    pub parallel: u32,
     /// Index into the run's pools.
     pub pool: Option<u16>,
     /// Higher runs first.
     pub priority: i32,
     /// Its input is more than the replayable payload: results, state, a join, a signal (C3).
     pub reads_committed: bool,
+    /// Milliseconds from arrival to the end of this task, after which its activation is late (W13).
+    pub deadline_ms: Option<u64>,
     /// It writes `ctx.state` (W5).
     pub writes_state: bool,
     /// Mapped over the length this upstream task reports (W9), or over a literal length.
@@ -209,9 +214,11 @@ impl TaskSpec {
             on_interrupt: OnInterrupt::default(),
             batch: None,
             concurrency: None,
+            parallel: 1,
             pool: None,
             priority: 0,
             reads_committed: false,
+            deadline_ms: None,
             writes_state: false,
             mapped: None,
         }
@@ -373,6 +380,15 @@ pub struct Dag {
     pub plans: Vec<Plan>,
     /// Plan of each source. A DAG without sources is activated through source 0 of plan 0.
     pub plan_of_source: Vec<u16>,
+    /// Milliseconds from arrival, and of which task; `None` for the whole activation (W13).
+    pub deadlines: Vec<(u64, Option<u16>)>,
+}
+
+fn deadlines(spec: &DagSpec) -> Vec<(u64, Option<u16>)> {
+    let tasks = (0..).zip(&spec.tasks);
+    let of_tasks = tasks.filter_map(|(index, task)| Some((task.deadline_ms?, Some(index))));
+    let whole = spec.deadline_ms.map(|ms| (ms, None));
+    whole.into_iter().chain(of_tasks).collect()
 }
 
 impl Dag {
@@ -421,6 +437,7 @@ impl Dag {
         }
         if faults.list.is_empty() {
             Ok(Self {
+                deadlines: deadlines(&spec),
                 spec,
                 plans,
                 plan_of_source,

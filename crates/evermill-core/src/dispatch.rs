@@ -36,6 +36,8 @@ pub(crate) struct Dispatch {
     pub(crate) slots: Vec<Slot>,
     /// Members not reported yet.
     pub(crate) outstanding: Mask,
+    /// Slots of its task's pool that it has (W19).
+    pub(crate) taken: u32,
 }
 
 impl Dispatch {
@@ -59,6 +61,7 @@ impl Dispatch {
             issued,
             slots,
             outstanding,
+            taken: 0,
         }
     }
 }

@@ -553,6 +553,7 @@ impl Machine {
                     }
                 }
                 Timer::Held(key) => self.wake_held(key, out),
+                Timer::Late(key) => self.count_held_deadline(key, out),
                 Timer::Linger(lane) => self.stop_lingering(lane),
                 Timer::Loop(lane) => self.emit_iteration(lane),
                 // The scheduler starts a new window by itself: being woken is all it needs.

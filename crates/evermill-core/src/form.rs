@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::activation::{ParkReason, Snapshot};
 use crate::bits;
-use crate::command::{ActivationKey, Decision, Event, LaneId};
+use crate::command::{ActivationKey, Decision, Event, LaneId, Limited};
 use crate::dag::{Order, PlanNode};
 use crate::lane::{Lane, Segment, Suspect};
 use crate::limits;
-use crate::machine::{Machine, put};
+use crate::machine::{Machine, Timer, put};
 use crate::restore::silence;
 use crate::row::{Key, Table, Write};
 use crate::run::Run;
@@ -25,6 +25,7 @@ impl Machine {
             if self.may_form(id) {
                 let before = self.runs[&id.run].lanes[&id.lane].pending.len();
                 if let Some(count) = self.next_wave_size(id, out) {
+                    self.count_begun(id, count);
                     self.form_wave(id, count, out);
                 }
                 // A suspect may have been parked instead: what is behind it comes next.
@@ -63,6 +64,15 @@ impl Machine {
         let lane = run.lanes.get_mut(&id.lane)?;
         let first = lane.pending.front()?.position;
         let version = lane.version_of(first);
+        let of_source = Limited::Source(lane.cursor.source);
+        let mut allowed = usize::MAX;
+        if let Some(rate) = run.rates.get_mut(&of_source) {
+            allowed = rate.room(self.now);
+            if allowed == 0 {
+                self.timers.insert((rate.opens(), Timer::Rate(id.run)));
+                return None;
+            }
+        }
         let batch = run.dags[usize::from(version)]
             .spec
             .sources
@@ -71,7 +81,8 @@ impl Machine {
             let count = self.next_batch(id, batch)?;
             return self.next_probation_batch(id, count, out);
         }
-        let mut size = lane.pending.len().min(limits::WAVE_MEMBERS_MAX).min(room);
+        let most = limits::WAVE_MEMBERS_MAX.min(room).min(allowed);
+        let mut size = lane.pending.len().min(most);
         size = size.min(lane.same_version(version));
         if lane.probation == 0 {
             return (size > 0).then_some(size);

@@ -52,6 +52,17 @@ pub const HISTORY_VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Members of the largest wave in which it is noted when each task was sent and ended.
 pub const TIMED_MEMBERS_MAX: usize = 64;
 
+/// Keys of one task of which it is known how many of their members started, under a rate per key; with
+/// more of them at a time the one whose window ends first is forgotten.
+pub const RATE_KEYS_MAX: usize = 100_000;
+
+/// How long a task with something to do may be passed over, milliseconds; then it is served out of
+/// turn, with every second dispatch (W19).
+pub const PASSED_OVER_MS: u64 = 10_000;
+
+/// How soon it is looked again for such a task, when none could be served, milliseconds.
+pub const PASSED_OVER_LOOK_MS: u64 = 100;
+
 /// Waves looked at to judge how much of a task is ready.
 pub const QUEUE_LOOK_AHEAD: usize = 16;
 
@@ -64,6 +75,9 @@ pub const PROBATION_EVENTS: usize = LANE_EVENTS_HIGH;
 
 /// `ctx.state` of one scope, bytes of names and values (W5).
 pub const STATE_BYTES_PER_SCOPE_MAX: usize = 1024 * 1024;
+
+/// Missed deadlines of one wave that are told one by one; all are counted.
+pub const MISSES_TOLD_MAX: usize = 100;
 
 /// Longest pause of a failing loop, milliseconds (W15).
 pub const LOOP_PAUSE_MS_MAX: u64 = 60_000;

@@ -17,6 +17,7 @@ use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::history::Budget;
+use crate::pool::Pool;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
 use crate::wave::Wave;
@@ -28,6 +29,8 @@ pub(crate) enum Timer {
     Wave(u32, u64),
     /// A materialised activation.
     Held(ActivationKey),
+    /// A materialised activation misses its deadline.
+    Late(ActivationKey),
     /// A batching lane stops lingering.
     Linger(LaneId),
     /// A loop emits its next iteration.
@@ -36,13 +39,6 @@ pub(crate) enum Timer {
     Rate(RunIx),
     /// A signal expires.
     Signal(RunIx),
-}
-
-/// Slots of a pool (W19).
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pool {
-    pub(crate) slots: u32,
-    pub(crate) used: u32,
 }
 
 /// The state of a shard and its only transition function.
@@ -62,8 +58,13 @@ pub struct Machine {
     pub(crate) used: u32,
     pub(crate) timers: BTreeSet<(Ms, Timer)>,
     pub(crate) pools: BTreeMap<u16, Pool>,
-    /// Runs with ready members, least served first.
-    pub(crate) ready_runs: Few<(u64, RunIx)>,
+    /// Runs with ready members: by their most important task, then the least served first.
+    pub(crate) ready_runs: Few<(i64, u64, RunIx)>,
+    /// The share of the run that was served last: who comes anew begins there, not at nothing.
+    pub(crate) served: u64,
+    /// When it is looked for tasks that were passed over for long; the last dispatch was for one.
+    pub(crate) passed_over_at: Ms,
+    pub(crate) served_out_of_turn: bool,
     pub(crate) dirty_runs: Few<RunIx>,
     pub(crate) dirty_lanes: Few<LaneId>,
     /// Lanes with pending events.
@@ -166,6 +167,9 @@ impl Machine {
             timers: BTreeSet::new(),
             pools: BTreeMap::new(),
             ready_runs: Few::new(),
+            served: 0,
+            passed_over_at: 0,
+            served_out_of_turn: false,
             dirty_runs: Few::new(),
             dirty_lanes: Few::new(),
             hungry: Few::new(),
@@ -265,11 +269,11 @@ impl Machine {
             Command::Pool { pool, slots } => self.pools.entry(pool).or_default().slots = slots,
             Command::RateLimit {
                 run,
-                task,
+                of,
                 members,
                 interval_ms,
             } => {
-                self.rate_limit(run, task, members, interval_ms);
+                self.rate_limit(run, of, members, interval_ms);
             }
             _ => debug_assert!(false, "events are applied, not controlled"),
         }
@@ -642,19 +646,6 @@ impl Machine {
             _ => return,
         };
         self.set_state(ix, next, out);
-    }
-
-    fn rate_limit(&mut self, run: RunIx, task: u16, members: u32, interval: Ms) {
-        let now = self.now;
-        if let Some(run) = self.runs.get_mut(&run) {
-            let rate = crate::run::Rate {
-                members,
-                interval,
-                window_start: now,
-                used: 0,
-            };
-            run.rates.insert(task, rate);
-        }
     }
 
     /// The last step of every command: put released activations into waves, form waves while

@@ -117,6 +117,7 @@ impl Machine {
                 }
             }
         }
+        self.return_ended_slots(id);
         self.follow(changes, out);
     }
 
@@ -443,9 +444,8 @@ impl Machine {
     fn end_dispatch(&mut self, id: DispatchId) -> Option<Dispatch> {
         let dispatch = self.dispatches.remove(id)?;
         self.used -= 1;
-        let spec = &dispatch.dag.spec.tasks[usize::from(dispatch.task)];
-        if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {
-            pool.used -= 1;
+        if let Some(pool) = dispatch.pool().and_then(|pool| self.pools.get_mut(&pool)) {
+            pool.used -= dispatch.taken;
         }
         let run = self
             .runs
@@ -466,6 +466,7 @@ impl Machine {
         if spec.on_interrupt == OnInterrupt::Fail {
             self.record_standing(dispatch.task, &back, out, |_| Standing::Returned);
         }
+        self.give_back_rates(dispatch, &back);
         for slot in back {
             self.make_runnable(slot);
         }
@@ -679,7 +680,7 @@ impl Wave {
             && self.map_lengths.is_empty()
             && !self.results.contains_key(&node)
             && !self.maps.contains_key(&node)
-            && self.dag.spec.deadline_ms.is_none()
+            && self.dag.deadlines.is_empty()
     }
 
     fn write_uniform_row(&mut self, node: u16, mask: &[u64], out: &mut Decision) {

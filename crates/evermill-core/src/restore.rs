@@ -486,6 +486,7 @@ impl Machine {
         out: &mut Decision,
     ) {
         let (key, weight, due) = (snapshot.key, snapshot.weight(), snapshot.due());
+        self.watch_held_deadline(&snapshot, held);
         let body = snapshot.encode(held);
         put(
             out,

@@ -407,6 +407,7 @@ impl Machine {
             if !parked {
                 run.row.counters.seen += weight;
                 self.reopen_join(key, &snapshot, &dag);
+                self.watch_held_deadline(&snapshot, held);
                 match (held, snapshot.due().filter(|&due| due > self.now)) {
                     (Held::Running { stops }, _) => self.release_running(key, stops),
                     (_, Some(due)) => drop(self.timers.insert((due, Timer::Held(key)))),

@@ -40,11 +40,14 @@ pub enum Table {
     Inbox = 13,
     /// Results that are too large to travel with their outcome. The driver's own.
     Spill = 14,
+    /// What operators have set, such as sizes of pools: by kind and name. `run = 0`, `lane` = kind. The
+    /// driver's own.
+    Setting = 15,
 }
 
 impl Table {
     /// Every table, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Run,
         Self::Version,
         Self::Bundle,
@@ -59,6 +62,7 @@ impl Table {
         Self::Suspect,
         Self::Inbox,
         Self::Spill,
+        Self::Setting,
     ];
 
     /// The table's name in SQL and in error messages.
@@ -79,6 +83,7 @@ impl Table {
             Self::Suspect => "suspect",
             Self::Inbox => "inbox",
             Self::Spill => "spill",
+            Self::Setting => "setting",
         }
     }
 }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 
 use crate::activation::{Held, ParkReason};
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::command::{ActivationKey, Counters, LaneId, Ms, RunIx, RunState, ScopeState};
+use crate::command::{ActivationKey, Counters, LaneId, Limited, Ms, RunIx, RunState, ScopeState};
 use crate::dag::{Dag, Order};
 use crate::few::Few;
 use crate::lane::Lane;
 use crate::limits;
+use crate::rate::{KeyRates, Rate};
 use crate::scope::{Scope, ScopeKey};
 
 /// Format number of run rows.
@@ -138,15 +139,6 @@ pub(crate) struct Signal {
     pub(crate) consumed: bool,
 }
 
-/// At most `members` starts per `interval` (W19).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rate {
-    pub(crate) members: u32,
-    pub(crate) interval: Ms,
-    pub(crate) window_start: Ms,
-    pub(crate) used: u32,
-}
-
 /// Order in which a run's ready tasks are served: priority, then the most downstream first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Turn {
@@ -163,6 +155,8 @@ pub(crate) struct Load {
     pub(crate) waves: VecDeque<u32>,
     /// Dispatches out.
     pub(crate) out: u32,
+    /// It has something to do since then, or was last served then.
+    pub(crate) since: Ms,
 }
 
 /// A run in memory.
@@ -185,7 +179,10 @@ pub(crate) struct Run {
     /// What there is to do and under way, by (version, task).
     pub(crate) loads: BTreeMap<(u16, u16), Load>,
     pub(crate) ready: Few<Turn>,
-    pub(crate) rates: BTreeMap<u16, Rate>,
+    /// Of tasks and sources (W19).
+    pub(crate) rates: BTreeMap<Limited, Rate>,
+    /// Of the keys of a task (W19).
+    pub(crate) key_rates: BTreeMap<u16, KeyRates>,
     /// Live waves.
     pub(crate) waves: usize,
     /// Open joins lacking a source: (plan, source) -> (opened, activation).
@@ -197,8 +194,10 @@ pub(crate) struct Run {
     /// Who waits for a signal: name -> (since, activation, task).
     pub(crate) waiters: BTreeMap<String, BTreeSet<(Ms, ActivationKey, u16)>>,
     pub(crate) signals: BTreeMap<String, Signal>,
-    /// Dispatches of this run so far: fairness between runs.
+    /// Its share so far, in dispatches: fairness between runs.
     pub(crate) served: u64,
+    /// Under what it stands among the runs with ready members.
+    pub(crate) place: Option<(i64, u64)>,
 }
 
 impl Run {
@@ -217,6 +216,7 @@ impl Run {
             loads: BTreeMap::new(),
             ready: Few::new(),
             rates: BTreeMap::new(),
+            key_rates: BTreeMap::new(),
             waves: 0,
             open: BTreeMap::new(),
             open_keys: BTreeMap::new(),
@@ -224,6 +224,7 @@ impl Run {
             waiters: BTreeMap::new(),
             signals: BTreeMap::new(),
             served: 0,
+            place: None,
         }
     }
 

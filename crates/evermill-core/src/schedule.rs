@@ -1,7 +1,7 @@
 //! Scheduling: which ready members go to a worker next, under every limit.
 
 use crate::bits;
-use crate::command::{Decision, DispatchId, DispatchOrder, Effect, RunIx};
+use crate::command::{Decision, DispatchId, DispatchOrder, Effect, Limited, Ms, RunIx};
 use crate::dag::{OnInterrupt, Order};
 use crate::dispatch::{Dispatch, Slot};
 use crate::limits;
@@ -24,52 +24,135 @@ impl Machine {
         let (version, turn) = (wave.version, turn(wave, task));
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
         let load = run.loads.entry((version, task)).or_default();
-        load.waves.push_back(ix);
-        if run.ready.is_empty() {
-            self.ready_runs.insert((run.served, run.ix));
+        if load.waves.is_empty() {
+            load.since = self.now;
         }
+        load.waves.push_back(ix);
         run.ready.insert(turn);
+        let run = run.ix;
+        self.place_run(run);
+    }
+
+    /// Puts a run where it belongs among those with ready members. One that comes anew has the share of
+    /// the one that was served last: it owes nothing for the time before, and nothing is owed to it.
+    fn place_run(&mut self, ix: RunIx) {
+        let run = self.runs.get_mut(&ix).expect("queued runs exist");
+        let first = run.ready.after(None);
+        if first.is_some() && run.place.is_none() {
+            run.served = run.served.max(self.served);
+        }
+        let place = first.map(|turn| (turn.unimportance, run.served));
+        let old = std::mem::replace(&mut run.place, place);
+        if old == place {
+            return;
+        }
+        if let Some((top, served)) = old {
+            self.ready_runs.remove((top, served, ix));
+        }
+        if let Some((top, served)) = place {
+            self.ready_runs.insert((top, served, ix));
+        }
     }
 
     /// Hands out work while there are slots.
     pub(crate) fn schedule(&mut self, out: &mut Decision) {
-        while self.used < self.slots {
+        while self.used < self.slots && (self.serve_passed_over(out) || self.serve_next(out)) {}
+    }
+
+    /// Serves the task whose turn it is: by priority, then by the shares of runs, then the one most
+    /// downstream. False when no limit lets any start.
+    fn serve_next(&mut self, out: &mut Decision) -> bool {
+        // Tasks of which nothing could be taken after all.
+        let mut empty: Vec<(RunIx, Turn)> = Vec::new();
+        loop {
+            let mut best: Option<(i64, u64, RunIx, Turn)> = None;
             let mut at = None;
-            loop {
-                at = self.ready_runs.after(at);
-                match at {
-                    None => return,
-                    Some((_, run)) if self.serve(run, out) => break,
-                    Some(_) => {}
+            while let Some((top, served, ix)) = self.ready_runs.after(at) {
+                at = Some((top, served, ix));
+                if best.is_some_and(|best| (best.0, best.1) <= (top, served)) {
+                    break;
                 }
+                let Some(turn) = self.first_with_room(ix, &empty) else {
+                    continue;
+                };
+                let found = (turn.unimportance, served, ix, turn);
+                if best.is_none_or(|best| (found.0, found.1) < (best.0, best.1)) {
+                    best = Some(found);
+                }
+            }
+            let Some((.., ix, turn)) = best else {
+                return false;
+            };
+            if self.serve(ix, turn, out) {
+                return true;
+            }
+            empty.push((ix, turn));
+        }
+    }
+
+    /// The first task of a run that its limits let start.
+    fn first_with_room(&mut self, ix: RunIx, without: &[(RunIx, Turn)]) -> Option<Turn> {
+        let mut at = None;
+        loop {
+            let run = self.runs.get(&ix).filter(|run| run.works())?;
+            let turn = run.ready.after(at)?;
+            at = Some(turn);
+            if !without.contains(&(ix, turn)) && self.room(ix, turn) > 0 {
+                return Some(turn);
             }
         }
     }
 
-    /// Forms one dispatch of this run, if its limits allow any.
-    fn serve(&mut self, ix: RunIx, out: &mut Decision) -> bool {
-        let Some(run) = self.runs.get(&ix) else {
-            return false;
-        };
-        if !run.works() {
+    /// Serves the task that has been passed over longest, if that is longer than
+    /// [`limits::PASSED_OVER_MS`], whatever its priority: with every second dispatch at most, so that
+    /// many of them do not turn the order round.
+    fn serve_passed_over(&mut self, out: &mut Decision) -> bool {
+        if std::mem::take(&mut self.served_out_of_turn) || self.now < self.passed_over_at {
             return false;
         }
+        let mut waiting: Vec<(Ms, RunIx, Turn)> = Vec::new();
+        let mut oldest = self.now;
         let mut at = None;
-        while let Some(turn) = self.runs.get(&ix).and_then(|run| run.ready.after(at)) {
-            at = Some(turn);
-            let room = self.room(ix, turn);
-            if room == 0 {
+        while let Some(place) = self.ready_runs.after(at) {
+            at = Some(place);
+            let Some(run) = self.runs.get(&place.2).filter(|run| run.works()) else {
                 continue;
+            };
+            let mut turn_at = None;
+            while let Some(turn) = run.ready.after(turn_at) {
+                turn_at = Some(turn);
+                let since = run.loads[&(turn.version, turn.task)].since;
+                oldest = oldest.min(since);
+                if since + limits::PASSED_OVER_MS <= self.now {
+                    waiting.push((since, run.ix, turn));
+                }
             }
-            let slots = self.collect(ix, turn, room);
-            self.forget_if_empty(ix, turn);
-            if slots.is_empty() {
-                continue;
-            }
-            self.issue(ix, turn, slots, out);
-            return true;
         }
+        if waiting.is_empty() {
+            self.passed_over_at = oldest + limits::PASSED_OVER_MS;
+            return false;
+        }
+        waiting.sort_unstable();
+        for (_, ix, turn) in waiting {
+            if self.room(ix, turn) > 0 && self.serve(ix, turn, out) {
+                self.served_out_of_turn = true;
+                return true;
+            }
+        }
+        self.passed_over_at = self.now + limits::PASSED_OVER_LOOK_MS;
         false
+    }
+
+    /// Forms one dispatch of this task; false if nothing of it can be taken.
+    fn serve(&mut self, ix: RunIx, turn: Turn, out: &mut Decision) -> bool {
+        let room = self.room(ix, turn);
+        let slots = self.collect(ix, turn, room);
+        self.forget_if_empty(ix, turn);
+        if slots.is_empty() {
+            return false;
+        }
+        self.issue(ix, turn, slots, out);
+        true
     }
 
     /// Members of this task that may start now: 0 when a limit is reached (W19).
@@ -77,26 +160,27 @@ impl Machine {
         let free = (self.slots - self.used).max(1) as usize;
         let now = self.now;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        let spec = &run.dags[usize::from(turn.version)].spec.tasks[usize::from(turn.task)];
+        let dag = &run.dags[usize::from(turn.version)].spec;
+        let spec = &dag.tasks[usize::from(turn.task)];
         let load = &run.loads[&(turn.version, turn.task)];
         if spec.concurrency.is_some_and(|most| load.out >= most) {
             return 0;
         }
-        let pool = spec.pool.and_then(|pool| self.pools.get(&pool));
-        if pool.is_some_and(|pool| pool.used >= pool.slots) {
-            return 0;
-        }
         let mut room = limits::WAVE_MEMBERS_MAX;
-        if let Some(rate) = run.rates.get_mut(&turn.task) {
-            if now >= rate.window_start + rate.interval {
-                rate.window_start = now;
-                rate.used = 0;
+        if let Some(pool) = spec.pool.and_then(|pool| self.pools.get(&pool)) {
+            // With fewer slots than the worker would use, it gets no more members than slots.
+            if pool.free() < spec.at_once(dag.order) {
+                room = pool.free() as usize;
             }
-            room = room.min((rate.members - rate.used) as usize);
-            if room == 0 {
-                self.timers
-                    .insert((rate.window_start + rate.interval, Timer::Rate(ix)));
+        }
+        if let Some(rate) = run.rates.get_mut(&Limited::Task(turn.task)) {
+            room = room.min(rate.room(now));
+            if rate.room(now) == 0 {
+                self.timers.insert((rate.opens(), Timer::Rate(ix)));
             }
+        }
+        if room == 0 {
+            return 0;
         }
         let waves = &self.waves;
         let ready: usize = load
@@ -115,12 +199,17 @@ impl Machine {
         let place = (turn.version, turn.task);
         let load = run.loads.get_mut(&place).expect("ready tasks have a load");
         let mut queue = std::mem::take(&mut load.waves);
+        let by_key = run.key_rates.contains_key(&turn.task);
         let mut slots: Vec<Slot> = Vec::new();
         // Waves that have more stay in the queue, before this place.
         let mut at = 0;
         while slots.len() < room
             && let Some(&wave_ix) = queue.get(at)
         {
+            if by_key {
+                self.hold_back_keys(ix, wave_ix, turn, room - slots.len());
+            }
+            let run = self.runs.get_mut(&ix).expect("served runs exist");
             let Some(wave) = self.waves[wave_ix as usize].as_mut() else {
                 queue.remove(at);
                 continue;
@@ -143,6 +232,7 @@ impl Machine {
                 break;
             }
         }
+        let run = self.runs.get_mut(&ix).expect("served runs exist");
         run.loads.entry(place).or_default().waves = queue;
         slots
     }
@@ -151,9 +241,7 @@ impl Machine {
         let run = self.runs.get_mut(&ix).expect("served runs exist");
         if run.loads[&(turn.version, turn.task)].waves.is_empty() {
             run.ready.remove(turn);
-            if run.ready.is_empty() {
-                self.ready_runs.remove((run.served, ix));
-            }
+            self.place_run(ix);
         }
     }
 
@@ -162,21 +250,14 @@ impl Machine {
         let id = DispatchId(self.next_dispatch);
         self.next_dispatch += 1;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        if !run.ready.is_empty() {
-            self.ready_runs.remove((run.served, ix));
-            self.ready_runs.insert((run.served + 1, ix));
-        }
+        self.served = self.served.max(run.served);
         run.served += 1;
         let load = run.loads.entry((turn.version, turn.task)).or_default();
         load.out += 1;
-        if let Some(rate) = run.rates.get_mut(&turn.task) {
-            rate.used += slots.len() as u32;
-        }
+        load.since = self.now;
         let dag = std::sync::Arc::clone(&run.dags[usize::from(turn.version)]);
         let spec = &dag.spec.tasks[usize::from(turn.task)];
-        if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {
-            pool.used += 1;
-        }
+        self.place_run(ix);
         self.used += 1;
         let only_once = spec.on_interrupt == OnInterrupt::Fail;
         let plain_input = {
@@ -188,15 +269,22 @@ impl Machine {
         let careful = waves.any(|group| self.wave(group[0].wave).careful);
         let speculative = plain_input && !careful && !only_once && !spec.reads_committed;
         let order = self.dispatch_order(&slots);
-        let dispatch = Dispatch::new(
+        let mut dispatch = Dispatch::new(
             id,
             ix,
-            dag,
+            std::sync::Arc::clone(&dag),
             (turn.version, turn.task),
             order,
             self.now,
             slots,
         );
+        if let Some(pool) = spec.pool.and_then(|pool| self.pools.get_mut(&pool)) {
+            dispatch.taken = spec
+                .at_once(dag.spec.order)
+                .min(dispatch.slots.len() as u32);
+            pool.used += dispatch.taken;
+        }
+        self.count_rates(&dispatch);
         self.note_issued(&dispatch);
         if only_once {
             self.record_starts(&dispatch, out);
@@ -271,7 +359,9 @@ fn take_in_order(
         wave.take_one(node, ix, head, slots);
         // A vectorised call starts all its members at once: one of each scope (W8).
         let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
-        let none_behind = serial || vectorised || wave.withholds(node, head);
+        // Under a rate per key each has to wait for a time of its own (W19).
+        let by_key = run.key_rates.contains_key(&turn.task);
+        let none_behind = serial || vectorised || by_key || wave.withholds(node, head);
         let Some((scope, seq)) = wave.scope(head).filter(|_| !none_behind) else {
             continue;
         };
@@ -315,7 +405,7 @@ impl Wave {
         )
     }
 
-    fn ready_count(&self, task: u16) -> usize {
+    pub(crate) fn ready_count(&self, task: u16) -> usize {
         let Some(node) = self.plan().place[usize::from(task)] else {
             return 0;
         };
@@ -326,7 +416,7 @@ impl Wave {
         bits::count(row) as usize
     }
 
-    fn is_alone(&self, node: u16, at: u32) -> bool {
+    pub(crate) fn is_alone(&self, node: u16, at: u32) -> bool {
         !self.trials.is_empty()
             && self
                 .trials

@@ -187,6 +187,7 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
+        alerts: Arc::new(|_| {}),
     })
     .expect("an engine")
 }

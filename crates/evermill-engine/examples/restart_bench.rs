@@ -148,6 +148,7 @@ fn open(
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
+        alerts: Arc::new(|_| {}),
     })
     .expect("an engine")
 }

@@ -328,7 +328,7 @@ const fn explained(reason: ParkReason) -> &'static str {
 }
 
 /// The name somebody probably meant.
-fn nearest<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+pub(crate) fn nearest<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
     let near = known.map(|name| (strsim::damerau_levenshtein(typed, name), name));
     let (distance, name) = near.min()?;
     (distance <= 1 + typed.chars().count() / 4).then(|| name.to_owned())

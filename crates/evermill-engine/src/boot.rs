@@ -26,6 +26,7 @@ use crate::limits;
 use crate::manifest;
 use crate::open::OpenError;
 use crate::outcome;
+use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
 use crate::sabotage;
 use crate::shard::{Flow, Shard, Version};
@@ -42,6 +43,7 @@ pub(crate) struct Booted {
     pub(crate) versions: BTreeMap<String, Version>,
     pub(crate) stored_files: BTreeSet<String>,
     pub(crate) inboxes: Inboxes,
+    pub(crate) pool_sizes: PoolSizes,
     pub(crate) spill: Spill,
 }
 
@@ -56,6 +58,8 @@ type Resumed = (
 pub(crate) struct Boot<'a> {
     pub(crate) data_dir: &'a Path,
     pub(crate) pools: &'a PoolNumbers,
+    /// Of pools, by name, as the engine was opened with them.
+    pub(crate) slots: &'a BTreeMap<String, u32>,
     pub(crate) now: Ms,
     pub(crate) incarnation: u32,
     /// The stop before was a crash: events in flight are suspects (C6).
@@ -72,6 +76,7 @@ impl Boot<'_> {
         fp!("open.claimed");
         let (versions, stored_files, machine, decision) = self.resume(store)?;
         let inboxes = Inboxes::load(store)?;
+        let pool_sizes = PoolSizes::load(store, self.slots.clone())?;
         fp!("open.resumed");
         if !decision.writes.is_empty() {
             let writes = decision.writes;
@@ -90,6 +95,7 @@ impl Boot<'_> {
             versions,
             stored_files,
             inboxes,
+            pool_sizes,
             spill,
         })
     }
@@ -196,6 +202,7 @@ fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
         Table::Dedup,
         Table::Inbox,
         Table::Spill,
+        Table::Setting,
     ];
     let mut rows = Vec::new();
     for table in Table::ALL
@@ -257,6 +264,7 @@ impl Shard {
         self.find_inboxes_again();
         self.spill = booted.spill;
         self.adopt(booted.effects);
+        self.pool_sizes = booted.pool_sizes;
         self.pools_told = 0;
         self.tell_pools();
         let runs: Vec<_> = self.runs.keys().copied().collect();
@@ -390,6 +398,7 @@ impl Shard {
         let boot = Boot {
             data_dir: &self.world.data_dir,
             pools: &self.world.pools,
+            slots: &self.pool_sizes.given,
             now: self.world.clock.now_ms(),
             incarnation: self.machine.fence().incarnation + 1,
             // Our own attempts were ended one by one: nobody is a suspect.

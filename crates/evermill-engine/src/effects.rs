@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use evermill_contract::source::{LaneName, Severity};
+use evermill_contract::alert::AlertKind;
+use evermill_contract::source::LaneName;
 use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 
+use crate::alerts::About;
 use crate::failpoint::fp;
 use crate::groups::{After, Group};
 use crate::input::SourceKey;
@@ -29,8 +31,9 @@ impl Shard {
         self.view_stale = true;
         for (run, state, counters) in group.runs {
             if let Some(slot) = self.runs.get_mut(&run) {
+                let before = std::mem::replace(&mut slot.counters, counters);
                 slot.state = state;
-                slot.counters = counters;
+                self.note_parked(run, before, counters);
             }
         }
         for after in group.after {
@@ -76,10 +79,8 @@ impl Shard {
                 }
             }
             Effect::RunState { run, state } => self.run_state(run, state),
-            Effect::DeadlineMissed { run, count } => {
-                let name = self.runs.get(&run).map_or("", |run| &run.name);
-                let text = format!("{name}: {count} activations missed their deadline");
-                self.notice(Severity::Warning, &text);
+            Effect::DeadlineMissed { run, count, missed } => {
+                self.deadline_missed(run, count, &missed);
             }
         }
     }
@@ -117,6 +118,7 @@ impl Shard {
             was_caught_up: looped,
             caught_up: looped,
             behind: None,
+            lag_since: None,
             stopped: None,
             shared: false,
             taken: false,
@@ -145,6 +147,11 @@ impl Shard {
             None if looped => {}
             None => self.restart_lane(id, position),
         }
+        // It may be read on from further than what is settled.
+        let low = self.machine.lanes(id.run).find(|lane| lane.lane == id);
+        if let (Some(low), Some(lane)) = (low, self.lanes.get_mut(&id)) {
+            lane.position = lane.position.min(low.low);
+        }
     }
 
     fn acknowledge(&mut self, id: LaneId, position: u64) {
@@ -153,7 +160,9 @@ impl Shard {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
+        let moved = position > lane.position;
         lane.position = position;
+        let source = lane.source;
         if let Some(run) = self.runs.get_mut(&id.run) {
             lane.unsettled.settled(position, now_us, &mut run.commit);
         }
@@ -163,6 +172,9 @@ impl Shard {
         } else if let Some(listening) = self.listening.get(&lane.source) {
             let name = lane.name.clone();
             listening.mailbox.ack(name, position, lane.shared);
+        }
+        if moved {
+            self.note_progress(source);
         }
         self.hand_on(id);
     }
@@ -179,6 +191,11 @@ impl Shard {
     fn run_state(&mut self, run: RunIx, state: RunState) {
         if let Some(slot) = self.runs.get_mut(&run) {
             slot.state = state;
+        }
+        if state == RunState::Failed {
+            let name = self.runs.get(&run).map_or("", |run| &run.name);
+            let text = format!("{name} has failed: `evermill show {name}` says why");
+            self.raise(AlertKind::RunFailed, run, About::default(), text);
         }
         match state {
             RunState::Running | RunState::Paused => {}
@@ -235,6 +252,8 @@ impl Shard {
             commit: crate::histogram::Histogram::default(),
             tally: crate::tally::Tally::default(),
             failures: std::collections::VecDeque::new(),
+            deadlines_missed: view.deadlines_missed,
+            misses: std::collections::VecDeque::new(),
         });
         slot.version.clone_from(&view.version);
         slot.state = view.state;

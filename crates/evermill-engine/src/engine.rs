@@ -36,6 +36,7 @@ impl Engine {
             clock,
             log,
             notices,
+            alerts,
         } = options;
         let system = |doing: &str| {
             let doing = doing.to_owned();
@@ -46,6 +47,7 @@ impl Engine {
         let boot = Boot {
             data_dir: &data_dir,
             pools: &pools,
+            slots: &slots,
             now: clock.now_ms(),
             incarnation: 0,
             unclean: !store.header().clean,
@@ -69,11 +71,12 @@ impl Engine {
             data_dir: data_dir.clone(),
             store: store_factory,
             settings,
+            sources: Arc::clone(&sources),
             clock: clock.clone(),
             logger,
             notices: Arc::clone(&notices),
+            alerts,
             pools: Arc::clone(&pools),
-            slots,
             board: Arc::clone(&board),
             doors: Arc::clone(&doors),
             inbox,

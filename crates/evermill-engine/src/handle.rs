@@ -115,6 +115,14 @@ pub enum EngineError {
         /// What was probably meant.
         nearest: Option<String>,
     },
+    /// No task names this pool, and nobody gave it a size.
+    #[error("there is no pool '{name}'{}; a pool is one that a task or [pools] in evermill.toml names", did_you_mean(.nearest.as_deref()))]
+    UnknownPool {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
     /// Nothing is parked under this id.
     #[error("nothing is parked as '{0}'; `evermill parked ls` lists what is")]
     NotParked(String),

@@ -17,10 +17,11 @@ use evermill_contract::source::{
 
 use crate::clock::Clock;
 use crate::failpoint::fp;
-use crate::input::{First, FoundLane, Input, LastWord, SourceInput, SourceKey};
+use crate::input::{First, FoundLane, LastWord, SourceInput, SourceKey};
 use crate::limits;
 use crate::orders::{Mailbox, Orders, StartLane};
 use crate::payload::{self, Held, Keys};
+use crate::stall::{Line, Pulse};
 
 /// What a source's thread works with.
 pub(crate) struct Ingest {
@@ -30,7 +31,8 @@ pub(crate) struct Ingest {
     /// Lanes of which a position is held: name and incarnation.
     pub(crate) held_lanes: BTreeSet<(String, String)>,
     pub(crate) keys: Keys,
-    pub(crate) input: Sender<Input>,
+    pub(crate) line: Line,
+    pub(crate) pulse: Arc<Pulse>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// A permit per batch that the shard has not taken yet.
     pub(crate) permits: Sender<()>,
@@ -63,7 +65,7 @@ struct Gone;
 impl Ingest {
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let mut last_word = LastWord::new(self.key, self.input.clone());
+        let mut last_word = LastWord::new(self.key, self.line.clone());
         self.mailbox.listen(self.source.waker());
         last_word.end = self.listen();
         self.source.close();
@@ -85,7 +87,14 @@ impl Ingest {
                 std::time::Duration::ZERO
             };
             self.obey(orders, &mut lanes);
-            if let Err(error) = self.source.poll(wait, &mut events) {
+            let Self {
+                source,
+                pulse,
+                clock,
+                ..
+            } = self;
+            let polled = pulse.within(clock, || source.poll(wait, &mut events));
+            if let Err(error) = polled {
                 return Some(error.to_string());
             }
             fp!("ingest.polled");
@@ -260,10 +269,15 @@ impl Ingest {
         lanes.retry_at = None;
         self.resolve_lanes(lanes)?;
         for (name, start) in std::mem::take(&mut lanes.unstarted) {
-            match self
-                .source
-                .start_lane(&name, start.from, Some(&start.incarnation))
-            {
+            let Self {
+                source,
+                pulse,
+                clock,
+                ..
+            } = self;
+            let incarnation = Some(start.incarnation.as_str());
+            let begin = || source.start_lane(&name, start.from, incarnation);
+            match pulse.within(clock, begin) {
                 Ok(()) => {
                     fp!("ingest.lane_started");
                     let wanted = lanes.credit.get(&name).copied().unwrap_or(true);
@@ -328,7 +342,13 @@ impl Ingest {
         } else {
             self.first
         };
-        let resolved = self.source.resolve(&lane.name, first)?;
+        let Self {
+            source,
+            pulse,
+            clock,
+            ..
+        } = self;
+        let resolved = pulse.within(clock, || source.resolve(&lane.name, first))?;
         Ok(match resolved.origin {
             Origin::Committed if lane.shared => First::SettledBelow(resolved.position),
             _ => First::At(resolved.position),
@@ -344,9 +364,11 @@ impl Ingest {
     }
 
     fn tell(&self, input: SourceInput) -> Result<(), Gone> {
-        self.input
-            .send(Input::Source(self.key, input))
-            .map_err(|_| Gone)
+        if self.line.say(self.key, input) {
+            Ok(())
+        } else {
+            Err(Gone)
+        }
     }
 }
 

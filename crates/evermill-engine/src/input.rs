@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
+use evermill_contract::alert::Alert;
 use evermill_contract::source::{Arrival, Delivery, Inquiry, LaneName};
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::command::{LaneId, RunIx, Selection};
@@ -14,7 +15,8 @@ use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
 use crate::payload::Packed;
 use crate::prepare::Prepared;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, RunDetail};
+use crate::stall::Line;
+use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, RunDetail};
 
 pub(crate) enum Input {
     /// From a source's thread.
@@ -110,6 +112,9 @@ pub(crate) enum First {
     SettledBelow(u64),
 }
 
+/// Where an answer goes.
+pub(crate) type Reply<T> = Sender<Result<T, EngineError>>;
+
 /// What a handle asks; the answer goes to `reply`.
 pub(crate) enum Request {
     Start {
@@ -166,6 +171,18 @@ pub(crate) enum Request {
         value: Bytes,
         reply: Sender<Result<(), EngineError>>,
     },
+    Alerts {
+        reply: Reply<Vec<Alert>>,
+    },
+    Pools {
+        reply: Reply<Vec<PoolView>>,
+    },
+    SetPool {
+        name: String,
+        /// `None`: as the engine was opened with.
+        slots: Option<u32>,
+        reply: Reply<PoolView>,
+    },
     View {
         reply: Sender<Arc<EngineView>>,
     },
@@ -191,16 +208,16 @@ pub(crate) enum Steer {
 /// Tells the shard, when it is dropped, that a source's thread has ended, however it did.
 pub(crate) struct LastWord {
     key: SourceKey,
-    input: Sender<Input>,
+    line: Line,
     /// Why; `None` when it was told to.
     pub(crate) end: Option<String>,
 }
 
 impl LastWord {
-    pub(crate) fn new(key: SourceKey, input: Sender<Input>) -> Self {
+    pub(crate) fn new(key: SourceKey, line: Line) -> Self {
         Self {
             key,
-            input,
+            line,
             end: Some("its thread panicked".to_owned()),
         }
     }
@@ -210,6 +227,6 @@ impl Drop for LastWord {
     fn drop(&mut self) {
         let ended = SourceInput::Ended(self.end.take());
         // Nobody is left to tell when the shard is gone.
-        drop(self.input.send(Input::Source(self.key, ended)));
+        self.line.say(self.key, ended);
     }
 }

@@ -11,11 +11,13 @@ use evermill_contract::worker::LaneRef;
 use evermill_core::command::LaneId;
 
 use crate::ack::Unsettled;
+use crate::freshness::Progress;
 use crate::input::{First, SourceKey};
 use crate::manifest::Outline;
 use crate::orders::{Mailbox, StartLane};
 use crate::receipts::Receipts;
 use crate::receiving::Desk;
+use crate::stall::Watched;
 
 /// A source that is being listened to, as the shard sees it.
 pub(crate) struct Listening {
@@ -45,6 +47,11 @@ pub(crate) struct Listening {
     /// A lane goes on behind what can no longer be read.
     pub(crate) passes_gaps: bool,
     pub(crate) degraded: Option<String>,
+    /// It is to make progress at least that often.
+    pub(crate) freshness_ms: Option<u64>,
+    pub(crate) progress: Progress,
+    /// Its thread, where it is watched.
+    pub(crate) watched: Option<Watched>,
     /// It delivers nothing any more; why, unless it was told to close.
     pub(crate) ended: Option<Option<String>>,
 }
@@ -72,6 +79,8 @@ pub(crate) struct Lane {
     /// Nothing was delivered since it was read up to its end.
     pub(crate) caught_up: bool,
     pub(crate) behind: Option<u64>,
+    /// Since when nothing came although something is unread, and how much it was then.
+    pub(crate) lag_since: Option<(u64, u64)>,
     pub(crate) stopped: Option<String>,
     /// Other readers go on from what we acknowledge.
     pub(crate) shared: bool,
@@ -100,6 +109,9 @@ impl Listening {
             resolved: false,
             passes_gaps: false,
             degraded: None,
+            freshness_ms: None,
+            progress: Progress::default(),
+            watched: None,
             ended: None,
         }
     }

@@ -12,6 +12,7 @@
 //! Every arrow into the shard is one bounded channel; the shard never blocks on anything else.
 
 mod ack;
+mod alerts;
 mod board;
 mod books;
 mod boot;
@@ -27,6 +28,7 @@ mod engine;
 pub mod failpoint;
 mod failures;
 mod feeding;
+mod freshness;
 mod groups;
 mod handle;
 mod histogram;
@@ -45,6 +47,7 @@ mod orders;
 mod outcome;
 mod past;
 mod payload;
+mod pools;
 mod prepare;
 mod publish;
 mod receipts;
@@ -56,6 +59,7 @@ mod shard;
 mod slots;
 mod sources;
 mod spill;
+mod stall;
 mod tally;
 mod timers;
 mod triggering;

@@ -109,6 +109,20 @@ pub const RELOAD_TICK: Duration = Duration::from_millis(20);
 pub const DRAIN_TICK: Duration = Duration::from_millis(20);
 /// Reloads of the shard without a commit in between after which the engine gives up.
 pub const RELOADS_IN_A_ROW: u32 = 5;
+/// How long a call into a source may take before the source is stalled, milliseconds; doubled with
+/// each restart in a row.
+pub const SOURCE_STALL_MS: u64 = 60_000;
+/// Restarts of a stalled source without progress in between; each may leave a thread behind.
+pub const SOURCE_RESTARTS: u32 = 5;
+/// How often it is looked whether a source is stalled.
+pub const SOURCE_LOOK: Duration = Duration::from_secs(15);
+
+/// Latest alerts that are kept in memory.
+pub const ALERTS_KEPT: usize = 500;
+/// Of them, how many are shown with a run.
+pub const ALERTS_SHOWN: usize = 20;
+/// Latest missed deadlines of a run that are kept in memory.
+pub const MISSES_KEPT: usize = 50;
 /// Simultaneous executions of a pool that nobody gave a size.
 pub const POOL_SLOTS: u32 = 128;
 /// Members of a task with a sink that are sent in one call; each has an outcome of its own.

@@ -29,6 +29,8 @@ const SENSOR_WAIT_MS: u64 = 60_000;
 pub(crate) struct Outline {
     pub(crate) dag: Arc<str>,
     pub(crate) version: String,
+    /// The DAG's first instant, RFC 3339.
+    pub(crate) start_date: Option<String>,
     /// The entry file inside the bundle.
     pub(crate) entry: String,
     pub(crate) tasks: Vec<TaskOutline>,
@@ -45,6 +47,8 @@ pub(crate) struct TaskOutline {
     pub(crate) id: Arc<str>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) rate: Option<declared::Rate>,
+    /// Of members of one key.
+    pub(crate) key_rate: Option<declared::Rate>,
     /// The name of the signal it waits for.
     pub(crate) signal: Option<Arc<str>>,
     pub(crate) cwd: Option<String>,
@@ -62,9 +66,15 @@ pub(crate) struct TaskOutline {
 #[derive(Debug)]
 pub(crate) struct SourceOutline {
     pub(crate) id: Arc<str>,
+    /// As it was declared, to open it again.
+    pub(crate) declared: declared::SourceManifest,
     pub(crate) ids: IdKind,
+    pub(crate) rate: Option<declared::Rate>,
     /// The name of the signals it takes.
     pub(crate) signal: Option<Arc<str>>,
+    /// The alerts it listens to.
+    pub(crate) alerts: Option<declared::AlertsSource>,
+    pub(crate) freshness_ms: Option<u64>,
 }
 
 impl Outline {
@@ -97,12 +107,40 @@ pub(crate) fn compile(
     }
     let outline = outline(manifest, declared, &spec);
     match Dag::compile(spec) {
-        Ok(dag) => Ok((dag, outline)),
+        Ok(dag) => {
+            let faults = rates_of_joined(declared, &dag);
+            if faults.is_empty() {
+                Ok((dag, outline))
+            } else {
+                Err(faults)
+            }
+        }
         Err(found) => {
             faults.extend(found.into_iter().map(|fault| placed(declared, fault)));
             Err(faults)
         }
     }
+}
+
+/// Events that meet others have begun once they are read: their source has no rate of its own.
+fn rates_of_joined(declared: &DagManifest, dag: &Dag) -> Vec<Fault> {
+    let sources = declared.sources.iter().zip(&dag.plan_of_source);
+    let limited = sources.filter(|(source, plan)| {
+        source.rate_limit.is_some() && dag.plans[usize::from(**plan)].is_join
+    });
+    limited
+        .map(|(source, _)| Fault {
+            file: declared.file.clone(),
+            line: source.line,
+            column: None,
+            code: Code::BadValue,
+            message: format!(
+                "source '{}': rate_limit, and its events meet those of another source",
+                source.id
+            ),
+            cure: "give the first task after it the rate_limit".to_owned(),
+        })
+        .collect()
 }
 
 /// A fault of the core, with file and line.
@@ -280,6 +318,18 @@ impl Reader<'_> {
             .iter()
             .filter_map(|edge| self.node(task, edge));
         let upstream: Vec<Node> = upstream.collect();
+        if task.mapped.is_some() && task.rate_limit_per_key.is_some() {
+            let message = format!(
+                "task '{}': rate_limit_per_key, and it runs once per item of a list",
+                task.id
+            );
+            self.fault(
+                task,
+                Code::BadValue,
+                message,
+                "use rate_limit, or limit the task that makes the list",
+            );
+        }
         TaskSpec {
             kind: match (&task.wait, task.kind) {
                 (Some(declared::Wait::DelayMs(ms)), _) => TaskKind::Delay { ms: *ms },
@@ -301,8 +351,10 @@ impl Reader<'_> {
                 declared::OnInterrupt::Fail => OnInterrupt::Fail,
             },
             batch: task.batch.or_else(|| self.sent_together(task)),
+            parallel: task.concurrency.unwrap_or(1),
             pool: task.pool.as_deref().map(|name| self.pools.number(name)),
             priority: task.priority,
+            deadline_ms: task.deadline_ms,
             reads_committed: reads_committed(task),
             writes_state: task.wants.state,
             mapped: self.mapped(task),
@@ -504,11 +556,14 @@ fn outline(manifest: &Manifest, declared: &DagManifest, spec: &DagSpec) -> Outli
     let waits = |task: &TaskSpec| matches!(task.kind, TaskKind::Signal { .. });
     // A signal may be for the events of one key.
     let waits = spec.tasks.iter().any(waits);
-    let keyed = spec.order == Order::Key || spec.join.on_key || waits;
+    let mut limited = declared.tasks.iter();
+    let limited = limited.any(|task| task.rate_limit_per_key.is_some());
+    let keyed = spec.order == Order::Key || spec.join.on_key || waits || limited;
     Outline {
         dag: declared.id.as_str().into(),
         version: spec.version.clone(),
         entry: manifest.entry.clone(),
+        start_date: declared.start_date.clone(),
         keys: if keyed { Keys::Hashed } else { Keys::Unused },
         sources: declared.sources.iter().map(source_outline).collect(),
         files: manifest
@@ -554,6 +609,7 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
         id: task.id.as_str().into(),
         timeout: task.timeout_ms.map(Duration::from_millis),
         rate: task.rate_limit,
+        key_rate: task.rate_limit_per_key,
         signal: match &task.wait {
             Some(declared::Wait::Signal(name)) => Some(name.as_str().into()),
             _ => None,
@@ -573,6 +629,13 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
 fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
     SourceOutline {
         id: source.id.as_str().into(),
+        declared: source.clone(),
+        rate: source.rate_limit,
+        freshness_ms: source.freshness_ms,
+        alerts: match &source.config {
+            SourceConfig::Alerts(alerts) => Some(alerts.clone()),
+            _ => None,
+        },
         signal: match &source.config {
             SourceConfig::Signal(signal) => Some(signal.name.as_str().into()),
             _ => None,
@@ -583,7 +646,8 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             | SourceConfig::Webhook(_)
             | SourceConfig::Signal(_)
             | SourceConfig::Files(_)
-            | SourceConfig::Sqs(_) => IdKind::Position,
+            | SourceConfig::Sqs(_)
+            | SourceConfig::Alerts(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evermill_contract::alert::AlertSink;
 use evermill_contract::manifest::SourceManifest;
 use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
@@ -35,6 +36,8 @@ pub struct OpenOptions {
     pub log: LogSink,
     /// Where what the engine itself has to say goes.
     pub notices: DiagnosticSink,
+    /// Where alerts go.
+    pub alerts: AlertSink,
 }
 
 /// Opens the store.
@@ -89,7 +92,8 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         | SourceConfig::Webhook(_)
         | SourceConfig::Signal(_)
         | SourceConfig::Files(_)
-        | SourceConfig::Sqs(_) => FirstPosition::Earliest,
+        | SourceConfig::Sqs(_)
+        | SourceConfig::Alerts(_) => FirstPosition::Earliest,
     }
 }
 

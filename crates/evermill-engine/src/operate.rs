@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use evermill_contract::alert::Alert;
 use evermill_core::command::RunState;
 
 use crate::books::Books;
@@ -14,7 +15,7 @@ use crate::input::{Request, Steer};
 use crate::limits;
 use crate::past::{self, PastQuery};
 use crate::publish::state_name;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, PastView, RunDetail};
+use crate::view::{EngineView, ParkedFilter, ParkedPage, PastView, PoolView, RunDetail};
 
 /// What to do with a run. Asked for twice, each is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,25 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::Full`], [`EngineError::Closed`].
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError>;
 
+    /// The latest alerts, newest first; none where no engine runs.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    fn alerts(&self) -> Result<Vec<Alert>, EngineError>;
+
+    /// Every pool that a task or a setting names.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    fn pools(&self) -> Result<Vec<PoolView>, EngineError>;
+
+    /// Gives a pool so many slots, from now on and over restarts; `None` goes back to what
+    /// `evermill.toml` says. The pool afterwards; durable when this returns.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownPool`], [`EngineError::Closed`].
+    fn set_pool(&self, name: &str, slots: Option<u32>) -> Result<PoolView, EngineError>;
+
     /// What is parked.
     ///
     /// # Errors
@@ -179,6 +199,19 @@ impl Operations for Handle {
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
         let run = run.to_owned();
         self.ask(|reply| Request::Signal { run, signal, reply })?
+    }
+
+    fn alerts(&self) -> Result<Vec<Alert>, EngineError> {
+        self.ask(|reply| Request::Alerts { reply })?
+    }
+
+    fn pools(&self) -> Result<Vec<PoolView>, EngineError> {
+        self.ask(|reply| Request::Pools { reply })?
+    }
+
+    fn set_pool(&self, name: &str, slots: Option<u32>) -> Result<PoolView, EngineError> {
+        let name = name.to_owned();
+        self.ask(|reply| Request::SetPool { name, slots, reply })?
     }
 
     fn parked(

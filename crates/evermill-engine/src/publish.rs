@@ -90,6 +90,7 @@ impl Shard {
             in_flight: counters.in_flight(),
             latency_ms: slot.latency.percentiles(),
             commit_ms: slot.commit.percentiles(),
+            deadlines_missed: slot.deadlines_missed,
             tasks: self.task_views(run),
             sources,
         }
@@ -105,6 +106,9 @@ impl Shard {
             ready: self.is_ready(listening),
             degraded: listening.degraded.clone(),
             ended: listening.ended.clone().flatten(),
+            progress_ms: listening.progress.moved.then_some(listening.progress.at_ms),
+            stale: listening.progress.stale,
+            freshness_missed: listening.progress.missed,
             lanes: listening
                 .found
                 .iter()

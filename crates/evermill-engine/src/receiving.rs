@@ -19,6 +19,7 @@ use evermill_contract::source::{Received, Receiver, Reply, Waker};
 use crate::failpoint::fp;
 use crate::input::{Input, LastWord, SourceInput, SourceKey};
 use crate::limits;
+use crate::stall::Line;
 
 /// Where the shard leaves what a receiving thread has to hear; bounded by the deliveries that are
 /// out and the events that are kept.
@@ -147,7 +148,7 @@ pub(crate) struct Receiving {
 impl Receiving {
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let mut last_word = LastWord::new(self.key, self.input.clone());
+        let mut last_word = LastWord::new(self.key, Line::new(self.input.clone()));
         // A desk has one receiver for its whole life.
         drop(self.desk.waker.set(self.receiver.waker()));
         last_word.end = self.listen().err();

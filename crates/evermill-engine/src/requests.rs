@@ -1,22 +1,18 @@
 //! What handles ask for, on its way to the machine. Every answer follows the commit.
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
-use evermill_core::command::{Command, RunIx, RunState, Selection};
+use evermill_core::command::{Command, Limited, RunIx, RunState, Selection};
 use evermill_core::row::{Key, Row, Table, Write};
 
 use crate::books::Books;
 use crate::failpoint::fp;
 use crate::groups::After;
 use crate::handle::{EngineError, Started};
-use crate::input::{Request, Steer};
-use crate::limits;
+use crate::input::{Reply, Request, Steer};
 use crate::operate::{self, Order, Resolve};
 use crate::prepare::{Prepared, PreparedSource};
 use crate::shard::{Flow, Shard, Version};
 use crate::view::{ParkedFilter, RunDetail};
-
-type Reply<T> = Sender<Result<T, EngineError>>;
 
 impl Shard {
     pub(crate) fn request(&mut self, request: Request) -> Flow {
@@ -77,6 +73,9 @@ impl Shard {
                 }
                 Err(refused) => answer(&reply, Err(refused)),
             },
+            Request::Alerts { reply } => answer(&reply, Ok(self.alerts.all())),
+            Request::Pools { reply } => answer(&reply, Ok(self.list_pools())),
+            Request::SetPool { name, slots, reply } => self.set_pool(&name, slots, reply),
             // Queued behind whatever is being committed, so that it shows that too.
             Request::View { reply } => self.after.push(After::View(reply)),
             Request::Drain { grace, reply } => self.drain(grace, reply),
@@ -86,7 +85,7 @@ impl Shard {
         Flow::Go
     }
 
-    fn reply_after_commit<T: Send + 'static>(
+    pub(crate) fn reply_after_commit<T: Send + 'static>(
         &mut self,
         reply: Reply<T>,
         result: Result<T, EngineError>,
@@ -229,32 +228,25 @@ impl Shard {
         self.unseal();
     }
 
-    /// Pools that were met for the first time get their slots, or the usual number of them (W19).
-    pub(crate) fn tell_pools(&mut self) {
-        while self.pools_told < self.world.pools.len() {
-            let pool = self.pools_told;
-            self.pools_told += 1;
-            let name = self.world.pools.name(pool);
-            let slots = name.and_then(|name| self.world.slots.get(&name).copied());
-            self.apply(Command::Pool {
-                pool,
-                slots: slots.unwrap_or(limits::POOL_SLOTS),
-            });
-        }
-    }
-
-    /// How many members of each task may start in which time (W19); a machine forgets it when it is
-    /// dropped.
+    /// How much of what may start in which time (W19); a machine forgets it when it is dropped.
     pub(crate) fn tell_rates(&mut self, run: RunIx) {
-        let tasks = self.outline_of(run).map(|outline| &outline.tasks);
-        let limited = tasks.into_iter().flatten().enumerate();
-        let limited: Vec<_> = limited
-            .filter_map(|(task, outline)| Some((task as u16, outline.rate?)))
-            .collect();
-        for (task, rate) in limited {
+        let Some(outline) = self.outline_of(run) else {
+            return;
+        };
+        let tasks = (0..).zip(&outline.tasks);
+        let of_tasks = tasks.flat_map(|(task, outline)| {
+            let rate = outline.rate.map(|rate| (Limited::Task(task), rate));
+            let of_keys = outline.key_rate.map(|rate| (Limited::Key(task), rate));
+            rate.into_iter().chain(of_keys)
+        });
+        let sources = (0..).zip(&outline.sources);
+        let of_sources =
+            sources.filter_map(|(source, outline)| Some((Limited::Source(source), outline.rate?)));
+        let limited: Vec<_> = of_tasks.chain(of_sources).collect();
+        for (of, rate) in limited {
             self.apply(Command::RateLimit {
                 run,
-                task,
+                of,
                 members: rate.members,
                 interval_ms: rate.interval_ms,
             });
@@ -309,7 +301,8 @@ impl Shard {
             run: self.run_view(found.run, slot),
             stalled: self.stalled.clone(),
             waiting: found.waiting as u64,
-            deadlines_missed: found.deadlines_missed,
+            misses: slot.misses.iter().rev().cloned().collect(),
+            alerts: self.alerts.of_run(&found.name),
             parked_by: self.books().parked_by(run)?,
             failures: slot.failures.iter().rev().cloned().collect(),
             graph: self.books().graph(&found.version),
@@ -331,7 +324,7 @@ pub(crate) const fn is_over(state: RunState) -> bool {
     )
 }
 
-fn answer<T>(reply: &Reply<T>, result: Result<T, EngineError>) {
+pub(crate) fn answer<T>(reply: &Reply<T>, result: Result<T, EngineError>) {
     // Nobody listens any more when the asker has given up.
     drop(reply.try_send(result));
 }

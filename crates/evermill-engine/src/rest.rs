@@ -3,10 +3,12 @@
 //! Nothing is performed: what a change would set in motion begins with the next engine. A store
 //! whose last engine crashed still says so afterwards, since the next one has to know (C6).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use evermill_contract::alert::Alert;
 use evermill_contract::source::Arrival;
 use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
@@ -22,13 +24,14 @@ use crate::inbox::{Accepted, Inboxes, Room};
 use crate::open::OpenError;
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal};
 use crate::past::{self, PastQuery};
+use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
 use crate::shard::Version;
 use crate::triggering::{self, Taker};
 use crate::view::{
-    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, RunDetail, RunView,
-    SourceView, TaskView,
+    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, RunDetail,
+    RunView, SourceView, TaskView,
 };
 
 /// See [`Engine::at_rest`].
@@ -37,7 +40,9 @@ pub struct AtRest(Mutex<State>);
 struct State {
     store: Box<dyn Store>,
     machine: Machine,
-    versions: std::collections::BTreeMap<String, Version>,
+    versions: BTreeMap<String, Version>,
+    numbers: PoolNumbers,
+    pool_sizes: PoolSizes,
     /// What resuming would write; goes with the first change.
     pending: Decision,
     /// Claimed with the first change.
@@ -53,9 +58,11 @@ impl Engine {
     /// [`OpenError`] when the store cannot be read or does not fit together.
     pub fn at_rest(data_dir: &Path, mut store: Box<dyn Store>) -> Result<AtRest, OpenError> {
         let clock = Clock::system();
+        let (numbers, slots) = (PoolNumbers::default(), BTreeMap::new());
         let boot = Boot {
             data_dir,
-            pools: &PoolNumbers::default(),
+            pools: &numbers,
+            slots: &slots,
             now: clock.now_ms(),
             incarnation: 0,
             // Whether anything is a suspect is for the next engine to say.
@@ -63,10 +70,13 @@ impl Engine {
             unpacks: false,
         };
         let (versions, _, machine, pending) = boot.resume(&mut *store)?;
+        let pool_sizes = PoolSizes::load(&mut *store, slots)?;
         Ok(AtRest(Mutex::new(State {
             store,
             machine,
             versions,
+            numbers,
+            pool_sizes,
             pending,
             fence: None,
             clock,
@@ -75,6 +85,13 @@ impl Engine {
 }
 
 impl AtRest {
+    /// Sizes of pools that the next engine will be opened with, unless an operator set others.
+    #[must_use]
+    pub fn with_pools(self, pools: BTreeMap<String, u32>) -> Self {
+        self.lock().pool_sizes.given = pools;
+        self
+    }
+
     /// Lets go of the store. A stop that was clean stays clean, and one that was not stays so.
     ///
     /// # Errors
@@ -154,6 +171,10 @@ impl State {
         Ok(accepted)
     }
 
+    fn list_pools(&self) -> Vec<PoolView> {
+        self.pool_sizes.list(self.books(), &self.numbers, false)
+    }
+
     fn view(&self) -> EngineView {
         EngineView {
             runs: self.books().runs().map(|run| self.run_view(&run)).collect(),
@@ -190,6 +211,7 @@ impl State {
             in_flight: counters.in_flight(),
             latency_ms: Percentiles::default(),
             commit_ms: Percentiles::default(),
+            deadlines_missed: run.deadlines_missed,
         }
     }
 
@@ -222,7 +244,8 @@ impl Operations for AtRest {
             run: state.run_view(&found),
             stalled: None,
             waiting: found.waiting as u64,
-            deadlines_missed: found.deadlines_missed,
+            misses: Vec::new(),
+            alerts: Vec::new(),
             parked_by: state.books().parked_by(run)?,
             failures: Vec::new(),
             graph: state.books().graph(&found.version),
@@ -283,6 +306,28 @@ impl Operations for AtRest {
                 })
             }
         }
+    }
+
+    fn alerts(&self) -> Result<Vec<Alert>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn pools(&self) -> Result<Vec<PoolView>, EngineError> {
+        let state = self.lock();
+        Ok(state.list_pools())
+    }
+
+    fn set_pool(&self, name: &str, slots: Option<u32>) -> Result<PoolView, EngineError> {
+        let mut state = self.lock();
+        state.pool_sizes.check(name, &state.numbers)?;
+        let mut decision = std::mem::take(&mut state.pending);
+        decision.writes.push(state.pool_sizes.change(name, slots));
+        state.commit(decision)?;
+        let found = state
+            .list_pools()
+            .into_iter()
+            .find(|pool| pool.name == name);
+        Ok(found.unwrap_or_else(|| PoolView::empty(name)))
     }
 
     fn parked(

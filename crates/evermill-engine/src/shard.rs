@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use evermill_contract::alert::AlertSink;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::Executor;
 use evermill_core::Machine;
@@ -30,6 +31,7 @@ use evermill_core::command::{Command, Counters, Decision, Effect, LaneId, RunIx,
 use evermill_core::dag::Dag;
 use evermill_store::{CommitError, CommitId, Committer};
 
+use crate::alerts::Alerts;
 use crate::board::Board;
 use crate::boot::Booted;
 use crate::clock::Clock;
@@ -46,13 +48,14 @@ use crate::lanes::{Lane, Listening};
 use crate::limits;
 use crate::log::Logger;
 use crate::manifest::Outline;
-use crate::open::{Settings, StoreFactory};
+use crate::open::{Settings, SourceFactory, StoreFactory};
 use crate::payload::Buffers;
+use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
 use crate::slots::Slots;
 use crate::spill::Spill;
 use crate::tally::Tally;
-use crate::view::FailureView;
+use crate::view::{FailureView, MissView};
 
 /// Everything the thread owns.
 pub(crate) struct Shard {
@@ -99,8 +102,14 @@ pub(crate) struct Shard {
     pub(crate) versions: BTreeMap<String, Version>,
     /// Files of bundles that are stored, by hash.
     pub(crate) stored_files: BTreeSet<String>,
+    pub(crate) pool_sizes: PoolSizes,
     pub(crate) pools_told: u16,
 
+    pub(crate) alerts: Alerts,
+    /// When it was last looked whether sources are stalled.
+    pub(crate) looked_at_ms: u64,
+    /// Some source is to be fresh.
+    pub(crate) watches_freshness: bool,
     pub(crate) draining: Option<Draining>,
     pub(crate) stalled: Option<String>,
     pub(crate) viewed_at: Instant,
@@ -115,12 +124,12 @@ pub(crate) struct World {
     pub(crate) data_dir: PathBuf,
     pub(crate) store: StoreFactory,
     pub(crate) settings: Arc<dyn Settings>,
+    pub(crate) sources: SourceFactory,
     pub(crate) clock: Clock,
     pub(crate) logger: Logger,
     pub(crate) notices: DiagnosticSink,
+    pub(crate) alerts: AlertSink,
     pub(crate) pools: Arc<PoolNumbers>,
-    /// Of pools, by name.
-    pub(crate) slots: BTreeMap<String, u32>,
     pub(crate) board: Arc<Board>,
     pub(crate) doors: Arc<Doors>,
     pub(crate) inbox: Receiver<Input>,
@@ -152,6 +161,9 @@ pub(crate) struct RunSlot {
     pub(crate) tally: Tally,
     /// The latest failures, oldest first.
     pub(crate) failures: VecDeque<FailureView>,
+    /// Activations that missed a deadline: as of the last commit, and the latest of them.
+    pub(crate) deadlines_missed: u64,
+    pub(crate) misses: VecDeque<MissView>,
 }
 
 /// A panic here is a defect that leaves the machine in an unknown state: the process ends, and the
@@ -212,7 +224,11 @@ impl Shard {
             runs: BTreeMap::new(),
             versions: booted.versions,
             stored_files: booted.stored_files,
+            pool_sizes: booted.pool_sizes,
             pools_told: 0,
+            alerts: Alerts::default(),
+            looked_at_ms: 0,
+            watches_freshness: false,
             draining: None,
             stalled: None,
             viewed_at: Instant::now(),
@@ -268,6 +284,8 @@ impl Shard {
         }
         self.fire_timer();
         self.unstick();
+        self.count_stale();
+        self.restart_stalled();
         self.submit();
         while let Some((number, result)) = self.answered.take() {
             match self.committed(number, result) {
@@ -363,6 +381,8 @@ impl Shard {
             self.until_drained(),
             self.until_unstuck(),
             self.until_gathered(),
+            self.until_stale(),
+            self.until_watched(),
         ])
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
+use evermill_contract::alert::AlertKind;
 use evermill_contract::source::{
     FirstPosition, LaneName, Opened, PushSource, Receiver, Severity, Source,
 };
 use evermill_core::command::{Command, LaneId, RunIx};
 
+use crate::alerts::About;
 use crate::doors::Door;
 use crate::failpoint::fp;
 use crate::groups::After;
@@ -23,6 +25,7 @@ use crate::prepare::PreparedSource;
 use crate::receipts::Receipts;
 use crate::receiving::{Desk, Receiving};
 use crate::shard::Shard;
+use crate::stall::{Line, Watched};
 
 impl Shard {
     /// Starts the threads of a run's sources.
@@ -43,11 +46,12 @@ impl Shard {
                 Opened::Signalled => self.read_inbox(key, &id, Listening::answered()),
                 Opened::Looped => self.open_loop(key, &id),
             }
+            self.watch_freshness(key);
         }
     }
 
     /// A thread reads a log.
-    fn read(
+    pub(crate) fn read(
         &mut self,
         key: SourceKey,
         source: Box<dyn Source>,
@@ -57,13 +61,19 @@ impl Shard {
     ) {
         let (permits, taken) = bounded(limits::BATCHES_QUEUED_PER_SOURCE);
         let mailbox = Arc::new(Mailbox::default());
+        let watched = Watched {
+            pulse: Arc::default(),
+            line: Line::new(self.world.input.clone()),
+            restarts: 0,
+        };
         let ingest = Ingest {
             key,
             source,
             first,
             held_lanes: self.held_lanes(key),
             keys,
-            input: self.world.input.clone(),
+            line: watched.line.clone(),
+            pulse: Arc::clone(&watched.pulse),
             mailbox: Arc::clone(&mailbox),
             permits,
             held: Arc::new(Held::default()),
@@ -71,6 +81,7 @@ impl Shard {
         };
         let listening = Listening {
             passes_gaps,
+            watched: Some(watched),
             ended: spawn(key, move || ingest.run()),
             ..Listening::new(mailbox, taken)
         };
@@ -178,8 +189,11 @@ impl Shard {
             } => self.batch(key, lane, session, packed),
             SourceInput::CaughtUp { lane, session, .. } => self.caught_up(lane, session),
             SourceInput::Lag { lane, behind } => {
+                let now = self.world.clock.now_ms();
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.behind = Some(behind);
+                    let since = lane.lag_since.unwrap_or((now, behind));
+                    lane.lag_since = (behind > 0).then_some(since);
                 }
             }
             SourceInput::Gap {
@@ -204,6 +218,7 @@ impl Shard {
         let Some(listening) = self.listening.get_mut(&key) else {
             return;
         };
+        let mut alert = None;
         let told = match input {
             SourceInput::Resolved => {
                 listening.resolved = true;
@@ -216,7 +231,8 @@ impl Shard {
             }
             SourceInput::Degraded(reason) => {
                 let text = format!("{who}: {reason}");
-                listening.degraded = Some(reason);
+                let news = listening.degraded.replace(reason).is_none();
+                alert = news.then_some(AlertKind::SourceDegraded);
                 Some((Severity::Warning, text))
             }
             SourceInput::Recovered => {
@@ -228,12 +244,20 @@ impl Shard {
                     .as_ref()
                     .map(|why| (Severity::Error, format!("{who} has ended: {why}")));
                 listening.ended = Some(why);
+                alert = text.is_some().then_some(AlertKind::SourceEnded);
                 text
             }
             _ => None,
         };
         if let Some((severity, text)) = told {
             self.notice(severity, &text);
+            if let Some(kind) = alert {
+                let about = About {
+                    source: Some(key.source),
+                    ..About::default()
+                };
+                self.raise(kind, key.run, about, text);
+            }
         }
     }
 
@@ -304,6 +328,7 @@ impl Shard {
         // Read before the lane was started again: it comes again.
         let Some(known) = known else { return };
         known.caught_up = false;
+        known.lag_since = None;
         known.unsettled.arrived(&packed.events, packed.arrived_us);
         self.buffers.add(packed.origin);
         self.apply(Command::Ingest {
@@ -323,6 +348,7 @@ impl Shard {
         known.caught_up = true;
         known.was_caught_up = true;
         known.behind = Some(0);
+        known.lag_since = None;
         if news {
             fp!("shard.caught_up");
             self.apply(Command::CaughtUp { lane });
@@ -351,9 +377,10 @@ impl Shard {
             known.name
         );
         known.stopped = Some(text.clone());
+        let source = known.source;
         self.notice(Severity::Error, &text);
         if !passes {
-            return;
+            return self.lane_stopped(lane, source, Some(from), text);
         }
         self.apply(Command::Gap { lane, from, to });
         self.after.push(After::Do(Box::new(move |shard| {
@@ -367,7 +394,20 @@ impl Shard {
         };
         let text = format!("{} stands still: {reason}", known.name);
         known.stopped = Some(text.clone());
+        let source = known.source;
         self.notice(Severity::Error, &text);
+        self.lane_stopped(lane, source, None, text);
+    }
+
+    fn lane_stopped(&mut self, lane: LaneId, key: SourceKey, position: Option<u64>, text: String) {
+        let name = self.lanes.get(&lane).map(|lane| lane.name.to_string());
+        let about = About {
+            source: Some(key.source),
+            lane: name,
+            position,
+            ..About::default()
+        };
+        self.raise(AlertKind::LaneStopped, key.run, about, text);
     }
 
     /// Another reader is to have the lane: what of it is under way settles first.

@@ -3,6 +3,7 @@
 //! Counters are those of the last commit: readers see committed state only (C8).
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use evermill_contract::alert::Alert;
 use serde::{Deserialize, Serialize};
 
 /// Everything worth showing, as of one moment.
@@ -63,6 +64,9 @@ pub struct RunView {
     pub latency_ms: Percentiles,
     /// Arrival to committed, milliseconds.
     pub commit_ms: Percentiles,
+    /// Activations that missed a deadline.
+    #[serde(default)]
+    pub deadlines_missed: u64,
     /// Its tasks, in order of declaration.
     #[serde(default)]
     pub tasks: Vec<TaskView>,
@@ -81,8 +85,13 @@ pub struct RunDetail {
     pub stalled: Option<String>,
     /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
     pub waiting: u64,
-    /// Activations that missed their deadline.
-    pub deadlines_missed: u64,
+    /// The latest activations that missed a deadline, newest first, since this process began; at most
+    /// [`crate::limits::MISSES_KEPT`].
+    #[serde(default)]
+    pub misses: Vec<MissView>,
+    /// The latest alerts, newest first, likewise.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
     /// What is parked, by reason and task.
     pub parked_by: Vec<ParkedGroup>,
     /// The latest attempts that failed, newest first, since this process began; at most
@@ -125,6 +134,21 @@ pub enum NodeKind {
     Mapped,
     /// Nothing to run.
     Noop,
+}
+
+/// An activation that missed a deadline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissView {
+    /// When that was known, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// When it was due, likewise.
+    pub due_ms: u64,
+    /// Lane name.
+    pub lane: String,
+    /// Position of its (first) event.
+    pub position: u64,
+    /// The task whose deadline it was; `None`: that of the whole activation.
+    pub task: Option<String>,
 }
 
 /// An attempt that failed.
@@ -191,6 +215,15 @@ pub struct SourceView {
     pub degraded: Option<String>,
     /// Set when the source has ended and will not deliver any more: why.
     pub ended: Option<String>,
+    /// When a position of it last moved, milliseconds since the Unix epoch, in this process.
+    #[serde(default)]
+    pub progress_ms: Option<u64>,
+    /// That is longer ago than `freshness=` allows.
+    #[serde(default)]
+    pub stale: bool,
+    /// Times it was, in this process.
+    #[serde(default)]
+    pub freshness_missed: u64,
     /// Its lanes, by name.
     pub lanes: Vec<LaneView>,
 }
@@ -219,6 +252,64 @@ pub struct WorkersView {
     pub dispatches: u32,
     /// Why no worker can be had at the moment, with the cure.
     pub unavailable: Option<String>,
+}
+
+/// A pool: named slots that tasks of any DAG share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// Executions there may be at a time; with 0 its tasks start nothing.
+    pub slots: u32,
+    /// Who said so.
+    pub set_by: PoolWord,
+    /// Executions there are; more than `slots` for a while after it was made smaller. `None` where no
+    /// engine runs.
+    pub used: Option<u32>,
+    /// Members of its tasks that could start but for a slot or a worker; likewise.
+    pub waiting: Option<u64>,
+    /// Tasks of runs that are not over.
+    pub tasks: Vec<PoolTaskView>,
+}
+
+impl PoolView {
+    pub(crate) fn empty(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            slots: crate::limits::POOL_SLOTS,
+            set_by: PoolWord::Default,
+            used: None,
+            waiting: None,
+            tasks: Vec::new(),
+        }
+    }
+}
+
+/// Whose word the size of a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolWord {
+    /// An operator's: `evermill pools set`.
+    Set,
+    /// That of `evermill.toml`.
+    File,
+    /// Nobody's.
+    Default,
+}
+
+/// A task that takes slots of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolTaskView {
+    /// DAG id.
+    pub dag: String,
+    /// Run id.
+    pub run: String,
+    /// Task id.
+    pub task: String,
+    /// Executions there are.
+    pub used: u32,
+    /// Members that could start but for a slot or a worker.
+    pub waiting: u64,
 }
 
 /// Which parked activations are meant; every field narrows, the default means all of a run.

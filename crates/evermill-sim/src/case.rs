@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evermill_core::command::Event;
+use evermill_core::command::{Event, Limited};
 use evermill_core::dag::DagSpec;
 
 use crate::feature::Features;
@@ -63,7 +63,7 @@ pub struct Rough {
     /// Steps at which to crash, for scenarios.
     pub crash_at: BTreeSet<u64>,
     /// Rate limits: task, members, interval in milliseconds.
-    pub rates: Vec<(u16, u32, u64)>,
+    pub rates: Vec<(Limited, u32, u64)>,
     /// Swaps of the version at most.
     pub swaps: u32,
     /// How eager each kind of step is.

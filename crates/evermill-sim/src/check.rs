@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evermill_core::MemberView;
 use evermill_core::ParkReason;
-use evermill_core::command::{DispatchId, DispatchOrder, Event, Outcome, ScopeState};
+use evermill_core::command::{DispatchId, DispatchOrder, Event, Limited, Outcome, ScopeState};
 use evermill_core::dag::{Node, OnFailure, OnInterrupt, Order, TaskKind, TaskSpec};
 
 use crate::feature::Mark;
@@ -13,7 +13,7 @@ use crate::ledger::{Fact, Ledger};
 use crate::oracle::{Final, Judged, State, apply};
 use crate::script::{Act, Ask, input_hash, own_view, reads_results, reads_state};
 use crate::worker::{Member, Running, outcome};
-use crate::world::{Book, RUN, World};
+use crate::world::{Book, Issued, RUN, World};
 
 impl World<'_> {
     /// A dispatch as a worker would get it; `None` when it is over already.
@@ -186,28 +186,60 @@ impl World<'_> {
         Ok(())
     }
 
-    /// W19: a window of a rate limit starts with its first member; two windows may touch.
+    /// W19: a window of a rate limit starts with its first member; two windows may touch. What came
+    /// back unstarted does not count.
     pub(crate) fn check_rates(&mut self, running: &Running) -> Result<(), String> {
-        for &(task, most, interval) in &self.case.world.rates {
-            if task != running.task {
-                continue;
+        let limited = |of: &Limited| match of {
+            Limited::Task(task) | Limited::Key(task) => *task == running.task,
+            Limited::Source(_) => false,
+        };
+        let rates = &self.case.world.rates;
+        if !rates.iter().any(|(of, ..)| limited(of)) {
+            return Ok(());
+        }
+        let now = self.now;
+        let issued = |member: &Member| Issued {
+            at: now,
+            dispatch: running.id,
+            task: running.task,
+            act: member.act,
+            key: member.events.first().map_or(0, |(_, event)| event.key),
+        };
+        self.issued.extend(running.members.iter().map(issued));
+        for &(of, most, interval) in rates.iter().filter(|(of, ..)| limited(of)) {
+            let recent = |like: &Issued| like.task == running.task && like.at + interval > now;
+            let recent = self.issued.iter().filter(|issued| recent(issued));
+            let mut counts: BTreeMap<u128, usize> = BTreeMap::new();
+            for issued in recent {
+                let by_key = matches!(of, Limited::Key(_));
+                if !by_key || issued.key != 0 {
+                    *counts
+                        .entry(if by_key { issued.key } else { 0 })
+                        .or_default() += 1;
+                }
             }
-            let issued = self.issued.entry(task).or_default();
-            issued.extend(running.members.iter().map(|_| self.now));
-            let recent = issued
-                .iter()
-                .filter(|&&at| at + interval > self.now)
-                .count();
+            let recent = counts.into_values().max().unwrap_or(0);
             if recent > 2 * most as usize {
+                let task = running.task;
                 return Err(format!(
-                    "task {task}: {recent} members within {interval} ms (W19)"
+                    "task {task}: {recent} members within {interval} ms, {of:?} (W19)"
                 ));
             }
             if recent >= most as usize {
-                self.coverage.hit(Mark::Rate);
+                self.coverage.hit(match of {
+                    Limited::Key(_) => Mark::KeyRate,
+                    _ => Mark::Rate,
+                });
             }
         }
         Ok(())
+    }
+
+    /// These members were not started.
+    pub(crate) fn unissue(&mut self, running: &Running, left: &[usize]) {
+        let back: Vec<Act> = left.iter().map(|&at| running.members[at].act).collect();
+        self.issued
+            .retain(|issued| issued.dispatch != running.id || !back.contains(&issued.act));
     }
 
     /// W4: the frame says what a failure means.
@@ -247,11 +279,21 @@ impl World<'_> {
         if let Some(pool) = spec.pool {
             let slots = self.case.world.pools[usize::from(pool)];
             let of_pool = |r: &&Running| tasks[usize::from(r.task)].pool == Some(pool);
-            let used = self.workers.iter().filter(of_pool).count() as u32 + 1;
+            let order = self.case.spec.order;
+            let executions = |r: &Running| {
+                let most = tasks[usize::from(r.task)].at_once(order);
+                // A worker is not free before its dispatch is over.
+                most.min(r.left().len() as u32).max(1)
+            };
+            let out = self.workers.iter().filter(of_pool).map(executions);
+            let used = out.sum::<u32>() + executions(running);
             if used > slots {
                 return Err(format!(
-                    "pool {pool} has {slots} slots, {used} dispatches are out"
+                    "pool {pool} has {slots} slots, {used} are taken (W19)"
                 ));
+            }
+            if spec.at_once(order) > 1 && executions(running) > 1 {
+                self.coverage.hit(Mark::Parallel);
             }
             if used == slots {
                 self.coverage.hit(Mark::Pool);

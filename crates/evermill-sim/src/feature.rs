@@ -339,6 +339,10 @@ named! {
         ActiveMax = "max_active_runs",
         /// W19.
         Rate = "rate limit",
+        /// W19.
+        KeyRate = "rate limit of a key",
+        /// W19.
+        Parallel = "pool slots of a dispatch that runs several members at once",
     }
 }
 
@@ -452,7 +456,8 @@ const fn owner(mark: Mark) -> &'static [Feature] {
         Mark::Swap => &[F::Swap],
         Mark::Replay => &[F::Replay],
         Mark::ActiveMax => &[F::ActiveMax],
-        Mark::Rate => &[F::Rate],
+        Mark::Rate | Mark::KeyRate => &[F::Rate],
+        Mark::Parallel => &[F::Pool],
         // Credit stops at thousands of events, recalls need several runs: scenarios show those.
         Mark::CreditStop | Mark::Recall => &[F::SharedState],
         Mark::Event

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use evermill_core::command::{Event, Success};
+use evermill_core::command::{Event, Limited, Success};
 use evermill_core::dag::{
     Backoff, BatchSpec, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
     Poke, SourceSpec, TaskKind, TaskSpec,
@@ -66,11 +66,20 @@ pub fn generate(seed: u64, allowed: Features) -> Case {
     let mut world = rough(&mut rng, features, hash(&[seed, 2]));
     if features.has(Feature::Rate) {
         for task in 0..spec.tasks.len() as u16 {
+            let mut limit = |rng: &mut Prng, of| {
+                let rate = (of, rng.between(1, 4) as u32, rng.between(1, 900));
+                world.rates.push(rate);
+            };
             if rng.chance(40) {
-                world
-                    .rates
-                    .push((task, rng.between(1, 4) as u32, rng.between(1, 900)));
+                limit(&mut rng, Limited::Task(task));
             }
+            if spec.tasks[usize::from(task)].mapped.is_none() && rng.chance(40) {
+                limit(&mut rng, Limited::Key(task));
+            }
+        }
+        if spec.sources.len() == 1 && rng.chance(30) {
+            let rate = (rng.between(1, 4) as u32, rng.between(1, 900));
+            world.rates.push((Limited::Source(0), rate.0, rate.1));
         }
     }
     let mut case = Case {
@@ -365,6 +374,10 @@ fn tune_tasks(rng: &mut Prng, features: Features, spec: &mut DagSpec) {
         }
         if features.has(Feature::Pool) && rng.chance(50) {
             task.pool = Some(rng.below(2) as u16);
+            task.parallel = rng.between(1, 4) as u32;
+        }
+        if features.has(Feature::Deadline) && rng.chance(25) {
+            task.deadline_ms = Some(rng.between(1, 4000));
         }
         task.priority = rng.below(3) as i32 - 1;
     }

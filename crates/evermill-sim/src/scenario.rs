@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use evermill_core::command::{Event, StateOp, Success};
+use evermill_core::command::{Event, Limited, StateOp, Success};
 use evermill_core::dag::{
     Backoff, BatchSpec, DagSpec, JoinSpec, LoopSpec, Mapped, Node, OnFailure, OnInterrupt, Order,
     Poke, SourceSpec, TaskKind, TaskSpec,
@@ -73,7 +73,7 @@ struct Reading {
     answers: Vec<Vec<String>>,
     slots: Option<u32>,
     pools: BTreeMap<usize, u32>,
-    rates: Vec<(u16, u32, u64)>,
+    rates: Vec<(Limited, u32, u64)>,
     swaps: u32,
     crashes: u32,
     deaths: u32,
@@ -136,9 +136,16 @@ impl Reading {
             "slots" => self.slots = Some(number(rest[0])?),
             "pool" => drop(self.pools.insert(number(rest[0])?, number(rest[1])?)),
             "swaps" => self.swaps = number(rest[0])?,
-            "rate" => {
-                let task = task_of(&self.tasks, rest[0])?;
-                self.rates.push((task, number(rest[1])?, number(rest[2])?));
+            "rate" | "rate_per_key" | "rate_of" => {
+                let of = match words[0] {
+                    "rate" => Limited::Task(task_of(&self.tasks, rest[0])?),
+                    "rate_per_key" => Limited::Key(task_of(&self.tasks, rest[0])?),
+                    _ => {
+                        let source = self.sources.iter().position(|s| s.id == rest[0]);
+                        Limited::Source(source.ok_or("rate_of which source?")? as u16)
+                    }
+                };
+                self.rates.push((of, number(rest[1])?, number(rest[2])?));
             }
             "crashes" => self.crashes = number(rest[0])?,
             "deaths" => self.deaths = number(rest[0])?,
@@ -331,6 +338,9 @@ impl Reading {
             }
             "batch" => task.batch = Some(number(value)?),
             "concurrency" => task.concurrency = Some(number(value)?),
+            "deadline" => task.deadline_ms = Some(number(value)?),
+            "parallel" => task.parallel = number(value)?,
+            "priority" => task.priority = number(value)?,
             "pool" => task.pool = Some(number(value)?),
             "setup" => task.setup = true,
             "teardown" => task.teardown = true,

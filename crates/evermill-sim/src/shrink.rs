@@ -186,6 +186,8 @@ fn simpler(task: &TaskSpec) -> Vec<TaskSpec> {
         },
         TaskSpec {
             concurrency: None,
+            parallel: 1,
+            deadline_ms: None,
             pool: None,
             priority: 0,
             ..task.clone()

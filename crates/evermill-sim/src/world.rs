@@ -76,6 +76,16 @@ enum Step {
     Replay(usize),
 }
 
+/// A member that was sent to a worker.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) at: Ms,
+    pub(crate) dispatch: DispatchId,
+    pub(crate) task: u16,
+    pub(crate) act: Act,
+    pub(crate) key: u128,
+}
+
 /// A case being played.
 pub struct World<'a> {
     pub(crate) case: &'a Case,
@@ -112,8 +122,8 @@ pub struct World<'a> {
     pub(crate) missed: u64,
     /// The version of each activation that was sent.
     pub(crate) pinned: BTreeMap<Act, String>,
-    /// When members of rate-limited tasks were issued in this boot.
-    pub(crate) issued: BTreeMap<u16, Vec<Ms>>,
+    /// When members of rate-limited tasks were issued in this boot, and did not come back unstarted.
+    pub(crate) issued: Vec<Issued>,
     pub(crate) signals: u64,
     pub(crate) swaps: u32,
     /// Sources bound in each joined activation that was ever sent (W6).
@@ -187,7 +197,7 @@ impl<'a> World<'a> {
             starts: BTreeSet::new(),
             suspects: BTreeSet::new(),
             pinned: BTreeMap::new(),
-            issued: BTreeMap::new(),
+            issued: Vec::new(),
             signals: 0,
             swaps: 0,
             redriven: BTreeMap::new(),
@@ -256,10 +266,10 @@ impl<'a> World<'a> {
             dag,
             fresh: false,
         })?;
-        for &(task, members, interval_ms) in &self.case.world.rates {
+        for &(of, members, interval_ms) in &self.case.world.rates {
             self.apply(Command::RateLimit {
                 run: RUN,
-                task,
+                of,
                 members,
                 interval_ms,
             })?;
@@ -867,6 +877,7 @@ impl<'a> World<'a> {
             self.coverage.hit(Mark::Tail);
         }
         self.give_back(&running, &left)?;
+        self.unissue(&running, &left);
         let (dispatch, fence) = (running.id, running.fence);
         self.past.push(running);
         self.apply(Command::Finished { dispatch, fence })
@@ -907,6 +918,7 @@ impl<'a> World<'a> {
             started.is_none_or(|started| *member > started || !once && *member != started)
         });
         self.give_back(&running, &left)?;
+        self.unissue(&running, &running.left());
         if let Some(member) = started {
             self.interrupted(&running, member, by_chance)?;
         }

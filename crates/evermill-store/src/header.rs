@@ -7,14 +7,15 @@ use crate::store::{CommitId, StoreId};
 use crate::sum::Tally;
 
 /// The format this crate writes, and the newest it reads. Older ones become this one at open.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 /// The truth tables of a format, which are the first ones of [`Table::ALL`]; `None` for a format
 /// that never was.
 pub(crate) fn tables_of(format: u32) -> Option<&'static [Table]> {
     match format {
         1 => Some(&Table::ALL[..12]),
-        2 => Some(&Table::ALL),
+        2 => Some(&Table::ALL[..14]),
+        3 => Some(&Table::ALL),
         _ => None,
     }
 }

@@ -59,7 +59,7 @@ pub enum Step {
 
 impl Step {
     /// Every step. `CommitWrote` stands here for each table.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::OpenLocked,
         Self::OpenFileMade,
         Self::OpenTablesMade,
@@ -82,6 +82,7 @@ impl Step {
         Self::CommitWrote(Table::Suspect),
         Self::CommitWrote(Table::Inbox),
         Self::CommitWrote(Table::Spill),
+        Self::CommitWrote(Table::Setting),
         Self::CommitWroteHistory,
         Self::CommitSegmentRolled,
         Self::CommitHeaderWritten,
@@ -143,5 +144,6 @@ const fn wrote_name(table: Table) -> &'static str {
         Table::Suspect => "store.commit.wrote.suspect",
         Table::Inbox => "store.commit.wrote.inbox",
         Table::Spill => "store.commit.wrote.spill",
+        Table::Setting => "store.commit.wrote.setting",
     }
 }

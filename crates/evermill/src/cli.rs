@@ -1,5 +1,6 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
+mod alerts;
 mod backup;
 mod check;
 mod completions;
@@ -8,6 +9,7 @@ mod demo;
 mod dev_kafka;
 mod logs;
 mod parked;
+mod pools;
 mod ps;
 mod run;
 mod show;
@@ -68,6 +70,12 @@ enum Command {
     /// What failed for good and was kept: look at it, change it, run it again
     #[command(subcommand)]
     Parked(parked::Args),
+    /// Slots that tasks of all DAGs share: look at them, change them while they are used
+    #[command(subcommand)]
+    Pools(pools::Args),
+    /// What goes wrong while nobody looks: the latest of it, and whether it is told
+    #[command(subcommand)]
+    Alerts(alerts::Args),
     /// Copy the store to a file, also while an engine runs, and check the copy
     Backup(backup::Backup),
     /// Put a backup in the place of the store
@@ -110,6 +118,8 @@ impl Cli {
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),
             Command::Stop(args) => steer::run(Verb::Stop, &args, data_dir),
             Command::Parked(args) => parked::run(&args, data_dir),
+            Command::Pools(args) => pools::run(&args, data_dir),
+            Command::Alerts(args) => alerts::run(&args, data_dir),
             Command::Backup(args) => backup::backup(&args, data_dir),
             Command::Restore(args) => backup::restore(&args, data_dir),
             Command::Verify(args) => backup::verify(&args, data_dir),

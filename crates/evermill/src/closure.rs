@@ -317,6 +317,18 @@ impl Dag {
         self.option("priority", json!(priority))
     }
 
+    /// At most so many of its tries start in so long (W19).
+    #[must_use]
+    pub fn rate_limit(self, members: u32, per: Duration) -> Self {
+        self.option("rate_limit", rate(members, per))
+    }
+
+    /// The same for the events of one key; those of others go on. Events without a key are not held up.
+    #[must_use]
+    pub fn rate_limit_per_key(self, members: u32, per: Duration) -> Self {
+        self.option("rate_limit_per_key", rate(members, per))
+    }
+
     /// The longest time from the event to the end of this task, before it counts as late (W13).
     #[must_use]
     pub fn deadline(self, limit: Duration) -> Self {
@@ -358,6 +370,11 @@ impl Uses {
 fn taken(changes: Option<&Option<Arc<Changes>>>) -> Vec<StateOp> {
     let changes = changes.and_then(Option::as_ref);
     changes.map_or_else(Vec::new, |changes| changes.take())
+}
+
+/// Nothing is at least one in a millisecond, so that no limit stands still for ever.
+fn rate(members: u32, per: Duration) -> Value {
+    json!({"members": members.max(1), "interval_ms": milliseconds(per).max(1)})
 }
 
 fn milliseconds(time: Duration) -> u64 {

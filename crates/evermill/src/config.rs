@@ -17,6 +17,7 @@
 //! ```
 //! The file is looked for in the working directory. An unknown name in it is an error.
 
+mod alerts;
 mod retain;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use std::{env, fmt, fs, io};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::alerts::{Hook, hooks};
 pub(crate) use self::retain::Retain;
 use crate::failure::Failure;
 use crate::near::nearest;
@@ -46,7 +48,7 @@ const SHORT: [(&str, &str); 3] = [
     ("kafka", "kafka_default"),
 ];
 /// What the file may hold.
-const NAMES: [&str; 4] = ["data_dir", "retain", "pools", "connections"];
+const NAMES: [&str; 5] = ["data_dir", "retain", "pools", "connections", "alerts"];
 
 /// A setting that there is, for whoever wants to know.
 #[derive(Debug, Serialize)]
@@ -60,7 +62,7 @@ pub(crate) struct Known {
 }
 
 /// Every setting.
-pub(crate) const KNOWN: [Known; 5] = [
+pub(crate) const KNOWN: [Known; 6] = [
     Known {
         key: Some("data_dir"),
         variable: Some(DATA_DIR_VARIABLE),
@@ -80,7 +82,14 @@ pub(crate) const KNOWN: [Known; 5] = [
         variable: None,
         flag: None,
         default: Some("128"),
-        about: "how many tasks of a pool run at once, over all DAGs",
+        about: "how many executions of a pool there are at a time, over all DAGs; what `evermill pools set` says goes before it",
+    },
+    Known {
+        key: Some("alerts"),
+        variable: None,
+        flag: None,
+        default: None,
+        about: "where alerts go, one `[[alerts]]` each: `post` (a URL, `env:NAME` or `file:PATH`) or `command`, and `kinds`, `dags`, `every`",
     },
     Known {
         key: Some("connections.ID"),
@@ -109,6 +118,8 @@ pub(crate) struct Config {
     pub(crate) pools: BTreeMap<String, u32>,
     /// Connection id to its address.
     pub(crate) connections: BTreeMap<String, String>,
+    /// Where alerts go.
+    pub(crate) alerts: Vec<Hook>,
 }
 
 /// A setting with where it comes from.
@@ -150,6 +161,8 @@ pub(crate) struct Explained {
     /// The file alone says them.
     pub(crate) pools: BTreeMap<String, u32>,
     pub(crate) connections: BTreeMap<String, Setting<String>>,
+    /// The file alone says them.
+    pub(crate) alerts: Vec<Hook>,
 }
 
 /// What the flags say.
@@ -170,6 +183,8 @@ struct File {
     pools: BTreeMap<String, NonZero<u32>>,
     #[serde(default)]
     connections: BTreeMap<String, Address>,
+    #[serde(default)]
+    alerts: Vec<Hook>,
 }
 
 /// A connection in the file: as anywhere else, or with its settings one by one.
@@ -219,6 +234,7 @@ impl Explained {
             retain: self.retain.value,
             pools: self.pools,
             connections: connections.map(|(id, set)| (id, set.value)).collect(),
+            alerts: self.alerts,
         }
     }
 }
@@ -248,6 +264,7 @@ fn settle(
         retain: retain(flags.retain, file.retain, variables)?,
         pools: slots(file.pools),
         connections: layers.into_iter().map(set).collect(),
+        alerts: file.alerts,
     })
 }
 
@@ -493,7 +510,8 @@ mod tests {
                 data_dir: "d".into(),
                 pools: BTreeMap::new(),
                 retain: Retain::default(),
-                connections: expected.into()
+                connections: expected.into(),
+                alerts: Vec::new()
             }
         );
     }

@@ -168,6 +168,7 @@ impl Local {
                     tell(text);
                 }
             }),
+            alerts: Arc::new(|_| {}),
         })?;
         let run = engine.start(&request)?.run;
         if dag.sources.is_empty() {

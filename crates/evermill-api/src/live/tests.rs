@@ -67,6 +67,7 @@ pub(super) fn a_view() -> (Graph, EngineView) {
             p50: Some(9.2),
             p99: None,
         },
+        deadlines_missed: 0,
         tasks: tasks.map(task).into(),
         sources: vec![SourceView {
             id: "orders".into(),

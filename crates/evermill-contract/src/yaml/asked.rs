@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{HTTP_SOURCE, WEBHOOK, text};
+use super::option::{ALERTS, HTTP_SOURCE, WEBHOOK, text};
 use super::tree::{Key, Kind, Node};
 use super::{Reader, knows, nearest};
 use crate::manifest::Code;
@@ -90,6 +90,16 @@ impl Reader<'_> {
         }
         config.insert("kind".into(), "webhook".into());
         Some(Value::Object(config))
+    }
+
+    /// `alerts:`, of which nothing has to be said.
+    pub(super) fn alerts(&mut self, owner: &str, node: &Node) -> Value {
+        let mut config = Map::new();
+        if !node.is_empty() {
+            self.options(&format!("alerts of {owner}"), ALERTS, node, &mut config);
+        }
+        config.insert("kind".into(), "alerts".into());
+        Value::Object(config)
     }
 
     fn wrong(&mut self, owner: &str, key: &Key, value: &Node, cure: String) {

@@ -30,6 +30,8 @@ pub(super) enum Of {
     Size,
     Word(&'static [&'static str]),
     Texts,
+    /// Some of these.
+    Words(&'static [&'static str]),
     /// So many in so long: `100/s`.
     Rate,
     /// Names and values.
@@ -50,6 +52,16 @@ const fn opt(name: &'static str, field: &'static str, of: Of, about: &'static st
 /// No number of ours is greater.
 const MAX: i64 = i32::MAX as i64;
 
+const ALERT_KINDS: &[&str] = &[
+    "deadline_missed",
+    "freshness_missed",
+    "parked",
+    "run_failed",
+    "source_degraded",
+    "source_stalled",
+    "source_ended",
+    "lane_stopped",
+];
 const ORDERS: &[&str] = &["none", "key", "partition", "serial"];
 const POLICIES: &[&str] = &["park", "block", "drop", "stop"];
 const HISTORIES: &[&str] = &["sampled", "full"];
@@ -117,6 +129,12 @@ pub(super) const SHARED: &[Opt] = &[
         "rate_limit",
         Of::Rate,
         "at most so many of its tries start in so long",
+    ),
+    opt(
+        "rate_limit_per_key",
+        "rate_limit_per_key",
+        Of::Rate,
+        "the same for the events of one key; those of others go on",
     ),
     opt(
         "priority",
@@ -200,6 +218,12 @@ pub(super) const SOURCE: &[Opt] = &[
         "freshness_ms",
         Of::Duration,
         "without progress for so long it counts as stalled",
+    ),
+    opt(
+        "rate_limit",
+        "rate_limit",
+        Of::Rate,
+        "at most so many of its events begin in so long",
     ),
 ];
 
@@ -325,6 +349,12 @@ pub(super) const FILES: &[Opt] = &[
         Of::Flag,
         "whether what is there at the first look is an event",
     ),
+];
+
+/// Options of alerts.
+pub(super) const ALERTS: &[Opt] = &[
+    opt("kinds", "kinds", Of::Words(ALERT_KINDS), "only these"),
+    opt("dags", "dags", Of::Texts, "only about these DAGs"),
 ];
 
 /// Options of a loop.
@@ -507,6 +537,17 @@ impl Of {
                     .map(|item| text(item).ok_or("write a list of texts"));
                 Ok(json!(texts.collect::<Result<Vec<_>, _>>()?))
             }
+            (Self::Words(known), Kind::List(items)) => {
+                let mut words = Vec::new();
+                for item in items {
+                    let word = text(item).ok_or_else(|| self.wanted())?;
+                    if !known.contains(&word) {
+                        return Err(super::nearest(word, known.iter().copied()));
+                    }
+                    words.push(word);
+                }
+                Ok(json!(words))
+            }
             (Self::Statuses, Kind::Scalar { .. }) => {
                 Ok(json!([status(node).ok_or_else(|| self.wanted())?]))
             }
@@ -529,6 +570,7 @@ impl Of {
                 | Self::Whole(..)
                 | Self::Duration
                 | Self::Size
+                | Self::Rate
                 | Self::Word(_),
                 Kind::Scalar { text, quoted },
             ) => self.scalar(text, *quoted),
@@ -553,7 +595,7 @@ impl Of {
             Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
             Self::Rate => rate(text),
             Self::Word(words) => words.contains(&text).then(|| json!(text)),
-            Self::Texts | Self::Environment | Self::Statuses => None,
+            Self::Texts | Self::Words(_) | Self::Environment | Self::Statuses => None,
         };
         match (found, self) {
             (Some(value), _) => Ok(value),
@@ -576,6 +618,7 @@ impl Of {
             Self::Rate => "write a number and a time, such as 100/s or 5/10m".to_owned(),
             Self::Word(words) => format!("known: {}", words.join(", ")),
             Self::Texts => "write a list of texts".to_owned(),
+            Self::Words(words) => format!("write a list of some of {}", words.join(", ")),
             Self::Environment => "write names and values".to_owned(),
             Self::Statuses => "write a status such as 201, or a list of them".to_owned(),
         }
@@ -602,6 +645,7 @@ impl Of {
             }
             Self::Word(words) => json!({"enum": words}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::Words(words) => json!({"type": "array", "items": {"enum": words}}),
             Self::Statuses => {
                 let status = json!({"type": "integer", "minimum": 100, "maximum": 599});
                 json!({"anyOf": [status, {"type": "array", "minItems": 1, "items": status}]})

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::asked::COMPARISONS;
 use super::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED, SIGNAL,
-    SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, WEBHOOK,
+    ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED,
+    SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -107,6 +107,13 @@ pub fn schema() -> Value {
             (
                 "signal",
                 described(signal, "messages that somebody sends by name"),
+            ),
+            (
+                "alerts",
+                described(
+                    object(&[ALERTS], [], &[]),
+                    "what goes wrong with other DAGs",
+                ),
             ),
             ("loop", described(laps, "one lap after the other")),
             (

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use evermill_contract::alert::{Alert, AlertKind};
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Opened;
 use evermill_contract::worker::Outcome;
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) disk: Disk,
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
     pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
+    pub(crate) alerts: Arc<Mutex<Vec<Alert>>>,
+    pub(crate) clock: Clock,
     dir: tempfile::TempDir,
 }
 
@@ -73,6 +76,8 @@ impl World {
             disk,
             notices: Arc::default(),
             lines: Arc::default(),
+            alerts: Arc::default(),
+            clock: Clock::system(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -86,6 +91,7 @@ impl World {
         let (others, opens) = (self.others.clone(), self.opens.clone());
         let notices = Arc::clone(&self.notices);
         let lines = Arc::clone(&self.lines);
+        let alerts = Arc::clone(&self.alerts);
         Engine::open(OpenOptions {
             data_dir: self.dir.path().to_owned(),
             store: self.store(),
@@ -99,9 +105,10 @@ impl World {
             }),
             settings: Arc::new(NoSettings),
             pools: BTreeMap::new(),
-            clock: Clock::system(),
+            clock: self.clock.clone(),
             log: Box::new(move |line| lines.lock().unwrap().push(line)),
             notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),
+            alerts: Arc::new(move |alert: &Alert| alerts.lock().unwrap().push(alert.clone())),
         })
     }
 
@@ -132,6 +139,16 @@ impl World {
         let mut store = self.store()().unwrap();
         store.load(table, &mut |row| rows.push(row)).unwrap();
         rows
+    }
+
+    /// What was told of this kind.
+    pub(crate) fn alerts_of(&self, kind: AlertKind) -> Vec<Alert> {
+        let alerts = self.alerts.lock().unwrap();
+        alerts
+            .iter()
+            .filter(|alert| alert.kind == kind)
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn dir(&self) -> &Path {

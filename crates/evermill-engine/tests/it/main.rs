@@ -1,5 +1,6 @@
 //! The engine against a fake broker and a fake executor: deterministic parts, real threads.
 
+mod alerts;
 mod broker;
 mod executor;
 mod flow;

@@ -69,7 +69,7 @@ fn new_store_is_empty_and_counts_its_first_epoch() {
         let header = store.header().clone();
         assert_eq!(
             (header.format, header.epoch, header.clean, header.last),
-            (2, 1, true, None)
+            (3, 1, true, None)
         );
         assert_eq!(Content::of(&mut *store).expect("load"), Content::default());
     }

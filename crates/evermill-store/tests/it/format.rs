@@ -9,7 +9,7 @@ use crate::workload::{Content, writes};
 
 const COMMITS: u64 = 7;
 /// The newest format.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 fn open(dir: &Path) -> Box<dyn Store> {
     let lock = DirLock::take(dir).expect("lock");
@@ -57,16 +57,21 @@ fn opens_with_its_content(dir: &Path) {
 
 #[test]
 fn an_older_store_takes_new_tables_and_opens_again() {
+    takes_new_tables(1, &[Table::Inbox, Table::Spill, Table::Setting]);
+    takes_new_tables(2, &[Table::Setting]);
+}
+
+fn takes_new_tables(format: u32, tables: &[Table]) {
     let dir = tempfile::tempdir().expect("temporary directory");
-    std::fs::copy(golden(1), dir.path().join("store.db")).expect("golden file");
+    std::fs::copy(golden(format), dir.path().join("store.db")).expect("golden file");
     let mut store = open(dir.path());
     let fence = store.claim(0).expect("claim");
-    let row = |table| Row {
-        table,
+    let row = |table: &Table| Row {
+        table: *table,
         key: Key::numbered(0, 1, &[7]),
         body: "new".into(),
     };
-    let rows = [Table::Inbox, Table::Spill].map(row);
+    let rows: Vec<Row> = tables.iter().map(row).collect();
     let put = rows.iter().cloned().map(Write::Put).collect();
     store.commit_one(fence, put).expect("commit");
     store.close_clean().expect("close");

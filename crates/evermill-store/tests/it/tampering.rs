@@ -163,7 +163,7 @@ fn newer_format_is_refused_with_the_cure_and_left_alone() {
     let dir = tempfile::tempdir().expect("temporary directory");
     drop(open(dir.path()).expect("store").close_clean());
     let file = Connection::open(dir.path().join("store.db")).expect("file");
-    file.execute_batch("PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)")
+    file.execute_batch("PRAGMA user_version = 4; PRAGMA wal_checkpoint(TRUNCATE)")
         .expect("SQL");
     drop(file);
     let before = std::fs::read(dir.path().join("store.db")).expect("file");
@@ -172,7 +172,7 @@ fn newer_format_is_refused_with_the_cure_and_left_alone() {
     };
     let text = error.to_string();
     assert!(
-        text.contains("format 3 is newer than 2") && text.contains("start the evermill"),
+        text.contains("format 4 is newer than 3") && text.contains("start the evermill"),
         "{text}"
     );
     assert_eq!(

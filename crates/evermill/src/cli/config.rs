@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::config::{Explained, Flags, KNOWN, Known, Origin, masked};
+use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin, masked};
 use crate::failure::Failure;
 use crate::python;
 use crate::table::{print, table};
@@ -89,6 +89,10 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
         let name = format!("pools.{name}");
         [name, slots.to_string(), Origin::File.to_string()]
     }));
+    let alerts = (1..).zip(&found.alerts);
+    rows.extend(
+        alerts.map(|(number, hook)| [Hook::name(number), hook.place(), Origin::File.to_string()]),
+    );
     let connections = found.connections.iter();
     rows.extend(connections.map(|(id, set)| {
         let name = format!("connections.{id}");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
+use evermill_connectors::alerts::Hooks;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
@@ -23,7 +24,7 @@ use evermill_worker::{DeclaredConfig, Places, PoolConfig, Pools, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
-use crate::config::{Config, Explained, Flags};
+use crate::config::{self, Config, Explained, Flags};
 use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
@@ -190,6 +191,8 @@ pub(super) fn open(
     let told = Arc::clone(&notices);
     let connections = Arc::new(config.connections.clone());
     let slots = config.pools.clone();
+    let hooks = Hooks::start(config::hooks(&config.alerts)?, &notices);
+    let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
@@ -200,6 +203,7 @@ pub(super) fn open(
         clock: Clock::system(),
         log,
         notices,
+        alerts: hooks.into_sink(),
     });
     handle.map_err(|error| match error {
         OpenError::Lock(LockError::Held { .. }) => Failure::locked(error.to_string()),

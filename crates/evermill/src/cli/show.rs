@@ -4,6 +4,7 @@ mod past;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
 
@@ -32,6 +33,9 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// Missed deadlines, and alerts, that are shown.
+const MISSES_SHOWN: usize = 5;
+const ALERTS_SHOWN: usize = 5;
 /// Characters of an error that are shown.
 const ERROR_WIDTH: usize = 70;
 
@@ -108,6 +112,29 @@ fn text(detail: &RunDetail, live: bool) -> String {
     });
     let head = ["WHEN", "TASK", "EVENT", "TRY", "ERROR"];
     section(&mut out, "Latest failures", &head, failures.collect(), 5);
+    let misses = detail.misses.iter().take(MISSES_SHOWN).map(|miss| {
+        let late = Duration::from_millis(miss.at_ms.saturating_sub(miss.due_ms));
+        [
+            age(miss.at_ms),
+            format!("{}@{}", miss.lane, miss.position),
+            miss.task.clone().unwrap_or_else(|| "-".to_owned()),
+            format!("{late:?}"),
+        ]
+    });
+    let head = ["WHEN", "EVENT", "TASK", "LATE BY"];
+    section(
+        &mut out,
+        "Latest missed deadlines",
+        &head,
+        misses.collect(),
+        3,
+    );
+    let alerts = detail.alerts.iter().take(ALERTS_SHOWN).map(|alert| {
+        let text = first_line(&alert.text, ERROR_WIDTH);
+        [age(alert.at_ms), alert.kind.to_string(), text]
+    });
+    let head = ["WHEN", "KIND", "ALERT"];
+    section(&mut out, "Latest alerts", &head, alerts.collect(), 3);
     out
 }
 
@@ -168,8 +195,8 @@ fn heading(detail: &RunDetail, live: bool) -> String {
     if let Some(why) = &detail.stalled {
         field("stalled", why.clone());
     }
-    if detail.deadlines_missed > 0 {
-        field("deadlines", format!("{} missed", detail.deadlines_missed));
+    if run.deadlines_missed > 0 {
+        field("deadlines", format!("{} missed", run.deadlines_missed));
     }
     out
 }
@@ -194,7 +221,15 @@ fn lane_rows(source: &SourceView) -> Vec<[String; 5]> {
     source.lanes.iter().map(row).collect()
 }
 
-fn troubles(source: &SourceView) -> impl Iterator<Item = &String> {
-    let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
-    source.degraded.iter().chain(&source.ended).chain(stopped)
+fn troubles(source: &SourceView) -> Vec<String> {
+    let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.clone());
+    let stale = source.stale.then(|| {
+        let since = source.progress_ms.map_or_else(
+            || "nothing of it was settled since the engine started".to_owned(),
+            |at_ms| format!("nothing of it was settled since {}", age(at_ms)),
+        );
+        format!("not fresh: {since}")
+    });
+    let told = source.degraded.iter().chain(&source.ended).cloned();
+    told.chain(stale).chain(stopped).collect()
 }

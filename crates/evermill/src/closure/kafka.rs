@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Source, milliseconds};
+use super::{Source, milliseconds, rate};
 
 /// A topic that a DAG listens to.
 #[derive(Debug, Clone)]
 pub struct Topic {
     config: Value,
     batch: Option<Value>,
+    rate_limit: Option<Value>,
 }
 
 /// A topic, read from its end on through the connection `kafka_default`.
@@ -19,6 +20,7 @@ pub fn topic(name: &str) -> Topic {
     Topic {
         config: json!({"kind": "kafka", "topic": name}),
         batch: None,
+        rate_limit: None,
     }
 }
 
@@ -50,6 +52,13 @@ impl Topic {
         self
     }
 
+    /// At most so many of its messages begin in so long; more wait unbegun (W19).
+    #[must_use]
+    pub fn rate_limit(mut self, messages: u32, per: Duration) -> Self {
+        self.rate_limit = Some(rate(messages, per));
+        self
+    }
+
     fn with(mut self, name: &str, value: &str) -> Self {
         self.config[name] = json!(value);
         self
@@ -61,6 +70,9 @@ impl From<Topic> for Source {
         let mut source = Self::of(topic.config);
         if let Some(batch) = topic.batch {
             source.declared["batch"] = batch;
+        }
+        if let Some(rate) = topic.rate_limit {
+            source.declared["rate_limit"] = rate;
         }
         source
     }

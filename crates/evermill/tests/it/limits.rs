@@ -58,6 +58,39 @@ def bounded():
     first(source) >> second(source)
 "#;
 
+const WIDE: &str = r#"
+@evermill.task(pool="api", concurrency=8)
+async def call(event):
+    import asyncio
+    note("+")
+    await asyncio.sleep(0.02)
+    note("-")
+
+@evermill.dag
+def wide():
+    call(evermill.kafka("t", auto_offset_reset="earliest"))
+"#;
+
+const KEYED: &str = r#"
+@evermill.task(rate_limit_per_key="2/1h")
+def first(event):
+    note("+" + event.key.decode())
+
+@evermill.dag
+def keyed():
+    first(evermill.kafka("t", auto_offset_reset="earliest"))
+"#;
+
+const SLOW_SOURCE: &str = r#"
+@evermill.task
+def first(event):
+    note("+")
+
+@evermill.dag
+def slow():
+    first(evermill.kafka("t", auto_offset_reset="earliest", rate_limit="3/1h"))
+"#;
+
 struct Scene {
     place: Place,
     mock: Mock,
@@ -157,4 +190,97 @@ fn a_pool_without_slots_and_a_rate_that_is_none_are_refused() {
         "{}",
         ended.stderr
     );
+}
+
+/// W19: a slot is an execution, not a dispatch that holds many of them.
+#[test]
+fn a_pool_counts_members_that_run_side_by_side_in_one_worker() {
+    let scene = Scene::new(WIDE);
+    scene.place.file("evermill.toml", "[pools]\napi = 3\n");
+    scene.mock.write(&vec![("", "x"); 30]);
+    let ended = scene.run(&["--until-idle", "200ms", "--json"]).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(ended.only_run()["done"], 30);
+    assert!(scene.most() <= 3, "{} at a time", scene.most());
+}
+
+#[test]
+fn the_slots_of_a_pool_are_changed_while_it_is_used_and_last_over_restarts() {
+    let scene = Scene::new(POOLED);
+    scene.place.file("evermill.toml", "[pools]\none = 1\n");
+    let said = |arguments: &[&str]| {
+        let ended = scene.place.finish(arguments);
+        assert_eq!(ended.code(), 0, "{arguments:?}: {}", ended.stderr);
+        ended.stdout
+    };
+    let running = scene.run(&[]);
+    scene.place.wait_for_run(|run| run["state"] == "running");
+    let stopped = said(&["pools", "set", "one", "0"]);
+    assert!(stopped.contains("nothing more of its tasks"), "{stopped}");
+    scene.mock.write(&ten());
+    scene.place.wait_for_run(|run| run["in"] == 10);
+    let pool = said(&["pools", "ls", "--json"]);
+    let pool: serde_json::Value = serde_json::from_str(&pool).expect("one line");
+    let word = |field: &str| pool[field].clone();
+    assert_eq!(
+        (word("slots"), word("used"), word("waiting"), word("set_by")),
+        (0.into(), 0.into(), 20.into(), "set".into()),
+        "{pool}"
+    );
+    let tasks = pool["tasks"].as_array().expect("a list").iter();
+    let tasks: Vec<_> = tasks.map(|task| task["task"].clone()).collect();
+    assert_eq!(tasks, ["first", "second"]);
+    running.kill();
+    let rest = said(&["pools", "ls"]);
+    assert!(rest.contains("pools set"), "{rest}");
+    let running = scene.run(&[]);
+    scene
+        .place
+        .wait_for_run(|run| run["in"] == 10 && run["state"] == "running");
+    assert_eq!(scene.most(), 0, "it has no slots in the next engine either");
+    let table = said(&["pools", "ls"]);
+    assert!(table.contains("pooled.first, pooled.second"), "{table}");
+    let reset = said(&["pools", "reset", "one"]);
+    assert!(reset.contains("1 slot (evermill.toml)"), "{reset}");
+    scene.place.wait_for_run(|run| run["done"] == 10);
+    assert_eq!(scene.most(), 1);
+    let unknown = scene.place.finish(["pools", "set", "ome", "3"]);
+    assert_eq!(unknown.code(), 2);
+    assert!(
+        unknown.stderr.contains("did you mean 'one'?"),
+        "{}",
+        unknown.stderr
+    );
+    running.kill();
+}
+
+#[test]
+fn a_rate_per_key_holds_up_one_key_and_no_other() {
+    let scene = Scene::new(KEYED);
+    let mut events = vec![("loud", "x"); 8];
+    events.push(("calm", "x"));
+    scene.mock.write(&events);
+    let running = scene.run(&[]);
+    let run = scene.place.wait_for_run(|run| run["done"] == 3);
+    assert_eq!(run["in_flight"], 6, "{run}");
+    let text = std::fs::read_to_string(&scene.out).expect("what tasks wrote");
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["+calm", "+loud", "+loud"]);
+    running.kill();
+}
+
+/// F03: however often a source fires, no more events begin than it is allowed.
+#[test]
+fn f03_the_rate_of_a_source_lets_no_more_of_its_events_begin() {
+    let scene = Scene::new(SLOW_SOURCE);
+    scene.mock.write(&ten());
+    let running = scene.run(&[]);
+    let run = scene.place.wait_for_run(|run| run["done"] == 3);
+    assert_eq!(
+        (&run["in"], &run["in_flight"]),
+        (&10.into(), &7.into()),
+        "{run}"
+    );
+    running.kill();
 }

@@ -61,6 +61,12 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         SourceConfig::Signal(signal) => vec![format!("signal {}", signal.name)],
         SourceConfig::Files(files) => folder(files),
         SourceConfig::Sqs(sqs) => queue(sqs),
+        SourceConfig::Alerts(alerts) => {
+            let kinds = alerts.kinds.iter().map(ToString::to_string);
+            let what = kinds.chain(alerts.dags.iter().cloned());
+            let what: Vec<String> = what.collect();
+            vec![format!("alerts {}", what.join(", ")).trim_end().to_owned()]
+        }
     };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));

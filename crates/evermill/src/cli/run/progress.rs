@@ -97,6 +97,7 @@ mod tests {
                 p99: Some(4.56),
             },
             commit_ms: Percentiles::default(),
+            deadlines_missed: 0,
             tasks: Vec::new(),
             sources: Vec::new(),
         }

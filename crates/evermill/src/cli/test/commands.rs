@@ -112,6 +112,7 @@ fn open(
         clock: Clock::system(),
         log: run::log_lines(screen, false),
         notices,
+        alerts: Arc::new(|_| {}),
     });
     handle.map_err(|error| Failure::failed(error.to_string()))
 }

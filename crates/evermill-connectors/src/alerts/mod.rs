@@ -1,0 +1,10 @@
+//! Alert hooks: where alerts go outside the engine. See this folder's README for what is promised.
+
+mod config;
+mod deliver;
+mod hook;
+mod parcel;
+
+pub use config::{HookConfig, HookTo};
+pub use deliver::Delivery;
+pub use hook::Hooks;
