@@ -69,7 +69,7 @@ _loaded: Dict[str, Dict[str, Dag]] = {}
 
 
 def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = None) -> Any:
-    """Loads a task of the DAG file `entry`, or a function of one of its sources (`source?option`); the file itself
+    """Loads a task of the DAG file `entry`, or a function of one of its sources or sensors (`id?option`); the file itself
     is executed once per process."""
     path = os.path.abspath(entry)
     if path not in _loaded:
@@ -79,7 +79,7 @@ def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = 
     _airflow_context.params[dag_id] = dag.params
     source, asked, option = task_id.partition("?")
     if asked:
-        return Asked(_named("source", source, {node.id: node for node in dag.sources()}, path), option, _awaited)
+        return Asked(_named("source or sensor", source, dag.nodes, path), option, _awaited)
     task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
     return Program(task)
 

@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use evermill_contract::manifest::HttpSource;
 use evermill_contract::sensor::{Found, Place};
 use evermill_contract::source::Reply;
 use evermill_contract::worker::{
-    Answer, Dispatch, Outcome, Polled, Question, Success, TaskErrorKind, TaskRef,
+    Answer, Dispatch, LogOrigin, Outcome, Polled, Question, Success, TaskErrorKind, TaskRef,
+    WorkerEvent,
 };
 
 use crate::threads::{Runs, Shared, Slot, failed};
@@ -116,6 +118,16 @@ impl Runs for Asking {
             }
             found => found,
         };
+        if let (Found::Unknown(why), false) = (&found, polled.strict) {
+            // It is asked on, and somebody may want to know why for so long.
+            events(WorkerEvent::Log {
+                slot: slot.id,
+                token: Some(dispatch.token),
+                member: Some(index),
+                origin: LogOrigin::Stderr,
+                text: Bytes::from(format!("not yet: {why}\n")),
+            });
+        }
         Some(outcome(found, polled.strict))
     }
 }

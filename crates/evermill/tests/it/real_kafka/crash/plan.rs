@@ -29,13 +29,16 @@ pub(super) enum End {
 pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
-const UNREACHABLE: [&str; 15] = [
+const UNREACHABLE: [&str; 17] = [
     // What is read from a log needs no inbox; `polling.rs` and `hooks.rs` cut there.
     "receive.delivered",
     "receive.kept",
     "inbox.accepted",
     "inbox.kept",
     "inbox.fed",
+    // Nobody in this workload has something to judge; `polling.rs` cuts there.
+    "inquiry.sent",
+    "inquiry.answered",
     // Rows that no source of this workload causes.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",

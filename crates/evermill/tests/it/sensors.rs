@@ -1,0 +1,179 @@
+//! Sensors inside an activation, from the built binary: a wait is a row, and outlives the process.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use evermill_http::testing::{Reply, Server};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::process::{Place, Running};
+
+/// A server that answers what a test says.
+fn told(body: &Arc<Mutex<(u16, String)>>) -> Server {
+    let body = Arc::clone(body);
+    Server::start(move |_| {
+        let (status, text) = body.lock().unwrap().clone();
+        Reply::new(status, text)
+    })
+}
+
+fn say(body: &Mutex<(u16, String)>, status: u16, text: &str) {
+    *body.lock().unwrap() = (status, text.to_owned());
+}
+
+fn start(place: &Place, text: &str, more: &[&str]) -> Running {
+    let file = place.file("flow.py", text);
+    let arguments = ["run", file.to_str().unwrap(), "--json"];
+    Running::start(&mut place.evermill(arguments.iter().chain(more)))
+}
+
+const POKED: &str = r#"
+import os
+import evermill
+
+@evermill.task
+def before():
+    print("before ran")
+
+@evermill.sensor(poke_interval=0.05, retries=0)
+def there(ctx):
+    print("asked, try", ctx.try_number)
+    return evermill.PokeReturnValue(os.path.exists("SIGN"), "found it")
+
+@evermill.task
+def after(found):
+    print("after:", found)
+
+@evermill.dag
+def flow():
+    first = before()
+    sensor = there()
+    first >> sensor
+    after(sensor)
+"#;
+
+#[test]
+fn a_sensor_is_asked_without_using_up_tries_and_waits_on_after_kill_9() {
+    let place = Place::new();
+    let sign = place.file("sign", "");
+    std::fs::remove_file(&sign).unwrap();
+    let text = POKED.replace("SIGN", sign.to_str().unwrap());
+    let running = start(&place, &text, &[]);
+    running.wait_for_lines("asked, try 1", 4);
+    assert_eq!(running.count("before ran"), 1);
+    running.kill();
+    let running = start(&place, &text, &[]);
+    running.wait_for_lines("asked, try 1", 2);
+    assert_eq!(running.count("before ran"), 0, "it is not begun anew");
+    std::fs::write(&sign, "").unwrap();
+    running.wait_for_lines("after: found it", 1);
+    running.signal(Signal::TERM);
+    let ended = running.end();
+    let run = ended.only_run();
+    let counts = ["in", "done", "parked"].map(|field| run[field].as_u64().unwrap());
+    assert_eq!(counts, [1, 1, 0], "{run}");
+}
+
+#[test]
+fn one_that_runs_out_of_time_fails_whatever_its_retries_or_is_skipped() {
+    let flow = |options: &str| {
+        format!(
+            "import evermill\n@evermill.sensor(poke_interval=0.02, timeout=0.3, retries=5{options})\n\
+             def never(): return False\n@evermill.task\ndef after(): print('after')\n\
+             @evermill.dag\ndef flow():\n    never() >> after()\n"
+        )
+    };
+    for (options, expected) in [("", [0, 1]), (", soft_fail=True", [1, 0])] {
+        let place = Place::new();
+        let running = start(&place, &flow(options), &[]);
+        place.wait_for_run(|run| run["in_flight"] == 0 && run["in"] == 1);
+        running.signal(Signal::TERM);
+        let run = running.end().only_run();
+        let counts = ["skipped", "parked"].map(|field| run[field].as_u64().unwrap());
+        assert_eq!(counts, expected, "{run}");
+    }
+}
+
+const PLACE: &str = r#"
+import evermill
+
+@evermill.task
+def before():
+    return 1
+
+@evermill.task
+def after(found):
+    print("after:", found)
+
+@evermill.dag
+def flow():
+    after(evermill.wait_http("/model", poke_interval=0.05, after=before(), CHECK))
+"#;
+
+#[test]
+fn a_place_is_asked_until_it_answers_as_it_should() {
+    let body = Arc::new(Mutex::new((404, String::new())));
+    let (server, place) = (told(&body), Place::new());
+    let check = "select='/version', response_check={'pointer': '/state', 'equals': 'deployed'}";
+    let connection = format!("--connection=http={}", server.url());
+    let running = start(&place, &PLACE.replace("CHECK", check), &[&connection]);
+    let more = |server: &Server| {
+        let asked = server.seen().len();
+        assert!(server.wait_for(asked + 2).len() >= asked + 2);
+    };
+    more(&server);
+    say(&body, 503, "in trouble");
+    running.wait_for_lines("answered 503", 1);
+    say(&body, 200, r#"{"state": "pending", "version": 1}"#);
+    more(&server);
+    assert_eq!(running.count("after:"), 0);
+    say(&body, 200, r#"{"state": "deployed", "version": 2}"#);
+    running.wait_for_lines("after: 2", 1);
+    running.signal(Signal::TERM);
+    let run = running.end().only_run();
+    assert_eq!((&run["in"], &run["done"]), (&json!(1), &json!(1)), "{run}");
+}
+
+#[test]
+fn a_function_judges_what_a_place_answers_in_a_worker() {
+    let body = Arc::new(Mutex::new((200, r#"{"n": 1}"#.to_owned())));
+    let (server, place) = (told(&body), Place::new());
+    let check =
+        "response_check=lambda r: evermill.PokeReturnValue(r.json()['n'] > 1, r.json()['n'])";
+    let connection = format!("--connection=http={}", server.url());
+    let running = start(&place, &PLACE.replace("CHECK", check), &[&connection]);
+    assert!(server.wait_for(3).len() >= 3);
+    assert_eq!(running.count("after:"), 0);
+    say(&body, 200, r#"{"n": 7}"#);
+    running.wait_for_lines("after: 7", 1);
+    running.signal(Signal::TERM);
+    let run = running.end().only_run();
+    assert_eq!((&run["in"], &run["done"]), (&json!(1), &json!(1)), "{run}");
+}
+
+/// Airflow's sensor fails a try on 503, and its retries decide.
+#[test]
+fn airflows_http_sensor_counts_trouble_as_a_failed_try() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = Server::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::new(404, ""),
+        1 => Reply::new(503, ""),
+        _ => Reply::new(200, "{}"),
+    });
+    let place = Place::new();
+    let text = "from datetime import timedelta\nfrom airflow import DAG\nfrom airflow.operators.python import PythonOperator\n\
+                from airflow.providers.http.sensors.http import HttpSensor\n\
+                with DAG('flow', schedule=None):\n    \
+                PythonOperator(task_id='a', python_callable=lambda: 1) >> \
+                HttpSensor(task_id='h', endpoint='/x', poke_interval=0.02, retries=1, retry_delay=timedelta(seconds=0.02)) >> \
+                PythonOperator(task_id='b', python_callable=lambda: print('after'))\n";
+    let connection = format!("--connection=http={}", server.url());
+    let running = start(&place, text, &[&connection]);
+    running.wait_for_lines("after", 1);
+    running.signal(Signal::TERM);
+    let run = running.end().only_run();
+    assert_eq!((&run["in"], &run["done"]), (&json!(1), &json!(1)), "{run}");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
