@@ -19,6 +19,7 @@ from ._fault import DagError
 from ._files import files
 from ._http import http
 from ._inbox import inbox
+from ._inside import after, emit, topic
 from ._sensor import sensor
 from ._sink import to_kafka, to_sqs
 from ._source import alerts, cron, every, kafka, loop, signal
@@ -32,6 +33,7 @@ from .event import Event
 __version__ = "0.0.0"
 
 __all__ = [
-    "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "alerts", "cron", "dag", "every", "files",
-    "http", "inbox", "kafka", "loop", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "wait", "wait_http", "webhook",
+    "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "after", "alerts", "cron", "dag", "emit",
+    "every", "files", "http", "inbox", "kafka", "loop", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "topic",
+    "wait", "wait_http", "webhook",
 ]  # fmt: skip

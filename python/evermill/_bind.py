@@ -15,7 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from ._airflow_context import KEYS
 from ._dag import Node, Task, nodes_within
 from ._fault import DagError, nearest
-from ._uses import uses
+from ._uses import emits, uses
 
 
 class Argument(NamedTuple):
@@ -169,7 +169,7 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
                     results[node.id] = None
     for node in nodes_within(task.mapped):
         results[node.id] = None
-    ctx = ctx or bool(results) or bool(task.mapped)
+    ctx = ctx or bool(results) or bool(task.mapped) or emits(task.fn)
     found = {"event": event, "ctx": ctx, "state": state, "results": list(results)}
     return {name: value for name, value in found.items() if value}
 

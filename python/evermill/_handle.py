@@ -11,7 +11,7 @@ from .event import moment
 class Handle:
     """One attempt of one activation."""
 
-    __slots__ = ("_worker", "_dispatch", "_member", "_activation", "state_ops", "xcoms")
+    __slots__ = ("_worker", "_dispatch", "_member", "_activation", "state_ops", "xcoms", "says")
 
     def __init__(self, worker: Any, dispatch: _frames.Dispatch, member: int) -> None:
         self._worker = worker
@@ -22,6 +22,8 @@ class Handle:
         self.state_ops: Optional[List[Dict[str, Any]]] = None
         #: Values pushed so far, encoded.
         self.xcoms: Optional[Dict[str, str]] = None
+        #: Messages to topics so far.
+        self.says: Optional[List[Dict[str, str]]] = None
 
     @property
     def event(self) -> Any:
@@ -96,6 +98,13 @@ class Handle:
         if self.xcoms is None:
             self.xcoms = {}
         self.xcoms[key] = _values.encode(value).decode()
+
+    def say(self, topic: str, value: Any, key: Any) -> None:
+        from ._inside import message
+
+        if self.says is None:
+            self.says = []
+        self.says.append(message(topic, value, key))
 
     def state_op(self, op: str, name: str, value: Any = None) -> Any:
         """`get` answers the committed value with this attempt's own changes; the rest is kept

@@ -29,10 +29,6 @@ from ._manifest import FORMAT, dag_manifest, faults, relative
 
 EXIT_FAULTS = 3
 
-#: Names the package will have; an author who knows them hears that, not that they are unknown.
-_COMING = ("after", "emit", "topic")
-
-
 #: What to do about an exception that nothing more is known of.
 _RAISED = "put this line right, or move what may fail into a task"
 
@@ -106,10 +102,13 @@ def _explained(why: BaseException, path: str, folder: str) -> DagError:
     at = _authors(frames, folder) or (path, 0)
     if isinstance(why, ImportError):
         return DagError("import_error", why.msg, _import_cure(why), at)
-    asked = _asked_of_the_package(why)
-    if asked in _COMING:
-        return DagError("not_built", f"evermill.{asked} is not built yet", "use one of the sources there are: evermill.kafka, sqs, http, webhook, files, cron, every, loop, signal", at)
     return DagError("raised", f"{type(why).__name__}: {why}", _name_cure(why), at)
+
+
+def _asked_of_the_package(why: BaseException) -> str:
+    """The name that `evermill` was asked for and does not have; Python 3.9 says it in the message alone."""
+    said = re.match(r"module 'evermill' has no attribute '(\w+)'", str(why))
+    return said[1] if said and isinstance(why, AttributeError) else ""
 
 
 def _authors(frames: Iterable[Tuple[FrameType, int]], folder: str) -> Optional[Tuple[str, int]]:
@@ -120,12 +119,6 @@ def _authors(frames: Iterable[Tuple[FrameType, int]], folder: str) -> Optional[T
         if relative(name, folder) and os.path.isfile(name):
             found = name, line
     return found
-
-
-def _asked_of_the_package(why: BaseException) -> str:
-    """The name that `evermill` was asked for and does not have; Python 3.9 says it in the message alone."""
-    said = re.match(r"module 'evermill' has no attribute '(\w+)'", str(why))
-    return said[1] if said and isinstance(why, AttributeError) else ""
 
 
 def _name_cure(why: BaseException) -> str:

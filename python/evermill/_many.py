@@ -121,7 +121,7 @@ class Many:
 
     def _succeed(self, member: int, value: Any, handle: Any) -> None:
         started, kind = self.running[member], self.program.kind
-        if value is None and kind in ("call", "noop") and (handle is None or not (handle.state_ops or handle.xcoms)):
+        if value is None and kind in ("call", "noop") and (handle is None or not (handle.state_ops or handle.xcoms or handle.says)):
             self.worker.end(member, started, _frames.SUCCESS)
         else:
             self.worker.succeed(member, started, kind, value, handle)

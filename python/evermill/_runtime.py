@@ -19,6 +19,7 @@ from ._file import dags, import_file
 from ._manifest import is_ordered, options
 from ._surroundings import Surroundings
 from .context import Context
+from ._uses import emits
 
 make_context = Context
 
@@ -117,7 +118,7 @@ def _takes_both(arguments: List[Argument]) -> bool:
 
 def _is_plain(task: Task, arguments: List[Argument]) -> bool:
     takes_event = [(argument.name, argument.how) for argument in arguments] == [(None, "event")]
-    return takes_event and not inspect.iscoroutinefunction(task.fn)
+    return takes_event and not emits(task.fn) and not inspect.iscoroutinefunction(task.fn)
 
 
 def _part(name: Optional[str], text: str) -> str:

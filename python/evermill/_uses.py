@@ -13,6 +13,18 @@ _SILENT = ("CACHE", "NOP", "PUSH_NULL", "EXTENDED_ARG", "PRECALL", "RESUME")
 Uses = Set[Tuple[str, Optional[str]]]
 
 
+def emits(fn: Any) -> bool:
+    """Whether a function may call `evermill.emit`: it names it."""
+    code = getattr(fn, "__code__", None)
+    waiting = [code] if code else []
+    while waiting:
+        code = waiting.pop()
+        if "emit" in code.co_names:
+            return True
+        waiting.extend(part for part in code.co_consts if hasattr(part, "co_names"))
+    return False
+
+
 def uses(fn: Callable[..., Any], param: str) -> Optional[Uses]:
     """The attributes of `param` that `fn` reads; None when it may do anything with it.
 

@@ -101,6 +101,7 @@ class Attempt(Handle):
         self._activation = walk.identity
         self.state_ops = None
         self.xcoms = None
+        self.says = None
 
     @property
     def event(self) -> Any:

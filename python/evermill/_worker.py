@@ -262,7 +262,7 @@ class Worker:
             place[0] = member
             try:
                 value = run(event, None if handle is None else context(handle))
-                if value is None and plain and (handle is None or not (handle.state_ops or handle.xcoms)):
+                if value is None and plain and (handle is None or not (handle.state_ops or handle.xcoms or handle.says)):
                     continue
                 good = self.succeed(member, now, program.kind, value, handle)
             except BaseException as error:
@@ -292,7 +292,7 @@ class Worker:
         for member, (value, handle) in enumerate(zip(values, handles)):
             if isinstance(value, BaseException):
                 self.fail(member, started, value)
-            elif value is not None or handle.state_ops or handle.xcoms:
+            elif value is not None or handle.state_ops or handle.xcoms or handle.says:
                 try:
                     self.succeed(member, started, "call", value, handle)
                 except BaseException as error:
@@ -355,6 +355,8 @@ class Worker:
                 detail["state"] = handle.state_ops
             if handle.xcoms:
                 detail["xcoms"] = handle.xcoms
+            if handle.says:
+                detail["says"] = handle.says
         result = b"" if value is None else _values.encode(value)
         encoded = _frames.content(detail) if detail else b""
         if len(result) > self.result_bytes_max or len(encoded) > self.result_bytes_max:

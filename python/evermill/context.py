@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
+from ._inside import speaker
+
 if TYPE_CHECKING:
     from .event import Event
 
@@ -80,6 +82,7 @@ class Context:
         self._handle = handle
         self._calls = 0
         self._view: Optional[Dict[str, Any]] = None
+        speaker.set(self)
 
     @property
     def event(self) -> "Optional[Event]":
@@ -134,6 +137,10 @@ class Context:
         key = self._handle.effect_key(self._calls)
         self._calls += 1
         return key
+
+    def emit(self, topic: str, value: Any, key: Optional[str] = None) -> None:
+        """Says a value to every DAG that listens to the topic, once this attempt has succeeded."""
+        self._handle.say(topic, value, key)
 
     def should_stop(self) -> bool:
         """Whether the engine would like this task to end soon; ask now and then in long loops."""

@@ -5,7 +5,7 @@
 //! | `/runs` | GET | the engine and its runs |
 //! | `/runs/{run}` | GET | one run |
 //! | `/runs/{run}/pause`, `resume`, `drain`, `stop` | POST | the run afterwards |
-//! | `/runs/{run}/trigger` | POST, a JSON object or nothing | `{"activation"}`, durable |
+//! | `/runs/{run}/trigger`, `/dags/{dag}/trigger` | POST, a JSON object or nothing | `{"activation","repeated"}`, durable |
 //! | `/runs/{run}/signals/{name}?id=&key=&all=&ttl_ms=` | POST, JSON or nothing | `{"kept","repeated"}`, durable |
 //! | `/runs/{run}/past?lane=&position=&problems=&limit=` | GET | what has settled, newest first |
 //! | `/runs/{run}/parked?reason=&task=&key=&since_ms=&id=&skip=&limit=&payload=` | GET | a page |
@@ -17,7 +17,8 @@
 //! | `/backup` | POST, `{"to"}` | what was copied and checked |
 //! | `/verify` | POST | what was checked |
 //!
-//! `{run}` is a run id or a DAG id, percent-encoded.
+//! `{run}` is a run id or a DAG id, percent-encoded. With the header `Idempotency-Key` a trigger or a signal counts once
+//! within an hour; what came before is answered with `repeated`.
 
 use std::path::PathBuf;
 
@@ -71,6 +72,8 @@ pub struct Request {
     pub target: String,
     /// What came with it.
     pub body: Bytes,
+    /// What makes it the same request when it comes again: the header `Idempotency-Key`.
+    pub idempotency_key: Option<Bytes>,
 }
 
 /// An answer, complete.
@@ -86,7 +89,9 @@ pub struct Response {
 
 #[derive(Serialize)]
 struct Triggered {
-    activation: String,
+    /// Unless it came before.
+    activation: Option<String>,
+    repeated: u64,
 }
 
 #[derive(Serialize)]
@@ -221,14 +226,23 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
             let count = engine.resolve(run, &which, how)?;
             Ok(json(&Count { count }))
         }
-        ["runs", run, "trigger"] => {
+        ["runs", run, "trigger"] | ["dags", run, "trigger"] => {
             wants(Method::Post)?;
-            let activation = engine.trigger(run, read_conf(&request.body)?)?;
-            Ok(json(&Triggered { activation }))
+            let conf = read_conf(&request.body)?;
+            let activation = match &request.idempotency_key {
+                None => Some(engine.trigger(run, conf)?),
+                Some(key) => engine.trigger_as(run, conf, key.clone())?,
+            };
+            let repeated = u64::from(activation.is_none());
+            Ok(json(&Triggered {
+                activation,
+                repeated,
+            }))
         }
         ["runs", run, "signals", name] => {
             wants(Method::Post)?;
-            let signal = read_signal(name, query, &request.body)?;
+            let mut signal = read_signal(name, query, &request.body)?;
+            signal.id = signal.id.or_else(|| request.idempotency_key.clone());
             let pushed = engine.signal(run, signal)?;
             Ok(json(&Signalled {
                 kept: pushed.kept,

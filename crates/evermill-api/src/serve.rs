@@ -113,7 +113,9 @@ impl Received {
     /// As a request to `/api/v1`.
     pub(crate) fn request(self) -> Result<Request, Problem> {
         let method = Method::of(&self.method);
+        let idempotency_key = self.header("idempotency-key").map(str::to_owned);
         Ok(Request {
+            idempotency_key: idempotency_key.map(Bytes::from),
             method: method.ok_or_else(|| Problem::wrong_method("GET, POST and PUT"))?,
             target: self.target,
             body: self.body,

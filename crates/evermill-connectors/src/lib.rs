@@ -55,7 +55,11 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             open_clock(instants, config.catchup, environment)
         }
         SourceConfig::Loop(_) => Ok(Opened::Looped),
-        SourceConfig::Signal(_) | SourceConfig::Alerts(_) => Ok(Opened::Signalled),
+        // What is heard of other DAGs is brought by the engine itself.
+        SourceConfig::Signal(_)
+        | SourceConfig::Alerts(_)
+        | SourceConfig::After(_)
+        | SourceConfig::Topic(_) => Ok(Opened::Signalled),
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
             Ok(Opened::Received(Box::new(source)))

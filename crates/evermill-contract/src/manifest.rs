@@ -19,6 +19,7 @@ mod code;
 mod fault;
 mod files;
 mod http;
+mod inside;
 mod sink;
 mod sqs;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use code::{Code, Severity};
 pub use fault::{Fault, ManifestError};
 pub use files::FilesSource;
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
+pub use inside::{AfterSource, End, TopicSource, listeners_first};
 pub use sink::{KafkaSink, SinkConfig};
 pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};
 pub use version::Version;
@@ -169,6 +171,10 @@ pub enum SourceConfig {
     Sqs(SqsSource),
     /// What goes wrong with other DAGs.
     Alerts(AlertsSource),
+    /// Ends of another DAG's activations.
+    After(AfterSource),
+    /// What tasks emit.
+    Topic(TopicSource),
 }
 
 impl SourceConfig {
@@ -185,7 +191,9 @@ impl SourceConfig {
             | Self::Loop(_)
             | Self::Webhook(_)
             | Self::Signal(_)
-            | Self::Alerts(_) => None,
+            | Self::Alerts(_)
+            | Self::After(_)
+            | Self::Topic(_) => None,
         }
     }
 
@@ -201,7 +209,9 @@ impl SourceConfig {
             | Self::Signal(_)
             | Self::Files(_)
             | Self::Sqs(_)
-            | Self::Alerts(_) => false,
+            | Self::Alerts(_)
+            | Self::After(_)
+            | Self::Topic(_) => false,
         }
     }
 }

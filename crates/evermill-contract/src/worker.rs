@@ -33,7 +33,7 @@ use bytes::Bytes;
 pub use dispatch::{
     Dispatch, Event, LaneRef, Member, OrderMode, Polled, Range, TaskRef, UpstreamResult,
 };
-pub use outcome::{Outcome, OutcomeRun, StateOp, Success, TaskError, TaskErrorKind, Xcom};
+pub use outcome::{Emit, Outcome, OutcomeRun, StateOp, Success, TaskError, TaskErrorKind, Xcom};
 pub use question::{Answer, Question};
 
 /// A place where one worker process runs, numbered from 0.

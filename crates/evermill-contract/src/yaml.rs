@@ -25,7 +25,8 @@ mod tests;
 mod tree;
 
 use self::option::{
-    BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, SQS, TASK, text,
+    AFTER, BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, SQS,
+    TASK, TOPIC, text,
 };
 use self::tree::{At, Key, Kind, Node};
 
@@ -36,11 +37,10 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 /// The endings of such files.
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
-/// Kinds of sources that other front ends know and that are not built yet.
-const COMING: [&str; 1] = ["after"];
-/// Those that are.
-const KINDS: [&str; 10] = [
+/// The kinds of sources there are.
+const KINDS: [&str; 12] = [
     "kafka", "sqs", "http", "webhook", "cron", "every", "loop", "signal", "files", "alerts",
+    "after", "topic",
 ];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
@@ -352,6 +352,8 @@ impl Reader<'_> {
                 "cron" => config = self.timed(&owner, CRON, name, value),
                 "every" => config = self.timed(&owner, EVERY, name, value),
                 "signal" => config = self.timed(&owner, SIGNAL, name, value),
+                "after" => config = self.timed(&owner, AFTER, name, value),
+                "topic" => config = self.timed(&owner, TOPIC, name, value),
                 "files" => config = self.timed(&owner, FILES, name, value),
                 "alerts" => config = Some(self.alerts(&owner, value)),
                 "loop" => {
@@ -375,15 +377,6 @@ impl Reader<'_> {
                 }
                 known if knows(SOURCE, known) => {
                     self.option(&owner, SOURCE, name, value, &mut fields);
-                }
-                coming if COMING.contains(&coming) => {
-                    let message = format!("{owner}: a source of kind {coming} is not built yet");
-                    self.fault(
-                        name.at,
-                        Code::NotBuilt,
-                        message,
-                        format!("the sources so far are {}", KINDS.join(", ")),
-                    );
                 }
                 other => {
                     let known = SOURCE.iter().map(|opt| opt.name);

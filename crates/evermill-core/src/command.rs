@@ -4,13 +4,14 @@
 //! writes in one transaction, then perform its effects. The only effects that may run before the
 //! commit are dispatches marked `speculative` (C3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::dag::Dag;
+use crate::history::Ended;
 use crate::row::Write;
 
 /// Milliseconds since the Unix epoch; always an argument, never read from a clock.
@@ -107,6 +108,8 @@ pub struct Success {
     pub state: Vec<StateOp>,
     /// Source batch (W8): indexes of items that failed; they become a child activation.
     pub failed_items: Vec<u32>,
+    /// What it has to say to other DAGs, in order; opaque here.
+    pub says: Vec<Bytes>,
 }
 
 /// How one attempt ended.
@@ -335,6 +338,19 @@ pub enum Command {
         /// Simultaneous executions.
         slots: u32,
     },
+    /// Of whose activations the ends are told ([`News::Ended`]), by DAG id; of all until this is said.
+    Announce {
+        /// The DAGs.
+        dags: BTreeSet<String>,
+    },
+    /// Whoever listens to the run has no room: until that is over it takes nothing in and starts nothing,
+    /// and what is out and not begun is recalled; attempts under way end normally. Not durable: the driver says it again after a restart.
+    HoldUp {
+        /// The run.
+        run: RunIx,
+        /// Whether it is held up.
+        on: bool,
+    },
     /// At most so many start per interval (W19).
     RateLimit {
         /// The run.
@@ -443,6 +459,38 @@ pub struct Decision {
     pub writes: Vec<Write>,
     /// For after the commit, in order.
     pub effects: Vec<Effect>,
+    /// What other DAGs may hear of, in order. Whoever passes it on does so in the same commit: what is
+    /// told and what it tells of are durable together, or not at all.
+    pub news: Vec<News>,
+}
+
+/// Something that other DAGs may hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// An activation settled, or was parked.
+    Ended {
+        /// Which.
+        activation: ActivationKey,
+        /// How often it was redriven.
+        round: u32,
+        /// How it ended.
+        ended: Ended,
+        /// Its first event.
+        event: Event,
+        /// Events it stands for.
+        events: u64,
+    },
+    /// An attempt that succeeded has something to say.
+    Said {
+        /// The activation.
+        activation: ActivationKey,
+        /// The task, by its id.
+        task: String,
+        /// Instance of a mapped task, else -1.
+        map_index: i32,
+        /// What; opaque here.
+        said: Vec<Bytes>,
+    },
 }
 
 /// Counters of a run, in events. `in_flight = seen - done - skipped - parked - dropped`.

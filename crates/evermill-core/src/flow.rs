@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::activation::{self, Held, ParkReason};
 use crate::bits::{self, Mask};
-use crate::command::{Decision, LaneId, Ms};
+use crate::command::{Decision, LaneId, Ms, News};
 use crate::dag::{OnFailure, Order, TaskKind};
 use crate::history::Ended;
 use crate::limits;
@@ -183,6 +183,7 @@ impl Machine {
             }
         };
         let body = self.remember(ix, &settled, false, ended);
+        self.announce(ix, &settled, ended, out);
         let mut sum = Settled::default();
         let (mut first, mut last) = (u64::MAX, 0);
         let members: Vec<u32> = bits::ones(&settled).collect();
@@ -231,14 +232,40 @@ impl Machine {
             wave.members[first as usize].key.position,
             wave.members[last as usize].last,
         );
-        let body = self.remember(ix, settled, true, |member| {
+        let ended = |member| {
             if bits::get(skipped_row, member) {
                 Ended::Skipped
             } else {
                 Ended::Done
             }
-        });
+        };
+        let body = self.remember(ix, settled, true, ended);
+        self.announce(ix, settled, ended, out);
         self.account(ix, settled, sum, span, body, out);
+    }
+
+    /// Tells how these members ended, if anybody listens to their DAG.
+    fn announce(&self, ix: u32, settled: &[u64], ended: impl Fn(u32) -> Ended, out: &mut Decision) {
+        let wave = self.wave(ix);
+        if !self.announces(&wave.dag.spec.id) {
+            return;
+        }
+        out.news.extend(bits::ones(settled).map(|member| {
+            let m = &wave.members[member as usize];
+            News::Ended {
+                activation: m.key,
+                round: m.round,
+                ended: ended(member),
+                event: wave.events[m.first_event as usize].clone(),
+                events: u64::from(m.events) + wave.bound(member).len() as u64,
+            }
+        }));
+    }
+
+    /// Whether somebody listens to a DAG.
+    pub(crate) fn announces(&self, dag: &str) -> bool {
+        let announced = self.announced.as_ref();
+        announced.is_none_or(|dags| !dags.is_empty() && dags.contains(dag))
     }
 
     /// Applies the failure policy to a member that is not dropped.

@@ -83,6 +83,8 @@ pub struct Machine {
     pub(crate) history: Budget,
     /// Outcomes refused because of their fence, or because their member had ended (C5).
     pub(crate) refused: u64,
+    /// DAGs whose ends are told; all of them until somebody says.
+    pub(crate) announced: Option<BTreeSet<String>>,
 }
 
 /// What a face may know of a run.
@@ -180,6 +182,7 @@ impl Machine {
             revisit: Vec::new(),
             history: Budget::default(),
             refused: 0,
+            announced: None,
         }
     }
 
@@ -266,6 +269,8 @@ impl Machine {
             }
             Command::Swap { run, dag } => self.swap(run, &dag),
             Command::Replay { lane, from, to } => self.replay(lane, from, to, out),
+            Command::Announce { dags } => self.announced = Some(dags),
+            Command::HoldUp { run, on } => self.hold_up(run, on, out),
             Command::Pool { pool, slots } => self.pools.entry(pool).or_default().slots = slots,
             Command::RateLimit {
                 run,
@@ -646,6 +651,22 @@ impl Machine {
             _ => return,
         };
         self.set_state(ix, next, out);
+    }
+
+    /// Its lanes take nothing in while somebody who listens has no room.
+    fn hold_up(&mut self, ix: RunIx, on: bool, out: &mut Decision) {
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
+        run.held_up = on;
+        let lanes: Vec<LaneId> = run.lanes.values().map(|lane| lane.id).collect();
+        self.dirty_lanes.extend(lanes);
+        if on {
+            let recalled = self.dispatches.iter().filter(|d| d.run == ix).map(|d| d.id);
+            out.effects.extend(recalled.map(Effect::Recall));
+        } else {
+            self.wake_loops(ix);
+        }
     }
 
     /// The last step of every command: put released activations into waves, form waves while

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 
 use crate::bits::{self, Mask};
 use crate::command::{
-    ActivationKey, Decision, DispatchId, Event, Fence, Ms, Outcome, OutcomeRun, StateOp, Success,
+    ActivationKey, Decision, DispatchId, Event, Fence, Ms, News, Outcome, OutcomeRun, StateOp,
+    Success,
 };
 use crate::dag::{OnInterrupt, TaskKind};
 use crate::dispatch::{Dispatch, Slot};
@@ -168,6 +169,7 @@ impl Machine {
             );
             return self.fail_try(slot, false, &Bytes::from(error));
         }
+        self.say(slot, &success.says, out);
         let wave = self.wave_mut(slot.wave);
         let member = wave.member_of(slot.node, slot.at);
         let kind = wave
@@ -196,6 +198,22 @@ impl Machine {
         }
         wave.finish(slot.node, slot.at, Row::Success);
         true
+    }
+
+    /// What an attempt has to say is told with its success.
+    fn say(&self, slot: Slot, said: &[Bytes], out: &mut Decision) {
+        if said.is_empty() {
+            return;
+        }
+        let wave = self.wave(slot.wave);
+        let member = wave.member_of(slot.node, slot.at);
+        let space = wave.maps.get(&slot.node);
+        out.news.push(News::Said {
+            activation: wave.members[member as usize].key,
+            task: wave.task(slot.node).expect("slots are of tasks").id.clone(),
+            map_index: space.map_or(-1, |space| space.locate(slot.at).1.cast_signed()),
+            said: said.to_vec(),
+        });
     }
 
     /// W5: state commits with the outcome of the attempt that changed it; replays only read.

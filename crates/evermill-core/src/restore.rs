@@ -8,9 +8,10 @@ use bytes::Bytes;
 
 use crate::activation::{self, Entry, Held, ParkReason, Snapshot, Standing};
 use crate::bits;
-use crate::command::{ActivationKey, Decision, LaneId, RunIx};
+use crate::command::{ActivationKey, Decision, LaneId, News, RunIx};
 use crate::dag::{Dag, OnInterrupt, Order, PlanNode, TaskKind};
 use crate::form::place;
+use crate::history::Ended;
 use crate::limits;
 use crate::machine::{Machine, Timer, put};
 use crate::row::Table;
@@ -465,8 +466,20 @@ impl Machine {
         out: &mut Decision,
     ) {
         let key = snapshot.key;
-        if let Some(run) = self.runs.get_mut(&key.lane.run) {
-            run.forget_waits(&snapshot);
+        let run = self.runs.get_mut(&key.lane.run);
+        let run = run.expect("activations have runs");
+        run.forget_waits(&snapshot);
+        // What a run that ends leaves behind has not ended.
+        let tells =
+            reason != ParkReason::RunStopped && self.announces(&self.runs[&key.lane.run].row.dag);
+        if let Some(event) = snapshot.events.first().filter(|_| tells) {
+            out.news.push(News::Ended {
+                activation: key,
+                round: snapshot.round,
+                ended: Ended::Parked,
+                event: event.clone(),
+                events: snapshot.weight(),
+            });
         }
         self.materialise(snapshot, Held::Parked(reason), scope, out);
         let run = self

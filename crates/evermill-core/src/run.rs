@@ -198,6 +198,8 @@ pub(crate) struct Run {
     pub(crate) served: u64,
     /// Under what it stands among the runs with ready members.
     pub(crate) place: Option<(i64, u64)>,
+    /// Whoever listens to it has no room.
+    pub(crate) held_up: bool,
 }
 
 impl Run {
@@ -225,6 +227,7 @@ impl Run {
             signals: BTreeMap::new(),
             served: 0,
             place: None,
+            held_up: false,
         }
     }
 
@@ -254,7 +257,7 @@ impl Run {
     }
 
     pub(crate) fn accepts(&self) -> bool {
-        self.row.state == RunState::Running
+        self.row.state == RunState::Running && !self.held_up
     }
 
     /// Whether none of its lanes may take more events now, whatever room they have.
@@ -265,7 +268,7 @@ impl Run {
     }
 
     pub(crate) fn works(&self) -> bool {
-        matches!(self.row.state, RunState::Running | RunState::Draining)
+        matches!(self.row.state, RunState::Running | RunState::Draining) && !self.held_up
     }
 
     pub(crate) fn is_over(&self) -> bool {

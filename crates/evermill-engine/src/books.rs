@@ -297,7 +297,7 @@ fn by_count(groups: BTreeMap<(String, Option<String>), u64>) -> Vec<ParkedGroup>
     groups
 }
 
-fn name_of(run: &str, source: &str, lane: &str, key: ActivationKey) -> String {
+pub(crate) fn name_of(run: &str, source: &str, lane: &str, key: ActivationKey) -> String {
     let child = match key.child {
         0 => String::new(),
         child => format!("/{child}"),

@@ -20,6 +20,7 @@ use evermill_store::{Batch, Committer, Store, StoreError};
 use crate::bundle::{self, File};
 use crate::failpoint::{self, fp};
 use crate::groups::After;
+use crate::hearing;
 use crate::inbox::Inboxes;
 use crate::input::{Input, Request, SourceInput, SourceKey};
 use crate::limits;
@@ -74,8 +75,17 @@ impl Boot<'_> {
         fp!("open.store_opened");
         let fence = store.claim(0)?;
         fp!("open.claimed");
-        let (versions, stored_files, machine, decision) = self.resume(store)?;
-        let inboxes = Inboxes::load(store)?;
+        let (versions, stored_files, machine, mut decision) = self.resume(store)?;
+        let mut inboxes = Inboxes::load(store)?;
+        let news = std::mem::take(&mut decision.news);
+        let heard = hearing::pass_on(
+            &machine,
+            &versions,
+            &mut inboxes,
+            news,
+            self.now * 1_000,
+            &mut decision.writes,
+        );
         let pool_sizes = PoolSizes::load(store, self.slots.clone())?;
         fp!("open.resumed");
         if !decision.writes.is_empty() {
@@ -86,6 +96,11 @@ impl Boot<'_> {
             }
         }
         fp!("open.resume_committed");
+        for (number, shelved) in heard {
+            if let Some(inbox) = inboxes.get_mut(number) {
+                inbox.shelve(shelved);
+            }
+        }
         let epoch = store.header().epoch;
         let spill = Spill::load(store, epoch)?;
         Ok(Booted {
@@ -262,9 +277,11 @@ impl Shard {
         self.stored_files = booted.stored_files;
         self.inboxes = booted.inboxes;
         self.find_inboxes_again();
+        self.forget_hold_ups();
         self.spill = booted.spill;
         self.adopt(booted.effects);
         self.pool_sizes = booted.pool_sizes;
+        self.find_hearers();
         self.pools_told = 0;
         self.tell_pools();
         let runs: Vec<_> = self.runs.keys().copied().collect();

@@ -72,7 +72,15 @@ impl Shard {
         self.unsealed = false;
         self.pressing = false;
         self.performed = 0;
-        let Decision { writes, effects } = std::mem::take(&mut self.decision);
+        let Decision {
+            writes,
+            effects,
+            news,
+        } = std::mem::take(&mut self.decision);
+        debug_assert!(
+            news.is_empty(),
+            "sealing tells nothing, and the rest was passed on"
+        );
         fp!("commit.sealed");
         let effects = effects
             .into_iter()

@@ -202,6 +202,9 @@ impl Shard {
             RunState::Draining => self.hush_sources(Some(run)),
             _ => self.close_sources(Some(run)),
         }
+        if crate::requests::is_over(state) {
+            self.find_hearers();
+        }
     }
 
     pub(crate) fn show(&mut self, reply: &Sender<Arc<EngineView>>) {

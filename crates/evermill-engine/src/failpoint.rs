@@ -12,7 +12,7 @@
 use evermill_store::Step;
 
 /// The engine's own places, in the order of an event's way.
-pub const ENGINE: [&str; 47] = [
+pub const ENGINE: [&str; 48] = [
     "open.store_opened",
     "open.claimed",
     "open.loaded",
@@ -34,6 +34,7 @@ pub const ENGINE: [&str; 47] = [
     "inbox.fed",
     "inquiry.sent",
     "inquiry.answered",
+    "hearing.passed_on",
     "shard.lane_found",
     "shard.batch_received",
     "shard.batch_applied",

@@ -236,6 +236,10 @@ impl Shard {
             self.tell_settled(source, false);
         }
         self.tell_room(number);
+        let is_low = self.inboxes.get(number).is_none_or(Inbox::is_low);
+        if is_low && self.holds_up(number) {
+            self.let_go_of(number);
+        }
     }
 
     /// Tells a source that waits for outcomes of those that are settled by now. What its lane has passed

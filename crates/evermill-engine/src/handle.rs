@@ -225,10 +225,31 @@ impl Handle {
         let triggered = self.ask(|reply| Request::Trigger {
             run,
             conf,
+            id: None,
             once,
             reply,
         })?;
         Ok(triggered?.unwrap_or_default())
+    }
+
+    /// The same, but only once for each `id` within an hour; `None` when it came before.
+    ///
+    /// # Errors
+    /// As [`Handle::trigger`].
+    pub fn trigger_as(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Bytes,
+    ) -> Result<Option<String>, EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Trigger {
+            run,
+            conf,
+            id: Some(id),
+            once: false,
+            reply,
+        })?
     }
 
     /// The same, unless the run was given anything before, in this process or an earlier one.
@@ -241,6 +262,7 @@ impl Handle {
         let triggered = self.ask(|reply| Request::Trigger {
             run,
             conf,
+            id: None,
             once,
             reply,
         })?;

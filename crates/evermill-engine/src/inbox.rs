@@ -141,6 +141,12 @@ impl Inbox {
         self.held_bytes < limits::INBOX_BYTES && self.held_events < limits::INBOX_EVENTS
     }
 
+    /// Whether it was worked off far enough for those who filled it to go on.
+    pub(crate) const fn is_low(&self) -> bool {
+        self.held_bytes * 100 <= limits::INBOX_BYTES * limits::INBOX_LOW_PERCENT
+            && self.held_events * 100 <= limits::INBOX_EVENTS * limits::INBOX_LOW_PERCENT
+    }
+
     /// Events that wait, from the first one kept.
     pub(crate) fn first(&self) -> u64 {
         self.shelf.front().map_or(self.next, |first| first.first)
@@ -243,6 +249,11 @@ pub(crate) fn check_pages(pages: &[Page]) -> Result<(), Refusal> {
         Some(content) => too_long("a page", content.len(), PAGE_BYTES_MAX),
         None => Ok(()),
     }
+}
+
+/// Bytes that an arrival takes of a delivery.
+pub(crate) fn size(arrival: &Arrival) -> usize {
+    row::size(arrival)
 }
 
 fn check(arrivals: &[Arrival], memo: Option<&Bytes>) -> Result<(), Refusal> {

@@ -124,6 +124,8 @@ pub(crate) enum Request {
     Trigger {
         run: String,
         conf: Option<Bytes>,
+        /// What makes it the same when it comes again.
+        id: Option<Bytes>,
         /// Not if anything was given to the run before.
         once: bool,
         reply: Sender<Result<Option<String>, EngineError>>,

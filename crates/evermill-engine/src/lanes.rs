@@ -52,6 +52,8 @@ pub(crate) struct Listening {
     pub(crate) progress: Progress,
     /// Its thread, where it is watched.
     pub(crate) watched: Option<Watched>,
+    /// Its run waits for others: why.
+    pub(crate) held_up: Option<String>,
     /// It delivers nothing any more; why, unless it was told to close.
     pub(crate) ended: Option<Option<String>>,
 }
@@ -112,6 +114,7 @@ impl Listening {
             freshness_ms: None,
             progress: Progress::default(),
             watched: None,
+            held_up: None,
             ended: None,
         }
     }

@@ -31,6 +31,7 @@ mod feeding;
 mod freshness;
 mod groups;
 mod handle;
+mod hearing;
 mod histogram;
 mod inbox;
 mod ingest;

@@ -43,6 +43,13 @@ pub const SIGNAL_TTL_MS: u64 = 24 * 60 * 60 * 1_000;
 pub const OUTCOMES_LOOK: Duration = Duration::from_secs(1);
 /// How long a source's function may take to judge one thing; then its worker is ended.
 pub const INQUIRY_TIME: Duration = Duration::from_secs(60);
+/// Messages that one attempt may emit to topics.
+pub const EMITS_PER_ATTEMPT: usize = 1_000;
+/// Bytes of all of them.
+pub const EMIT_BYTES_PER_ATTEMPT: usize = 1024 * 1024;
+/// Once an inbox was full, those who fill it wait until it holds no more than this part of what it may,
+/// in percent.
+pub const INBOX_LOW_PERCENT: usize = 75;
 /// How often a source is asked to keep its leases alive.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -164,6 +171,8 @@ const _: () = {
     assert!(SECOND_GROUP_WRITES < store::GROUP_WRITES);
     assert!(DELIVERY_BYTES < store::ROW_BYTES_MAX);
     assert!(DELIVERY_BYTES < INBOX_BYTES);
+    assert!(EMIT_BYTES_PER_ATTEMPT < DELIVERY_BYTES);
+    assert!(INBOX_LOW_PERCENT < 100);
     assert!(DISPATCHES_PER_SLOT >= 1);
     assert!(RESULT_INLINE_BYTES < SPILLED_AT_HAND_BYTES);
     assert!(core::WAVE_MEMBERS_MAX <= evermill_contract::worker::limits::MEMBERS_MAX);

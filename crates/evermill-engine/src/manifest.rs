@@ -75,9 +75,33 @@ pub(crate) struct SourceOutline {
     /// The alerts it listens to.
     pub(crate) alerts: Option<declared::AlertsSource>,
     pub(crate) freshness_ms: Option<u64>,
+    /// What it hears of other DAGs.
+    pub(crate) hears: Option<Hears>,
+}
+
+/// What a source hears of other DAGs.
+#[derive(Debug, Clone)]
+pub(crate) enum Hears {
+    /// Ends of a DAG's activations.
+    Ends {
+        dag: String,
+        ends: std::collections::BTreeSet<declared::End>,
+    },
+    /// What is emitted to a topic.
+    Topic(String),
 }
 
 impl Outline {
+    /// DAGs to whose ends it listens.
+    pub(crate) fn heard_dags(&self) -> impl Iterator<Item = String> + '_ {
+        self.sources
+            .iter()
+            .filter_map(|source| match &source.hears {
+                Some(Hears::Ends { dag, .. }) => Some(dag.clone()),
+                _ => None,
+            })
+    }
+
     pub(crate) fn task(&self, id: &str) -> Option<u16> {
         self.by_id.get(id).copied()
     }
@@ -636,6 +660,14 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             SourceConfig::Alerts(alerts) => Some(alerts.clone()),
             _ => None,
         },
+        hears: match &source.config {
+            SourceConfig::After(after) => Some(Hears::Ends {
+                dag: after.dag.clone(),
+                ends: after.ends(),
+            }),
+            SourceConfig::Topic(topic) => Some(Hears::Topic(topic.name.clone())),
+            _ => None,
+        },
         signal: match &source.config {
             SourceConfig::Signal(signal) => Some(signal.name.as_str().into()),
             _ => None,
@@ -647,7 +679,9 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             | SourceConfig::Signal(_)
             | SourceConfig::Files(_)
             | SourceConfig::Sqs(_)
-            | SourceConfig::Alerts(_) => IdKind::Position,
+            | SourceConfig::Alerts(_)
+            | SourceConfig::After(_)
+            | SourceConfig::Topic(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

@@ -93,7 +93,9 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         | SourceConfig::Signal(_)
         | SourceConfig::Files(_)
         | SourceConfig::Sqs(_)
-        | SourceConfig::Alerts(_) => FirstPosition::Earliest,
+        | SourceConfig::Alerts(_)
+        | SourceConfig::After(_)
+        | SourceConfig::Topic(_) => FirstPosition::Earliest,
     }
 }
 

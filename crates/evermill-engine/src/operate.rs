@@ -96,6 +96,17 @@ pub trait Operations: Send + Sync {
     /// As [`Handle::trigger`].
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError>;
 
+    /// The same, but only once for each `id` within an hour; `None` when it came before.
+    ///
+    /// # Errors
+    /// As [`Handle::trigger`].
+    fn trigger_as(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Bytes,
+    ) -> Result<Option<String>, EngineError>;
+
     /// Sends a run a signal; it is durable when this returns, and at rest it waits for the next start.
     ///
     /// # Errors
@@ -194,6 +205,15 @@ impl Operations for Handle {
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
         Handle::trigger(self, run, conf)
+    }
+
+    fn trigger_as(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Bytes,
+    ) -> Result<Option<String>, EngineError> {
+        Handle::trigger_as(self, run, conf, id)
     }
 
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {

@@ -6,6 +6,7 @@ use evermill_core::command::{Outcome, OutcomeRun, StateOp, Success};
 use evermill_core::dag::{Dag, Node};
 use evermill_core::limits::ERROR_BYTES_MAX;
 
+use crate::limits;
 use crate::manifest::Outline;
 
 /// Translates runs of outcomes of one task. Members that were held back are left out: they count
@@ -96,7 +97,57 @@ fn success(
         map_length: brought.map_len,
         state,
         failed_items: Vec::new(),
+        says: said(brought.says)?,
     })
+}
+
+/// What a task says to other DAGs, as the core carries it.
+fn said(says: Vec<worker::Emit>) -> Result<Vec<Bytes>, String> {
+    let bytes: usize = says.iter().map(|one| one.value.len()).sum();
+    if says.len() > limits::EMITS_PER_ATTEMPT || bytes > limits::EMIT_BYTES_PER_ATTEMPT {
+        return Err(format!(
+            "it emits {} messages of {bytes} bytes in all; one attempt may emit {} of {} bytes",
+            says.len(),
+            limits::EMITS_PER_ATTEMPT,
+            limits::EMIT_BYTES_PER_ATTEMPT
+        ));
+    }
+    let one = |emit: worker::Emit| Said {
+        topic: emit.topic,
+        key: emit.key.map(Bytes::from),
+        value: Bytes::from(emit.value),
+    };
+    Ok(says.into_iter().map(|emit| one(emit).write()).collect())
+}
+
+/// A message to a topic, on its way through the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) topic: String,
+    pub(crate) key: Option<Bytes>,
+    pub(crate) value: Bytes,
+}
+
+impl Said {
+    fn write(&self) -> Bytes {
+        let mut out = Vec::new();
+        push(&mut out, self.topic.as_bytes());
+        match &self.key {
+            None => out.put_u32_le(u32::MAX),
+            Some(key) => push(&mut out, key),
+        }
+        push(&mut out, &self.value);
+        Bytes::from(out)
+    }
+
+    pub(crate) fn read(bytes: &Bytes) -> Option<Self> {
+        let mut fields = Fields(bytes.clone());
+        let topic = fields.next()??;
+        let key = fields.next()?;
+        let value = fields.next()??;
+        let topic = String::from_utf8(topic.to_vec()).ok()?;
+        Some(Self { topic, key, value })
+    }
 }
 
 fn choose(ids: &[String], dag: &Dag, outline: &Outline, task: u16) -> Result<Vec<u16>, String> {
@@ -252,6 +303,26 @@ mod tests {
         assert_eq!(returned(&named_only), None);
         assert_eq!(named_value(&named_only, "a").unwrap(), "1");
         assert_eq!(pack_result(None, &[]), None);
+    }
+
+    #[test]
+    fn what_is_said_comes_back_and_too_much_of_it_is_refused() {
+        let emit = |topic: &str, key: Option<&str>, value: &str| worker::Emit {
+            topic: topic.to_owned(),
+            value: value.to_owned(),
+            key: key.map(str::to_owned),
+        };
+        let both = said(vec![emit("a", None, "1"), emit("b", Some(""), "{}")]).unwrap();
+        let read: Vec<Said> = both.iter().map(|one| Said::read(one).unwrap()).collect();
+        assert_eq!((read[0].topic.as_str(), &read[0].key), ("a", &None));
+        assert_eq!(
+            (read[1].key.as_deref(), &read[1].value[..]),
+            (Some(&b""[..]), &b"{}"[..])
+        );
+        let many = vec![emit("a", None, "1"); limits::EMITS_PER_ATTEMPT + 1];
+        assert!(said(many).unwrap_err().contains("may emit"));
+        let long = "x".repeat(limits::EMIT_BYTES_PER_ATTEMPT + 1);
+        assert!(said(vec![emit("a", None, &long)]).is_err());
     }
 
     #[test]

@@ -104,7 +104,10 @@ impl Shard {
                 .and_then(|outline| outline.sources.get(usize::from(key.source)))
                 .map_or_else(String::new, |source| source.id.to_string()),
             ready: self.is_ready(listening),
-            degraded: listening.degraded.clone(),
+            degraded: listening
+                .held_up
+                .clone()
+                .or_else(|| listening.degraded.clone()),
             ended: listening.ended.clone().flatten(),
             progress_ms: listening.progress.moved.then_some(listening.progress.at_ms),
             stale: listening.progress.stale,

@@ -21,9 +21,10 @@ impl Shard {
             Request::Trigger {
                 run,
                 conf,
+                id,
                 once,
                 reply,
-            } => match self.trigger(&run, conf, once) {
+            } => match self.trigger(&run, conf, id, once) {
                 Ok(id) => self.reply_after_commit(reply, Ok(id)),
                 refused => answer(&reply, refused),
             },
@@ -125,6 +126,7 @@ impl Shard {
             slot.started = true;
         }
         self.tell_rates(run);
+        self.find_hearers();
         let started = Started {
             run: view.name,
             version: prepared.outline.version.clone(),
@@ -163,6 +165,12 @@ impl Shard {
                 "DAG '{dag}' is still letting go of its sources; start it again"
             ));
         }
+        let listens_to: Vec<String> = prepared.outline.heard_dags().collect();
+        if let Some(circle) = self.circle(dag, &listens_to) {
+            return refuse(format!(
+                "DAG '{circle}': they would never come to rest; leave one evermill.after out"
+            ));
+        }
         let mut runs = self.machine.runs();
         let open = runs.find(|run| *run.dag == **dag && !is_over(run.state));
         if let Some(open) = open.filter(|_| prepared.fresh) {
@@ -187,6 +195,7 @@ impl Shard {
         fp!("start.committed");
         let manual = sources.is_empty();
         self.listen(run, sources, passes_gaps);
+        self.tell_unknown();
         if manual {
             self.open_manual_lane(run);
         }

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::copy::{self, Checked};
 use crate::engine::Engine;
 use crate::handle::{EngineError, Pushed};
+use crate::hearing;
 use crate::inbox::{Accepted, Inboxes, Room};
 use crate::open::OpenError;
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal};
@@ -92,6 +93,28 @@ impl AtRest {
         self
     }
 
+    fn trigger_by(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Option<Bytes>,
+    ) -> Result<Option<String>, EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        triggering::may_trigger(&found, false)?;
+        let outline = state
+            .versions
+            .get(&found.version)
+            .map(|known| &known.outline);
+        if outline.is_none_or(|outline| !outline.sources.is_empty()) {
+            return Err(triggering::not_by_hand(&found.dag));
+        }
+        let arrival = triggering::by_hand(conf, id, state.clock.now_ms());
+        let accepted = state.keep(&found, crate::MANUAL, 0, &arrival)?;
+        let kept = accepted.shelved;
+        Ok(kept.map(|kept| triggering::name_of(&found.name, kept.first)))
+    }
+
     /// Lets go of the store. A stop that was clean stays clean, and one that was not stays so.
     ///
     /// # Errors
@@ -132,7 +155,20 @@ impl State {
         self.commit(decision)
     }
 
-    fn commit(&mut self, decision: Decision) -> Result<(), EngineError> {
+    fn commit(&mut self, mut decision: Decision) -> Result<(), EngineError> {
+        let news = std::mem::take(&mut decision.news);
+        if !news.is_empty() {
+            let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
+            // The next engine reads what is kept from the store.
+            drop(hearing::pass_on(
+                &self.machine,
+                &self.versions,
+                &mut inboxes,
+                news,
+                self.clock.now_us(),
+                &mut decision.writes,
+            ));
+        }
         let refused = |cause: &dyn std::fmt::Display| {
             EngineError::Refused(format!("the store cannot be written: {cause}"))
         };
@@ -153,6 +189,11 @@ impl State {
         index: u16,
         arrival: &Arrival,
     ) -> Result<Accepted, EngineError> {
+        // It goes first, so that both do not give one number to two inboxes.
+        if !self.pending.news.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            self.commit(pending)?;
+        }
         let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
         let lanes = self.machine.lanes(run.run);
         let own = lanes.filter(|lane| lane.source == index);
@@ -268,20 +309,16 @@ impl Operations for AtRest {
     }
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
-        let mut state = self.lock();
-        let found = state.books().find(run)?;
-        triggering::may_trigger(&found, false)?;
-        let outline = state
-            .versions
-            .get(&found.version)
-            .map(|known| &known.outline);
-        if outline.is_none_or(|outline| !outline.sources.is_empty()) {
-            return Err(triggering::not_by_hand(&found.dag));
-        }
-        let arrival = triggering::by_hand(conf, state.clock.now_ms());
-        let accepted = state.keep(&found, crate::MANUAL, 0, &arrival)?;
-        let position = accepted.shelved.map_or(0, |shelved| shelved.first);
-        Ok(triggering::name_of(&found.name, position))
+        Ok(self.trigger_by(run, conf, None)?.unwrap_or_default())
+    }
+
+    fn trigger_as(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Bytes,
+    ) -> Result<Option<String>, EngineError> {
+        self.trigger_by(run, conf, Some(id))
     }
 
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {

@@ -40,6 +40,7 @@ use crate::drain::Draining;
 use crate::failpoint::fp;
 use crate::feeding::Feed;
 use crate::groups::{After, Groups};
+use crate::hearing::{Hearers, HoldUps};
 use crate::histogram::Histogram;
 use crate::inbox::Inboxes;
 use crate::input::{Input, SourceKey};
@@ -98,6 +99,8 @@ pub(crate) struct Shard {
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
     pub(crate) inboxes: Inboxes,
     pub(crate) feeds: BTreeMap<LaneId, Feed>,
+    pub(crate) hearers: Hearers,
+    pub(crate) hold_ups: HoldUps,
     pub(crate) runs: BTreeMap<RunIx, RunSlot>,
     pub(crate) versions: BTreeMap<String, Version>,
     /// Files of bundles that are stored, by hash.
@@ -221,6 +224,8 @@ impl Shard {
             lanes: BTreeMap::new(),
             inboxes: booted.inboxes,
             feeds: BTreeMap::new(),
+            hearers: Hearers::default(),
+            hold_ups: HoldUps::default(),
             runs: BTreeMap::new(),
             versions: booted.versions,
             stored_files: booted.stored_files,
@@ -237,6 +242,7 @@ impl Shard {
             world,
         };
         shard.adopt(booted.effects);
+        shard.find_hearers();
         shard.forget_unused_versions();
         shard
     }
@@ -334,6 +340,9 @@ impl Shard {
         );
         self.machine
             .apply(self.world.clock.now_ms(), command, &mut self.decision);
+        if !self.decision.news.is_empty() {
+            self.pass_news_on();
+        }
         self.unseal();
         self.view_stale = true;
         self.speculate();

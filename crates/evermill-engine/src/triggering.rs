@@ -48,6 +48,7 @@ impl Shard {
         &mut self,
         run: &str,
         conf: Option<Bytes>,
+        id: Option<Bytes>,
         once: bool,
     ) -> Result<Option<String>, EngineError> {
         let found = self.books().find(run)?;
@@ -68,7 +69,7 @@ impl Shard {
         }
         let accepted = self.take_in(
             number,
-            &[by_hand(conf, self.world.clock.now_ms())],
+            &[by_hand(conf, id, self.world.clock.now_ms())],
             None,
             Room::Needed,
         );
@@ -205,8 +206,9 @@ pub(crate) fn may_trigger(run: &RunView, live: bool) -> Result<(), EngineError> 
 }
 
 /// The event of an activation that somebody triggers; `conf` is its content.
-pub(crate) fn by_hand(conf: Option<Bytes>, now_ms: u64) -> Arrival {
+pub(crate) fn by_hand(conf: Option<Bytes>, id: Option<Bytes>, now_ms: u64) -> Arrival {
     Arrival {
+        id,
         timestamp_ms: Some(now_ms as i64),
         value: conf,
         ..Arrival::default()

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use evermill_core::MemberView;
 use evermill_core::ParkReason;
-use evermill_core::command::{DispatchId, DispatchOrder, Event, Limited, Outcome, ScopeState};
+use evermill_core::command::{
+    DispatchId, DispatchOrder, Event, Limited, News, Outcome, ScopeState,
+};
 use evermill_core::dag::{Node, OnFailure, OnInterrupt, Order, TaskKind, TaskSpec};
+use evermill_core::history::Ended;
 
 use crate::feature::Mark;
 use crate::graph::may_be_judged_early;
@@ -13,9 +16,34 @@ use crate::ledger::{Fact, Ledger};
 use crate::oracle::{Final, Judged, State, apply};
 use crate::script::{Act, Ask, input_hash, own_view, reads_results, reads_state};
 use crate::worker::{Member, Running, outcome};
-use crate::world::{Book, Issued, RUN, World};
+use crate::world::{Batch, Book, Issued, RUN, World};
 
 impl World<'_> {
+    /// What listeners would have heard with this commit adds up to what is counted as settled: an end is
+    /// told in the decision that settles it, once, whatever crashed.
+    pub(crate) fn hear(&mut self, batch: &Batch) -> Result<(), String> {
+        for news in &batch.decision.news {
+            match news {
+                News::Ended {
+                    ended: Ended::Done,
+                    events,
+                    ..
+                } => self.told.0 += events,
+                News::Ended {
+                    ended: Ended::Skipped,
+                    events,
+                    ..
+                } => self.told.1 += events,
+                _ => {}
+            }
+        }
+        let counted = batch.counters.map(|c| (c.done, c.skipped));
+        if counted.is_some_and(|counted| counted != self.told) {
+            return Err(format!("told {:?}, counted {counted:?}", self.told));
+        }
+        Ok(())
+    }
+
     /// A dispatch as a worker would get it; `None` when it is over already.
     pub(crate) fn receive(&self, id: DispatchId) -> Result<Option<Running>, String> {
         let Some(view) = self.machine.dispatch(id) else {

@@ -167,6 +167,7 @@ impl World<'_> {
             facts: Vec::new(),
             fired: Vec::new(),
             dirty: true,
+            counters: None,
         };
         // A run that has ended is not started again under its number.
         if self.is_over() { Ok(()) } else { self.greet() }

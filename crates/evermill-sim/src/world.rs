@@ -40,6 +40,8 @@ pub(crate) struct Batch {
     /// Sources that had fired for attempts put on record as started (C4).
     pub(crate) fired: Vec<(Act, BTreeSet<u16>)>,
     pub(crate) dirty: bool,
+    /// Of the run, as of the seal.
+    pub(crate) counters: Option<Counters>,
 }
 
 /// The reader of one lane.
@@ -108,6 +110,8 @@ pub struct World<'a> {
     pub(crate) live: Ledger,
     /// What of it is committed.
     pub(crate) durable: Ledger,
+    /// Events told as done and as skipped, durably.
+    pub(crate) told: (u64, u64),
     /// Effect keys used by any attempt, accepted or not.
     pub(crate) effects: BTreeSet<(Act, u16, i32, u32)>,
     /// Starts of attempts that must not be repeated: act, task, index, round, try.
@@ -193,6 +197,7 @@ impl<'a> World<'a> {
             readers: vec![Reader::default(); case.lanes.len()],
             live: Ledger::default(),
             durable: Ledger::default(),
+            told: (0, 0),
             effects: BTreeSet::new(),
             starts: BTreeSet::new(),
             suspects: BTreeSet::new(),
@@ -547,6 +552,7 @@ impl<'a> World<'a> {
         let mut batch = std::mem::take(&mut self.open);
         self.machine.seal(&mut batch.decision);
         self.check_counters()?;
+        batch.counters = self.machine.run(RUN).map(|run| run.counters);
         if batch.decision.writes.is_empty()
             && batch.decision.effects.is_empty()
             && batch.facts.is_empty()
@@ -571,6 +577,7 @@ impl<'a> World<'a> {
 
     pub(crate) fn make_durable(&mut self, batch: Batch) -> Result<Vec<Effect>, String> {
         self.store.commit(&batch.decision.writes);
+        self.hear(&batch)?;
         let materialises =
             |write: &Write| matches!(write, Write::Put(row) if row.table == Table::Activation);
         if batch.decision.writes.iter().any(materialises) {

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 11] = [
+const GOLDEN: [(&str, &str); 12] = [
+    (
+        "approval",
+        include_str!("../../golden/manifest-approval.json"),
+    ),
     (
         "bookings",
         include_str!("../../golden/manifest-bookings.json"),

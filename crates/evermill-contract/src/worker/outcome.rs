@@ -50,6 +50,20 @@ pub struct Success {
     pub proceed: Option<bool>,
     /// Changes of `ctx.state`, in order (W5).
     pub state_ops: Vec<StateOp>,
+    /// What is said to other DAGs, in order.
+    pub says: Vec<Emit>,
+}
+
+/// A message to the DAGs that listen to a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emit {
+    /// The topic's name.
+    pub topic: String,
+    /// The message, encoded like a result.
+    pub value: String,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// A named value.

@@ -480,6 +480,7 @@ fn frames_of_a_worker_are_golden() {
                 values: vec![json!("x"), json!(1)],
             },
         ],
+        says: Vec::new(),
     };
     let run = |first, count, outcome| OutcomeRun {
         first,

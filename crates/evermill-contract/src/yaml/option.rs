@@ -357,6 +357,20 @@ pub(super) const ALERTS: &[Opt] = &[
     opt("dags", "dags", Of::Texts, "only about these DAGs"),
 ];
 
+/// Options of ends of another DAG.
+pub(super) const AFTER: &[Opt] = &[
+    opt("dag", "dag", Of::Text, "the other DAG's id"),
+    opt(
+        "states",
+        "states",
+        Of::Words(&["done", "failed", "skipped"]),
+        "which ends of its activations: done unless said",
+    ),
+];
+
+/// Options of what tasks emit.
+pub(super) const TOPIC: &[Opt] = &[opt("name", "name", Of::Text, "the topic's name")];
+
 /// Options of a loop.
 pub(super) const LOOP: &[Opt] = &[
     opt("delay", "delay_ms", Of::Duration, "wait between two laps"),

@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::asked::COMPARISONS;
 use super::option::{
-    ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt, SHARED,
-    SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, WEBHOOK,
+    AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt,
+    SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC, WEBHOOK,
 };
 
 /// The schema (draft 2020-12).
@@ -87,6 +87,8 @@ pub fn schema() -> Value {
     let cron = either(object(&[CRON], [], &["expr"]));
     let every = either(object(&[EVERY], [], &["duration"]));
     let signal = either(object(&[SIGNAL], [], &["name"]));
+    let after = either(object(&[AFTER], [], &["dag"]));
+    let topic = either(object(&[TOPIC], [], &["name"]));
     let files = either(object(&[FILES], [], &["path"]));
     let laps = either(object(&[LOOP], [], &["delay"]));
     let source = object(
@@ -116,6 +118,11 @@ pub fn schema() -> Value {
                 ),
             ),
             ("loop", described(laps, "one lap after the other")),
+            (
+                "after",
+                described(after, "ends of another DAG's activations"),
+            ),
+            ("topic", described(topic, "what tasks emit")),
             (
                 "files",
                 described(files, "files that appear in a folder or a bucket"),

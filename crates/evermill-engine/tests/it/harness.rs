@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_contract::alert::{Alert, AlertKind};
-use evermill_contract::manifest::Manifest;
+use evermill_contract::manifest::{Manifest, SourceConfig};
 use evermill_contract::source::Opened;
 use evermill_contract::worker::Outcome;
 use evermill_core::row::{Row, Table};
@@ -97,6 +97,9 @@ impl World {
             store: self.store(),
             executor: Box::new(move |events| Ok(workers.start(events))),
             sources: Arc::new(move |request| {
+                if let SourceConfig::After(_) | SourceConfig::Topic(_) = request.source.config {
+                    return Ok(Opened::Signalled);
+                }
                 if let Some(opens) = &opens {
                     return Ok(opens());
                 }
@@ -161,6 +164,24 @@ pub(crate) fn request(tasks: &str, source: bool) -> StartRequest {
     request_of(tasks, if source { &["in"] } else { &[] })
 }
 
+/// A DAG with this id, these sources and these tasks (JSON of the manifest).
+pub(crate) fn dag(id: &str, sources: &str, tasks: &str) -> StartRequest {
+    let file = Bytes::from_static(b"# a DAG file\n");
+    let json = format!(
+        r#"{{"format":1,"entry":"d.py","dags":[{{"id":"{id}","file":"d.py","line":1,"sources":[{sources}],"tasks":[{tasks}]}}],
+            "files":[{{"path":"d.py","sha256":"{}"}}]}}"#,
+        sha256(&file)
+    );
+    StartRequest {
+        manifest: Arc::new(Manifest::decode(json.as_bytes()).unwrap()),
+        dag: id.to_owned(),
+        files: BTreeMap::from([("d.py".to_owned(), file)]),
+        folder: PathBuf::from("dags"),
+        fresh: false,
+        pass_gaps: false,
+    }
+}
+
 /// The same with sources of these ids.
 pub(crate) fn request_of(tasks: &str, sources: &[&str]) -> StartRequest {
     let file = Bytes::from_static(b"# a DAG file\n");
@@ -213,10 +234,20 @@ pub(crate) fn started(handle: &Handle, request: &StartRequest) -> Started {
 
 /// Waits until the run's committed view satisfies `done`.
 pub(crate) fn until(handle: &Handle, what: &str, done: impl Fn(&RunView) -> bool) -> RunView {
+    until_of(handle, "d", what, done)
+}
+
+/// The same of another DAG.
+pub(crate) fn until_of(
+    handle: &Handle,
+    dag: &str,
+    what: &str,
+    done: impl Fn(&RunView) -> bool,
+) -> RunView {
     let begun = Instant::now();
     loop {
         let view = handle.fresh_view().unwrap();
-        let run = view.run("d").cloned();
+        let run = view.run(dag).cloned();
         if let Some(run) = run.clone().filter(|run| done(run)) {
             return run;
         }

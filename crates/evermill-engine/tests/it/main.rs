@@ -6,6 +6,7 @@ mod executor;
 mod flow;
 mod gate;
 mod harness;
+mod hearing;
 mod inbox;
 mod inquiry;
 mod joins;

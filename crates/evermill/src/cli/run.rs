@@ -336,6 +336,11 @@ const fn level(origin: LogOrigin) -> &'static str {
 /// Starts every DAG. One without source or schedule gets its one activation, unless an earlier
 /// process gave it already.
 fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure> {
+    let view = engine.view();
+    let is_known = |id: &str| view.runs.iter().any(|run| run.dag == id);
+    for text in files.unheard(is_known) {
+        eprintln!("warning: {text}");
+    }
     for (request, dag) in files.requests(args.fresh, args.pass_gaps) {
         let started = engine
             .start(&request)

@@ -308,3 +308,68 @@ def orders():
     running.wait_for_lines("done 4194304", taken + 1);
     assert_eq!(stopped(running)["in"], taken + 1);
 }
+
+const BY_HAND: &str = "
+import evermill, os, time
+
+@evermill.task
+def work():
+    while not os.path.exists(GATE): time.sleep(0.01)
+
+@evermill.dag
+def nightly():
+    work()
+
+@evermill.task
+def hear(event):
+    print('heard', event.text())
+
+@evermill.dag
+def flow():
+    hear(evermill.signal('go'))
+";
+
+#[test]
+fn activations_and_signals_over_http_count_once_for_a_key_and_strangers_are_refused() {
+    let place = Place::new();
+    let gate = place.folder().join("open");
+    let running = start(&place, &BY_HAND.replace("GATE", &format!("{gate:?}")), None);
+    const SAID: &str = "listening on ";
+    running.wait_for_lines(SAID, 1);
+    let lines = running.said();
+    let line = lines.iter().find_map(|line| line.split_once(SAID)).unwrap();
+    let root = line.1.trim().trim_end_matches('/').to_owned();
+    let ask = |path: &str, headers: &[(&str, &str)], body: &str| {
+        let response = send(&format!("{root}/api/v1/{path}"), headers, body).unwrap();
+        let body: Value = serde_json::from_slice(&response.body).unwrap();
+        (response.status, body)
+    };
+    let key = [("Idempotency-Key", "k1")];
+    let trigger = "dags/nightly/trigger";
+    let (status, first) = ask(trigger, &key, r#"{"day": 1}"#);
+    assert_eq!((status, &first["repeated"]), (200, &json!(0)), "{first}");
+    assert!(
+        first["activation"]
+            .as_str()
+            .unwrap()
+            .starts_with("nightly-")
+    );
+    let (_, again) = ask(trigger, &key, r#"{"day": 1}"#);
+    assert_eq!(again, json!({"activation": null, "repeated": 1}));
+    assert_eq!(ask(trigger, &[], "[]").0, 400, "a conf is an object");
+    assert_eq!(ask("dags/nowhere/trigger", &[], "").0, 404);
+    let strange = [("Origin", "https://elsewhere.example")];
+    assert_eq!(ask(trigger, &strange, "").0, 403);
+    let signal = "runs/flow/signals/go";
+    assert_eq!(ask(signal, &key, "7").1, json!({"kept": 1, "repeated": 0}));
+    assert_eq!(ask(signal, &key, "7").1, json!({"kept": 0, "repeated": 1}));
+    // What waits at the gate may have every worker.
+    std::fs::write(&gate, "").unwrap();
+    running.wait_for_lines("heard 7", 1);
+    running.signal(Signal::TERM);
+    let ended = running.end();
+    let runs = ended.json();
+    let nightly = runs.iter().find(|run| run["dag"] == "nightly").unwrap();
+    // The one that `run` gives, and one by hand.
+    assert_eq!(nightly["in"], 2, "{nightly}");
+}

@@ -27,6 +27,7 @@ mod real_sqs;
 mod reference;
 mod sensors;
 mod testing;
+mod together;
 mod topic;
 mod trying;
 mod yaml;

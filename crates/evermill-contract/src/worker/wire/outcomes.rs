@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::super::frame::{Frame, FrameError};
 use super::super::limits::{MEMBERS_MAX, RESULT_BYTES_MAX};
-use super::super::{Outcome, OutcomeRun, StateOp, Success, TaskError, Xcom};
+use super::super::{Emit, Outcome, OutcomeRun, StateOp, Success, TaskError, Xcom};
 
 /// `u32 first | u32 count | u64 started | u64 ended | u8 kind | 3 x 0 | i32 map length |
 /// u32 result length | u32 detail length`.
@@ -25,6 +25,7 @@ struct SuccessDetail {
     branch: Option<Vec<String>>,
     proceed: Option<bool>,
     state: Vec<StateOp>,
+    says: Vec<Emit>,
 }
 
 #[derive(Deserialize)]
@@ -122,6 +123,7 @@ fn success(result: Bytes, map_len: Option<u32>, detail: &[u8]) -> Result<Success
         branch: detail.branch,
         proceed: detail.proceed,
         state_ops: detail.state,
+        says: detail.says,
     })
 }
 

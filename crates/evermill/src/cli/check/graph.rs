@@ -67,6 +67,11 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
             let what: Vec<String> = what.collect();
             vec![format!("alerts {}", what.join(", ")).trim_end().to_owned()]
         }
+        SourceConfig::After(after) => {
+            let ends: Vec<_> = after.ends().iter().map(word).collect();
+            vec![format!("after DAG {} · {}", after.dag, ends.join(", "))]
+        }
+        SourceConfig::Topic(topic) => vec![format!("topic {}", topic.name)],
     };
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));

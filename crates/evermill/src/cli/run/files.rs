@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig};
+use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig, listeners_first};
 use evermill_contract::yaml::is_yaml;
 use evermill_engine::{EngineError, StartRequest};
 
@@ -79,7 +79,7 @@ impl Files {
         self.0.iter().flat_map(|file| &file.manifest.dags)
     }
 
-    /// What to ask of the engine for each DAG.
+    /// What to ask of the engine for each DAG, those who listen to others first.
     pub(in crate::cli) fn requests(
         &self,
         fresh: bool,
@@ -93,12 +93,14 @@ impl Files {
             fresh,
             pass_gaps,
         };
-        self.0.iter().flat_map(move |file| {
-            file.manifest
-                .dags
-                .iter()
-                .map(move |dag| (of_dag(file, dag), dag))
-        })
+        let all = self.0.iter().flat_map(|file| {
+            let dags = file.manifest.dags.iter();
+            dags.map(move |dag| (file, dag))
+        });
+        let mut all: Vec<_> = all.collect();
+        listeners_first(&mut all, |(_, dag)| dag);
+        all.into_iter()
+            .map(move |(file, dag)| (of_dag(file, dag), dag))
     }
 
     /// Sources that take requests: DAG and source.
@@ -152,6 +154,27 @@ impl Files {
             found.push((python::interpreter(None), Vec::new()));
         }
         found
+    }
+
+    /// DAGs that somebody listens to, and that are neither in these files nor known to the engine.
+    pub(in crate::cli) fn unheard(&self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
+        let sources = self.dags().flat_map(|dag| {
+            let sources = dag.sources.iter();
+            sources.map(move |source| (dag, source))
+        });
+        let unknown = sources.filter_map(|(dag, source)| {
+            let SourceConfig::After(after) = &source.config else {
+                return None;
+            };
+            let known = self.dags().any(|dag| dag.id == after.dag) || is_known(&after.dag);
+            (!known).then(|| {
+                format!(
+                    "{}: source '{}' listens to DAG '{}', which is not here: nothing comes from it until it is started",
+                    dag.id, source.id, after.dag
+                )
+            })
+        });
+        unknown.collect()
     }
 
     /// Every connection that a source or a task names has an address, before anything is opened.

@@ -1,11 +1,7 @@
-import evermill
+from airflow import DAG
+from airflow.operators.empty import EmptyOperator
+from airflow.sensors.external_task import ExternalTaskSensor
 
-
-@evermill.task
-def load(event):
-    pass
-
-
-@evermill.dag
-def flow():
-    load(evermill.after("orders"))
+with DAG("flow", schedule=None):
+    waits = ExternalTaskSensor(task_id="waits", external_dag_id="orders", external_task_id="load")
+    waits >> EmptyOperator(task_id="then")

@@ -1,0 +1,114 @@
+//! DAGs that listen to each other, from the built binary under `kill -9`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::process::{Place, Running, eventually};
+
+const CHAIN: &str = r#"
+import evermill
+
+@evermill.task
+def lap(event, ctx):
+    ctx.state.incr("laps")
+    evermill.emit("laps", {"lap": ctx.state.get("laps")}, key="k")
+
+def enough(ctx):
+    return ctx.state.get("laps", 0) >= 1500
+
+@evermill.dag
+def a():
+    lap(evermill.loop(until=enough))
+
+@evermill.task
+def hear(event):
+    event.json()
+
+@evermill.dag
+def b():
+    hear(evermill.after("a"))
+
+@evermill.dag
+def c():
+    hear(evermill.after(b))
+
+@evermill.dag
+def t():
+    hear(evermill.topic("laps"))
+"#;
+
+fn by_dag(runs: Vec<Value>) -> BTreeMap<String, Value> {
+    let dag = |run: &Value| run["dag"].as_str().unwrap().to_owned();
+    runs.into_iter().map(|run| (dag(&run), run)).collect()
+}
+
+fn done(runs: &BTreeMap<String, Value>, dag: &str) -> u64 {
+    runs.get(dag).map_or(0, |run| run["done"].as_u64().unwrap())
+}
+
+/// Each kill lets another link of the chain get ahead of the next one.
+#[test]
+fn counts_are_the_same_along_a_chain_of_dags_however_often_it_is_killed() {
+    let place = Place::new();
+    let file = place.file("chain.py", CHAIN);
+    let file = file.to_str().unwrap();
+    for (round, dag) in ["a", "b", "c", "t"].into_iter().enumerate() {
+        let running = Running::start(&mut place.evermill(&["run", file]));
+        let wanted = 250 * (round as u64 + 1);
+        eventually("the link to have got so far", || {
+            // Before the engine has made its directory there is nothing to ask.
+            let ended = place.finish(["ps", "--json"]);
+            let runs = (ended.code() == 0).then(|| by_dag(ended.json()))?;
+            (done(&runs, dag) >= wanted).then_some(())
+        });
+        running.kill();
+    }
+    let command = ["run", file, "--json", "--until-idle", "500ms"];
+    let ended = Running::start(&mut place.evermill(&command)).end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let runs = by_dag(ended.json());
+    let laps = done(&runs, "a");
+    assert!(laps >= 1_500, "{runs:?}");
+    for dag in ["a", "b", "c", "t"] {
+        let run = &runs[dag];
+        assert_eq!(
+            (&run["in"], &run["done"]),
+            (&laps.into(), &laps.into()),
+            "{run}"
+        );
+    }
+}
+
+#[test]
+fn a_dag_that_listens_to_nobody_says_so_and_a_circle_is_refused() {
+    let place = Place::new();
+    let lonely = CHAIN
+        .split("@evermill.dag\ndef b")
+        .next()
+        .unwrap()
+        .to_owned();
+    let text = format!(
+        "{lonely}\n@evermill.task\ndef hear(event): pass\n@evermill.dag\ndef x():\n    hear(evermill.after('nowhere'))\n"
+    );
+    let file = place.file("lonely.py", &text);
+    let ended = place.finish(&["run", file.to_str().unwrap(), "--until-idle", "100ms"]);
+    assert!(
+        ended
+            .stderr
+            .contains("x: source 'after' listens to DAG 'nowhere', which is not here"),
+        "{}",
+        ended.stderr
+    );
+    let text = "dag: p\nsources: { s: { after: p } }\ntasks: { w: { after: s, run: 'true' } }\n";
+    let file = place.file("circle.yaml", text);
+    let ended = place.finish(&["run", file.to_str().unwrap()]);
+    assert_ne!(ended.code(), 0);
+    assert!(
+        ended
+            .stderr
+            .contains("DAG 'p' listens to 'p': they would never come to rest"),
+        "{}",
+        ended.stderr
+    );
+}

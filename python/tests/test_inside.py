@@ -1,0 +1,102 @@
+"""What one DAG hears of another: what a file says, and what the manifest has of it."""
+
+import pytest
+
+import evermill
+
+NATIVE = "import evermill\n@evermill.task\ndef a(event): pass\n@evermill.dag\ndef flow():\n    a({})\n"
+
+EMITS = """
+import evermill
+@evermill.task
+def a(event):
+    {}
+@evermill.task
+def b(event):
+    return 1
+@evermill.dag
+def flow():
+    wait = evermill.signal("go")
+    a(wait)
+    b(wait)
+"""
+
+
+def config(load, source):
+    loaded = load(NATIVE.format(source))
+    assert loaded.code == 0, loaded.out
+    (source,) = loaded.manifest["dags"][0]["sources"]
+    return source["config"]
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("evermill.after('orders')", {"kind": "after", "dag": "orders"}),
+        ("evermill.after('orders', states=('done',))", {"kind": "after", "dag": "orders"}),
+        ("evermill.after('orders', states='failed')", {"kind": "after", "dag": "orders", "states": ["failed"]}),
+        (
+            "evermill.after('orders', states=['skipped', 'done'])",
+            {"kind": "after", "dag": "orders", "states": ["done", "skipped"]},
+        ),
+        ("evermill.topic('paid')", {"kind": "topic", "name": "paid"}),
+    ],
+)
+def test_sources_become_the_manifest(load, source, expected):
+    assert config(load, source) == expected
+
+
+@pytest.mark.parametrize(
+    "source", ["evermill.after('x', states=['well'])", "evermill.after('x', states=[])", "evermill.topic('a b')", "evermill.after(7)"]
+)
+def test_what_is_wrong_is_said(load, source):
+    loaded = load(NATIVE.format(source))
+    assert loaded.code == 3 and "bad_value" in loaded.out
+
+
+@pytest.mark.parametrize("body", ["evermill.emit('paid', 1)", "[evermill.emit('paid', n) for n in (1, 2)]"])
+def test_a_task_that_emits_gets_a_context_and_the_others_do_not(load, body):
+    tasks = load(EMITS.format(body)).manifest["dags"][0]["tasks"]
+    assert [task["wants"].get("ctx", False) for task in tasks] == [True, False]
+
+
+def test_emitting_outside_of_a_task_is_refused_with_a_cure():
+    import contextvars
+
+    with pytest.raises(RuntimeError, match="ctx.emit"):
+        contextvars.Context().run(evermill.emit, "paid", 1)
+
+
+@pytest.mark.parametrize("args, error", [(("a b", 1), "topic's name"), (("paid", 1, 7), "a key is a text"), (("paid", object()), "object")])
+def test_what_cannot_be_emitted_fails_the_task(args, error):
+    from evermill._inside import message
+
+    with pytest.raises(Exception, match=error):
+        message(*(args if len(args) == 3 else (*args, None)))
+
+
+def test_a_message_is_json_with_a_key_if_there_is_one():
+    from evermill._inside import message
+
+    assert message("paid", {"n": 1}, None) == {"topic": "paid", "value": '{"n":1}'}
+    assert message("paid", "x", b"k") == {"topic": "paid", "value": '"x"', "key": "k"}
+
+
+SENSOR = """
+from airflow import DAG
+from airflow.operators.empty import EmptyOperator
+from {} import ExternalTaskSensor
+with DAG(dag_id="flow", schedule=None) as dag:
+    ExternalTaskSensor(task_id="wait", {}) >> EmptyOperator(task_id="next")
+"""
+
+
+@pytest.mark.parametrize("path", ["airflow.sensors.external_task", "airflow.providers.standard.sensors.external_task"])
+def test_airflows_sensor_of_a_dag_at_the_root_is_a_source(load, path):
+    (source,) = load(SENSOR.format(path, "external_dag_id='orders'")).manifest["dags"][0]["sources"]
+    assert source["config"] == {"kind": "after", "dag": "orders"}
+    said = "external_dag_id='orders', allowed_states=['success', 'failed']"
+    (source,) = load(SENSOR.format(path, said)).manifest["dags"][0]["sources"]
+    assert source["config"]["states"] == ["done", "failed"]
+    assert "not_built" in load(SENSOR.format(path, "external_dag_id='o', external_task_id='t'")).out
+    assert "bad_value" in load(SENSOR.format(path, "external_dag_id='o', allowed_states=['running']")).out
