@@ -19,13 +19,26 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
     /// Only these figures: throughput, closure, latency, burst, chain, start,
-    /// history, idle.
+    /// history, idle, waits.
     #[arg(long)]
     only: Vec<String>,
 }
 
 /// Prints the figures as Markdown.
 pub(crate) fn run(args: &Args) -> Result<(), Fault> {
+    if args.wants("waits") {
+        let example = [
+            "run",
+            "--release",
+            "--package",
+            "evermill-core",
+            "--example",
+        ];
+        workspace::run(workspace::cargo().args(example).arg("waits_bench"))?;
+        if args.only.iter().all(|name| name == "waits") && !args.only.is_empty() {
+            return Ok(());
+        }
+    }
     let python = PythonEnv::ensure(&[Packages::Bench])?;
     let build = ["build", "--release", "--package", "evermill"];
     workspace::run(workspace::cargo().args(build))?;
@@ -50,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
         .arg(built("examples/closure_bench")?);
     command.args(["--runs", &args.runs.to_string()]);
     command.args(["--messages", &args.messages.to_string()]);
-    for name in &args.only {
+    for name in args.only.iter().filter(|name| *name != "waits") {
         command.args(["--only", name]);
     }
     workspace::run(&mut command)

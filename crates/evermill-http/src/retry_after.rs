@@ -34,6 +34,7 @@ mod tests {
         retry_after(&headers, now)
     }
 
+    /// F02.
     #[test]
     fn seconds_and_dates_are_read_and_bounded() {
         let seconds = |n| Some(Duration::from_secs(n));

@@ -80,6 +80,7 @@ fn every_status_is_an_answer() {
     }
 }
 
+/// F05, F06.
 #[test]
 fn an_answer_is_bounded_before_and_after_decompression() {
     // A gzip of a million zeroes: twenty-three bytes and a few hundred.
@@ -185,6 +186,7 @@ fn redirects_are_followed_with_the_method_that_the_status_asks_for() {
     }
 }
 
+/// F04.
 #[test]
 fn redirects_are_counted() {
     let server = Server::start(|_| Reply::new(302, "").with("Location", "/"));
@@ -196,6 +198,7 @@ fn redirects_are_counted() {
     assert_eq!(server.seen().len(), 7);
 }
 
+/// F04.
 #[test]
 fn a_redirect_to_another_host_of_ours_is_refused_and_nothing_reaches_it() {
     let inside = Server::start(|_| Reply::new(200, "secret"));
@@ -239,6 +242,7 @@ fn a_url_out_of_a_payload_reaches_the_connections_host_and_else_only_public_ones
     assert_eq!(other.seen()[0].header("authorization"), None);
 }
 
+/// F04.
 #[test]
 fn what_was_meant_for_one_place_is_told_to_no_other() {
     let other = Server::start(|_| Reply::new(200, ""));
@@ -260,6 +264,7 @@ fn what_was_meant_for_one_place_is_told_to_no_other() {
     assert_eq!(seen.header("accept"), Some("text/plain"));
 }
 
+/// F01.
 #[test]
 fn silence_ends_in_a_timeout() {
     let server = Server::start(|_| Reply::Silence);
@@ -269,6 +274,7 @@ fn silence_ends_in_a_timeout() {
     assert!(error.may_pass());
 }
 
+/// F01, F05.
 #[test]
 fn half_an_answer_is_none() {
     let half = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf";
@@ -280,6 +286,7 @@ fn half_an_answer_is_none() {
     assert!(error.may_pass(), "{error}");
 }
 
+/// F08.
 #[test]
 fn nobody_there_is_said() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -73,6 +73,7 @@ fn a_certificate_of_the_connections_own_authority_is_believed() {
     assert_eq!(answer.body, b"hello");
 }
 
+/// F09.
 #[test]
 fn a_certificate_that_nobody_vouches_for_or_of_another_name_is_not() {
     let port = serve(HELLO);
@@ -100,6 +101,7 @@ fn a_file_without_certificates_is_refused() {
     }
 }
 
+/// F04.
 #[test]
 fn a_redirect_from_https_to_http_is_refused() {
     let port =

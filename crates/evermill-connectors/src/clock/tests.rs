@@ -40,6 +40,7 @@ fn firing(instants: &Instants, from: &str, to: &str) -> Vec<String> {
     found
 }
 
+/// G02, G03.
 /// Daylight saving time: New York leaves winter time on 2026-03-08 at 07:00 UTC and comes back on
 /// 2026-11-01 at 06:00 UTC. Lord Howe Island moves by half an hour.
 #[test]
@@ -240,6 +241,7 @@ fn each_instant_fires_once_when_it_comes() {
     assert_eq!(hand.fired(), [20, 30, 40, 50]);
 }
 
+/// G07.
 #[test]
 fn instants_that_nobody_saw_pass_fire_as_the_dag_says() {
     let cases: [(Catchup, &[u64]); 3] = [

@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(run(&edge, &answers), ["-", "-", "-", "c"]);
     }
 
+    /// F10: what changes beside it is none.
     #[test]
     fn a_change_of_what_is_selected_is_an_edge() {
         let edge = Edge {

@@ -166,6 +166,7 @@ fn a_beginning_forgets_what_was_not_kept() {
     assert_eq!(engine.events, ["one", "one"]);
 }
 
+/// F02.
 #[test]
 fn trouble_is_unknown_and_said_once() {
     let server = script(vec![
@@ -186,6 +187,7 @@ fn trouble_is_unknown_and_said_once() {
     assert_eq!(last, "recovered");
 }
 
+/// F01.
 #[test]
 fn a_timeout_is_unknown() {
     let server = script(vec![Reply::Silence]);
@@ -202,6 +204,7 @@ fn a_timeout_is_unknown() {
     assert!(reason.contains("no answer within 50ms"), "{reason}");
 }
 
+/// F02.
 #[test]
 fn a_wish_to_be_left_alone_is_granted() {
     let server = Server::start(|_| Reply::new(429, "").with("Retry-After", "3600"));

@@ -101,6 +101,7 @@ fn each_edge_fires_once_whatever_happens_in_between() {
     assert_eq!((&run["in"], &run["done"]), (&json!(2), &json!(2)), "{run}");
 }
 
+/// F11.
 #[test]
 fn what_was_seen_survives_kill_9() {
     let models = Models::start(404);
@@ -132,6 +133,7 @@ fn what_was_seen_survives_kill_9() {
     }
 }
 
+/// F13.
 #[test]
 fn a_kill_at_any_step_of_an_edge_neither_loses_nor_repeats_it() {
     for step in [
