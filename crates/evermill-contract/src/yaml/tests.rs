@@ -465,3 +465,25 @@ fn what_is_wrong_with_a_polled_place_or_a_webhook_is_said() {
         assert!(wrong.contains(said), "{source}: {wrong}");
     }
 }
+
+#[test]
+fn rates_hold_for_tasks_keys_and_sources_and_alerts_are_a_source() {
+    let text = "dag: a\nsources:\n  s: { alerts: { kinds: [parked], dags: [orders] }, rate_limit: 3/m }\n\
+                tasks: { x: { run: y, after: s, rate_limit: 100/s, rate_limit_per_key: 5/10m } }\n";
+    let manifest = read(text, "flow.yaml").unwrap().manifest;
+    let dag = serde_json::to_value(&manifest.dags[0]).unwrap();
+    let source = &dag["sources"][0];
+    assert_eq!(source["rate_limit"]["interval_ms"], 60_000, "{source}");
+    let expected = json!({"kind": "alerts", "kinds": ["parked"], "dags": ["orders"]});
+    assert_eq!(source["config"], expected);
+    let task = &dag["tasks"][0];
+    assert_eq!(
+        task["rate_limit"],
+        json!({"members": 100, "interval_ms": 1_000})
+    );
+    assert_eq!(task["rate_limit_per_key"]["interval_ms"], 600_000);
+    let all = config("{ alerts: }").unwrap();
+    assert_eq!(all, json!({"kind": "alerts"}));
+    let wrong = config("{ alerts: { kinds: [praked] } }").unwrap_err();
+    assert!(wrong.contains("parked"), "{wrong}");
+}
