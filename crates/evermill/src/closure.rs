@@ -234,7 +234,18 @@ impl Dag {
     /// The closures, as a pool runs them.
     pub(crate) fn closures(&self) -> BTreeMap<String, NativeTask> {
         let order = self.fields.get("order");
-        let ordered = order.is_some_and(|order| *order != json!(Order::None));
+        // A source's word goes before the DAG's.
+        let none = json!(Order::None);
+        let own = order.unwrap_or(&none);
+        let mut orders = self.sources.iter().map(|source| {
+            let order = source.get("order");
+            order.unwrap_or(own)
+        });
+        let ordered = if self.sources.is_empty() {
+            *own != none
+        } else {
+            orders.all(|order| *order != none)
+        };
         let uses = |id: &str| {
             let task = self.tasks.iter().find(|task| task["id"] == id);
             let state = task.is_some_and(|task| task["wants"]["state"] == true);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Manifest, ManifestError, OffsetReset, SourceConfig, TaskKind, TriggerRule};
 
-const GOLDEN: [(&str, &str); 12] = [
+const GOLDEN: [(&str, &str); 13] = [
     (
         "approval",
         include_str!("../../golden/manifest-approval.json"),
@@ -28,6 +28,7 @@ const GOLDEN: [(&str, &str); 12] = [
         "hourly_report",
         include_str!("../../golden/manifest-hourly_report.json"),
     ),
+    ("jobs", include_str!("../../golden/manifest-jobs.json")),
     (
         "long_running_simulation",
         include_str!("../../golden/manifest-long_running_simulation.json"),

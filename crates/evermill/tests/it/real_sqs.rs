@@ -1,11 +1,12 @@
 //! SQS from the built binary, against a program that speaks as it does (`cargo xtask aws` starts one).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use evermill::{Ctx, Dag, Engine, Event, sqs};
 use evermill_contract::manifest::SinkConfig;
 use evermill_contract::sink::Record;
 use evermill_http::{Client, Connection, Method, Request, Target};
@@ -313,4 +314,33 @@ fn a_queue_that_is_missing_is_said_in_ps_with_the_cure() {
     );
     running.signal(Signal::TERM);
     assert_eq!(running.end().code(), 0);
+}
+
+#[test]
+fn closures_read_a_queue_and_keep_state_for_each_group() {
+    let (queue, place) = (Queue::new(true), Place::new());
+    queue.send(["1", "2", "30", "40"].map(str::to_owned));
+    let sums = Arc::new(Mutex::new(BTreeMap::new()));
+    let noted = Arc::clone(&sums);
+    let dag = Dag::new("sums")
+        .source("in", sqs::queue(&queue.name).ack_outcome())
+        .task("add", &["in"], async move |event: Event, ctx: Ctx| {
+            let state = ctx.state()?;
+            let sum = state.get::<i64>("sum")?.unwrap_or(0) + event.json::<i64>()?;
+            state.set("sum", &sum)?;
+            let group = String::from_utf8_lossy(event.key().unwrap_or_default()).into_owned();
+            noted.lock().unwrap().insert(group, sum);
+            Ok(())
+        })
+        .state();
+    let running = Engine::local(place.data_dir())
+        .connection("aws_default", &address())
+        .workers(2)
+        .start(dag)
+        .unwrap();
+    queue.wait_until_empty();
+    let run = running.drain(Duration::from_secs(10)).unwrap();
+    assert_eq!((run.done, run.parked), (4, 0));
+    let expected = [("g1".to_owned(), 3), ("g2".to_owned(), 70)];
+    assert_eq!(*sums.lock().unwrap(), BTreeMap::from(expected));
 }
