@@ -162,6 +162,8 @@ class Source(Node):
 
     #: Of a loop: what says, at the end of a lap, that it was the last one.
     until: Optional[Callable[..., Any]] = None
+    #: What says of each event whether it is valid.
+    validator: Optional[Callable[..., Any]] = None
 
     def __init__(self, kind: str, config: Dict[str, Any], name: Optional[str], fields: Dict[str, Any]) -> None:
         dag = building()

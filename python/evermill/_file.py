@@ -9,6 +9,7 @@ import sys
 from typing import Any, Dict, List, Optional
 
 from . import _dag
+from ._content import judged
 from ._dag import Dag
 from ._fault import DagError
 from ._task import DagFunction
@@ -56,6 +57,7 @@ def build(made: Any) -> Dag:
     dag = dag_of(made)
     promote(dag)
     begin_by_schedule(dag)
+    validate(dag)
     end_laps(dag)
     return dag
 
@@ -86,6 +88,20 @@ def begin_by_schedule(dag: Dag) -> None:
         source = _dag.Source(kind, config, dag.free_id("schedule"), {"order": "serial"} if kind == "loop" else {})
     for root in roots:
         root.after(source)
+
+
+def validate(dag: Dag) -> None:
+    """The validator of a source is a task of its own, before all that come after the source."""
+    for source in list(dag.declared_sources):
+        validator, source.validator = source.validator, None
+        if validator is None:
+            continue
+        after = [node for node in dag.tasks() if source in node.upstream]
+        fields = {"retries": 0, "validates": True}
+        judge = _dag.Task(dag.free_id(f"{source.id}_valid"), "call", judged(validator), fields=fields, dag=dag)
+        judge.after(source)
+        for node in after:
+            node.after(judge)
 
 
 def end_laps(dag: Dag) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, List, NoReturn, Optional
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Union
 
 from . import _option
 from ._asked import RESPONSE_CHECK, name_of
@@ -148,6 +148,9 @@ def http(
     select: Optional[str] = None,
     cursor: Any = None,
     fire_on_start: bool = True,
+    codec: Optional[str] = None,
+    schema: Union[Dict[str, Any], str, None] = None,
+    validator: Optional[Callable[..., Any]] = None,
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
@@ -163,10 +166,13 @@ def http(
     event is what it leads to, and a change of that is an edge, too. With `cursor`, the name of a
     parameter, the answer is a list and each new item an event. `endpoint` is a path below the address of
     `connection`, or a whole URL. `poke_interval` is the longest wait between two questions. What is true
-    at the first answer fires unless `fire_on_start=False`. The source's id is `name`, else `http`.
+    at the first answer fires unless `fire_on_start=False`. `codec`, `schema` and `validator` judge what is
+    delivered, as for `kafka`. The source's id is `name`, else `http`.
     """
     owner = f"http({endpoint!r})"
-    fields = _option.convert(owner, {**OWN, **_HTTP}, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
+    content = {"codec": codec, "schema": schema, "validator": validator}
+    own = {"order": order, "freshness": freshness, "rate_limit": rate_limit}
+    fields = _option.convert(owner, {**OWN, **_HTTP}, {**own, **content, **unknown})
     config = http_config(
         owner,
         endpoint=endpoint,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, List, NoReturn, Optional
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Union
 
 from . import _option
+from ._content import CONTENT
 from ._dag import Source
 from ._fault import DagError, blame
 
@@ -21,11 +22,13 @@ _KAFKA = {
     "from_group": ("from_group", _option.text),
     "poke_interval": ("poke_interval_ms", _option.milliseconds),
 }
+#: Options of a source of any kind.
 OWN = {
     "name": ("name", _option.text),
     "order": _option.DAG["order"],
     "freshness": _option.DAG["freshness"],
     "rate_limit": _option.TASK["rate_limit"],
+    **CONTENT,
 }
 _KAFKA_DEFAULTS = {"auto_offset_reset": "latest", "connection": "kafka_default", "membership": False}
 
@@ -49,6 +52,10 @@ def kafka(
     order: str = "none",
     membership: bool = False,
     from_group: Optional[str] = None,
+    codec: Optional[str] = None,
+    schema: Union[Dict[str, Any], str, None] = None,
+    schema_registry: Optional[str] = None,
+    validator: Optional[Callable[..., Any]] = None,
     name: Optional[str] = None,
     freshness: Any = None,
     rate_limit: Optional[str] = None,
@@ -60,10 +67,17 @@ def kafka(
     begins at `auto_offset_reset`, or at what `from_group` had committed. `order` keeps messages of one
     key, one partition, or all of them in line. `connection` is the id that `--connection ID=HOST:PORT`
     gives an address to. The source's id is `name`, else `kafka`.
+
+    `codec` is what a value has to be: `"bytes"`, `"text"`, `"json"` or `"avro"`, which tasks read as JSON. `schema`
+    is a JSON Schema or an Avro schema, as a dict or a file's path; `schema_registry` is the connection of the registry
+    that Avro messages name their schemas in. `validator` is called with each event, and raises or returns False
+    where it is not valid. What does not pass is parked as `invalid`, and no task sees it.
     """
     owner = f"kafka({topic!r})"
     known = {**OWN, **_KAFKA}
-    fields = _option.convert(owner, known, {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown})
+    content = {"codec": codec, "schema": schema, "schema_registry": schema_registry, "validator": validator}
+    own = {"order": order, "freshness": freshness, "rate_limit": rate_limit}
+    fields = _option.convert(owner, known, {**own, **content, **unknown})
     config = kafka_config(
         owner,
         topic=topic,
@@ -80,7 +94,10 @@ def declare(kind: str, config: dict, name: Optional[str], fields: dict) -> Sourc
     """The source with these fields of the manifest; without an order of its own the DAG's word holds."""
     if fields.get("order") == "none":
         del fields["order"]
-    return Source(kind, config, name, fields)
+    validator = fields.pop("validator", None)
+    source = Source(kind, config, name, fields)
+    source.validator = validator
+    return source
 
 
 _CATCHUP = _option.one_of("none", "last", "all")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Union
 
 from . import _option
 from ._dag import Source
@@ -19,16 +19,16 @@ def _secrets(value: Any) -> List[str]:
     return list(secrets)
 
 
-_WEBHOOK = {
-    "secret": ("secrets", _secrets),
-    "codec": ("codec", _option.one_of("json", "text", "bytes")),
-}
+_WEBHOOK = {"secret": ("secrets", _secrets)}
 
 
 def webhook(
     *,
     secret: Union[str, List[str], None] = None,
-    codec: str = "json",
+    codec: Optional[str] = None,
+    schema: Union[Dict[str, Any], str, None] = None,
+    schema_registry: Optional[str] = None,
+    validator: Optional[Callable[..., Any]] = None,
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
@@ -39,13 +39,14 @@ def webhook(
 
     With `secret`, requests have to be signed (HMAC-SHA256, Standard Webhooks): `"env:NAME"` and
     `"file:PATH"` say where it stands, any other text is the secret itself; two in a list are both
-    active. `codec` is what the body of a plain request has to be. The source's id is `name`, else
-    `webhook`.
+    active. The body of a plain request has to be JSON unless `codec` says otherwise; `codec`, `schema` and
+    `schema_registry` as for `kafka`, and a request that does not pass is answered with 422. The source's id
+    is `name`, else `webhook`.
     """
     owner = "webhook()"
-    given = {"order": order, "freshness": freshness, "rate_limit": rate_limit, "secret": secret, "codec": codec, **unknown}
+    content = {"codec": codec, "schema": schema, "schema_registry": schema_registry, "validator": validator}
+    own = {"order": order, "freshness": freshness, "rate_limit": rate_limit}
+    given = {**own, "secret": secret, **content, **unknown}
     fields = _option.convert(owner, {**OWN, **_WEBHOOK}, given)
-    config = {name: fields.pop(name) for name in ("secrets", "codec") if name in fields}
-    if config.get("codec") == "json":
-        del config["codec"]
+    config = {name: fields.pop(name) for name in ("secrets",) if name in fields}
     return declare("webhook", config, name, fields)

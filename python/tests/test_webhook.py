@@ -9,8 +9,7 @@ NATIVE = "import evermill\n@evermill.task\ndef a(event): pass\n@evermill.dag\nde
     "said, config",
     [
         ("", {}),
-        ("codec='json'", {}),
-        ("codec='bytes'", {"codec": "bytes"}),
+        ("codec='bytes'", {}),
         ("secret='env:HOOK'", {"secrets": ["env:HOOK"]}),
         ("secret=['env:OLD', 'env:NEW']", {"secrets": ["env:OLD", "env:NEW"]}),
     ],

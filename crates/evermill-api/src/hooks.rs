@@ -113,6 +113,10 @@ fn push(
                 reject.detail,
             ))
         }
+        Err(PushError::Unavailable(why)) => {
+            let title = "It cannot be judged for now";
+            Err(Problem::new(503, "unavailable", title, why))
+        }
         Err(PushError::Engine(error)) => Err(error.into()),
     }
 }

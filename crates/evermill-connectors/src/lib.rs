@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use evermill_contract::manifest::{Catchup, HttpSource, SinkConfig, SourceConfig};
+use evermill_contract::manifest::{Catchup, HttpSource, SinkConfig, SourceConfig, SourceManifest};
 use evermill_contract::sensor::Place;
 use evermill_contract::sink::Sink;
 use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceError};
@@ -14,6 +14,7 @@ use evermill_contract::source::{DiagnosticSink, Opened, SourceBudget, SourceErro
 pub mod alerts;
 mod aws;
 pub mod clock;
+pub mod codec;
 mod errand;
 pub mod files;
 pub mod http;
@@ -33,6 +34,27 @@ pub struct Environment<'a> {
     pub budget: SourceBudget,
     /// Where diagnostics go.
     pub diagnostics: DiagnosticSink,
+}
+
+/// Opens a source with the gate that its values go through.
+///
+/// # Errors
+/// [`SourceError::Refused`] when a setting, a schema or a connection is missing or wrong.
+pub fn open_source(
+    source: &SourceManifest,
+    environment: &Environment<'_>,
+) -> Result<Opened, SourceError> {
+    let opened = match &source.config {
+        SourceConfig::Webhook(config) => {
+            let source = webhook::WebhookSource::open(config, source.codec)?;
+            Opened::Pushed(Arc::new(source))
+        }
+        config => open(config, environment)?,
+    };
+    Ok(match codec::gate(source, environment)? {
+        Some(gate) => Opened::Gated(Box::new(opened), gate),
+        None => opened,
+    })
 }
 
 /// Opens the source that a manifest describes. Does not wait for the outside world: whether that
@@ -73,7 +95,7 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
             Ok(Opened::Received(Box::new(source)))
         }
         SourceConfig::Webhook(config) => {
-            let source = webhook::WebhookSource::open(config)?;
+            let source = webhook::WebhookSource::open(config, None)?;
             Ok(Opened::Pushed(Arc::new(source)))
         }
     }

@@ -258,3 +258,36 @@ pub const ALERT_LOOK: Duration = Duration::from_millis(20);
 
 /// What is read of an answer to an alert, in bytes.
 pub const ALERT_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Lists and objects inside each other in a JSON document that a codec lets in.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Bytes of JSON that one value may become.
+pub const DECODED_BYTES_MAX: usize = 4 << 20;
+
+/// Records, lists and maps inside each other in an Avro value.
+pub const AVRO_DEPTH_MAX: usize = JSON_DEPTH_MAX;
+
+/// Types in one Avro schema, named ones once.
+pub const AVRO_TYPES_MAX: usize = 10_000;
+
+/// Schemas of one registry that are remembered; the one that was used longest ago goes.
+pub const REGISTRY_SCHEMAS_MAX: usize = 1_000;
+
+/// Schemas that one schema refers to, in all.
+pub const REGISTRY_REFERENCES_MAX: usize = 100;
+
+/// The longest answer of a registry, in bytes.
+pub const REGISTRY_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// How long one schema is asked for, with all that it refers to.
+pub const REGISTRY_WAIT: Duration = Duration::from_secs(4);
+
+/// For how long it is believed that a registry does not know an id.
+pub const REGISTRY_ASKED_AGAIN: Duration = Duration::from_secs(5);
+
+const _: () = {
+    use evermill_contract::source::JUDGE_WAIT;
+    assert!(REGISTRY_WAIT.as_millis() < JUDGE_WAIT.as_millis());
+    assert!(DECODED_BYTES_MAX < BATCH_BYTES_MAX);
+};

@@ -16,6 +16,7 @@ use crate::alert::AlertKind;
 
 mod clock;
 mod code;
+mod content;
 mod fault;
 mod files;
 mod http;
@@ -29,6 +30,7 @@ mod webhook;
 
 pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
+pub use content::Codec;
 pub use fault::{Fault, ManifestError};
 pub use files::FilesSource;
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
@@ -36,7 +38,7 @@ pub use inside::{AfterSource, End, TopicSource, listeners_first};
 pub use sink::{KafkaSink, SinkConfig};
 pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};
 pub use version::Version;
-pub use webhook::{WebhookCodec, WebhookSource};
+pub use webhook::WebhookSource;
 
 /// The format this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -145,6 +147,24 @@ pub struct SourceManifest {
     /// Events of it that become activations in a stretch of time; more wait unbegun (W19).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<Rate>,
+    /// What a value is on its way to us. Without it nothing is asked of values, except that the body of
+    /// a plain request to a webhook has to be JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codec: Option<Codec>,
+    /// The schema itself: JSON Schema for [`Codec::Json`], an Avro schema for [`Codec::Avro`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<serde_json::Value>,
+    /// The connection of the registry that has the schemas which messages name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema_registry: Option<String>,
+}
+
+impl SourceManifest {
+    /// Ids of the connections it needs addresses of.
+    pub fn connections(&self) -> impl Iterator<Item = &str> {
+        let own = self.config.connection();
+        own.into_iter().chain(self.schema_registry.as_deref())
+    }
 }
 
 /// What a source listens to; `kind` in the JSON names the variant.
@@ -394,6 +414,10 @@ pub struct TaskManifest {
     /// How much the worker yields to other processes, 0 to 19.
     #[serde(default, skip_serializing_if = "is_default")]
     pub nice: u8,
+    /// It judges the events of the source before it, and returns nothing: what fails here is parked as
+    /// invalid.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub validates: bool,
 }
 
 impl TaskManifest {

@@ -23,9 +23,11 @@ use std::time::Duration;
 
 mod batch;
 pub mod conformance;
+mod gate;
 mod receiver;
 
 pub use batch::{BatchBuilder, Event, EventBatch, EventMeta, Headers, NO_TIMESTAMP, Span};
+pub use gate::{Form, Gate, JUDGE_WAIT, REJECTION_BYTES_MAX, Unavailable, Verdict};
 pub use receiver::{
     Arrival, Delivery, ID_BYTES_MAX, Inquiry, MEMO_BYTES_MAX, PAGE_BYTES_MAX, Page, PushRequest,
     PushSource, Received, Receiver, Reject, Reply,
@@ -43,6 +45,8 @@ pub enum Opened {
     Signalled,
     /// Nobody brings them: each follows on the end of the one before (W15).
     Looped,
+    /// One of these whose values are judged before anything else is done with them.
+    Gated(Box<Self>, Arc<dyn Gate>),
 }
 
 /// A source that is being listened to.

@@ -10,8 +10,9 @@ use evermill_core::dag::{Node, TaskKind, TaskSpec};
 use evermill_core::{LaneView, Machine, ParkReason, ParkedView as Parked, RunView};
 
 use crate::handle::EngineError;
+use crate::judging::INVALID;
 use crate::limits;
-use crate::manifest::Outline;
+use crate::manifest::{Outline, TaskOutline};
 use crate::operate::Page;
 use crate::payload::{self, Parts};
 use crate::shard::Version;
@@ -204,6 +205,13 @@ impl<'a> Books<'a> {
         let source = lane.and_then(|lane| outline?.sources.get(usize::from(lane.source)));
         let source = source.map_or(crate::MANUAL, |source| &source.id);
         let failed = parked.errors.first();
+        let mut carries = parked.carries.iter().filter(|_| parked.round == 0);
+        let rejection = carries.find_map(|event| payload::rejection_of(&event.body));
+        let error = match (rejection, failed) {
+            (Some(why), _) => format!("{INVALID}{why}"),
+            (None, Some((_, error))) => String::from_utf8_lossy(error).into_owned(),
+            (None, None) => explained(parked.reason).to_owned(),
+        };
         let task = failed.and_then(|(task, _)| outline?.tasks.get(usize::from(*task)));
         ParkedView {
             key,
@@ -211,12 +219,12 @@ impl<'a> Books<'a> {
             source: source.to_owned(),
             lane: lane_name.to_owned(),
             position: key.position,
-            reason: reason_word(parked.reason).to_owned(),
+            reason: match parked.reason {
+                ParkReason::Failed if is_invalid(task, &error) => PARK_REASONS[1].to_owned(),
+                reason => reason_word(reason).to_owned(),
+            },
             task: task.map(|task| task.id.to_string()),
-            error: failed.map_or_else(
-                || explained(parked.reason).to_owned(),
-                |(_, error)| String::from_utf8_lossy(error).into_owned(),
-            ),
+            error,
             events: parked.events,
             round: parked.round,
             arrived_ms: parked.carries.first().map_or(0, |event| event.arrived_ms),
@@ -224,6 +232,11 @@ impl<'a> Books<'a> {
             payload: Vec::new(),
         }
     }
+}
+
+/// Whether what failed is the event itself, and not what a task did with it.
+fn is_invalid(task: Option<&TaskOutline>, error: &str) -> bool {
+    task.is_some_and(|task| task.validates) || error.starts_with(INVALID)
 }
 
 fn check_reason(which: &ParkedFilter) -> Result<(), EngineError> {
@@ -308,10 +321,10 @@ pub(crate) fn name_of(run: &str, source: &str, lane: &str, key: ActivationKey) -
 const fn reason_word(reason: ParkReason) -> &'static str {
     match reason {
         ParkReason::Failed => PARK_REASONS[0],
-        ParkReason::SuspectCrash => PARK_REASONS[1],
-        ParkReason::JoinTimeout => PARK_REASONS[2],
-        ParkReason::Blocked => PARK_REASONS[3],
-        ParkReason::RunStopped => PARK_REASONS[4],
+        ParkReason::SuspectCrash => PARK_REASONS[2],
+        ParkReason::JoinTimeout => PARK_REASONS[3],
+        ParkReason::Blocked => PARK_REASONS[4],
+        ParkReason::RunStopped => PARK_REASONS[5],
     }
 }
 

@@ -23,6 +23,7 @@ use crate::groups::After;
 use crate::hearing;
 use crate::inbox::Inboxes;
 use crate::input::{Input, Request, SourceInput, SourceKey};
+use crate::judging::Judging;
 use crate::limits;
 use crate::manifest;
 use crate::open::OpenError;
@@ -335,6 +336,7 @@ impl Shard {
         }));
         self.slots.forget_waiting();
         self.inquiries.forget();
+        self.judging = Judging::default();
         self.return_permits();
         let busy: Vec<_> = self.slots.busy().collect();
         // What a worker has not got yet comes back by itself; the rest ends with its worker.
@@ -357,7 +359,7 @@ impl Shard {
                 Ok(Input::Request(Request::Halt)) => halt = true,
                 Ok(input @ Input::Request(_)) => kept.inputs.push(input),
                 Ok(Input::Source(key, input)) => self.old_source_input(key, input, &mut kept),
-                Ok(Input::Committed(..) | Input::Store(..)) | Err(_) => {}
+                Ok(Input::Committed(..) | Input::Store(..) | Input::Judged(_)) | Err(_) => {}
             }
         }
         (!halt).then_some(kept)

@@ -14,10 +14,12 @@ use evermill_core::{DispatchView, MemberView, ScopeKey};
 
 use crate::bundle;
 use crate::failpoint::fp;
+use crate::input::SourceKey;
+use crate::judging::{Findings, Now};
 use crate::lanes::reference;
 use crate::manifest::{Outline, TaskOutline};
 use crate::outcome;
-use crate::payload::{Gather, Parts};
+use crate::payload::{Gather, Parts, Standing};
 use crate::shard::{Shard, Version};
 use crate::slots::{self, Out};
 
@@ -41,13 +43,23 @@ impl Shard {
         };
         let token = slots::pack(self.machine.fence(), id);
         let version = version.clone();
-        let (dispatch, arrivals) = self.build(view, &version, token);
+        let (run, task) = (view.run(), view.task());
+        let Built {
+            dispatch,
+            arrivals,
+            findings,
+            left_out,
+        } = self.build(view, &version, token);
         fp!("dispatch.built");
+        if self.holds_back(id, findings) {
+            return;
+        }
         let out = Out {
             slot,
             among,
-            run: view.run(),
-            task: Some(view.task()),
+            run,
+            task: Some(task),
+            left_out,
             members: dispatch.members.len() as u32,
             reported: 0,
             dag: version.dag,
@@ -123,12 +135,7 @@ impl Shard {
         }
     }
 
-    fn build(
-        &self,
-        view: DispatchView<'_>,
-        version: &Version,
-        token: Token,
-    ) -> (Dispatch, Vec<(u32, u64)>) {
+    fn build(&self, view: DispatchView<'_>, version: &Version, token: Token) -> Built {
         let task = usize::from(view.task());
         let outline = &version.outline;
         let declared = &outline.tasks[task];
@@ -143,6 +150,8 @@ impl Shard {
             events: Vec::new(),
             results: Vec::new(),
             arrivals: Vec::new(),
+            findings: Findings::default(),
+            left_out: false,
             scopes: (view.order() == DispatchOrder::SkipSameScope).then(BTreeMap::new),
         };
         let members = view.members().enumerate();
@@ -173,8 +182,29 @@ impl Shard {
             results: builder.results,
             buffers: builder.gather.finish(),
         };
-        (dispatch, builder.arrivals)
+        Built {
+            dispatch,
+            arrivals: builder.arrivals,
+            findings: builder.findings,
+            left_out: builder.left_out,
+        }
     }
+}
+
+/// A dispatch, and what has to be known of it.
+struct Built {
+    dispatch: Dispatch,
+    arrivals: Vec<(u32, u64)>,
+    findings: Findings,
+    left_out: bool,
+}
+
+/// An event as a task reads it.
+struct Seen {
+    event: Event,
+    arrived_us: u64,
+    /// Why no task is to.
+    rejected: Option<String>,
 }
 
 /// Collects the parts of one dispatch.
@@ -184,11 +214,13 @@ struct Builder<'a> {
     run: &'a str,
     gather: Gather<'a>,
     /// Which lane, and what the DAG says of its source, if it has one.
-    lane_ids: Vec<(LaneId, Option<&'a SourceSpec>)>,
+    lane_ids: Vec<(LaneId, u16, Option<&'a SourceSpec>)>,
     lanes: Vec<LaneRef>,
     events: Vec<Event>,
     results: Vec<UpstreamResult>,
     arrivals: Vec<(u32, u64)>,
+    findings: Findings,
+    left_out: bool,
     /// Numbers for the scopes in this dispatch, where the worker has to tell them apart.
     scopes: Option<BTreeMap<ScopeKey, u32>>,
 }
@@ -198,9 +230,15 @@ impl Builder<'_> {
         let lane = self.lane_of(member);
         let (try_number, events) = (member.try_number(), member.events());
         let declared = &self.version.outline.tasks[usize::from(task)];
-        let (event, arrived_us) = match events.first() {
-            Some(first) => self.event(lane, first),
-            None => (blank_event(lane, member.activation().position), 0),
+        let source = self.lane_ids[usize::from(lane)].2;
+        let round = member.round();
+        let is_list = source.is_some_and(|source| source.batch.is_some());
+        let (event, arrived_us, batch, mut rejected) = if is_list {
+            self.list(lane, events, round)
+        } else {
+            let seen = events.first().map(|first| self.event(lane, first, round));
+            let seen = seen.unwrap_or_else(|| Seen::nothing(lane, member.activation().position));
+            (seen.event, seen.arrived_us, None, seen.rejected)
         };
         let counts = declared.first && try_number == 1 && arrived_us > 0;
         let arrived_us = if counts { arrived_us } else { 0 };
@@ -214,15 +252,19 @@ impl Builder<'_> {
         for (upstream, &ship) in declared.ships.iter().enumerate() {
             self.result(index, upstream as u32, member, ship);
         }
-        let source = self.lane_ids[usize::from(lane)].1;
-        let joined = member.joined().map(|seen| self.joined(&seen));
+        let joined = member.joined().map(|seen| {
+            let (rows, against) = self.joined(&seen, round);
+            rejected = rejected.take().or(against);
+            rows
+        });
+        if let Some(why) = rejected {
+            self.findings.rejected.push((index, why));
+        }
         Member {
             event,
             // Of a join a task sees only what must have come before it (C3).
             has_event: source.is_some() && !events.is_empty(),
-            batch: source
-                .and_then(|source| source.batch)
-                .map(|_| self.batch(lane, events)),
+            batch,
             joined: joined.filter(|rows| !rows.is_empty()),
             try_number: u16::try_from(try_number).unwrap_or(u16::MAX),
             map_index: member.map_index(),
@@ -262,13 +304,19 @@ impl Builder<'_> {
         let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
         self.lanes.push(known.unwrap_or_else(make));
         let sources = &self.version.dag.spec.sources;
-        self.lane_ids.push((id, sources.get(usize::from(source))));
+        let spec = sources.get(usize::from(source));
+        self.lane_ids.push((id, source, spec));
         self.lane_ids.len() as u16 - 1
     }
 
     /// Lists the events that a task sees of several sources.
-    fn joined(&mut self, seen: &[(u16, LaneId, &command::Event)]) -> std::ops::Range<u32> {
+    fn joined(
+        &mut self,
+        seen: &[(u16, LaneId, &command::Event)],
+        round: u32,
+    ) -> (std::ops::Range<u32>, Option<String>) {
         let start = self.events.len() as u32;
+        let mut rejected = None;
         for &(source, id, event) in seen {
             let (shard, run, outline) = (self.shard, self.run, &self.version.outline);
             let lane = self.lane(id, source, || {
@@ -284,14 +332,19 @@ impl Builder<'_> {
                     known.generation,
                 )
             });
-            let (event, _) = self.event(lane, event);
-            self.events.push(event);
+            let seen = self.event(lane, event, round);
+            self.events.push(seen.event);
+            rejected = rejected.or(seen.rejected);
         }
-        start..self.events.len() as u32
+        (start..self.events.len() as u32, rejected)
     }
 
-    fn event(&mut self, lane: u16, event: &command::Event) -> (Event, u64) {
+    fn event(&mut self, lane: u16, event: &command::Event, round: u32) -> Seen {
         let parts = Parts::read(&event.body);
+        let (new, rejected) = match parts.standing {
+            Standing::Fit => (None, None),
+            _ => self.judge(lane, event, round),
+        };
         let whole = self.gather.range(&event.body);
         let part = |(start, len): (u32, u32)| Range {
             buffer: whole.buffer,
@@ -304,19 +357,68 @@ impl Builder<'_> {
             id: None,
             timestamp_ms: (parts.timestamp_ms != NO_TIMESTAMP).then_some(parts.timestamp_ms),
             key: parts.key.map(part),
-            value: parts.value.map(part),
+            value: match new {
+                Some(new) => Some(self.gather.range(&new)),
+                None => parts.value.map(part),
+            },
             headers: parts.headers.map(part),
         };
-        (read, parts.arrived_us)
+        Seen {
+            event: read,
+            arrived_us: parts.arrived_us,
+            rejected,
+        }
     }
 
-    fn batch(&mut self, lane: u16, events: &[command::Event]) -> std::ops::Range<u32> {
-        let start = self.events.len() as u32;
-        for event in events {
-            let (event, _) = self.event(lane, event);
-            self.events.push(event);
+    /// The value that took the place of the event's own, or why no task is to read it.
+    fn judge(
+        &mut self,
+        lane: u16,
+        event: &command::Event,
+        round: u32,
+    ) -> (Option<Bytes>, Option<String>) {
+        let (id, source, _) = self.lane_ids[usize::from(lane)];
+        let key = SourceKey {
+            run: id.run,
+            source,
+        };
+        match self.shard.judge_now(key, event, round) {
+            Now::Fit => (None, None),
+            Now::Is(value) => (Some(value), None),
+            Now::Rejected(why) => (None, Some(why)),
+            Now::Open(open) => {
+                self.findings.open.push(open);
+                (None, None)
+            }
         }
-        start..self.events.len() as u32
+    }
+
+    /// Lists the events of a batch of a source without those that no task is to read. When that is all
+    /// of them, the last part says why.
+    fn list(
+        &mut self,
+        lane: u16,
+        events: &[command::Event],
+        round: u32,
+    ) -> (Event, u64, Option<std::ops::Range<u32>>, Option<String>) {
+        let start = self.events.len() as u32;
+        let (mut first, mut against) = (None, None);
+        for event in events {
+            let seen = self.event(lane, event, round);
+            if seen.rejected.is_some() {
+                against = seen.rejected;
+                continue;
+            }
+            first.get_or_insert((seen.event, seen.arrived_us));
+            self.events.push(seen.event);
+        }
+        let listed = Some(start..self.events.len() as u32);
+        let Some((event, arrived_us)) = first else {
+            let position = events.first().map_or(0, |event| event.position);
+            return (blank_event(lane, position), 0, listed, against);
+        };
+        self.left_out |= against.is_some();
+        (event, arrived_us, listed, None)
     }
 
     /// Ships the result of an upstream task, if it has one.
@@ -347,6 +449,16 @@ impl Builder<'_> {
             upstream,
             value,
         });
+    }
+}
+
+impl Seen {
+    const fn nothing(lane: u16, position: u64) -> Self {
+        Self {
+            event: blank_event(lane, position),
+            arrived_us: 0,
+            rejected: None,
+        }
     }
 }
 

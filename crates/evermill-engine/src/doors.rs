@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use evermill_contract::source::PushSource;
+use evermill_contract::source::{Gate, PushSource};
 use evermill_core::command::RunIx;
 
 use crate::input::SourceKey;
@@ -14,6 +14,8 @@ use crate::input::SourceKey;
 pub(crate) struct Door {
     pub(crate) key: SourceKey,
     pub(crate) source: Arc<dyn PushSource>,
+    /// Judges what the source took out of a request.
+    pub(crate) gate: Option<Arc<dyn Gate>>,
 }
 
 /// All that are open.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use evermill_contract::manifest::Manifest;
-use evermill_contract::source::{PushRequest, Reject};
+use evermill_contract::source::{Arrival, PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
 
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::doors::Doors;
+use crate::gate;
 use crate::input::{Input, Request, Steer};
 use crate::prepare::Preparation;
 use crate::view::EngineView;
@@ -67,6 +68,9 @@ pub enum PushError {
     /// The source does not accept it.
     #[error("{}", .0.detail)]
     Rejected(Reject),
+    /// What is needed to judge it is away; it may be sent again.
+    #[error("{0}")]
+    Unavailable(String),
     /// The engine could not keep it; [`EngineError::Full`] passes.
     #[error(transparent)]
     Engine(EngineError),
@@ -172,6 +176,20 @@ impl EngineError {
 
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
+}
+
+/// Who sends an event that no task is to read hears of it, and nothing is kept.
+fn rejected(arrivals: &[Arrival]) -> Option<Reject> {
+    let mut each = arrivals.iter().enumerate();
+    let (at, why) = each.find_map(|(at, one)| Some((at, one.rejected.as_ref()?)))?;
+    let detail = match arrivals.len() {
+        1 => why.clone(),
+        _ => format!("event {at}: {why}"),
+    };
+    Some(Reject {
+        status: 422,
+        detail,
+    })
 }
 
 /// A running engine. Clone it freely; the engine goes on until [`Handle::drain`] or
@@ -283,7 +301,14 @@ impl Handle {
         let door = door.ok_or(PushError::NotFound)?;
         let now_ms = self.shared.clock.now_ms();
         let accepted = door.source.accept(request, now_ms);
-        let arrivals = accepted.map_err(PushError::Rejected)?;
+        let mut arrivals = accepted.map_err(PushError::Rejected)?;
+        if let Some(gate) = &door.gate {
+            let judged = gate::arrivals(&**gate, &mut arrivals);
+            judged.map_err(|away| PushError::Unavailable(away.0))?;
+            if let Some(reject) = rejected(&arrivals) {
+                return Err(PushError::Rejected(reject));
+            }
+        }
         let key = door.key;
         let pushed = self.ask(|reply| Request::Push {
             key,

@@ -17,6 +17,7 @@ use evermill_contract::source::{
 
 use crate::clock::Clock;
 use crate::failpoint::fp;
+use crate::gate::{Asked, Judged, Keeper};
 use crate::input::{First, FoundLane, LastWord, SourceInput, SourceKey};
 use crate::limits;
 use crate::orders::{Mailbox, Orders, StartLane};
@@ -38,6 +39,7 @@ pub(crate) struct Ingest {
     pub(crate) permits: Sender<()>,
     pub(crate) held: Arc<Held>,
     pub(crate) clock: Clock,
+    pub(crate) keeper: Keeper,
 }
 
 /// The state of the thread beside what it was given.
@@ -54,6 +56,8 @@ struct Lanes {
     throttled: bool,
     /// What the source delivered before it heard of that.
     backlog: VecDeque<SourceEvent>,
+    /// What the gate said of the batch at its front.
+    judged: Option<Judged>,
     retry_at: Option<Instant>,
     found: bool,
     told_resolved: bool,
@@ -82,7 +86,7 @@ impl Ingest {
                 return None;
             }
             let wait = if orders.is_empty() {
-                lanes.wait()
+                lanes.wait(self.keeper.wait())
             } else {
                 std::time::Duration::ZERO
             };
@@ -113,13 +117,62 @@ impl Ingest {
     /// Passes on what was delivered, until the shard lets us wait.
     fn hand_over(&mut self, lanes: &mut Lanes) -> Result<(), Gone> {
         while let Some(event) = lanes.backlog.pop_front() {
-            if matches!(event, SourceEvent::Batch { .. }) && !self.may_send()? {
-                lanes.backlog.push_front(event);
-                break;
+            match event {
+                SourceEvent::Batch { lane, batch } => {
+                    if let Some(left) = self.batch(&lane, batch, lanes)? {
+                        let waits = left.waits;
+                        let batch = left.batch;
+                        lanes.backlog.push_front(SourceEvent::Batch { lane, batch });
+                        if waits {
+                            break;
+                        }
+                    }
+                }
+                event => self.event(event, lanes)?,
             }
-            self.event(event, lanes)?;
         }
         Ok(())
+    }
+
+    /// Judges a batch and hands it over; what is left of it stays where it was.
+    fn batch(
+        &mut self,
+        lane: &LaneName,
+        mut batch: EventBatch,
+        lanes: &mut Lanes,
+    ) -> Result<Option<Left>, Gone> {
+        let mut judged = lanes.judged.take();
+        if judged.is_none()
+            && let Some((asked, back)) = self.keeper.ask(|gate| Judged::batch(gate, &batch))
+        {
+            if back {
+                self.tell(SourceInput::Recovered)?;
+            }
+            match asked {
+                Asked::Judged(done) => judged = Some(done),
+                Asked::Away(news) => {
+                    if let Some(reason) = news {
+                        self.tell(SourceInput::Degraded(reason))?;
+                    }
+                    return Ok(Some(Left { batch, waits: true }));
+                }
+            }
+        }
+        if !self.may_send()? {
+            lanes.judged = judged;
+            return Ok(Some(Left { batch, waits: true }));
+        }
+        let done = judged.as_ref().map_or(batch.events.len(), Judged::events);
+        let rest = batch.events.split_off(done);
+        self.send(lane, &batch, judged.as_ref(), lanes)?;
+        let buffer = batch.buffer;
+        Ok((!rest.is_empty()).then(|| Left {
+            batch: EventBatch {
+                buffer,
+                events: rest,
+            },
+            waits: false,
+        }))
     }
 
     /// Gets a permit for a batch, or gives up so that the source is polled meanwhile.
@@ -138,6 +191,7 @@ impl Ingest {
         for (name, start) in orders.start {
             lanes.started.remove(&name);
             lanes.backlog.retain(|event| !is_about(event, &name));
+            lanes.judged = None;
             lanes.unstarted.insert(name, start);
             lanes.retry_at = None;
         }
@@ -186,7 +240,8 @@ impl Ingest {
                 lanes.found = true;
                 Ok(())
             }
-            SourceEvent::Batch { lane, batch } => self.batch(&lane, &batch, lanes),
+            // They wait for permits, and have a way of their own.
+            SourceEvent::Batch { .. } => Ok(()),
             SourceEvent::CaughtUp { lane, .. } => match lanes.started.get(&lane) {
                 None => Ok(()),
                 Some(start) => self.tell(SourceInput::CaughtUp {
@@ -224,6 +279,8 @@ impl Ingest {
                 }),
             },
             SourceEvent::Degraded { reason } => self.tell(SourceInput::Degraded(reason)),
+            // Not while whoever the gate asks is away.
+            SourceEvent::Recovered if self.keeper.is_away() => Ok(()),
             SourceEvent::Recovered => self.tell(SourceInput::Recovered),
         }
     }
@@ -241,11 +298,18 @@ impl Ingest {
         Ok(())
     }
 
-    fn batch(&self, lane: &LaneName, batch: &EventBatch, lanes: &Lanes) -> Result<(), Gone> {
+    fn send(
+        &self,
+        lane: &LaneName,
+        batch: &EventBatch,
+        judged: Option<&Judged>,
+        lanes: &Lanes,
+    ) -> Result<(), Gone> {
         let Some(start) = lanes.started.get(lane) else {
             return self.give_back();
         };
-        let packed = payload::pack(batch, self.clock.now_us(), self.keys, &self.held);
+        let now_us = self.clock.now_us();
+        let packed = payload::pack(batch, judged, now_us, self.keys, &self.held);
         fp!("ingest.packed");
         let sent = self.tell(SourceInput::Batch {
             lane: start.lane,
@@ -372,6 +436,13 @@ impl Ingest {
     }
 }
 
+/// What could not be handed over yet.
+struct Left {
+    batch: EventBatch,
+    /// Others are not to be tried either.
+    waits: bool,
+}
+
 /// Whether it tells of the delivery of this lane.
 fn is_about(event: &SourceEvent, name: &LaneName) -> bool {
     match event {
@@ -401,9 +472,13 @@ impl From<Gone> for Stop {
 }
 
 impl Lanes {
-    /// How long the next poll may wait: not at all while lanes are to be settled.
-    fn wait(&self) -> std::time::Duration {
+    /// How long the next poll may wait: not at all while lanes are to be settled. `away`: how long
+    /// nothing can be judged.
+    fn wait(&self, away: Option<std::time::Duration>) -> std::time::Duration {
         let pending = !self.unresolved.is_empty() || !self.unstarted.is_empty();
+        if let Some(away) = away.filter(|_| !pending) {
+            return away.min(limits::POLL_WAIT);
+        }
         match self.retry_at {
             Some(at) => at
                 .saturating_duration_since(Instant::now())

@@ -27,6 +27,8 @@ pub(crate) enum Input {
     Committed(u64, Result<CommitId, CommitError>),
     /// The committer of this boot epoch has something to say besides.
     Store(u64, evermill_store::Event),
+    /// A gate has asked others about values that are to be judged again; what it heard, if nothing.
+    Judged(Option<String>),
     /// From a handle.
     Request(Request),
 }

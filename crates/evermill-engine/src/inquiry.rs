@@ -255,6 +255,7 @@ impl Shard {
             arrivals: Vec::new(),
             sent_at: Instant::now(),
             recalled: false,
+            left_out: false,
         };
         self.slots.sent(token, out);
         self.inquiries.out.insert(token.0, asked);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use evermill_contract::identity::LaneIdentity;
-use evermill_contract::source::LaneName;
+use evermill_contract::source::{Gate, LaneName};
 use evermill_contract::worker::LaneRef;
 use evermill_core::command::LaneId;
 
@@ -46,6 +46,8 @@ pub(crate) struct Listening {
     pub(crate) resolved: bool,
     /// A lane goes on behind what can no longer be read.
     pub(crate) passes_gaps: bool,
+    /// Judges what was edited or is tried again.
+    pub(crate) gate: Option<Arc<dyn Gate>>,
     pub(crate) degraded: Option<String>,
     /// It is to make progress at least that often.
     pub(crate) freshness_ms: Option<u64>,
@@ -110,6 +112,7 @@ impl Listening {
             found: BTreeMap::new(),
             resolved: false,
             passes_gaps: false,
+            gate: None,
             degraded: None,
             freshness_ms: None,
             progress: Progress::default(),

@@ -106,6 +106,12 @@ pub const THROTTLE_WAIT: Duration = Duration::from_millis(10);
 pub const PERMIT_WAIT: Duration = Duration::from_millis(200);
 /// Wait before asking a source again that could not answer.
 pub const SOURCE_RETRY: Duration = Duration::from_secs(1);
+/// Wait before a value is judged again when whoever its gate asks did not answer ...
+pub const JUDGE_RETRY_FIRST: Duration = Duration::from_millis(250);
+/// ... which doubles up to this.
+pub const JUDGE_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Bytes of values that took the place of others after which a batch goes on without its rest.
+pub const JUDGED_BYTES: usize = 4 * 1024 * 1024;
 /// How long workers have between TERM and KILL when a shard is dropped.
 pub const RELOAD_GRACE: Duration = Duration::ZERO;
 /// How long the engine waits for workers to end after it told them to, beyond the grace.

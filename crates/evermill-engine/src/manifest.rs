@@ -59,6 +59,8 @@ pub(crate) struct TaskOutline {
     pub(crate) sink: Option<Arc<SinkConfig>>,
     /// What it asks, in place of a callable.
     pub(crate) polls: Option<Arc<Polled>>,
+    /// It judges events, and what fails here is invalid.
+    pub(crate) validates: bool,
     /// Nothing runs before it: its start is the event's arrival at a callable.
     pub(crate) first: bool,
 }
@@ -645,6 +647,7 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
             let strict = task.poke.is_some_and(|poke| poke.strict);
             Arc::new(Polled { config, strict })
         }),
+        validates: task.validates,
         ships,
         first: !task.upstream.iter().any(runs_before),
     }

@@ -1,14 +1,17 @@
 //! Event bodies: what the core carries without looking inside, and how they get to a worker
 //! without a copy or an allocation per event.
 //!
-//! A body is a header of 32 bytes, then key, packed headers and value, without holes:
+//! A body is a header of 32 bytes, then key, packed headers, value and rejection, without holes:
 //!
 //! ```text
 //! 0  u64 arrival, microseconds since 1970     16 u32 key length, or NONE
 //! 8  i64 event time, milliseconds since 1970  20 u32 headers length
 //!    (i64::MIN: unknown)                      24 u32 value length, or NONE
-//!                                             28 u32 zero
+//!                                             28 u32 rejection length, or EDITED
 //! ```
+//!
+//! The rejection says why no task is to read the value, which is then as it came from outside. `EDITED`
+//! (and no rejection) says that somebody put another value in, which the gate has not seen.
 //!
 //! All numbers are little endian. The bodies of a batch lie one after the other in one buffer, so
 //! that a dispatch hands whole buffers to the worker and names members by ranges. The format is
@@ -23,10 +26,12 @@ use evermill_contract::source::EventBatch;
 use evermill_contract::worker::Range;
 use evermill_core::command::Event;
 
+use crate::gate::Judged;
 use crate::limits;
 
 const HEAD: usize = 32;
 const NONE: u32 = u32::MAX;
+const EDITED: u32 = u32::MAX;
 
 /// Bytes of events in memory, counted per buffer and given back when its last slice is dropped.
 #[derive(Debug, Default)]
@@ -85,22 +90,31 @@ pub(crate) enum Keys {
     Hashed,
 }
 
-/// Lays the events of a batch out as bodies in one new buffer.
-pub(crate) fn pack(batch: &EventBatch, arrived_us: u64, keys: Keys, held: &Arc<Held>) -> Packed {
-    let size = batch.buffer.len() + HEAD * batch.events.len();
+/// Lays the events of a batch out as bodies in one new buffer, as they came or as they were judged.
+pub(crate) fn pack(
+    batch: &EventBatch,
+    judged: Option<&Judged>,
+    arrived_us: u64,
+    keys: Keys,
+    held: &Arc<Held>,
+) -> Packed {
+    let more = judged.map_or(0, Judged::bytes);
+    let size = batch.buffer.len() + HEAD * batch.events.len() + more;
     let mut bytes = Vec::with_capacity(size);
-    for event in batch.iter() {
-        let (key, value) = (event.key(), event.value());
+    let mut ends = Vec::with_capacity(batch.events.len());
+    let judged_events = judged.map_or(batch.events.len(), Judged::events);
+    for (index, event) in batch.iter().take(judged_events).enumerate() {
+        let (value, rejection) = match judged {
+            None => (event.value(), None),
+            Some(judged) => judged.value(index, event.value()),
+        };
         let headers = &batch.buffer[event.meta.headers.range()];
-        bytes.put_u64_le(arrived_us);
-        bytes.put_i64_le(event.meta.timestamp_ms);
-        bytes.put_u32_le(key.map_or(NONE, |key| key.len() as u32));
-        bytes.put_u32_le(headers.len() as u32);
-        bytes.put_u32_le(value.map_or(NONE, |value| value.len() as u32));
-        bytes.put_u32_le(0);
-        for part in [key.unwrap_or_default(), headers, value.unwrap_or_default()] {
-            bytes.extend_from_slice(part);
-        }
+        put(
+            &mut bytes,
+            (arrived_us, event.meta.timestamp_ms),
+            [event.key(), Some(headers), value, rejection],
+        );
+        ends.push(bytes.len());
     }
     held.0.fetch_add(bytes.capacity(), Ordering::Relaxed);
     let buffer = Arc::new(Buffer {
@@ -109,8 +123,7 @@ pub(crate) fn pack(batch: &EventBatch, arrived_us: u64, keys: Keys, held: &Arc<H
     });
     let whole = Bytes::from_owner(Shared(Arc::clone(&buffer)));
     let mut start = 0;
-    let events = batch.iter().map(|event| {
-        let end = start + HEAD + event.meta.extent().len();
+    let events = batch.iter().zip(ends).map(|(event, end)| {
         let body = whole.slice(start..end);
         start = end;
         Event {
@@ -134,9 +147,30 @@ pub(crate) fn pack(batch: &EventBatch, arrived_us: u64, keys: Keys, held: &Arc<H
     }
 }
 
-/// The body of a batch of one event.
-pub(crate) fn body_of_batch(batch: &EventBatch, arrived_us: u64) -> Bytes {
-    let packed = pack(batch, arrived_us, Keys::Unused, &Arc::default());
+/// Appends a body: arrival and time, then key, headers, value and rejection.
+fn put(bytes: &mut Vec<u8>, times: (u64, i64), parts: [Option<&[u8]>; 4]) {
+    let [key, headers, value, rejection] = parts;
+    bytes.put_u64_le(times.0);
+    bytes.put_i64_le(times.1);
+    bytes.put_u32_le(key.map_or(NONE, |key| key.len() as u32));
+    bytes.put_u32_le(headers.map_or(0, |headers| headers.len() as u32));
+    bytes.put_u32_le(value.map_or(NONE, |value| value.len() as u32));
+    bytes.put_u32_le(rejection.map_or(0, |rejection| rejection.len() as u32));
+    for part in parts.into_iter().flatten() {
+        bytes.extend_from_slice(part);
+    }
+}
+
+/// The body of a batch of one event, with what its gate has against its value.
+pub(crate) fn body_of_batch(batch: &EventBatch, rejection: Option<&str>, arrived_us: u64) -> Bytes {
+    let judged = rejection.map(Judged::rejected);
+    let packed = pack(
+        batch,
+        judged.as_ref(),
+        arrived_us,
+        Keys::Unused,
+        &Arc::default(),
+    );
     let only = packed.events.into_iter().next();
     only.map_or_else(Bytes::new, |event| event.body)
 }
@@ -144,28 +178,23 @@ pub(crate) fn body_of_batch(batch: &EventBatch, arrived_us: u64) -> Bytes {
 /// The body of an event that no source read: a loop's or a body that is none.
 pub(crate) fn body_of_value(value: Option<&[u8]>, arrived_us: u64) -> Bytes {
     let mut bytes = Vec::with_capacity(HEAD + value.map_or(0, <[u8]>::len));
-    bytes.put_u64_le(arrived_us);
-    bytes.put_i64_le((arrived_us / 1_000) as i64);
-    bytes.put_u32_le(NONE);
-    bytes.put_u32_le(0);
-    bytes.put_u32_le(value.map_or(NONE, |value| value.len() as u32));
-    bytes.put_u32_le(0);
-    bytes.extend_from_slice(value.unwrap_or_default());
+    let time = (arrived_us / 1_000) as i64;
+    put(&mut bytes, (arrived_us, time), [None, None, value, None]);
     Bytes::from(bytes)
 }
 
-/// The same event with another value; a body that is none becomes one.
+/// The same event with a value that somebody edited; a body that is none becomes one.
 pub(crate) fn with_value(body: &[u8], value: &[u8]) -> Bytes {
     let parts = Parts::read(body);
     let Some((head, rest)) = body.split_first_chunk::<HEAD>() else {
         return body_of_value(Some(value), parts.arrived_us);
     };
-    let old = parts.value.map_or(0, |(_, len)| len as usize);
-    let kept = &rest[..rest.len() - old];
+    let length = |part: Option<(u32, u32)>| part.map_or(0, |(_, len)| len as usize);
+    let kept = &rest[..length(parts.key) + length(parts.headers)];
     let mut bytes = Vec::with_capacity(HEAD + kept.len() + value.len());
     bytes.extend_from_slice(&head[..24]);
     bytes.put_u32_le(value.len() as u32);
-    bytes.put_u32_le(0);
+    bytes.put_u32_le(EDITED);
     bytes.extend_from_slice(kept);
     bytes.extend_from_slice(value);
     Bytes::from(bytes)
@@ -203,6 +232,18 @@ pub(crate) struct Parts {
     pub(crate) key: Option<(u32, u32)>,
     pub(crate) headers: Option<(u32, u32)>,
     pub(crate) value: Option<(u32, u32)>,
+    pub(crate) standing: Standing,
+}
+
+/// What a gate has said of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing against it, or nobody was asked.
+    Fit,
+    /// No task is to read it; where the reason lies.
+    Rejected((u32, u32)),
+    /// Somebody edited it since.
+    Edited,
 }
 
 impl Parts {
@@ -216,6 +257,7 @@ impl Parts {
                 key: None,
                 headers: None,
                 value: None,
+                standing: Standing::Fit,
             };
         };
         let word =
@@ -229,14 +271,29 @@ impl Parts {
             (at - len, len)
         };
         let (key, headers, value) = (take(word(16)), take(word(20)), take(word(24)));
+        let standing = match word(28) {
+            0 => Standing::Fit,
+            EDITED => Standing::Edited,
+            length => Standing::Rejected(take(length)),
+        };
         Self {
             arrived_us: long(0),
             timestamp_ms: long(8) as i64,
             key: (word(16) != NONE).then_some(key),
             headers: (headers.1 > 0).then_some(headers),
             value: (word(24) != NONE).then_some(value),
+            standing,
         }
     }
+}
+
+/// Why no task is to read the event that a body is.
+pub(crate) fn rejection_of(body: &[u8]) -> Option<String> {
+    let Standing::Rejected((start, len)) = Parts::read(body).standing else {
+        return None;
+    };
+    let text = body.get(start as usize..(start + len) as usize)?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// Buffers that are alive, by address.
@@ -351,7 +408,7 @@ mod tests {
     fn a_body_gives_back_what_the_source_said() {
         let held = Arc::new(Held::default());
         let source = batch(6);
-        let packed = pack(&source, 5_000_000, Keys::Hashed, &held);
+        let packed = pack(&source, None, 5_000_000, Keys::Hashed, &held);
         for (sent, event) in source.iter().zip(&packed.events) {
             let parts = Parts::read(&event.body);
             assert_eq!(parts.arrived_us, 5_000_000);
@@ -366,7 +423,7 @@ mod tests {
     #[test]
     fn another_value_leaves_everything_else_as_it_was() {
         let held = Arc::new(Held::default());
-        for event in pack(&batch(6), 5_000_000, Keys::Hashed, &held).events {
+        for event in pack(&batch(6), None, 5_000_000, Keys::Hashed, &held).events {
             let changed = with_value(&event.body, b"something longer than before");
             let (old, new) = (Parts::read(&event.body), Parts::read(&changed));
             let value = new.value.map(|at| part(&changed, at));
@@ -374,9 +431,12 @@ mod tests {
             assert_eq!((old.key, old.headers), (new.key, new.headers));
             assert_eq!(old.arrived_us, new.arrived_us);
             assert_eq!(
-                with_value(&changed, part(&event.body, old.value.unwrap())),
-                event.body
+                (old.standing, new.standing),
+                (Standing::Fit, Standing::Edited)
             );
+            let back = with_value(&changed, part(&event.body, old.value.unwrap()));
+            let back = Parts::read(&back).value.map(|at| part(&back, at).to_vec());
+            assert_eq!(back.as_deref(), old.value.map(|at| part(&event.body, at)));
         }
     }
 
@@ -384,8 +444,8 @@ mod tests {
     fn members_of_one_batch_share_one_buffer() {
         let held = Arc::new(Held::default());
         let (one, two) = (
-            pack(&batch(5), 0, Keys::Unused, &held),
-            pack(&batch(5), 0, Keys::Unused, &held),
+            pack(&batch(5), None, 0, Keys::Unused, &held),
+            pack(&batch(5), None, 0, Keys::Unused, &held),
         );
         let mut buffers = Buffers::default();
         buffers.add(one.origin);
@@ -414,7 +474,7 @@ mod tests {
     #[test]
     fn memory_is_given_back_with_the_last_slice() {
         let held = Arc::new(Held::default());
-        let mut packed = pack(&batch(5), 0, Keys::Unused, &held);
+        let mut packed = pack(&batch(5), None, 0, Keys::Unused, &held);
         assert!(held.bytes() > 0);
         let last = packed.events.pop();
         drop(packed);

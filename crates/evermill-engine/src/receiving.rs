@@ -8,7 +8,7 @@
 //!      +-- again with the committed memo when a commit was lost
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crossbeam_channel::Sender;
 use evermill_contract::source::{Received, Receiver, Reply, Waker};
 
 use crate::failpoint::fp;
+use crate::gate::{self, Asked, Keeper};
 use crate::input::{Input, LastWord, SourceInput, SourceKey};
 use crate::limits;
 use crate::stall::Line;
@@ -143,6 +144,7 @@ pub(crate) struct Receiving {
     pub(crate) receiver: Box<dyn Receiver>,
     pub(crate) input: Sender<Input>,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) keeper: Keeper,
 }
 
 impl Receiving {
@@ -161,10 +163,13 @@ impl Receiving {
         let waits_for_outcome = self.receiver.waits_for_outcome();
         let (mut alive, mut looked) = (Instant::now(), Instant::now());
         let mut received = Vec::new();
+        // What waits for whoever the gate asks.
+        let mut backlog = VecDeque::new();
         loop {
             let orders = self.desk.take();
             let full = orders.full;
             if let Some(begin) = &orders.begin {
+                backlog.clear();
                 self.receiver.recall(&begin.pages);
                 self.receiver
                     .begin(begin.memo.as_deref())
@@ -197,6 +202,16 @@ impl Receiving {
                     return Ok(());
                 }
             }
+            if let (Some(session), false) = (session, backlog.is_empty()) {
+                match self.pass_on(session, &mut backlog) {
+                    None => return Ok(()),
+                    Some(passed) => out += passed,
+                }
+                if let Some(away) = self.keeper.wait().filter(|_| !backlog.is_empty()) {
+                    self.desk.wait(full, away.min(limits::KEEP_ALIVE));
+                    continue;
+                }
+            }
             let ready = session.filter(|_| !full && out < limits::DELIVERIES_OPEN);
             let Some(session) = ready else {
                 self.desk.wait(full, limits::OUTCOMES_LOOK);
@@ -205,13 +220,40 @@ impl Receiving {
             self.receiver
                 .receive(limits::POLL_WAIT, &mut received)
                 .map_err(|cause| cause.to_string())?;
-            for news in received.drain(..) {
-                out += usize::from(matches!(news, Received::Delivery(_)));
-                if !self.tell(session, news) {
-                    return Ok(());
-                }
+            backlog.extend(received.drain(..));
+            match self.pass_on(session, &mut backlog) {
+                None => return Ok(()),
+                Some(passed) => out += passed,
             }
         }
+    }
+
+    /// Judges and tells what was received, as far as it can be judged, and says how many deliveries that
+    /// were. `None` when the shard is gone.
+    fn pass_on(&mut self, session: u32, backlog: &mut VecDeque<Received>) -> Option<usize> {
+        let mut passed = 0;
+        while let Some(mut news) = backlog.pop_front() {
+            if let Received::Delivery(delivery) = &mut news {
+                let judge = |gate: &dyn evermill_contract::source::Gate| {
+                    gate::arrivals(gate, &mut delivery.events)
+                };
+                let (asked, back) = self.keeper.ask(judge).unwrap_or((Asked::Judged(()), false));
+                if back && !self.tell(session, Received::Recovered) {
+                    return None;
+                }
+                if let Asked::Away(reason) = asked {
+                    backlog.push_front(news);
+                    let told = reason
+                        .is_none_or(|reason| self.tell(session, Received::Degraded { reason }));
+                    return told.then_some(passed);
+                }
+                passed += 1;
+            }
+            if !self.tell(session, news) {
+                return None;
+            }
+        }
+        Some(passed)
     }
 
     /// False when the shard is gone.

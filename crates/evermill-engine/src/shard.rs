@@ -45,6 +45,7 @@ use crate::histogram::Histogram;
 use crate::inbox::Inboxes;
 use crate::input::{Input, SourceKey};
 use crate::inquiry::Inquiries;
+use crate::judging::Judging;
 use crate::lanes::{Lane, Listening};
 use crate::limits;
 use crate::log::Logger;
@@ -91,6 +92,7 @@ pub(crate) struct Shard {
     pub(crate) executor: Box<dyn Executor>,
     pub(crate) slots: Slots,
     pub(crate) inquiries: Inquiries,
+    pub(crate) judging: Judging,
     pub(crate) unavailable: Option<String>,
     pub(crate) buffers: Buffers,
     pub(crate) spill: Spill,
@@ -215,6 +217,7 @@ impl Shard {
             refused_before: 0,
             late: Vec::new(),
             executor,
+            judging: Judging::default(),
             slots,
             inquiries: Inquiries::default(),
             unavailable: None,
@@ -325,6 +328,10 @@ impl Shard {
             }
             Input::Committed(number, result) => self.committed(number, result),
             Input::Store(epoch, event) => self.store_says(epoch, event),
+            Input::Judged(unanswered) => {
+                self.judged(unanswered);
+                Flow::Go
+            }
             Input::Request(request) => self.request(request),
         }
     }

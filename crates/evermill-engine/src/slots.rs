@@ -56,6 +56,8 @@ pub(crate) struct Out {
     /// when the dispatch says nothing about arrival to callable.
     pub(crate) arrivals: Vec<(u32, u64)>,
     pub(crate) members: u32,
+    /// Of some batch of a source an event was left out, since no task is to read it.
+    pub(crate) left_out: bool,
     /// Members whose outcomes have come.
     pub(crate) reported: u32,
     pub(crate) sent_at: std::time::Instant,

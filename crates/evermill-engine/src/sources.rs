@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crossbeam_channel::bounded;
 use evermill_contract::alert::AlertKind;
 use evermill_contract::source::{
-    FirstPosition, LaneName, Opened, PushSource, Receiver, Severity, Source,
+    FirstPosition, Gate, LaneName, Opened, PushSource, Receiver, Severity, Source,
 };
 use evermill_core::command::{Command, LaneId, RunIx};
 
 use crate::alerts::About;
 use crate::doors::Door;
 use crate::failpoint::fp;
+use crate::gate::Keeper;
 use crate::groups::After;
 use crate::inbox::Inbox;
 use crate::ingest::Ingest;
@@ -27,6 +28,22 @@ use crate::receiving::{Desk, Receiving};
 use crate::shard::Shard;
 use crate::stall::{Line, Watched};
 
+/// How a log is read.
+pub(crate) struct Reading {
+    pub(crate) first: FirstPosition,
+    pub(crate) keys: Keys,
+    pub(crate) passes_gaps: bool,
+    pub(crate) keeper: Keeper,
+}
+
+/// A source without its gate, and that.
+pub(crate) fn ungated(source: Opened) -> (Opened, Option<Arc<dyn Gate>>) {
+    match source {
+        Opened::Gated(source, gate) => (ungated(*source).0, Some(gate)),
+        source => (source, None),
+    }
+}
+
 impl Shard {
     /// Starts the threads of a run's sources.
     pub(crate) fn listen(&mut self, run: RunIx, sources: Vec<PreparedSource>, passes_gaps: bool) {
@@ -39,26 +56,40 @@ impl Shard {
                 source: index as u16,
             };
             let PreparedSource { id, source, first } = prepared;
+            let (source, gate) = ungated(source);
+            let keeper = Keeper::new(gate.clone());
             match source {
-                Opened::Log(source) => self.read(key, source, first, keys, passes_gaps),
-                Opened::Received(receiver) => self.receive(key, &id, receiver),
-                Opened::Pushed(source) => self.open_door(key, &id, source),
+                Opened::Log(source) => {
+                    let how = Reading {
+                        first,
+                        keys,
+                        passes_gaps,
+                        keeper,
+                    };
+                    self.read(key, source, how);
+                }
+                Opened::Received(receiver) => self.receive(key, &id, receiver, keeper),
+                Opened::Pushed(source) => self.open_door(key, &id, source, gate.clone()),
+                // What is sent by name is JSON, and comes without a gate.
                 Opened::Signalled => self.read_inbox(key, &id, Listening::answered()),
                 Opened::Looped => self.open_loop(key, &id),
+                Opened::Gated(..) => unreachable!("a gate is taken off before"),
+            }
+            if let Some(listening) = self.listening.get_mut(&key) {
+                listening.gate = gate;
             }
             self.watch_freshness(key);
         }
     }
 
     /// A thread reads a log.
-    pub(crate) fn read(
-        &mut self,
-        key: SourceKey,
-        source: Box<dyn Source>,
-        first: FirstPosition,
-        keys: Keys,
-        passes_gaps: bool,
-    ) {
+    pub(crate) fn read(&mut self, key: SourceKey, source: Box<dyn Source>, how: Reading) {
+        let Reading {
+            first,
+            keys,
+            passes_gaps,
+            keeper,
+        } = how;
         let (permits, taken) = bounded(limits::BATCHES_QUEUED_PER_SOURCE);
         let mailbox = Arc::new(Mailbox::default());
         let watched = Watched {
@@ -66,6 +97,7 @@ impl Shard {
             line: Line::new(self.world.input.clone()),
             restarts: 0,
         };
+        let gate = keeper.gate();
         let ingest = Ingest {
             key,
             source,
@@ -78,9 +110,11 @@ impl Shard {
             permits,
             held: Arc::new(Held::default()),
             clock: self.world.clock.clone(),
+            keeper,
         };
         let listening = Listening {
             passes_gaps,
+            gate,
             watched: Some(watched),
             ended: spawn(key, move || ingest.run()),
             ..Listening::new(mailbox, taken)
@@ -89,7 +123,7 @@ impl Shard {
     }
 
     /// A thread receives for an inbox.
-    fn receive(&mut self, key: SourceKey, id: &str, receiver: Box<dyn Receiver>) {
+    fn receive(&mut self, key: SourceKey, id: &str, receiver: Box<dyn Receiver>, keeper: Keeper) {
         let desk = Arc::new(Desk::default());
         let receipts = receiver.waits_for_outcome().then(Receipts::default);
         let receiving = Receiving {
@@ -97,6 +131,7 @@ impl Shard {
             receiver,
             input: self.world.input.clone(),
             desk: Arc::clone(&desk),
+            keeper,
         };
         let listening = Listening {
             receives: Some(desk),
@@ -109,10 +144,17 @@ impl Shard {
     }
 
     /// Whoever has a request for the source finds it; there is nothing to wait for.
-    fn open_door(&mut self, key: SourceKey, id: &str, source: Arc<dyn PushSource>) {
+    fn open_door(
+        &mut self,
+        key: SourceKey,
+        id: &str,
+        source: Arc<dyn PushSource>,
+        gate: Option<Arc<dyn Gate>>,
+    ) {
         self.read_inbox(key, id, Listening::answered());
         if let Some(run) = self.runs.get(&key.run) {
-            self.world.doors.open(&run.dag, id, Door { key, source });
+            let door = Door { key, source, gate };
+            self.world.doors.open(&run.dag, id, door);
         }
     }
 

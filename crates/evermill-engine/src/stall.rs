@@ -18,10 +18,12 @@ use evermill_core::command::RunState;
 
 use crate::alerts::About;
 use crate::clock::Clock;
+use crate::gate::Keeper;
 use crate::input::{Input, SourceInput, SourceKey};
 use crate::limits;
 use crate::open::{SourceRequest, first_position};
 use crate::shard::Shard;
+use crate::sources::{Reading, ungated};
 
 /// Since when a source's thread is inside the source's code.
 #[derive(Debug, Default)]
@@ -168,7 +170,14 @@ impl Shard {
         let keys = self
             .outline_of(key.run)
             .map_or(crate::payload::Keys::Unused, |outline| outline.keys);
-        self.read(key, made.0, made.1, keys, passes_gaps);
+        let (source, first, keeper) = made;
+        let how = Reading {
+            first,
+            keys,
+            passes_gaps,
+            keeper,
+        };
+        self.read(key, source, how);
         self.watch_freshness(key);
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.progress = progress;
@@ -195,6 +204,7 @@ impl Shard {
         (
             Box<dyn evermill_contract::source::Source>,
             evermill_contract::source::FirstPosition,
+            Keeper,
         ),
         String,
     > {
@@ -215,8 +225,9 @@ impl Shard {
             },
             diagnostics: Arc::clone(&self.world.notices),
         })?;
+        let (made, gate) = ungated(made);
         match made {
-            Opened::Log(made) => Ok((made, first_position(source))),
+            Opened::Log(made) => Ok((made, first_position(source), Keeper::new(gate))),
             _ => Err("it is no log any more".to_owned()),
         }
     }

@@ -25,7 +25,7 @@ struct Ends {
 }
 
 impl Tally {
-    fn count(&mut self, task: &Arc<str>, runs: &[OutcomeRun]) {
+    pub(crate) fn count(&mut self, task: &Arc<str>, runs: &[OutcomeRun]) {
         if !self.0.contains_key(task) {
             self.0.insert(Arc::clone(task), Ends::default());
         }

@@ -329,8 +329,9 @@ pub struct ParkedFilter {
 }
 
 /// The words for why something is parked.
-pub const PARK_REASONS: [&str; 5] = [
+pub const PARK_REASONS: [&str; 6] = [
     "failed",
+    "invalid",
     "suspect_crash",
     "join_timeout",
     "blocked",

@@ -81,11 +81,15 @@ impl Shard {
             return;
         };
         let mut runs = outcome::runs(reported, &out.dag, &out.outline, task);
+        let out_of_batch = out.left_out;
         if runs.is_empty() {
             return;
         }
         let (dispatch, fence) = self.name(token);
         if fence == self.machine.fence() {
+            if out_of_batch {
+                self.split_off_rejected(dispatch, &mut runs);
+            }
             self.tally(token, &runs);
             self.note_failures(token, &runs);
             self.spill(dispatch, &mut runs);

@@ -13,7 +13,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TaskKind, TriggerRule};
+use evermill_contract::manifest::{
+    Codec, History, OnFailure, OnInterrupt, Order, TaskKind, TriggerRule,
+};
 use evermill_contract::worker::{Outcome, StateOp};
 use evermill_worker::{Lease, NativeTask};
 use serde::Serialize;
@@ -65,6 +67,29 @@ impl Source {
         Self {
             declared: json!({"line": 0, "config": config}),
         }
+    }
+
+    /// What a value has to be; [`Codec::Avro`] becomes JSON, which a closure reads by [`Event::json`]. What
+    /// does not pass is parked, and no closure sees it.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.declared["codec"] = json!(codec);
+        self
+    }
+
+    /// The schema itself: a JSON Schema, or with [`Codec::Avro`] an Avro schema.
+    #[must_use]
+    pub fn schema(mut self, schema: Value) -> Self {
+        self.declared["schema"] = schema;
+        self
+    }
+
+    /// The connection of the registry that has the schemas of Avro messages; [`crate::Local::connection`]
+    /// gives it an address.
+    #[must_use]
+    pub fn schema_registry(mut self, id: &str) -> Self {
+        self.declared["schema_registry"] = json!(id);
+        self
     }
 }
 

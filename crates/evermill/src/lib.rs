@@ -26,6 +26,6 @@ mod closure;
 mod local;
 
 pub use closure::{Ctx, Dag, Event, Failure, Source, State, kafka, sqs};
-pub use evermill_contract::manifest::{History, OnFailure, OnInterrupt, Order, TriggerRule};
+pub use evermill_contract::manifest::{Codec, History, OnFailure, OnInterrupt, Order, TriggerRule};
 pub use evermill_engine::view::RunView;
 pub use local::{Engine, Error, Local, Running};

@@ -186,7 +186,7 @@ fn sources(connections: BTreeMap<String, String>) -> SourceFactory {
             budget: request.budget,
             diagnostics: request.diagnostics,
         };
-        evermill_connectors::open(&request.source.config, &environment)
+        evermill_connectors::open_source(request.source, &environment)
             .map_err(|error| error.to_string())
     })
 }

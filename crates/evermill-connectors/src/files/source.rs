@@ -176,6 +176,7 @@ impl FilesSource {
             headers: vec![("content-type".into(), "application/json".into())],
             value: Some(content.into()),
             id: None,
+            ..Arrival::default()
         }
     }
 }

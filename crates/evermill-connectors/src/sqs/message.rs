@@ -43,6 +43,7 @@ pub(super) fn arrival(message: Message) -> Arrival {
         headers,
         value: Some(body.into()),
         id: Some(message_id.into()),
+        ..Arrival::default()
     }
 }
 

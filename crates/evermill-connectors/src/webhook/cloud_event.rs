@@ -8,6 +8,7 @@ use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use crate::codec::check_json;
 use crate::limits;
 
 const VERSION: &str = "1.0";
@@ -65,6 +66,7 @@ fn is_json(sort: &str) -> bool {
 }
 
 fn json(body: &Bytes) -> Result<Value, Reject> {
+    check_json(body).map_err(|why| wrong(format!("the body is no JSON: {why}")))?;
     serde_json::from_slice(body).map_err(|cause| wrong(format!("the body is no JSON: {cause}")))
 }
 
@@ -201,6 +203,7 @@ fn arrival(
         headers: headers.collect(),
         value,
         id: Some(id),
+        rejected: None,
     })
 }
 

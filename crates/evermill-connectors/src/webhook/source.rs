@@ -1,7 +1,7 @@
 //! Judges a request and takes the events out of it; keeping them is the engine's.
 
 use bytes::Bytes;
-use evermill_contract::manifest::{WebhookCodec, WebhookSource as WebhookConfig};
+use evermill_contract::manifest::{Codec, WebhookSource as WebhookConfig};
 use evermill_contract::source::{
     Arrival, ID_BYTES_MAX, PushRequest, PushSource, Reject, SourceError,
 };
@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cloud_event;
 use super::signature::Secrets;
+use crate::codec::check_json;
 use crate::limits;
 
 /// Headers that name a plain request, so that it counts once when it is sent again.
@@ -30,37 +31,30 @@ const DROPPED: [&str; 10] = [
 /// A way in for requests.
 pub struct WebhookSource {
     secrets: Secrets,
-    codec: WebhookCodec,
+    /// Nobody says what a body has to be: that of a plain request is JSON.
+    wants_json: bool,
 }
 
 impl WebhookSource {
-    /// Reads the secrets.
+    /// Reads the secrets. What bodies have to be is for the gate of a source that says so.
     ///
     /// # Errors
     /// [`SourceError::Refused`] when one cannot be had.
-    pub fn open(config: &WebhookConfig) -> Result<Self, SourceError> {
+    pub fn open(config: &WebhookConfig, codec: Option<Codec>) -> Result<Self, SourceError> {
         Ok(Self {
             secrets: Secrets::read(&config.secrets)?,
-            codec: config.codec,
+            wants_json: codec.is_none(),
         })
     }
 
     fn plain(&self, request: &PushRequest<'_>) -> Result<Arrival, Reject> {
         let body = request.body;
-        let reject = |detail: String| Reject {
-            status: 400,
-            detail,
-        };
-        match self.codec {
-            WebhookCodec::Bytes => {}
-            WebhookCodec::Text => drop(
-                std::str::from_utf8(body)
-                    .map_err(|cause| reject(format!("the body is not UTF-8: {cause}")))?,
-            ),
-            WebhookCodec::Json => drop(
-                serde_json::from_slice::<serde::de::IgnoredAny>(body)
-                    .map_err(|cause| reject(format!("the body is no JSON: {cause}")))?,
-            ),
+        if self.wants_json {
+            refuse_form(request)?;
+            check_json(body).map_err(|why| Reject {
+                status: 400,
+                detail: format!("the body is no JSON: {why}"),
+            })?;
         }
         let headers = request.headers.iter();
         let headers = headers.filter(|(name, _)| !DROPPED.contains(&name.as_str()));
@@ -72,6 +66,19 @@ impl WebhookSource {
             id: IDS.iter().find_map(|name| request.header(name)).map(short),
             ..Arrival::default()
         })
+    }
+}
+
+/// Says JSON is expected before somebody looks for it in the parts of a form.
+fn refuse_form(request: &PushRequest<'_>) -> Result<(), Reject> {
+    let sort = request.header("content-type");
+    let sort = sort.map(|sort| String::from_utf8_lossy(sort).to_ascii_lowercase());
+    match sort.filter(|sort| sort.trim_start().starts_with("multipart/")) {
+        None => Ok(()),
+        Some(_) => Err(Reject {
+            status: 415,
+            detail: "a form in parts is not taken apart; send JSON".to_owned(),
+        }),
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use evermill_contract::manifest::WebhookSource as WebhookConfig;
+use evermill_contract::manifest::{Codec, WebhookSource as WebhookConfig};
 use evermill_contract::source::{Arrival, PushRequest, PushSource as _, Reject};
 use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const NOW_MS: u64 = 1_700_000_000_000;
 
 fn source(config: Value) -> WebhookSource {
     let config: WebhookConfig = serde_json::from_value(config).unwrap();
-    WebhookSource::open(&config).unwrap()
+    WebhookSource::open(&config, None).unwrap()
 }
 
 fn accept(
@@ -88,19 +88,50 @@ fn a_plain_request_is_one_event_with_its_body_headers_and_id() {
     assert_eq!(header(event, "authorization"), None);
 }
 
+/// Row E10: what is no JSON to every reader is refused; what is, is kept to the byte.
 #[test]
-fn a_body_is_what_the_codec_says() {
-    for (codec, body, taken) in [
-        ("json", &b"{"[..], false),
-        ("json", b"", false),
-        ("json", b"1", true),
-        ("text", b"{", true),
-        ("text", b"\xff", false),
-        ("bytes", b"\xff", true),
+fn e10_a_body_is_json_unless_its_source_says_otherwise() {
+    let plain = source(json!({}));
+    let large = format!("{{\"a\": {}}}", "9".repeat(400));
+    for (body, taken) in [
+        (&b"{"[..], false),
+        (b"", false),
+        (b"{\"a\":1,\"a\":2}", false),
+        (b"\"\\ud800\"", false),
+        (b"1", true),
+        (b" {\"a\": \"\\u0000\"} ", true),
+        (large.as_bytes(), true),
     ] {
-        let found = accept(&source(json!({"codec": codec})), &[], body);
-        assert_eq!(found.is_ok(), taken, "{codec} {body:?}");
+        match accept(&plain, &[], body) {
+            Ok(events) => assert!(taken && events[0].value.as_deref() == Some(body)),
+            Err(reject) => assert_eq!((taken, reject.status), (false, 400), "{body:?}"),
+        }
     }
+    let config = serde_json::from_value(json!({})).unwrap();
+    let declared = WebhookSource::open(&config, Some(Codec::Bytes)).unwrap();
+    assert!(
+        accept(&declared, &[], &b"\xff"[..]).is_ok(),
+        "a gate is asked elsewhere"
+    );
+}
+
+/// Row E09: nothing is taken apart that is not JSON, and a form is no JSON.
+#[test]
+fn e09_a_form_in_parts_is_refused_whatever_is_in_it() {
+    let kinds = ["multipart/form-data; boundary=x", "Multipart/Mixed"];
+    for kind in kinds {
+        let refused = accept(&source(json!({})), &[("content-type", kind)], "{}");
+        assert_eq!(status(refused), 415);
+    }
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert!(
+        accept(&source(json!({})), &form, "{}").is_ok(),
+        "as curl says it"
+    );
+    let boundary =
+        "--x\r\ncontent-disposition: form-data; name=f; filename=/etc/passwd\r\n\r\n1\r\n--x--";
+    let json = [("content-type", "application/json")];
+    assert_eq!(status(accept(&source(json!({})), &json, boundary)), 400);
 }
 
 #[test]
@@ -164,7 +195,7 @@ fn two_secrets_are_active_and_no_more() {
         assert!(send(&two, &headers, "{}").is_ok());
     }
     let three: WebhookConfig = serde_json::from_value(json!({"secrets": ["a", "b", "c"]})).unwrap();
-    assert!(WebhookSource::open(&three).is_err());
+    assert!(WebhookSource::open(&three, None).is_err());
 }
 
 #[test]
@@ -176,7 +207,7 @@ fn a_secret_that_cannot_be_had_is_refused_without_a_word_of_it() {
         "file:/no/such/file",
     ] {
         let config = serde_json::from_value(json!({"secrets": [written]})).unwrap();
-        let refused = WebhookSource::open(&config)
+        let refused = WebhookSource::open(&config, None)
             .map(|_| ())
             .unwrap_err()
             .to_string();

@@ -1,5 +1,6 @@
 //! Sources against the worlds they listen to.
 
+mod codec;
 mod files;
 mod http_poll;
 mod kafka_world;

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
-
 /// Requests to `/hooks/{dag}/{source}`: plain ones, and CloudEvents in all three modes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,20 +11,4 @@ pub struct WebhookSource {
     /// whoever reaches us is believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
-    /// What a plain request's body has to be.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub codec: WebhookCodec,
-}
-
-/// What a body has to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WebhookCodec {
-    /// JSON.
-    #[default]
-    Json,
-    /// UTF-8.
-    Text,
-    /// Anything.
-    Bytes,
 }

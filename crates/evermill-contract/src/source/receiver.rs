@@ -143,6 +143,9 @@ pub struct Arrival {
     /// What makes it the same event when it comes again: within the window of the source it is then
     /// dropped (P2). At most [`ID_BYTES_MAX`].
     pub id: Option<Bytes>,
+    /// Why no task is to read its value ([`super::Verdict::Rejected`]): it is kept to be parked. Set by
+    /// the engine, which asks the gate.
+    pub rejected: Option<String>,
 }
 
 /// A source whose events are brought to us: it turns a request into events and does nothing else.

@@ -2,15 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{ALERTS, HTTP_SOURCE, WEBHOOK, text};
+use super::option::{ALERTS, HTTP_SOURCE, text};
 use super::tree::{Key, Kind, Node};
 use super::{Reader, knows, nearest};
 use crate::manifest::Code;
 
 /// Options of a polled place whose values have shapes of their own.
 pub(super) const HTTP_MORE: [&str; 2] = ["response_check", "cursor"];
-/// The same of a webhook.
-pub(super) const WEBHOOK_MORE: [&str; 1] = ["secret"];
 
 /// How a value of an answer may compare.
 pub(super) const COMPARISONS: [&str; 7] = [
@@ -78,13 +76,15 @@ impl Reader<'_> {
                         self.wrong(&owner, name, value, cure.to_owned());
                     }
                 },
-                known if knows(WEBHOOK, known) => {
-                    self.option(&owner, WEBHOOK, name, value, &mut config);
-                }
                 other => {
-                    let known = WEBHOOK.iter().map(|opt| opt.name).chain(WEBHOOK_MORE);
                     let message = format!("{owner} has no option '{other}'");
-                    self.fault(name.at, Code::UnknownOption, message, nearest(other, known));
+                    let cure = match other {
+                        "codec" | "schema" | "schema_registry" => {
+                            format!("write {other}: beside webhook:, not in it")
+                        }
+                        other => nearest(other, ["secret"].into_iter()),
+                    };
+                    self.fault(name.at, Code::UnknownOption, message, cure);
                 }
             }
         }

@@ -38,6 +38,8 @@ pub(super) enum Of {
     Environment,
     /// One status of HTTP, or a list of them.
     Statuses,
+    /// A map, or the path of a file; whoever has the folder reads that.
+    Schema,
 }
 
 const fn opt(name: &'static str, field: &'static str, of: Of, about: &'static str) -> Opt {
@@ -64,6 +66,7 @@ const ALERT_KINDS: &[&str] = &[
 ];
 const ORDERS: &[&str] = &["none", "key", "partition", "serial"];
 const POLICIES: &[&str] = &["park", "block", "drop", "stop"];
+const CODECS: &[&str] = &["bytes", "text", "json", "avro"];
 const HISTORIES: &[&str] = &["sampled", "full"];
 const RULES: &[&str] = &[
     "all_success",
@@ -224,6 +227,24 @@ pub(super) const SOURCE: &[Opt] = &[
         "rate_limit",
         Of::Rate,
         "at most so many of its events begin in so long",
+    ),
+    opt(
+        "codec",
+        "codec",
+        Of::Word(CODECS),
+        "what a value has to be; tasks read Avro as JSON",
+    ),
+    opt(
+        "schema",
+        "schema",
+        Of::Schema,
+        "a JSON Schema or an Avro schema: a file's path, or the schema itself",
+    ),
+    opt(
+        "schema_registry",
+        "schema_registry",
+        Of::Text,
+        "the connection of the registry that has the schemas of Avro messages",
     ),
 ];
 
@@ -521,14 +542,6 @@ pub(super) const HTTP_SOURCE: &[Opt] = &[
     ),
 ];
 
-/// Options of a webhook.
-pub(super) const WEBHOOK: &[Opt] = &[opt(
-    "codec",
-    "codec",
-    Of::Word(&["json", "text", "bytes"]),
-    "what the body of a plain request has to be",
-)];
-
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
 
 const UNITS_MS: [(&str, f64); 5] = [
@@ -578,8 +591,10 @@ impl Of {
                     pairs.iter().map(pair).collect::<Result<_, _>>()?,
                 ))
             }
+            (Self::Schema, Kind::Map(_)) => Ok(node.json()),
             (
                 Self::Text
+                | Self::Schema
                 | Self::Flag
                 | Self::Whole(..)
                 | Self::Duration
@@ -594,7 +609,7 @@ impl Of {
 
     fn scalar(self, text: &str, quoted: bool) -> Result<Value, String> {
         let found = match self {
-            Self::Text => (!text.is_empty()).then(|| json!(text)),
+            Self::Text | Self::Schema => (!text.is_empty()).then(|| json!(text)),
             Self::Flag => match text {
                 "true" if !quoted => Some(json!(true)),
                 "false" if !quoted => Some(json!(false)),
@@ -635,6 +650,7 @@ impl Of {
             Self::Words(words) => format!("write a list of some of {}", words.join(", ")),
             Self::Environment => "write names and values".to_owned(),
             Self::Statuses => "write a status such as 201, or a list of them".to_owned(),
+            Self::Schema => "write the path of a file, or a schema as a map".to_owned(),
         }
     }
 
@@ -663,6 +679,9 @@ impl Of {
             Self::Statuses => {
                 let status = json!({"type": "integer", "minimum": 100, "maximum": 599});
                 json!({"anyOf": [status, {"type": "array", "minItems": 1, "items": status}]})
+            }
+            Self::Schema => {
+                json!({"anyOf": [{"type": "string", "minLength": 1}, {"type": "object"}]})
             }
             Self::Environment => json!({
                 "type": "object",

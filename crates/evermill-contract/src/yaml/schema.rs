@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asked::COMPARISONS;
 use super::option::{
     AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt,
-    SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC, WEBHOOK,
+    SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC,
 };
 
 /// The schema (draft 2020-12).
@@ -222,7 +222,7 @@ fn webhook() -> Value {
     let secrets = json!({"type": "array", "minItems": 1, "maxItems": 2, "items": secret});
     let secret = json!({"anyOf": [secret, secrets]});
     let about = "what requests are signed with: env:NAME, file:PATH, or two of these";
-    object(&[WEBHOOK], [("secret", described(secret, about))], &[])
+    object(&[], [("secret", described(secret, about))], &[])
 }
 
 fn object<const N: usize>(

@@ -413,8 +413,8 @@ fn a_polled_place_and_a_webhook_load_to_the_manifest() {
         ("{ webhook: }", json!({"kind": "webhook"})),
         ("{ webhook: {} }", json!({"kind": "webhook"})),
         (
-            "{ webhook: { secret: [env:A, env:B], codec: text } }",
-            json!({"kind": "webhook", "secrets": ["env:A", "env:B"], "codec": "text"}),
+            "{ webhook: { secret: [env:A, env:B] } }",
+            json!({"kind": "webhook", "secrets": ["env:A", "env:B"]}),
         ),
     ] {
         assert_eq!(config(source), Ok(expected), "{source}");
@@ -458,7 +458,15 @@ fn what_is_wrong_with_a_polled_place_or_a_webhook_is_said() {
             "exclude each other",
         ),
         ("{ webhook: { secret: [a, b, c] } }", "a list of two"),
-        ("{ webhook: { codec: xml } }", "codec"),
+        (
+            "{ webhook: , codec: xml }",
+            "known: bytes, text, json, avro",
+        ),
+        ("{ webhook: { codec: text } }", "beside webhook:, not in it"),
+        (
+            "{ webhook: , schema: [a] }",
+            "the path of a file, or a schema",
+        ),
         ("{ webhook: { secrets: a } }", "did you mean 'secret'?"),
     ] {
         let wrong = config(source).unwrap_err();
@@ -486,4 +494,22 @@ fn rates_hold_for_tasks_keys_and_sources_and_alerts_are_a_source() {
     assert_eq!(all, json!({"kind": "alerts"}));
     let wrong = config("{ alerts: { kinds: [praked] } }").unwrap_err();
     assert!(wrong.contains("parked"), "{wrong}");
+}
+
+#[test]
+fn what_values_have_to_be_is_the_same_for_every_kind_of_source() {
+    for kind in [
+        "kafka: { topic: t }",
+        "http: { endpoint: /x }",
+        "webhook: {}",
+    ] {
+        let text = format!(
+            "dag: d\nsources:\n  a:\n    {kind}\n    codec: avro\n    schema_registry: reg\n    schema: {{ type: object }}\ntasks:\n  t: {{ after: a, run: cat }}\n"
+        );
+        let document = super::read(&text, "d.yaml").unwrap();
+        let source = &document.manifest.dags[0].sources[0];
+        assert_eq!(source.codec, Some(crate::manifest::Codec::Avro), "{kind}");
+        assert_eq!(source.schema, Some(json!({"type": "object"})));
+        assert!(source.connections().any(|id| id == "reg"));
+    }
 }

@@ -63,6 +63,7 @@ pub(super) fn size(arrival: &Arrival) -> usize {
     let headers = arrival.headers.iter();
     arrival.key.as_ref().map_or(0, Bytes::len)
         + arrival.value.as_ref().map_or(0, Bytes::len)
+        + arrival.rejected.as_ref().map_or(0, String::len)
         + headers
             .map(|(name, value)| 8 + name.len() + value.len())
             .sum::<usize>()
@@ -83,7 +84,7 @@ pub(crate) fn body(arrival: &Arrival, now_us: u64) -> Bytes {
         headers,
         arrival.value.as_deref(),
     );
-    payload::body_of_batch(&builder.finish(), now_us)
+    payload::body_of_batch(&builder.finish(), arrival.rejected.as_deref(), now_us)
 }
 
 /// `u8 format | u64 arrival | (u32 length | body) ...`.

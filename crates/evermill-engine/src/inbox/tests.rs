@@ -10,6 +10,7 @@ fn arrival(id: Option<&str>, value: &str) -> Arrival {
         headers: vec![("h".into(), "x".into())],
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         id: id.map(|id| Bytes::copy_from_slice(id.as_bytes())),
+        ..Arrival::default()
     }
 }
 

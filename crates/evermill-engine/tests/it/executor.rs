@@ -22,6 +22,8 @@ pub(crate) struct Call<'a> {
     pub(crate) print: &'a dyn Fn(&str),
     /// Results shipped for this member, by task id.
     pub(crate) results: Vec<(String, String)>,
+    /// Of a list: the values of its events.
+    pub(crate) listed: Vec<String>,
     /// Events it sees of several sources: source and value.
     pub(crate) joined: Vec<(String, String)>,
 }
@@ -305,6 +307,9 @@ impl Worker {
             let source = dispatch.lanes[usize::from(event.lane)].source.clone();
             (source, event.value.map(text).unwrap_or_default())
         });
+        let list = member.batch.clone().unwrap_or_default();
+        let listed = dispatch.events[list.start as usize..list.end as usize].iter();
+        let listed = listed.map(|event| event.value.map(text).unwrap_or_default());
         (self.workers.code)(&Call {
             task: &dispatch.task.task,
             value: member.event.value.map(text).unwrap_or_default(),
@@ -321,6 +326,7 @@ impl Worker {
             },
             results: results.collect(),
             joined: joined.collect(),
+            listed: listed.collect(),
         })
     }
 }

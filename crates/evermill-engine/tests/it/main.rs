@@ -10,6 +10,7 @@ mod hearing;
 mod inbox;
 mod inquiry;
 mod joins;
+mod judging;
 mod queue;
 mod sharing;
 mod spill;

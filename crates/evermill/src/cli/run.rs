@@ -293,7 +293,7 @@ fn sources(config: Config) -> SourceFactory {
             budget: request.budget,
             diagnostics: request.diagnostics,
         };
-        evermill_connectors::open(&request.source.config, &environment)
+        evermill_connectors::open_source(request.source, &environment)
             .map_err(|error| error.to_string())
     })
 }

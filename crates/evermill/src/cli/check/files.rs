@@ -113,9 +113,9 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         message,
         cure,
     };
-    let sources = dag.sources.iter().filter_map(|source| {
-        let connection = source.config.connection()?;
-        Some(("source", &source.id, source.line, connection))
+    let sources = dag.sources.iter().flat_map(|source| {
+        let connections = source.connections();
+        connections.map(|connection| ("source", &source.id, source.line, connection))
     });
     let sinks = dag.tasks.iter().filter_map(|task| {
         let connection = task.sink.as_ref()?.connection()?;

@@ -73,6 +73,7 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         }
         SourceConfig::Topic(topic) => vec![format!("topic {}", topic.name)],
     };
+    said.extend(content(source));
     let order = source.order.filter(|order| *order != dag.order);
     said.extend(order.map(|order| format!("order {}", word(&order))));
     said.extend(source.batch.map(|batch| match batch.linger_ms {
@@ -163,11 +164,17 @@ fn way_in(hook: &WebhookSource, dag: &str, source: &str) -> Vec<String> {
         1 => "signed".to_owned(),
         secrets => format!("signed with one of {secrets} secrets"),
     };
-    vec![
-        format!("webhook /hooks/{dag}/{source}"),
-        word(&hook.codec),
-        signed,
-    ]
+    vec![format!("webhook /hooks/{dag}/{source}"), signed]
+}
+
+/// What the values of a source have to be.
+fn content(source: &SourceManifest) -> Option<String> {
+    let codec = source.codec.map(|codec| word(&codec));
+    let schema = source.schema.as_ref().map(|_| "a schema".to_owned());
+    let registry = source.schema_registry.as_ref();
+    let registry = registry.map(|id| format!("schemas from {id}"));
+    let parts: Vec<String> = codec.into_iter().chain(schema).chain(registry).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 fn place(http: &HttpSource) -> Vec<String> {

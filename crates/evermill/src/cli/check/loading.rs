@@ -127,11 +127,36 @@ fn from_yaml(file: &Path, folder: &Path, shown: &Path) -> Result<Manifest, Vec<F
             }),
         }
     }
+    for source in manifest.dags.iter_mut().flat_map(|dag| &mut dag.sources) {
+        if let Err(fault) = read_schema(source, folder, below) {
+            faults.push(fault);
+        }
+    }
     if faults.is_empty() {
         Ok(manifest)
     } else {
         Err(named(faults))
     }
+}
+
+/// A schema that is named by its path, seen from the DAG file, takes the path's place.
+fn read_schema(source: &mut SourceManifest, folder: &Path, below: &Path) -> Result<(), Fault> {
+    let Some(serde_json::Value::String(path)) = &source.schema else {
+        return Ok(());
+    };
+    let file = folder.join(below).with_file_name(path);
+    let fault = |why: String| Fault {
+        file: String::new(),
+        line: source.line,
+        column: None,
+        code: Code::BadValue,
+        message: format!("source '{}': schema: '{path}': {why}", source.id),
+        cure: "write the path of a JSON file, seen from this one, or the schema itself".to_owned(),
+    };
+    let text = std::fs::read(&file).map_err(|cause| fault(cause.to_string()))?;
+    let schema = serde_json::from_slice(&text).map_err(|cause| fault(cause.to_string()))?;
+    source.schema = Some(schema);
+    Ok(())
 }
 
 fn sha256(content: &[u8]) -> String {
@@ -186,6 +211,17 @@ impl Loaded {
 
 /// What a connector would refuse of a source whatever the outside world is like.
 fn fault_of(dag: &DagManifest, source: &SourceManifest) -> Option<Fault> {
+    let fault = |what: String, cure: &str| Fault {
+        file: dag.file.clone(),
+        line: source.line,
+        column: None,
+        code: Code::BadValue,
+        message: format!("source '{}': {what}", source.id),
+        cure: cure.to_owned(),
+    };
+    if let Err(wrong) = evermill_connectors::codec::check(source) {
+        return Some(fault(wrong.what, wrong.cure));
+    }
     let (refused, cure) = match &source.config {
         SourceConfig::Cron(cron) => (
             evermill_connectors::clock::check(cron).err()?.to_string(),
@@ -194,14 +230,7 @@ fn fault_of(dag: &DagManifest, source: &SourceManifest) -> Option<Fault> {
         SourceConfig::Files(files) => evermill_connectors::files::check(files).err()?,
         _ => return None,
     };
-    Some(Fault {
-        file: dag.file.clone(),
-        line: source.line,
-        column: None,
-        code: Code::BadValue,
-        message: format!("source '{}': {refused}", source.id),
-        cure: cure.to_owned(),
-    })
+    Some(fault(refused, cure))
 }
 
 /// A file that cannot be read.

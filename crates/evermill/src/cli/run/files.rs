@@ -183,9 +183,9 @@ impl Files {
     /// The first one whose connection has none, with the cure.
     pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
         for dag in self.dags() {
-            let sources = dag.sources.iter().filter_map(|source| {
-                let connection = source.config.connection()?;
-                Some(("source", &source.id, connection))
+            let sources = dag.sources.iter().flat_map(|source| {
+                let connections = source.connections();
+                connections.map(|connection| ("source", &source.id, connection))
             });
             let tasks = dag
                 .tasks
