@@ -24,9 +24,9 @@ def bundle(entry: str, folder: str) -> List[Dict[str, str]]:
     waiting = [os.path.realpath(entry), *_imported()]
     while waiting:
         path = waiting.pop()
-        if path not in found and _is_own(path, folder):
+        if path not in found and _is_own(path, folder) and ".zip" + os.sep not in path:
             found.add(path)
-            waiting.extend(_named_in(path, folder))
+            waiting.extend(() if path.endswith(".zip") else _named_in(path, folder))
     files = [{"path": relative(path, folder), "sha256": _sha256(path)} for path in found]
     return sorted(files, key=lambda file: file["path"])
 

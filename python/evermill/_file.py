@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any, Dict, List, Optional
 
-from . import _dag
+from . import _archive, _dag, _world
 from ._content import judged
 from ._dag import Dag
 from ._fault import DagError
@@ -24,10 +24,12 @@ def import_file(path: str, folder: Optional[str] = None) -> Any:
     """
     path = os.path.abspath(path)
     folder = os.path.abspath(folder) if folder else os.path.dirname(path)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     if _COMPAT not in sys.path:
         sys.path.append(_COMPAT)
+    if path.endswith(".zip"):
+        _world.enter(folder, path)
+        return _archive.import_archive(path)
+    _world.enter(folder)
     name = "evermill_dag_" + re.sub(r"\W", "_", os.path.splitext(os.path.relpath(path, folder))[0])
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -42,7 +44,12 @@ def declared_in(module: Any) -> List[Any]:
     """What the file declares: DAGs made while its top level ran, and those it has names for."""
     path = os.path.abspath(module.__file__)
     named = {id(value) for value in vars(module).values()}
-    return [made for made in _dag.declared if os.path.abspath(dag_of(made).module) == path or id(made) in named]
+
+    def is_of(made: Any) -> bool:
+        place = os.path.abspath(dag_of(made).module)
+        return place == path or place.startswith(path + os.sep) or id(made) in named
+
+    return [made for made in _dag.declared if is_of(made)]
 
 
 def dag_of(made: Any) -> Dag:

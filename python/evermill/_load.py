@@ -26,6 +26,7 @@ from ._dag import Dag
 from ._fault import DagError, argument_at, collecting, found_so_far, nearest
 from ._file import build, dag_of, declared_in, import_file, is_stand_in, stand_ins
 from ._manifest import FORMAT, dag_manifest, faults, relative
+from ._surroundings import limit_memory
 
 EXIT_FAULTS = 3
 
@@ -102,6 +103,9 @@ def _explained(why: BaseException, path: str, folder: str) -> DagError:
     at = _authors(frames, folder) or (path, 0)
     if isinstance(why, ImportError):
         return DagError("import_error", why.msg, _import_cure(why), at)
+    if isinstance(why, MemoryError):
+        cure = "move what needs much memory from the top of the file into tasks"
+        return DagError("too_large", "loading needs more memory than a DAG file may have", cure, at)
     return DagError("raised", f"{type(why).__name__}: {why}", _name_cure(why), at)
 
 
@@ -116,7 +120,7 @@ def _authors(frames: Iterable[Tuple[FrameType, int]], folder: str) -> Optional[T
     found = None
     for frame, line in frames:
         name = frame.f_code.co_filename
-        if relative(name, folder) and os.path.isfile(name):
+        if relative(name, folder) and (os.path.isfile(name) or ".zip" + os.sep in name):
             found = name, line
     return found
 
@@ -195,6 +199,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m evermill._load", description=__doc__.splitlines()[0])
     parser.add_argument("file")
     parser.add_argument("--folder", help="the DAG folder; else the file's own")
+    parser.add_argument("--memory-limit", type=int, metavar="BYTES", help="the most that loading may allocate")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="the longest the file may take")
     args = parser.parse_args()
     out = os.dup(1)
@@ -209,6 +214,8 @@ def main() -> int:
     def say_faults(found: List[Dict[str, Any]]) -> None:
         say("EVERMILL-FAULTS " + json.dumps(found))
 
+    if args.memory_limit:
+        limit_memory(args.memory_limit)
     timer = _watch(path, folder, args.time_limit, say_faults) if args.time_limit else None
     try:
         line = "EVERMILL-MANIFEST " + json.dumps(manifest(path, folder))

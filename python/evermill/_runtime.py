@@ -10,7 +10,7 @@ import inspect
 import os
 from typing import Any, Callable, Dict, List, Optional
 
-from . import _airflow_context, context
+from . import _airflow_context, _dag, _world, context
 from ._asked import Asked
 from ._bind import Argument, bind, joins
 from ._dag import Dag, Node, Task, nodes_within
@@ -27,11 +27,18 @@ make_context = Context
 class Program:
     """One task, ready to run."""
 
-    __slots__ = ("id", "kind", "plain", "run", "run_batch", "run_async", "wants_event", "wants_ctx", "surroundings", "concurrency")
+    __slots__ = (
+        "id", "kind", "plain", "run", "run_batch", "run_async", "wants_event", "wants_ctx", "surroundings", "concurrency",
+        "dag_id", "params", "ordered",
+    )  # fmt: skip
 
     def __init__(self, task: Task) -> None:
         binding = bind(task)
         self.id = task.id
+        self.dag_id = task.dag.id
+        #: What its version of the DAG says.
+        self.params: Dict[str, Any] = task.dag.params
+        self.ordered = is_ordered(task.dag)
         said = options(task)
         self.surroundings = Surroundings(task.id, said)
         #: How many members may run at once. One that must not run twice is never in company: who
@@ -74,15 +81,30 @@ def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = 
     is executed once per process."""
     path = os.path.abspath(entry)
     if path not in _loaded:
-        _loaded[path] = dags(import_file(path, folder))
+        made = dags(import_file(path, folder))
+        _dag.declared.clear()
+        while len(_loaded) >= _world.WORLDS_MAX:
+            del _loaded[next(iter(_loaded))]
+        _loaded[path] = made
     dag = _named("DAG", dag_id, _loaded[path], path)
-    (context.ordered.add if is_ordered(dag) else context.ordered.discard)(dag_id)
-    _airflow_context.params[dag_id] = dag.params
     source, asked, option = task_id.partition("?")
     if asked:
-        return Asked(_named("source or sensor", source, dag.nodes, path), option, _awaited)
+        whose = _named("source or sensor", source, dag.nodes, path)
+        program: Any = Asked(whose, option, _awaited)
+        program.dag_id, program.params, program.ordered = dag_id, dag.params, is_ordered(dag)
+        settle(program, folder or os.path.dirname(path))
+        return program
     task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
-    return Program(task)
+    program = Program(task)
+    settle(program, folder or os.path.dirname(path))
+    return program
+
+
+def settle(program: Any, folder: str) -> None:
+    """Puts in place what a program finds around it: its bundle's modules, and what its version of the DAG says."""
+    _world.enter(os.path.abspath(folder))
+    (context.ordered.add if program.ordered else context.ordered.discard)(program.dag_id)
+    _airflow_context.params[program.dag_id] = program.params
 
 
 def _named(what: str, id: str, known: Dict[str, Any], path: str) -> Any:

@@ -48,6 +48,13 @@ class Surroundings:
         return bool(self.env) or self.memory is not None
 
 
+def limit_memory(bytes: int) -> None:
+    """For the rest of this process's life, unless less is allowed already."""
+    _, most = resource.getrlimit(_LIMIT)
+    if most == resource.RLIM_INFINITY or most > bytes:
+        resource.setrlimit(_LIMIT, (bytes, bytes))
+
+
 @contextmanager
 def _environment(wanted: Dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in wanted}

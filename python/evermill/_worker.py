@@ -55,6 +55,8 @@ class Worker:
         #: True in a child that user code forked and that came back into our loop.
         self.stray = False
         self.programs: Dict[Tuple[str, str, str], Any] = {}
+        #: The one that everything is in place for.
+        self.settled: Any = None
         self.dispatch: Optional[_frames.Dispatch] = None
         self.outcomes = _frames.Outcomes(0)
         #: Members that run side by side, if they do.
@@ -208,8 +210,15 @@ class Worker:
         if program is None:
             from . import _runtime
 
+            if len(self.programs) >= _PROGRAMS_MAX:
+                self.programs.clear()
             program = _runtime.load_program(dispatch.entry, dispatch.dag, dispatch.task, dispatch.folder)
             self.programs[key] = program
+        elif program is not self.settled:
+            from . import _runtime
+
+            _runtime.settle(program, dispatch.folder or os.path.dirname(dispatch.entry))
+        self.settled = program
         return program
 
     def run_plain(self, dispatch: _frames.Dispatch, run: Any) -> int:
@@ -494,6 +503,8 @@ def _text(error: BaseException) -> str:
 
 #: Frames of a traceback that are shown; the last ones, where it happened.
 _TRACE_FRAMES = 50
+#: Programs that are kept ready; versions of DAGs come and go.
+_PROGRAMS_MAX = 4096
 
 
 def _trace(error: BaseException) -> str:

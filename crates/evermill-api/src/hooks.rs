@@ -9,13 +9,13 @@ use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_engine::{Handle, PushError, PushRequest};
+use evermill_engine::{Handle, Operations, PushError, PushRequest};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::problem::Problem;
 use crate::routes::{Response, respond};
-use crate::serve::{self, REQUEST_BYTES_MAX, Received};
+use crate::serve::{self, REQUEST_BYTES_MAX, Received, Service};
 
 /// Connections that are answered at the same time.
 const CONNECTIONS_MAX: usize = 128;
@@ -24,11 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Where the path of a source that takes requests begins.
 const HOOKS: &str = "/hooks/";
 
-/// Answers every connection until the process ends, on the calling thread.
+/// Answers every connection until the process ends, on the calling thread: what is brought to a source goes
+/// to the engine, everything else to `service`.
 ///
 /// # Errors
 /// When no thread can be had.
-pub fn listen(listener: &TcpListener, handle: Handle) -> io::Result<()> {
+pub fn listen(listener: &TcpListener, handle: Handle, service: Service) -> io::Result<()> {
     let patient = |stream: TcpStream| {
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
@@ -46,12 +47,16 @@ pub fn listen(listener: &TcpListener, handle: Handle) -> io::Result<()> {
         None => REQUEST_BYTES_MAX,
     };
     let answer = move |received: Received| {
-        answer(&handle, received).unwrap_or_else(std::convert::Into::into)
+        answer(&handle, &*service, received).unwrap_or_else(std::convert::Into::into)
     };
     serve::each(incoming, CONNECTIONS_MAX, bytes_max, answer)
 }
 
-fn answer(handle: &Handle, received: Received) -> Result<Response, Problem> {
+fn answer(
+    handle: &Handle,
+    service: &dyn Operations,
+    received: Received,
+) -> Result<Response, Problem> {
     refuse_strangers(&received)?;
     if let Some((dag, source)) = place(&received.target) {
         return push(handle, &dag, &source, &received);
@@ -59,7 +64,7 @@ fn answer(handle: &Handle, received: Received) -> Result<Response, Problem> {
     if received.target == "/healthz" && received.method == "GET" {
         return Ok(answered(&json!({"status": "ok"})));
     }
-    Ok(respond(handle, &received.request()?))
+    Ok(respond(service, &received.request()?))
 }
 
 /// DAG and source of a path below `/hooks`.

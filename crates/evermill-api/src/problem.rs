@@ -49,6 +49,10 @@ impl From<EngineError> for Problem {
         let (status, code, title) = match &error {
             EngineError::UnknownRun { .. } => (404, "unknown_run", "No such run"),
             EngineError::UnknownPool { .. } => (404, "unknown_pool", "No such pool"),
+            EngineError::NoSuchDag { .. } | EngineError::UnknownDag(_) => {
+                (404, "unknown_dag", "No such DAG")
+            }
+            EngineError::Busy(_) => (503, "busy", "Not yet"),
             EngineError::NotParked(_) => (404, "not_parked", "Nothing is parked under this id"),
             EngineError::Store(_) => (500, "store", "The store cannot be read or copied"),
             EngineError::Full(_) => (429, "full", "There is no room for more yet"),

@@ -14,6 +14,8 @@
 //! | `/alerts` | GET | the latest alerts, newest first |
 //! | `/pools` | GET | every pool: slots, used, waiting, tasks |
 //! | `/pools/{name}` | PUT, `{"slots"}` (null: as in `evermill.toml`) | the pool afterwards, durable |
+//! | `/dags/{dag}/start` | POST, `{"conf","fresh"}` or nothing | `{"run","version","resumed","before"}` |
+//! | `/dags/{dag}/rollback` | POST, `{"version"}` or nothing | the same |
 //! | `/backup` | POST, `{"to"}` | what was copied and checked |
 //! | `/verify` | POST | what was checked |
 //!
@@ -24,7 +26,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{Operations, Order, Page, PastQuery, Resolve, Signal};
+use evermill_engine::{Operations, Order, Page, PastQuery, Resolve, Signal, SwitchOn};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +115,21 @@ struct Slots {
     slots: Option<u32>,
 }
 
+/// How a DAG is to be switched on.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Start {
+    conf: Option<serde_json::Map<String, serde_json::Value>>,
+    fresh: bool,
+}
+
+/// Which version to go back to.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rollback {
+    version: Option<String>,
+}
+
 /// What a backup needs to know.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +216,17 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
             wants(Method::Post)?;
             Ok(json(&engine.verify()?))
         }
+        ["dags", dag, "start"] => {
+            wants(Method::Post)?;
+            let Start { conf, fresh } = read_order(&request.body)?;
+            let conf = conf.map(|conf| Bytes::from(json(&conf)));
+            Ok(json(&engine.switch_on(dag, &SwitchOn { conf, fresh })?))
+        }
+        ["dags", dag, "rollback"] => {
+            wants(Method::Post)?;
+            let Rollback { version } = read_order(&request.body)?;
+            Ok(json(&engine.roll_back(dag, version.as_deref())?))
+        }
         ["runs", run] => {
             wants(Method::Get)?;
             Ok(json(&engine.detail(run)?))
@@ -257,6 +285,15 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
         }
         _ => Err(unknown()),
     }
+}
+
+/// An order as a JSON object; nothing is the usual one.
+fn read_order<T: Default + serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body)
+        .map_err(|cause| Problem::bad_request(format!("the order: {cause}")))
 }
 
 /// What an activation is triggered with: a JSON object, or nothing.

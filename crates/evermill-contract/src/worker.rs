@@ -30,6 +30,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::manifest::DagManifest;
+
 pub use dispatch::{
     Dispatch, Event, LaneRef, Member, OrderMode, Polled, Range, TaskRef, UpstreamResult,
 };
@@ -58,6 +60,13 @@ pub trait Executor: Send {
     /// Tells ahead of time what will be dispatched, so that workers that start from now on have its
     /// file imported already. Only a hint: what fails here fails, and is told, when it runs.
     fn prepare(&mut self, _task: &TaskRef) {}
+
+    /// Tells of a version of a DAG before anything of it is prepared or dispatched: where its bundle is,
+    /// its entry file in there, and what it declares. There may be more slots afterwards, never fewer.
+    fn declare(&mut self, _folder: &str, _entry: &str, _dag: &DagManifest) {}
+
+    /// Nothing of the version whose bundle is there is dispatched again.
+    fn forget(&mut self, _folder: &str) {}
 
     /// Hands a dispatch to a slot. A slot holds up to [`limits::DISPATCHES_PER_SLOT_MAX`]: one
     /// that runs and one queued behind it, so that the worker never idles. A slot that is still

@@ -172,20 +172,17 @@ impl Snapshot {
         out.finish()
     }
 
+    /// The version alone of what `encode` wrote.
+    pub(crate) fn version_in(body: Bytes) -> Result<u16, DecodeError> {
+        let mut body = Reader::new("activation", body, ACTIVATION_FORMAT)?;
+        decode_held(&mut body)?;
+        body.int()?;
+        body.small()
+    }
+
     pub(crate) fn decode(key: ActivationKey, body: Bytes) -> Result<(Self, Held), DecodeError> {
         let mut body = Reader::new("activation", body, ACTIVATION_FORMAT)?;
-        let held = match body.byte()? {
-            1 => Held::Waiting,
-            2 => Held::Behind,
-            3 => Held::Open {
-                until: body.option()?,
-            },
-            4 => Held::Parked(decode_reason(&mut body)?),
-            5 => Held::Running {
-                stops: body.small()?,
-            },
-            _ => return Err(body.error("unknown kind of hold")),
-        };
+        let held = decode_held(&mut body)?;
         let (last, version, round) = (body.int()?, body.small()?, body.small()?);
         let (ordered, late, silenced) = (body.flag()?, body.flag()?, body.flag()?);
         let events = (0..body.length()?)
@@ -241,6 +238,21 @@ pub(crate) fn parse_row_key(key: &Key) -> Option<ActivationKey> {
         lane,
         position,
         child: u32::try_from(child).ok()?,
+    })
+}
+
+fn decode_held(body: &mut Reader) -> Result<Held, DecodeError> {
+    Ok(match body.byte()? {
+        1 => Held::Waiting,
+        2 => Held::Behind,
+        3 => Held::Open {
+            until: body.option()?,
+        },
+        4 => Held::Parked(decode_reason(body)?),
+        5 => Held::Running {
+            stops: body.small()?,
+        },
+        _ => return Err(body.error("unknown kind of hold")),
     })
 }
 

@@ -392,6 +392,25 @@ fn deadlines(spec: &DagSpec) -> Vec<(u64, Option<u16>)> {
 }
 
 impl Dag {
+    /// Where this version of a DAG has a source of another one; by id, because positions belong to
+    /// that. What somebody triggers by hand comes from no source.
+    pub(crate) fn place_of(&self, other: &Self, source: u16) -> Option<u16> {
+        let Some(known) = other.spec.sources.get(usize::from(source)) else {
+            return self.spec.sources.is_empty().then_some(source);
+        };
+        let mut sources = self.spec.sources.iter();
+        let place = sources.position(|source| source.id == known.id);
+        place.map(|place| place as u16)
+    }
+
+    /// Where this version of a DAG has a task of another one, by id.
+    pub(crate) fn task_of(&self, other: &Self, task: u16) -> Option<u16> {
+        let known = &other.spec.tasks.get(usize::from(task))?.id;
+        let mut tasks = self.spec.tasks.iter();
+        let place = tasks.position(|task| task.id == *known);
+        place.map(|place| place as u16)
+    }
+
     /// Checks a declaration and lays it out.
     ///
     /// # Errors

@@ -230,10 +230,11 @@ impl<'a> MemberView<'a> {
             .generation
     }
 
-    /// Index into `DagSpec::sources` of the (first) event's source.
+    /// Index into `DagSpec::sources`, of its own version, of the (first) event's source.
     #[must_use]
     pub fn source(&self) -> u16 {
-        self.run.lanes[&self.activation().lane.lane].cursor.source
+        let lane = self.activation().lane.lane;
+        self.run.source_of(self.wave.version, lane)
     }
 
     /// Its events: one, or those of a source batch. None where a join may begin with another

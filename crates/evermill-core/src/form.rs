@@ -61,9 +61,10 @@ impl Machine {
         let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
         let max_active = run.dag().spec.max_active_runs;
         let room = max_active.map_or(usize::MAX, |max| (u64::from(max) - run.active()) as usize);
-        let lane = run.lanes.get_mut(&id.lane)?;
+        let lane = run.lanes.get(&id.lane)?;
         let first = lane.pending.front()?.position;
         let version = lane.version_of(first);
+        let source = run.source_of(version, id.lane);
         let of_source = Limited::Source(lane.cursor.source);
         let mut allowed = usize::MAX;
         if let Some(rate) = run.rates.get_mut(&of_source) {
@@ -76,7 +77,8 @@ impl Machine {
         let batch = run.dags[usize::from(version)]
             .spec
             .sources
-            .get(usize::from(lane.cursor.source));
+            .get(usize::from(source));
+        let lane = run.lanes.get_mut(&id.lane)?;
         if let Some(batch) = batch.and_then(|source| source.batch) {
             let count = self.next_batch(id, batch)?;
             return self.next_probation_batch(id, count, out);
@@ -191,9 +193,10 @@ impl Machine {
             let events: Vec<Event> = lane.pending.drain(..count).collect();
             let first = events[0].position;
             let version = lane.version_of(first);
+            let source = run.source_of(version, id.lane);
             let dag = Arc::clone(&run.dags[usize::from(version)]);
+            let lane = run.lanes.get_mut(&id.lane).expect("hungry lanes exist");
             order = dag.spec.order;
-            let source = lane.cursor.source;
             let plan = dag.plan_of_source[usize::from(source)];
             let batched = dag
                 .spec
@@ -203,9 +206,8 @@ impl Machine {
             let members = if batched {
                 vec![batch_member(id, &events)]
             } else {
-                events
-                    .iter()
-                    .enumerate()
+                let numbered = events.iter().enumerate();
+                numbered
                     .map(|(i, e)| single_member(id, e, i as u32))
                     .collect()
             };

@@ -19,9 +19,11 @@ impl Machine {
         let Some(run) = self.runs.get_mut(&ix) else {
             return;
         };
+        let current = run.row.current;
         let same = |lane: &&mut Lane| {
             let cursor = &lane.cursor;
             cursor.replay.is_none()
+                && cursor.home() == current
                 && cursor.source == source
                 && cursor.name == name
                 && cursor.incarnation == incarnation
@@ -85,6 +87,9 @@ impl Machine {
         let Some(lane) = run.lanes.get(&id.lane) else {
             return;
         };
+        if !run.has_source_of(id.lane) {
+            return;
+        }
         let joins = {
             let dag = run.dag();
             dag.plans[usize::from(dag.plan_of_source[usize::from(lane.cursor.source)])].is_join

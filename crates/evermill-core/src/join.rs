@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::activation::{self, Held, ParkReason, Snapshot};
 use crate::bits;
 use crate::command::{ActivationKey, Decision, Event, LaneId, Ms};
-use crate::dag::{Dag, PlanNode};
+use crate::dag::PlanNode;
 use crate::machine::{Machine, put};
 use crate::row::Table;
 use crate::run::Run;
@@ -26,7 +26,7 @@ impl Machine {
         let (version, source) = (run.row.current, lane.cursor.source);
         let dag = Arc::clone(run.dag());
         let plan = dag.plan_of_source[usize::from(source)];
-        if let Some(key) = run.oldest_open(&dag, plan, source, event.key) {
+        if let Some((key, source)) = run.oldest_open(id.lane, event.key) {
             return self.bind(key, source, id, event, out);
         }
         let key = ActivationKey {
@@ -41,7 +41,7 @@ impl Machine {
                 && other != source
             {
                 run.open
-                    .entry((plan, other))
+                    .entry((version, plan, other))
                     .or_default()
                     .insert((since, key));
             }
@@ -76,7 +76,7 @@ impl Machine {
         self.release(key);
     }
 
-    /// A later event of a missing source joins an open activation.
+    /// A later event of a missing source joins an open activation; `source` as its version counts.
     fn bind(
         &mut self,
         key: ActivationKey,
@@ -153,12 +153,24 @@ impl Machine {
 }
 
 impl Run {
-    fn oldest_open(&self, dag: &Dag, plan: u16, source: u16, key: u128) -> Option<ActivationKey> {
-        let open = self.open.get(&(plan, source))?;
-        let fits = |activation: &ActivationKey| {
-            !dag.spec.join.on_key || self.join_key(*activation) == Some(key)
-        };
-        open.iter().map(|(_, activation)| *activation).find(fits)
+    /// The oldest activation, of whatever version, that lacks the lane's source; with the source's
+    /// place in that version.
+    fn oldest_open(&self, lane: u32, key: u128) -> Option<(ActivationKey, u16)> {
+        let lacking = self
+            .open
+            .iter()
+            .filter_map(|(&(version, _, source), open)| {
+                (self.source_in(version, lane) == Some(source)).then_some((version, source, open))
+            });
+        let first = lacking.filter_map(|(version, source, open)| {
+            let on_key = self.dags[usize::from(version)].spec.join.on_key;
+            let fits =
+                |activation: &ActivationKey| !on_key || self.join_key(*activation) == Some(key);
+            let &(since, activation) = open.iter().find(|(_, activation)| fits(activation))?;
+            Some((since, activation, source))
+        });
+        let (_, activation, source) = first.min()?;
+        Some((activation, source))
     }
 
     fn join_key(&self, activation: ActivationKey) -> Option<u128> {
@@ -167,7 +179,7 @@ impl Run {
 
     /// The activation no longer lacks this source, or any.
     fn close_join(&mut self, key: ActivationKey, source: Option<u16>) {
-        for ((_, missing), open) in &mut self.open {
+        for ((.., missing), open) in &mut self.open {
             if source.is_none_or(|source| source == *missing) {
                 open.retain(|(_, activation)| *activation != key);
             }

@@ -21,6 +21,7 @@ const SUSPECT_FORMAT: u8 = 1;
 /// The durable part of a lane: its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
+    /// Index into the sources of the version that the last of `switches` names.
     pub(crate) source: u16,
     pub(crate) name: String,
     pub(crate) incarnation: String,
@@ -103,6 +104,11 @@ impl Cursor {
         let after = self.ranges.partition_point(|&(first, _)| first <= position);
         let range = after.checked_sub(1).map(|index| self.ranges[index]);
         position < self.low || range.is_some_and(|(_, last)| position <= last)
+    }
+
+    /// The version whose list of sources `source` points into: the last one that had the source.
+    pub(crate) fn home(&self) -> u16 {
+        self.switches.last().map_or(0, |&(_, version)| version)
     }
 
     /// The version a position belongs to.

@@ -90,3 +90,6 @@ const _: () = assert!(LANE_BYTES_LOW < LANE_BYTES_HIGH);
 const _: () = assert!(WAVE_MEMBERS_MAX * WAVES_PER_LANE_EAGER <= LANE_EVENTS_LOW);
 const _: () = assert!(WAVE_BACKOFF_MS_MAX < BACKOFF_MS_MAX);
 const _: () = assert!(HELD_PER_KEY_MAX < MATERIALISED_MAX);
+
+/// Versions that a run's history tells apart; beyond them the place of a forgotten one is taken again.
+pub const VERSION_PLACES: usize = 256;

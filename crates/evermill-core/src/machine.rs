@@ -17,6 +17,7 @@ use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::history::Budget;
+use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
@@ -132,8 +133,12 @@ pub struct ParkedView {
 pub struct LaneView {
     /// Which.
     pub lane: LaneId,
-    /// Index into `DagSpec::sources`.
+    /// Index into `DagSpec::sources` of the run's version; meaningless when `retired`.
     pub source: u16,
+    /// That source's id; empty for what is triggered by hand.
+    pub source_id: String,
+    /// The run's version has no such source (W16): nothing new comes from it.
+    pub retired: bool,
     /// The source's name for it.
     pub name: String,
     /// Its incarnation (C1).
@@ -144,6 +149,8 @@ pub struct LaneView {
     pub low: u64,
     /// Next position to read.
     pub read: u64,
+    /// The first position of which nothing has begun.
+    pub begun: u64,
     /// Events pending or in waves.
     pub in_flight: usize,
     /// The source has nothing unread.
@@ -384,14 +391,25 @@ impl Machine {
     /// The lanes of a run.
     pub fn lanes(&self, run: RunIx) -> impl Iterator<Item = LaneView> + '_ {
         self.runs.get(&run).into_iter().flat_map(|run| {
-            run.lanes.values().map(|lane| LaneView {
+            let id_of = |lane: &Lane| {
+                let home = &run.dags[usize::from(lane.cursor.home())];
+                let source = home.spec.sources.get(usize::from(lane.cursor.source));
+                source.map_or_else(String::new, |source| source.id.clone())
+            };
+            run.lanes.values().map(move |lane| LaneView {
                 lane: lane.id,
+                source_id: id_of(lane),
                 source: lane.cursor.source,
+                retired: lane.cursor.home() != run.row.current,
                 name: lane.cursor.name.clone(),
                 incarnation: lane.cursor.incarnation.clone(),
                 generation: lane.cursor.generation,
                 low: lane.cursor.low,
                 read: lane.read,
+                begun: lane
+                    .pending
+                    .front()
+                    .map_or(lane.read, |event| event.position),
                 in_flight: lane.events,
                 caught_up: lane.caught_up,
             })
@@ -570,13 +588,11 @@ impl Machine {
         for lane in live.filter(|lane| lane.cursor.replay.is_none()) {
             let mut cursor = lane.cursor.clone();
             // Positions belong to a source's id; its place in the DAG may be another now.
-            if let Some(old) = last.dag().spec.sources.get(usize::from(cursor.source)) {
-                let mut sources = run.dag().spec.sources.iter();
-                let Some(place) = sources.position(|source| source.id == old.id) else {
-                    continue;
-                };
-                cursor.source = place as u16;
-            }
+            let home = &last.dags[usize::from(cursor.home())];
+            let Some(place) = run.dag().place_of(home, cursor.source) else {
+                continue;
+            };
+            cursor.source = place;
             cursor.switches = vec![(0, 0)];
             let id = LaneId {
                 run: run.ix,
@@ -644,7 +660,9 @@ impl Machine {
             return;
         };
         let triggered = run.dag().spec.sources.is_empty();
-        let all_read = !run.lanes.is_empty() && run.lanes.values().all(|lane| lane.caught_up);
+        let mut live = run.lanes.values();
+        let all_read = !run.lanes.is_empty()
+            && live.all(|lane| lane.caught_up || lane.cursor.home() != run.row.current);
         let next = match run.row.state {
             RunState::Draining if run.waves == 0 => RunState::Drained,
             RunState::Running if triggered && all_read && self.is_idle(ix) => RunState::Finished,

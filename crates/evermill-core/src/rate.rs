@@ -198,10 +198,12 @@ impl Machine {
         let Some(run) = self.runs.get_mut(&dispatch.run) else {
             return;
         };
-        if let Some(rate) = run.rates.get_mut(&Limited::Task(dispatch.task)) {
+        let of = run.limited(dispatch.version, dispatch.task);
+        if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
             rate.give_back(dispatch.issued, back.len());
         }
-        if let Some(rates) = run.key_rates.get_mut(&dispatch.task) {
+        let by_key = run.counts_keys(dispatch.version);
+        if let Some(rates) = run.key_rates.get_mut(&dispatch.task).filter(|_| by_key) {
             for (who, key) in back.iter().filter_map(|slot| member_key(&self.waves, slot)) {
                 rates.came_back(who, key, dispatch.issued);
             }
@@ -211,10 +213,12 @@ impl Machine {
     /// Members are on their way: the rates of their task count them.
     pub(crate) fn count_rates(&mut self, dispatch: &Dispatch) {
         let run = self.runs.get_mut(&dispatch.run).expect("served runs exist");
-        if let Some(rate) = run.rates.get_mut(&Limited::Task(dispatch.task)) {
+        let of = run.limited(dispatch.version, dispatch.task);
+        if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
             rate.take(dispatch.slots.len());
         }
-        if let Some(rates) = run.key_rates.get_mut(&dispatch.task) {
+        let by_key = run.counts_keys(dispatch.version);
+        if let Some(rates) = run.key_rates.get_mut(&dispatch.task).filter(|_| by_key) {
             for slot in &dispatch.slots {
                 // The next try needs a time of its own.
                 let (who, _) = member_key(&self.waves, slot).expect("a live wave");
@@ -228,7 +232,8 @@ impl Machine {
     pub(crate) fn hold_back_keys(&mut self, ix: RunIx, wave_ix: u32, turn: Turn, room: usize) {
         let now = self.now;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        let Some(rates) = run.key_rates.get_mut(&turn.task) else {
+        let by_key = run.counts_keys(turn.version);
+        let Some(rates) = run.key_rates.get_mut(&turn.task).filter(|_| by_key) else {
             return;
         };
         let Some(wave) = self.waves[wave_ix as usize].as_mut() else {

@@ -13,7 +13,7 @@ use crate::wave::Wave;
 impl Machine {
     pub(crate) fn loop_of(&self, id: LaneId) -> Option<LoopSpec> {
         let run = self.runs.get(&id.run)?;
-        let source = run.lanes.get(&id.lane)?.cursor.source;
+        let source = run.source_in(run.row.current, id.lane)?;
         run.dag().spec.sources.get(usize::from(source))?.looped
     }
 

@@ -189,7 +189,7 @@ impl Machine {
                 continue;
             };
             let dag = &run.dags[usize::from(snapshot.version)];
-            let source = run.lanes[&key.lane.lane].cursor.source;
+            let source = run.source_of(snapshot.version, key.lane.lane);
             let plan = dag.plan_of_source[usize::from(source)];
             groups
                 .entry((key.lane.run, snapshot.version, plan))
@@ -226,11 +226,7 @@ impl Machine {
         let alone = snapshots.iter().any(|&(_, stops)| Self::is_lonely(stops));
         for (at, (snapshot, stops)) in snapshots.into_iter().enumerate() {
             let at = at as u32;
-            fired.push(snapshot.fired(
-                &dag,
-                plan,
-                run.lanes[&snapshot.key.lane.lane].cursor.source,
-            ));
+            fired.push(snapshot.fired(&dag, plan, run.source_of(version, snapshot.key.lane.lane)));
             scopes.push(run.move_into_wave(snapshot.key, slot, at));
             if dag.plans[usize::from(plan)].is_join {
                 run.joins.insert(snapshot.key, (slot, at));

@@ -3,14 +3,14 @@
 //! Everything above a lane's `low` is read again by its source; what outcome rows say about those
 //! events waits in the lane until they come. Materialised activations come from their own rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::activation::{
     self, Entry, Held, OutcomeMember, OutcomeRow, ParkReason, Snapshot, Standing,
 };
 use crate::codec::{DecodeError, Reader};
-use crate::command::{ActivationKey, Decision, Fence, LaneId, Ms};
+use crate::command::{ActivationKey, Decision, Fence, LaneId, Ms, RunIx};
 use crate::dag::{Dag, Order};
 use crate::lane::{Cursor, Lane, Recovered, Suspect};
 use crate::limits;
@@ -105,9 +105,15 @@ impl Machine {
         for lane in machine.runs.values_mut().flat_map(|r| r.lanes.values_mut()) {
             lane.suspect_end = lane.suspects.values().map(|suspect| suspect.last).max();
         }
-        let named = activations.iter();
-        let named = named.map(|(key, (snapshot, _))| (key.lane.run, snapshot.version));
-        machine.strike_versions(named.collect());
+        let mut named: BTreeMap<RunIx, BTreeSet<u16>> = BTreeMap::new();
+        for (key, (snapshot, _)) in &activations {
+            let of_run = named.entry(key.lane.run).or_default();
+            of_run.insert(snapshot.version);
+        }
+        let runs: Vec<RunIx> = machine.runs.keys().copied().collect();
+        for run in runs {
+            machine.strike_versions(run, named.get(&run).unwrap_or(&BTreeSet::new()));
+        }
         machine.resume_activations(activations, unclean, &mut out);
         machine.register_below_low();
         machine.pump(&mut out);
@@ -437,7 +443,7 @@ impl Machine {
             .runs
             .get_mut(&key.lane.run)
             .expect("checked with its lane");
-        let source = run.lanes[&key.lane.lane].cursor.source;
+        let source = run.source_of(snapshot.version, key.lane.lane);
         let plan_ix = dag.plan_of_source[usize::from(source)];
         let plan = &dag.plans[usize::from(plan_ix)];
         let Some(event) = snapshot.events.first() else {
@@ -452,7 +458,10 @@ impl Machine {
             };
             let bound = other == source || snapshot.bound.iter().any(|(s, ..)| *s == other);
             if !bound {
-                let open = run.open.entry((plan_ix, other)).or_default();
+                let open = run
+                    .open
+                    .entry((snapshot.version, plan_ix, other))
+                    .or_default();
                 open.insert((event.arrived_ms, key));
                 run.open_keys.insert(key, event.key);
             }

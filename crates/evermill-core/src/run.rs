@@ -185,8 +185,9 @@ pub(crate) struct Run {
     pub(crate) key_rates: BTreeMap<u16, KeyRates>,
     /// Live waves.
     pub(crate) waves: usize,
-    /// Open joins lacking a source: (plan, source) -> (opened, activation).
-    pub(crate) open: BTreeMap<(u16, u16), BTreeSet<(Ms, ActivationKey)>>,
+    /// Open joins lacking a source: (version, plan, source), as the version counts them, ->
+    /// (opened, activation).
+    pub(crate) open: BTreeMap<(u16, u16, u16), BTreeSet<(Ms, ActivationKey)>>,
     /// Join keys of open activations.
     pub(crate) open_keys: BTreeMap<ActivationKey, u128>,
     /// Where activations of joins are: a wave slot and member; absent while materialised.
@@ -248,6 +249,29 @@ impl Run {
 
     pub(crate) fn lane(&mut self, lane: LaneId) -> Option<&mut Lane> {
         self.lanes.get_mut(&lane.lane)
+    }
+
+    /// The place of a lane's source in a version, if that version has it (W16).
+    pub(crate) fn source_in(&self, version: u16, lane: u32) -> Option<u16> {
+        let cursor = &self.lanes.get(&lane)?.cursor;
+        let home = cursor.home();
+        if home == version {
+            return Some(cursor.source);
+        }
+        let [from, to] = [home, version].map(|version| &self.dags[usize::from(version)]);
+        to.place_of(from, cursor.source)
+    }
+
+    /// The place of a lane's source in the version of an activation that came from it.
+    pub(crate) fn source_of(&self, version: u16, lane: u32) -> u16 {
+        let place = self.source_in(version, lane);
+        place.expect("a version has the sources of its own activations")
+    }
+
+    /// Whether new activations may come from a lane: the current version has its source.
+    pub(crate) fn has_source_of(&self, lane: u32) -> bool {
+        let lane = self.lanes.get(&lane);
+        lane.is_some_and(|lane| lane.cursor.home() == self.row.current)
     }
 
     /// Events in waves or materialised and in the way: what `max_active_runs` bounds (W19).

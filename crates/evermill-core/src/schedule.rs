@@ -1,7 +1,7 @@
 //! Scheduling: which ready members go to a worker next, under every limit.
 
 use crate::bits;
-use crate::command::{Decision, DispatchId, DispatchOrder, Effect, Limited, Ms, RunIx};
+use crate::command::{Decision, DispatchId, DispatchOrder, Effect, Ms, RunIx};
 use crate::dag::{OnInterrupt, Order};
 use crate::dispatch::{Dispatch, Slot};
 use crate::limits;
@@ -173,7 +173,8 @@ impl Machine {
                 room = pool.free() as usize;
             }
         }
-        if let Some(rate) = run.rates.get_mut(&Limited::Task(turn.task)) {
+        let of = run.limited(turn.version, turn.task);
+        if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
             room = room.min(rate.room(now));
             if rate.room(now) == 0 {
                 self.timers.insert((rate.opens(), Timer::Rate(ix)));
@@ -183,7 +184,7 @@ impl Machine {
             return 0;
         }
         let waves = &self.waves;
-        let ready: usize = load
+        let ready: usize = run.loads[&(turn.version, turn.task)]
             .waves
             .iter()
             .take(limits::QUEUE_LOOK_AHEAD)
@@ -199,7 +200,7 @@ impl Machine {
         let place = (turn.version, turn.task);
         let load = run.loads.get_mut(&place).expect("ready tasks have a load");
         let mut queue = std::mem::take(&mut load.waves);
-        let by_key = run.key_rates.contains_key(&turn.task);
+        let by_key = run.counts_keys(turn.version) && run.key_rates.contains_key(&turn.task);
         let mut slots: Vec<Slot> = Vec::new();
         // Waves that have more stay in the queue, before this place.
         let mut at = 0;
@@ -360,7 +361,7 @@ fn take_in_order(
         // A vectorised call starts all its members at once: one of each scope (W8).
         let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
         // Under a rate per key each has to wait for a time of its own (W19).
-        let by_key = run.key_rates.contains_key(&turn.task);
+        let by_key = run.counts_keys(turn.version) && run.key_rates.contains_key(&turn.task);
         let none_behind = serial || vectorised || by_key || wave.withholds(node, head);
         let Some((scope, seq)) = wave.scope(head).filter(|_| !none_behind) else {
             continue;

@@ -1,68 +1,125 @@
 //! Versions (W16) and replays (W18).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::command::{Decision, Effect, LaneId, RunIx};
+use crate::activation::{Held, Snapshot};
+use crate::bits;
+use crate::command::{Decision, Effect, LaneId, Limited, RunIx};
 use crate::dag::Dag;
+use crate::limits;
 use crate::machine::{Machine, put};
 use crate::row::{Key, Table};
+use crate::run::Run;
 
 impl Machine {
-    /// New activations use this version from what is read next on.
+    /// New activations use this version from what is read next on. Lanes whose source it has go on
+    /// where they are; those of a source it lacks are read no more, and keep their positions.
     pub(crate) fn swap(&mut self, ix: RunIx, dag: &Arc<Dag>) {
+        self.strike_versions_of(ix);
         let Some(run) = self.runs.get_mut(&ix) else {
             return;
         };
-        let known = run.row.versions.iter().position(|v| *v == dag.spec.version);
-        let free = || run.row.versions.iter().position(String::is_empty);
-        let version = known.or_else(free).unwrap_or(run.row.versions.len()) as u16;
-        if known.is_none() {
-            let place = usize::from(version);
-            run.row
-                .versions
-                .resize(run.row.versions.len().max(place + 1), String::new());
-            run.row.versions[place].clone_from(&dag.spec.version);
-            run.dags.resize(run.row.versions.len(), Arc::clone(dag));
-            run.dags[place] = Arc::clone(dag);
-        }
+        let version = run.place_version(dag);
         if version == run.row.current {
             return;
         }
+        run.move_rates(dag);
         run.row.current = version;
+        let mut retired = Vec::new();
         for lane in run.lanes.values_mut() {
+            let home = &run.dags[usize::from(lane.cursor.home())];
+            let Some(place) = dag.place_of(home, lane.cursor.source) else {
+                retired.push(lane.id);
+                continue;
+            };
             let from = lane
                 .pending
                 .front()
                 .map_or(lane.read, |event| event.position);
+            lane.cursor.source = place;
             lane.cursor.switches.retain(|&(at, _)| at < from);
             lane.cursor.switches.push((from, version));
             lane.changed = true;
             self.dirty_lanes.insert(lane.id);
         }
         self.dirty_runs.insert(ix);
+        retired.into_iter().for_each(|lane| self.close_lane(lane));
     }
 
-    /// Versions that nothing durable names any more lose their place in their run's list, but for
-    /// the current one. `named`: run and version of activations with rows of their own.
-    pub(crate) fn strike_versions(&mut self, mut named: BTreeSet<(RunIx, u16)>) {
-        for (&ix, run) in &mut self.runs {
-            named.insert((ix, run.row.current));
-            for lane in run.lanes.values() {
-                named.extend(
-                    lane.cursor
-                        .switches
-                        .iter()
-                        .map(|&(_, version)| (ix, version)),
-                );
-                named.extend(lane.recovered.values().map(|r| (ix, r.version)));
-            }
-            for (version, name) in run.row.versions.iter_mut().enumerate() {
-                if !named.contains(&(ix, version as u16)) {
-                    name.clear();
-                }
+    /// Strikes versions of a run that nothing durable and nothing in memory names any more.
+    fn strike_versions_of(&mut self, ix: RunIx) {
+        let Some(run) = self.runs.get(&ix) else {
+            return;
+        };
+        let waves = self.waves.iter().flatten().filter(|wave| wave.run == ix);
+        let mut named: BTreeSet<u16> = waves.map(|wave| wave.version).collect();
+        let held = run.materialised.values();
+        // One that cannot be read is refused where it is needed.
+        named.extend(held.filter_map(|held| Snapshot::version_in(held.body.clone()).ok()));
+        let loaded = run.loads.iter();
+        named.extend(loaded.filter_map(|(&(version, _), load)| (load.out > 0).then_some(version)));
+        for lane in run.lanes.values() {
+            named.extend(lane.deferred.values());
+        }
+        self.strike_versions(ix, &named);
+        if let Some(run) = self.runs.get_mut(&ix) {
+            let versions = &run.row.versions;
+            run.loads
+                .retain(|&(version, _), _| !versions[usize::from(version)].is_empty());
+        }
+    }
+
+    /// Versions that nothing durable names any more lose their name in their run's list, but for
+    /// the current one. `named`: those of activations with rows of their own.
+    pub(crate) fn strike_versions(&mut self, ix: RunIx, named: &BTreeSet<u16>) {
+        let Some(run) = self.runs.get_mut(&ix) else {
+            return;
+        };
+        let mut named = named.clone();
+        named.insert(run.row.current);
+        for lane in run.lanes.values() {
+            let switches = lane.cursor.switches.iter();
+            named.extend(switches.map(|&(_, version)| version));
+            named.extend(lane.recovered.values().map(|r| r.version));
+        }
+        for (version, name) in run.row.versions.iter_mut().enumerate() {
+            if !named.contains(&(version as u16)) {
+                name.clear();
             }
         }
+    }
+
+    /// What is in flight of a run, in events, by the hash of its version.
+    #[must_use]
+    pub fn in_flight_by_version(&self, ix: RunIx) -> BTreeMap<String, u64> {
+        let Some(run) = self.runs.get(&ix) else {
+            return BTreeMap::new();
+        };
+        let mut counts = BTreeMap::<u16, u64>::new();
+        for lane in run.lanes.values() {
+            for event in &lane.pending {
+                *counts.entry(lane.version_of(event.position)).or_default() += 1;
+            }
+        }
+        for wave in self.waves.iter().flatten().filter(|wave| wave.run == ix) {
+            let members = wave.members.iter().enumerate();
+            let left = members.filter(|(at, _)| !bits::get(&wave.left, *at as u32));
+            let events: u64 = left.map(|(_, member)| u64::from(member.events)).sum();
+            *counts.entry(wave.version).or_default() += events;
+        }
+        let waiting = run.materialised.values();
+        for held in
+            waiting.filter(|held| !matches!(held.held, Held::Parked(_) | Held::Running { .. }))
+        {
+            if let Ok(version) = Snapshot::version_in(held.body.clone()) {
+                *counts.entry(version).or_default() += held.weight;
+            }
+        }
+        let named = counts.into_iter().filter(|(_, count)| *count > 0);
+        named
+            .map(|(version, count)| (run.row.versions[usize::from(version)].clone(), count))
+            .collect()
     }
 
     /// Every version some run may still need, by hash.
@@ -141,5 +198,57 @@ impl Machine {
         run.lanes.insert(number, lane);
         self.dirty_lanes.insert(lane_id);
         self.dirty_runs.insert(id.run);
+    }
+}
+
+impl Run {
+    /// Rates belong to tasks and sources by their ids.
+    fn move_rates(&mut self, to: &Dag) {
+        let from = Arc::clone(self.dag());
+        let rates = std::mem::take(&mut self.rates).into_iter();
+        let moved = rates.filter_map(|(of, rate)| {
+            let of = match of {
+                Limited::Task(task) => Limited::Task(to.task_of(&from, task)?),
+                Limited::Key(task) => Limited::Key(to.task_of(&from, task)?),
+                Limited::Source(source) => Limited::Source(to.place_of(&from, source)?),
+            };
+            Some((of, rate))
+        });
+        self.rates = moved.collect();
+        let rates = std::mem::take(&mut self.key_rates).into_iter();
+        let moved = rates.filter_map(|(task, rates)| Some((to.task_of(&from, task)?, rates)));
+        self.key_rates = moved.collect();
+    }
+
+    /// What the rate of a task of any version is known by.
+    pub(crate) fn limited(&self, version: u16, task: u16) -> Option<Limited> {
+        if version == self.row.current {
+            return Some(Limited::Task(task));
+        }
+        let place = self.dag().task_of(&self.dags[usize::from(version)], task)?;
+        Some(Limited::Task(place))
+    }
+
+    /// Whether members of a version count with the rates of keys: those of an earlier one do not.
+    pub(crate) const fn counts_keys(&self, version: u16) -> bool {
+        version == self.row.current
+    }
+
+    /// The place of a version in the run's list. History names versions by it, so a place is taken
+    /// again only when there are many.
+    fn place_version(&mut self, dag: &Arc<Dag>) -> u16 {
+        let versions = &mut self.row.versions;
+        let known = versions.iter().position(|v| *v == dag.spec.version);
+        let full = versions.len() >= limits::VERSION_PLACES;
+        let struck = || versions.iter().position(String::is_empty);
+        let free = if full { struck() } else { None };
+        let place = known.or(free).unwrap_or(versions.len());
+        if known.is_none() {
+            versions.resize(versions.len().max(place + 1), String::new());
+            versions[place].clone_from(&dag.spec.version);
+            self.dags.resize(versions.len(), Arc::clone(dag));
+            self.dags[place] = Arc::clone(dag);
+        }
+        place as u16
     }
 }

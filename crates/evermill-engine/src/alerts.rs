@@ -85,11 +85,8 @@ impl Shard {
     fn tell_listeners(&mut self, about: RunIx, alert: &Alert) {
         let listens = |key: &SourceKey| {
             let outline = self.outline_of(key.run)?;
-            outline
-                .sources
-                .get(usize::from(key.source))?
-                .alerts
-                .as_ref()
+            let place = self.place_of(*key)?;
+            outline.sources[usize::from(place)].alerts.as_ref()
         };
         let keys: Vec<SourceKey> = self.listening.keys().copied().collect();
         if keys

@@ -202,8 +202,8 @@ impl<'a> Books<'a> {
         let outline = self.outline(&parked.version);
         let lane = lanes.iter().find(|lane| lane.lane == key.lane);
         let lane_name = lane.map_or("", |lane| &lane.name);
-        let source = lane.and_then(|lane| outline?.sources.get(usize::from(lane.source)));
-        let source = source.map_or(crate::MANUAL, |source| &source.id);
+        let source = lane.map(|lane| &*lane.source_id);
+        let source = source.filter(|id| !id.is_empty()).unwrap_or(crate::MANUAL);
         let failed = parked.errors.first();
         let mut carries = parked.carries.iter().filter(|_| parked.round == 0);
         let rejection = carries.find_map(|event| payload::rejection_of(&event.body));

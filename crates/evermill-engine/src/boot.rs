@@ -24,12 +24,14 @@ use crate::hearing;
 use crate::inbox::Inboxes;
 use crate::input::{Input, Request, SourceInput, SourceKey};
 use crate::judging::Judging;
+use crate::lanes::Parting;
 use crate::limits;
 use crate::manifest;
 use crate::open::OpenError;
 use crate::outcome;
 use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
+use crate::record::Record;
 use crate::sabotage;
 use crate::shard::{Flow, Shard, Version};
 use crate::slots;
@@ -44,6 +46,7 @@ pub(crate) struct Booted {
     pub(crate) effects: Vec<Effect>,
     pub(crate) versions: BTreeMap<String, Version>,
     pub(crate) stored_files: BTreeSet<String>,
+    pub(crate) records: BTreeMap<String, Record>,
     pub(crate) inboxes: Inboxes,
     pub(crate) pool_sizes: PoolSizes,
     pub(crate) spill: Spill,
@@ -88,6 +91,7 @@ impl Boot<'_> {
             &mut decision.writes,
         );
         let pool_sizes = PoolSizes::load(store, self.slots.clone())?;
+        let records = records(store)?;
         fp!("open.resumed");
         if !decision.writes.is_empty() {
             let writes = decision.writes;
@@ -110,6 +114,7 @@ impl Boot<'_> {
             effects: decision.effects,
             versions,
             stored_files,
+            records,
             inboxes,
             pool_sizes,
             spill,
@@ -144,7 +149,8 @@ impl Boot<'_> {
             .map(|row| (text(&row.key.id), row.body))
             .collect();
         let mut versions = BTreeMap::new();
-        for row in load(store, Table::Version)? {
+        let rows = load(store, Table::Version)?.into_iter();
+        for row in rows.filter(|row| Record::dag_of(&row.key.id).is_none()) {
             let hash = text(&row.key.id);
             let version = self.version(&hash, &row.body, &files)?;
             versions.insert(hash, version);
@@ -173,6 +179,7 @@ impl Boot<'_> {
         Ok(Version {
             dag: Arc::new(dag),
             outline: Arc::new(outline),
+            manifest: Arc::new(stored),
         })
     }
 
@@ -198,6 +205,20 @@ impl Boot<'_> {
         })?;
         Ok(())
     }
+}
+
+/// What is remembered of each DAG.
+pub(crate) fn records(store: &mut dyn Store) -> Result<BTreeMap<String, Record>, OpenError> {
+    let mut records = BTreeMap::new();
+    for row in load(store, Table::Version)? {
+        if let Some(dag) = Record::dag_of(&row.key.id) {
+            let record = Record::decode(&row.body).map_err(|cause| {
+                OpenError::Resume(format!("the record of DAG '{dag}': {cause}"))
+            })?;
+            records.insert(dag, record);
+        }
+    }
+    Ok(records)
 }
 
 fn text(id: &Bytes) -> String {
@@ -276,6 +297,8 @@ impl Shard {
         self.fence = booted.fence;
         self.versions = booted.versions;
         self.stored_files = booted.stored_files;
+        self.records = booted.records;
+        self.take_back_partings();
         self.inboxes = booted.inboxes;
         self.find_inboxes_again();
         self.forget_hold_ups();
@@ -457,7 +480,7 @@ impl Shard {
         let reading = self
             .listening
             .iter()
-            .filter(|(_, listening)| listening.ended.is_none());
+            .filter(|(_, listening)| listening.ended.is_none() && listening.parting == Parting::No);
         let found: Vec<_> = reading
             .flat_map(|(key, listening)| listening.found.keys().map(|name| (*key, name.clone())))
             .collect();

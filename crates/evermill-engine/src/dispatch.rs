@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
+use evermill_contract::manifest::Manifest;
 use evermill_contract::source::NO_TIMESTAMP;
 use evermill_contract::worker::{
     Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, Token, UpstreamResult, limits,
@@ -128,11 +129,35 @@ impl Shard {
     }
 
     /// Lets workers import the file whose tasks will be dispatched.
-    pub(crate) fn warm_up(&mut self, outline: &Outline, run: &str) {
+    pub(crate) fn warm_up(&mut self, outline: &Outline, manifest: &Manifest, run: &str) {
+        self.declare(&outline.version, manifest);
+        let slots = self.slots.capacity();
+        self.apply(Command::Capacity { slots });
         if let Some(any) = outline.tasks.first() {
             let task = self.task_ref(outline, run, any);
             self.executor.prepare(&task);
         }
+    }
+
+    /// Tells the executor of every version that something may still be under way with.
+    pub(crate) fn declare_versions(&mut self) {
+        let known = self.versions.iter();
+        let known: Vec<_> = known
+            .map(|(version, known)| (version.clone(), std::sync::Arc::clone(&known.manifest)))
+            .collect();
+        for (version, manifest) in known {
+            self.declare(&version, &manifest);
+        }
+    }
+
+    /// The executor may get further slots for it.
+    fn declare(&mut self, version: &str, manifest: &Manifest) {
+        let folder = bundle::folder(&self.world.data_dir, version);
+        let folder = folder.to_string_lossy();
+        for dag in &manifest.dags {
+            self.executor.declare(&folder, &manifest.entry, dag);
+        }
+        self.slots.grow(self.executor.slots());
     }
 
     fn build(&self, view: DispatchView<'_>, version: &Version, token: Token) -> Built {

@@ -33,6 +33,12 @@ impl Doors {
         doors.get(&(dag.to_owned(), source.to_owned())).cloned()
     }
 
+    /// Closes one, unless another has taken its place.
+    pub(crate) fn close_at(&self, key: SourceKey) {
+        let mut doors = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        doors.retain(|_, door| door.key != key);
+    }
+
     /// Closes those of a run, or all.
     pub(crate) fn close(&self, run: Option<RunIx>) {
         let mut doors = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,6 @@ use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 use crate::alerts::About;
 use crate::failpoint::fp;
 use crate::groups::{After, Group};
-use crate::input::SourceKey;
 use crate::lanes::{Lane, reference};
 use crate::manifest::Outline;
 use crate::shard::{RunSlot, Shard};
@@ -88,10 +87,7 @@ impl Shard {
     /// The first position is durable: the source may start (C7).
     fn lane_open(&mut self, id: LaneId, source: u16, name: &str, position: u64) {
         fp!("effects.lane_open");
-        let key = SourceKey {
-            run: id.run,
-            source,
-        };
+        let key = self.key_at(id.run, source);
         let name = LaneName::from(name);
         let known = self.machine.lanes(id.run).find(|lane| lane.lane == id);
         let (Some(known), Some(run), Some(outline)) =
@@ -125,7 +121,11 @@ impl Shard {
             position,
             unsettled: crate::ack::Unsettled::default(),
         };
-        self.lanes.insert(id, lane);
+        let before = self.lanes.insert(id, lane);
+        if let Some(before) = before.filter(|before| before.source != key) {
+            // Who read it for a version before may have nothing left to wait for.
+            self.part_with(before.source);
+        }
         let inbox = self.inbox_of(key);
         let listening = self.listening.get_mut(&key);
         let found = listening.map(|listening| listening.found.get_mut(&name));
@@ -143,7 +143,7 @@ impl Shard {
             Some(None) => return self.apply(Command::CloseLane { lane: id }),
         }
         match inbox {
-            Some(number) => self.attach(id, number, position),
+            Some(number) => self.attach(id, number, (known.low, position)),
             None if looped => {}
             None => self.restart_lane(id, position),
         }
@@ -177,6 +177,9 @@ impl Shard {
             self.note_progress(source);
         }
         self.hand_on(id);
+        if let Some(source) = self.lanes.get(&id).map(|lane| lane.source) {
+            self.part_with(source);
+        }
     }
 
     /// Sabotage: the source hears of a position that is not durable yet.

@@ -12,7 +12,7 @@
 use evermill_store::Step;
 
 /// The engine's own places, in the order of an event's way.
-pub const ENGINE: [&str; 48] = [
+pub const ENGINE: [&str; 52] = [
     "open.store_opened",
     "open.claimed",
     "open.loaded",
@@ -21,6 +21,10 @@ pub const ENGINE: [&str; 48] = [
     "start.prepared",
     "start.applied",
     "start.committed",
+    "swap.prepared",
+    "swap.applied",
+    "swap.committed",
+    "swap.listening",
     "ingest.polled",
     "ingest.resolved",
     "ingest.lane_started",

@@ -109,8 +109,9 @@ impl Shard {
         }
     }
 
-    /// A lane of an inbox has a committed position: it is read from there.
-    pub(crate) fn attach(&mut self, id: LaneId, number: u32, position: u64) {
+    /// A lane of an inbox has a committed position: it is read from there. `low`: everything below is
+    /// settled.
+    pub(crate) fn attach(&mut self, id: LaneId, number: u32, (low, position): (u64, u64)) {
         if let Some(inbox) = self.inboxes.get_mut(number) {
             inbox.raise(position);
         }
@@ -122,11 +123,11 @@ impl Shard {
         };
         self.feeds.insert(id, feed);
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.position = position;
+            lane.position = low;
             lane.caught_up = false;
             lane.unsettled.clear();
         }
-        self.settle_inbox(id, position);
+        self.settle_inbox(id, low);
         self.feed(id);
     }
 

@@ -40,7 +40,8 @@ impl Shard {
     /// From now on the source is to be as fresh as it says.
     pub(crate) fn watch_freshness(&mut self, key: SourceKey) {
         let outline = self.outline_of(key.run);
-        let source = outline.and_then(|outline| outline.sources.get(usize::from(key.source)));
+        let place = self.place_of(key);
+        let source = outline.and_then(|outline| outline.sources.get(usize::from(place?)));
         let freshness_ms = source.and_then(|source| source.freshness_ms);
         let now = self.world.clock.now_ms();
         if let Some(listening) = self.listening.get_mut(&key) {
@@ -91,7 +92,7 @@ impl Shard {
             );
             self.notice(Severity::Warning, &text);
             let about = About {
-                source: Some(key.source),
+                source: self.place_of(key),
                 ..About::default()
             };
             self.raise(AlertKind::FreshnessMissed, key.run, about, text);

@@ -12,13 +12,17 @@ use evermill_contract::manifest::Manifest;
 use evermill_contract::source::{Arrival, PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
+use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
 use crate::clock::Clock;
 use crate::doors::Doors;
 use crate::gate;
 use crate::input::{Input, Request, Steer};
-use crate::prepare::Preparation;
+use crate::limits;
+use crate::operate::SwitchOn;
+use crate::prepare::{Preparation, Prepared, Stored};
+use crate::record::Why;
 use crate::view::EngineView;
 
 /// A DAG to switch on.
@@ -40,7 +44,7 @@ pub struct StartRequest {
 }
 
 /// A run that was switched on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Run id.
     pub run: String,
@@ -48,6 +52,17 @@ pub struct Started {
     pub version: String,
     /// It was open already and goes on from its committed positions.
     pub resumed: bool,
+    /// The version it ran with until now, if it was running: another one, that it was swapped for, or
+    /// the same one, and nothing had to be done.
+    pub before: Option<String>,
+}
+
+impl Started {
+    /// Whether it was running with this version already.
+    #[must_use]
+    pub fn was_running(&self) -> bool {
+        self.before.as_ref() == Some(&self.version)
+    }
 }
 
 /// What became of the events of a request.
@@ -154,6 +169,22 @@ pub enum EngineError {
     /// The machine does not do this to a run in its present state.
     #[error("{0}")]
     Refused(String),
+    /// There is no such DAG where DAGs come from.
+    #[error("there is no DAG '{name}' in {place}{}", did_you_mean(.nearest.as_deref()))]
+    NoSuchDag {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        place: String,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// The DAG listens to its sources.
+    #[error("DAG '{0}' listens to its sources and is not triggered by hand")]
+    NotByHand(String),
+    /// Not now, but soon.
+    #[error("{0}")]
+    Busy(String),
     /// There is no room for more events before some are done.
     #[error("{0}")]
     Full(String),
@@ -220,15 +251,101 @@ impl Handle {
 
     /// Switches a DAG on: checks it, keeps its manifest and bundle (W16), resumes its open run or
     /// begins a new one, and starts its sources. Returns once that is committed; sources find
-    /// their lanes afterwards ([`crate::view::SourceView::ready`]).
+    /// their lanes afterwards ([`crate::view::SourceView::ready`]). A DAG that runs goes over to this
+    /// version: new activations have it, sources that stay the same go on, and what is under way ends
+    /// as it began.
     ///
     /// # Errors
     /// [`EngineError::UnknownDag`], [`EngineError::Faults`], [`EngineError::Bundle`],
-    /// [`EngineError::Source`], [`EngineError::Refused`] when the DAG runs already in another
-    /// version, [`EngineError::Closed`].
+    /// [`EngineError::Source`], [`EngineError::Refused`] for a fresh start of a run that is open,
+    /// [`EngineError::Busy`] while a run that was ended lets go of its sources,
+    /// [`EngineError::Interrupted`], [`EngineError::Closed`].
     pub fn start(&self, request: &StartRequest) -> Result<Started, EngineError> {
-        let prepared = self.shared.prepare.prepare(request)?;
-        self.ask(|reply| Request::Start { prepared, reply })?
+        self.start_prepared(|| {
+            let dag = request.dag.clone();
+            let standing = self.ask(|reply| Request::Standing { dag, reply })?;
+            self.shared.prepare.prepare(request, standing.as_ref())
+        })
+    }
+
+    /// Switches a DAG on in the version that it had last; its file is not asked, and what a rollback has put
+    /// away stays away.
+    ///
+    /// # Errors
+    /// As [`Handle::start`]; [`EngineError::UnknownDag`] for one that never ran.
+    pub fn start_again(&self, dag: &str, fresh: bool) -> Result<Started, EngineError> {
+        self.start_prepared(|| {
+            let stored = self.stored(dag, None)?;
+            let prepared = self.shared.prepare.prepare_stored(&stored)?;
+            Ok(Prepared {
+                fresh,
+                instead_of: stored.put_away,
+                ..prepared
+            })
+        })
+    }
+
+    /// Gives a run of a DAG without sources its one activation, unless it was given anything before;
+    /// leaves others alone.
+    ///
+    /// # Errors
+    /// As [`Handle::trigger`].
+    pub fn give_once(&self, run: &str, how: &SwitchOn) -> Result<(), EngineError> {
+        match self.trigger_with(run, how.conf.clone(), true) {
+            Ok(_) => Ok(()),
+            Err(EngineError::NotByHand(_)) => Ok(()),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Goes back to an earlier version of a DAG that is kept, named by the beginning of its hash; without
+    /// one, to the version before. New activations have it. The version that is left does not come back
+    /// by itself: see [`VersionView::instead_of`](crate::view::VersionView::instead_of).
+    ///
+    /// # Errors
+    /// As [`Handle::start`]; [`EngineError::Refused`] lists the versions when none fits.
+    pub fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
+        let wanted = version.unwrap_or_default();
+        self.start_prepared(|| {
+            let stored = self.stored(dag, Some(wanted))?;
+            if stored.standing.is_none() {
+                return Err(EngineError::Refused(format!(
+                    "DAG '{dag}' does not run; `evermill start {dag}` switches it on"
+                )));
+            }
+            let prepared = self.shared.prepare.prepare_stored(&stored)?;
+            Ok(Prepared {
+                why: Why::Rollback,
+                instead_of: Some(stored.current),
+                ..prepared
+            })
+        })
+    }
+
+    fn stored(&self, dag: &str, version: Option<&str>) -> Result<Stored, EngineError> {
+        let (dag, version) = (dag.to_owned(), version.map(str::to_owned));
+        self.ask(|reply| Request::Stored {
+            dag,
+            version,
+            reply,
+        })?
+    }
+
+    /// The run may change while its next version is made ready on this thread.
+    fn start_prepared(
+        &self,
+        prepare: impl Fn() -> Result<Prepared, EngineError>,
+    ) -> Result<Started, EngineError> {
+        for _ in 0..limits::STARTS_TRIED {
+            let prepared = prepare()?;
+            let started = self.ask(|reply| Request::Start { prepared, reply })??;
+            if let Some(started) = started {
+                return Ok(started);
+            }
+        }
+        Err(EngineError::Busy(
+            "the run changes all the time; start it again".to_owned(),
+        ))
     }
 
     /// Gives a DAG without sources one activation, with this payload (JSON) if any. It is durable
@@ -238,16 +355,8 @@ impl Handle {
     /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when the DAG has sources or its run is
     /// over, [`EngineError::Full`].
     pub fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
-        let run = run.to_owned();
-        let once = false;
-        let triggered = self.ask(|reply| Request::Trigger {
-            run,
-            conf,
-            id: None,
-            once,
-            reply,
-        })?;
-        Ok(triggered?.unwrap_or_default())
+        let triggered = self.trigger_with(run, conf, false)?;
+        Ok(triggered.unwrap_or_default())
     }
 
     /// The same, but only once for each `id` within an hour; `None` when it came before.
@@ -275,16 +384,23 @@ impl Handle {
     /// # Errors
     /// As [`Handle::trigger`].
     pub fn trigger_once(&self, run: &str) -> Result<(), EngineError> {
+        self.trigger_with(run, None, true).map(drop)
+    }
+
+    fn trigger_with(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        once: bool,
+    ) -> Result<Option<String>, EngineError> {
         let run = run.to_owned();
-        let (conf, once) = (None, true);
-        let triggered = self.ask(|reply| Request::Trigger {
+        self.ask(|reply| Request::Trigger {
             run,
             conf,
             id: None,
             once,
             reply,
-        })?;
-        triggered.map(drop)
+        })?
     }
 
     /// Brings a request to a source that takes requests. What it says is durable when this returns.

@@ -234,7 +234,6 @@ fn json_header() -> (Bytes, Bytes) {
 /// What lanes are called; each is looked up once.
 struct Names<'a> {
     machine: &'a Machine,
-    versions: &'a BTreeMap<String, Version>,
     lanes: BTreeMap<LaneId, LaneNames>,
 }
 
@@ -250,10 +249,9 @@ struct LaneNames {
 }
 
 impl<'a> Names<'a> {
-    const fn new(machine: &'a Machine, versions: &'a BTreeMap<String, Version>) -> Self {
+    const fn new(machine: &'a Machine) -> Self {
         Self {
             machine,
-            versions,
             lanes: BTreeMap::new(),
         }
     }
@@ -264,7 +262,7 @@ impl<'a> Names<'a> {
     }
 
     fn lane(&mut self, id: LaneId) -> &LaneNames {
-        let (machine, versions) = (self.machine, self.versions);
+        let machine = self.machine;
         self.lanes.entry(id).or_insert_with(|| {
             let Some(run) = machine.run(id.run) else {
                 return LaneNames::default();
@@ -273,13 +271,13 @@ impl<'a> Names<'a> {
             let Some(lane) = lanes.find(|lane| lane.lane == id) else {
                 return LaneNames::default();
             };
-            let outline = versions.get(&run.version).map(|known| &known.outline);
-            let source = outline.and_then(|outline| outline.sources.get(usize::from(lane.source)));
             LaneNames {
                 dag: run.dag,
                 run: run.name,
-                source: source
-                    .map_or_else(|| crate::MANUAL.to_owned(), |source| source.id.to_string()),
+                source: match lane.source_id {
+                    none if none.is_empty() => crate::MANUAL.to_owned(),
+                    id => id,
+                },
                 lane: lane.name,
                 incarnation: lane.incarnation,
                 generation: lane.generation,
@@ -327,7 +325,7 @@ pub(crate) fn pass_on(
     writes: &mut Vec<evermill_core::row::Write>,
 ) -> Vec<(u32, Shelved)> {
     let hearers = Hearers::find(machine, versions, inboxes);
-    let mut names = Names::new(machine, versions);
+    let mut names = Names::new(machine);
     let word = hearers.word(news, &mut names, now_us / 1_000);
     let mut kept = Vec::new();
     for (number, heard) in word.by_inbox {
@@ -542,7 +540,8 @@ impl Shard {
         let keys: Vec<_> = self.listening.keys().copied().collect();
         for key in keys {
             let outline = self.outline_of(key.run);
-            let source = outline.and_then(|outline| outline.sources.get(usize::from(key.source)));
+            let place = self.place_of(key);
+            let source = outline.and_then(|outline| outline.sources.get(usize::from(place?)));
             let Some(Hears::Ends { dag, .. }) = source.and_then(|source| source.hears.as_ref())
             else {
                 continue;

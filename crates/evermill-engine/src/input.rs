@@ -14,8 +14,9 @@ use crate::handle::{Drained, EngineError, Pushed, Started};
 use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
 use crate::payload::Packed;
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, Stored};
 use crate::stall::Line;
+use crate::swap::Standing;
 use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, RunDetail};
 
 pub(crate) enum Input {
@@ -37,8 +38,19 @@ pub(crate) enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SourceKey {
     pub(crate) run: RunIx,
-    /// Index into `DagSpec::sources`.
-    pub(crate) source: u16,
+    /// Which of all that this engine has listened to; nothing is ever listened to under it again. The
+    /// source's place in its DAG is another in each version: see `Shard::place_of`.
+    pub(crate) number: u32,
+}
+
+impl SourceKey {
+    /// Of lanes that no source is listened to for.
+    pub(crate) const fn nobody(run: RunIx) -> Self {
+        Self {
+            run,
+            number: u32::MAX,
+        }
+    }
 }
 
 pub(crate) enum SourceInput {
@@ -119,9 +131,21 @@ pub(crate) type Reply<T> = Sender<Result<T, EngineError>>;
 
 /// What a handle asks; the answer goes to `reply`.
 pub(crate) enum Request {
+    /// `None` when the run has changed since it was prepared for.
     Start {
         prepared: Prepared,
-        reply: Sender<Result<Started, EngineError>>,
+        reply: Sender<Result<Option<Started>, EngineError>>,
+    },
+    /// What another version of a DAG is to take the place of.
+    Standing {
+        dag: String,
+        reply: Sender<Option<Standing>>,
+    },
+    /// A version that is stored, by the beginning of its hash; without one, the DAG's last.
+    Stored {
+        dag: String,
+        version: Option<String>,
+        reply: Sender<Result<Stored, EngineError>>,
     },
     Trigger {
         run: String,

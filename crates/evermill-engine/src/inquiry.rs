@@ -11,7 +11,6 @@
 //! would have done by himself, and asks again after a crash. One whose worker dies has failed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use evermill_contract::source::{Arrival, Inquiry, NO_TIMESTAMP, Reply};
@@ -141,16 +140,17 @@ impl Shard {
         token: Token,
         (function, about): (&str, Arrival),
     ) {
-        let Some((out, task)) = self.slots.of_task(token) else {
+        let found = self.slots.of_task(token).and_then(|(out, task)| {
+            let version: &Version = self.versions.get(&out.outline.version)?;
+            Some((out, task, version.clone()))
+        });
+        let Some((out, task, version)) = found else {
             let gone = Answer::Refused("this attempt is no longer wanted".to_owned());
             return self.executor.answer(slot, call, gone);
         };
         let owner = Owner {
             run: out.run,
-            version: Version {
-                dag: Arc::clone(&out.dag),
-                outline: Arc::clone(&out.outline),
-            },
+            version,
             source: u16::MAX,
             name: format!("{}?{function}", out.outline.tasks[usize::from(task)].id),
         };
@@ -181,14 +181,16 @@ impl Shard {
         else {
             return;
         };
-        let Some(source) = version.outline.sources.get(usize::from(key.source)) else {
+        // One that the run's version has no more is about to be closed.
+        let Some(place) = self.place_of(key) else {
             return;
         };
+        let source = &version.outline.sources[usize::from(place)];
         let owner = Owner {
             run: key.run,
             name: format!("{}?{function}", source.id),
             version,
-            source: key.source,
+            source: place,
         };
         self.ask_worker(owner, about, then);
     }

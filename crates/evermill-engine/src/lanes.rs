@@ -21,6 +21,10 @@ use crate::stall::Watched;
 
 /// A source that is being listened to, as the shard sees it.
 pub(crate) struct Listening {
+    /// The source's id.
+    pub(crate) id: String,
+    /// Whether the run's version still has it.
+    pub(crate) parting: Parting,
     pub(crate) mailbox: Arc<Mailbox>,
     /// One lies here for each batch sent; taken out when the batch is sealed.
     pub(crate) permits: Receiver<()>,
@@ -58,6 +62,17 @@ pub(crate) struct Listening {
     pub(crate) held_up: Option<String>,
     /// It delivers nothing any more; why, unless it was told to close.
     pub(crate) ended: Option<Option<String>>,
+}
+
+/// How far a source is on its way out (W16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The run's version has it.
+    No,
+    /// The swap is on its way to disk.
+    Asked,
+    /// It is durable; what was delivered settles.
+    Agreed,
 }
 
 /// A lane as the source reported it.
@@ -99,6 +114,8 @@ impl Listening {
     /// One of whose lanes nothing is known yet.
     pub(crate) fn new(mailbox: Arc<Mailbox>, permits: Receiver<()>) -> Self {
         Self {
+            id: String::new(),
+            parting: Parting::No,
             mailbox,
             permits,
             applied: 0,

@@ -55,6 +55,7 @@ mod prepare;
 mod publish;
 mod receipts;
 mod receiving;
+mod record;
 mod requests;
 mod rest;
 mod sabotage;
@@ -63,6 +64,7 @@ mod slots;
 mod sources;
 mod spill;
 mod stall;
+mod swap;
 mod tally;
 mod timers;
 mod triggering;
@@ -84,8 +86,9 @@ pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
     SourceRequest, StoreFactory, first_position, store_options,
 };
-pub use operate::{Operations, Order, Page, Resolve, Signal};
+pub use operate::{Operations, Order, Page, Resolve, Signal, SwitchOn};
 pub use past::PastQuery;
+pub use record::Why;
 pub use rest::AtRest;
 
 /// Name of the lane and the source of activations that somebody triggered by hand.

@@ -148,6 +148,14 @@ pub const PARKED_LISTED_BYTES: usize = 8 * 1024 * 1024;
 pub const PAST_LISTED: usize = 1_000;
 /// Pages of history one answer is looked for in.
 pub const PAST_PAGES: usize = 50;
+/// Times that a DAG went over to another version, as far back as they are known.
+pub const CHANGES_KEPT: usize = 20;
+/// Lanes whose positions are kept of each.
+pub const LANES_RECORDED: usize = 64;
+/// Versions of a DAG that can be gone back to.
+pub const VERSIONS_KEPT: usize = 10;
+/// How often a start is prepared anew when the run changes meanwhile.
+pub const STARTS_TRIED: usize = 10;
 /// Failed attempts that are kept for whoever looks at a run.
 pub const FAILURES_KEPT: usize = 20;
 

@@ -10,7 +10,7 @@ use evermill_core::command::RunState;
 
 use crate::books::Books;
 use crate::copy::{self, Checked};
-use crate::handle::{EngineError, Handle, Pushed};
+use crate::handle::{EngineError, Handle, Pushed, Started};
 use crate::input::{Request, Steer};
 use crate::limits;
 use crate::past::{self, PastQuery};
@@ -68,6 +68,15 @@ pub struct Signal {
     pub ttl_ms: Option<u64>,
 }
 
+/// How a DAG is switched on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SwitchOn {
+    /// What its tasks find in `params` and `dag_run.conf`: a JSON object.
+    pub conf: Option<Bytes>,
+    /// A new run does not go on behind the positions of the stopped one before.
+    pub fresh: bool,
+}
+
 /// What an operator may ask. `run` is a DAG id (its latest run) or a run id.
 pub trait Operations: Send + Sync {
     /// Every run.
@@ -88,6 +97,19 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::UnknownRun`], [`EngineError::Refused`] where the run's state has no room for
     /// it, [`EngineError::Closed`].
     fn order(&self, run: &str, order: Order) -> Result<(), EngineError>;
+
+    /// Switches a DAG on, also after a stop. One that is on stays as it is. One without sources gets its
+    /// one activation, unless its run was given anything before.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownDag`], and as [`Handle::start`]; [`EngineError::Refused`] at rest.
+    fn switch_on(&self, dag: &str, how: &SwitchOn) -> Result<Started, EngineError>;
+
+    /// Goes back to an earlier version of a DAG: [`Handle::roll_back`].
+    ///
+    /// # Errors
+    /// As there; [`EngineError::Refused`] at rest.
+    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError>;
 
     /// Gives a DAG without sources one activation, with this payload (JSON) if any. It is durable
     /// when this returns the activation's name; at rest it waits for the DAG's next start.
@@ -203,6 +225,25 @@ impl Operations for Handle {
         )
     }
 
+    fn switch_on(&self, dag: &str, how: &SwitchOn) -> Result<Started, EngineError> {
+        let started = self
+            .start_again(dag, how.fresh)
+            .map_err(|error| match error {
+                EngineError::UnknownDag(name) => EngineError::NoSuchDag {
+                    name,
+                    place: "the data directory".to_owned(),
+                    nearest: None,
+                },
+                other => other,
+            })?;
+        self.give_once(&started.run, how)?;
+        Ok(started)
+    }
+
+    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
+        Handle::roll_back(self, dag, version)
+    }
+
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
         Handle::trigger(self, run, conf)
     }
@@ -316,10 +357,10 @@ pub(crate) fn changes(
             refuse("it takes no new work; there is nothing to pause")
         }
         (Order::Resume, Draining | Drained) => {
-            refuse("it was not paused; start it again by `evermill run`")
+            refuse("it was not paused; `evermill start`, or `evermill run`, lets it go on")
         }
         (Order::Pause | Order::Resume, Stopped | Finished | Failed) => {
-            refuse("it is over; `evermill run` begins a new run of its DAG")
+            refuse("it is over; `evermill start`, or `evermill run`, begins a new run of its DAG")
         }
     }
 }

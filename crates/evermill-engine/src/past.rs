@@ -42,13 +42,11 @@ pub(crate) struct Names {
 impl Books<'_> {
     pub(crate) fn names(&self, run: &str) -> Result<Names, EngineError> {
         let run = self.find(run)?;
-        let current = self.versions.get(&run.version);
-        let source_of = |index: u16| {
-            let source = current?.outline.sources.get(usize::from(index))?;
-            Some(source.id.to_string())
-        };
         let lanes = self.machine.lanes(run.run).map(|lane| {
-            let source = source_of(lane.source).unwrap_or_else(|| crate::MANUAL.to_owned());
+            let source = match lane.source_id {
+                none if none.is_empty() => crate::MANUAL.to_owned(),
+                id => id,
+            };
             (lane.lane.lane, (source, lane.name))
         });
         let known = |hash: &String| Some(Arc::clone(&self.versions.get(hash)?.outline));

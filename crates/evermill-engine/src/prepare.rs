@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use evermill_contract::manifest::{DagManifest, Manifest};
+use evermill_contract::manifest::{DagManifest, Manifest, SourceManifest};
 use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
 use evermill_core::dag::Dag;
 
@@ -15,6 +15,8 @@ use crate::handle::{EngineError, StartRequest};
 use crate::limits;
 use crate::manifest::{self, Outline, Pools};
 use crate::open::{SourceFactory, SourceRequest, first_position};
+use crate::record::Why;
+use crate::swap::Standing;
 
 /// What preparing needs; shared by all handles.
 pub(crate) struct Preparation {
@@ -28,12 +30,30 @@ pub(crate) struct Preparation {
 pub(crate) struct Prepared {
     pub(crate) dag: Arc<Dag>,
     pub(crate) outline: Arc<Outline>,
-    /// What the `version` row keeps: a manifest with this one DAG, as JSON.
-    pub(crate) stored: Bytes,
+    /// With this one DAG: what the `version` row keeps, as JSON.
+    pub(crate) manifest: Arc<Manifest>,
+    /// None of a version that is stored already.
     pub(crate) files: Vec<File>,
+    /// Those that are to be opened.
     pub(crate) sources: Vec<PreparedSource>,
     pub(crate) fresh: bool,
     pub(crate) pass_gaps: bool,
+    /// The version of a running DAG that it takes the place of.
+    pub(crate) base: Option<String>,
+    pub(crate) why: Why,
+    /// Of a rollback: the version that is put away.
+    pub(crate) instead_of: Option<String>,
+}
+
+/// A version that the store has.
+pub(crate) struct Stored {
+    pub(crate) version: String,
+    pub(crate) manifest: Arc<Manifest>,
+    /// What the DAG has now, or had last.
+    pub(crate) current: String,
+    /// What a rollback has put away.
+    pub(crate) put_away: Option<String>,
+    pub(crate) standing: Option<Standing>,
 }
 
 pub(crate) struct PreparedSource {
@@ -43,32 +63,73 @@ pub(crate) struct PreparedSource {
 }
 
 impl Preparation {
-    pub(crate) fn prepare(&self, request: &StartRequest) -> Result<Prepared, EngineError> {
+    /// From a file that was loaded. A run that stands keeps the sources that stay the same.
+    pub(crate) fn prepare(
+        &self,
+        request: &StartRequest,
+        standing: Option<&Standing>,
+    ) -> Result<Prepared, EngineError> {
         let manifest = &request.manifest;
         let declared = manifest.dags.iter().find(|dag| dag.id == request.dag);
         let declared = declared.ok_or_else(|| EngineError::UnknownDag(request.dag.clone()))?;
         let version = manifest.version(declared).to_string();
-        let (dag, outline) = manifest::compile(manifest, declared, version, &mut &*self.pools)
-            .map_err(EngineError::Faults)?;
         let files = check_files(manifest, &request.files)?;
-        let folder = bundle::folder(&self.data_dir, &outline.version);
+        let folder = bundle::folder(&self.data_dir, &version);
         bundle::unpack(&folder, &files).map_err(|cause| EngineError::Bundle {
             path: folder.display().to_string(),
             what: cause.to_string(),
         })?;
+        let only = Arc::new(only(manifest, declared));
+        let prepared = self.made(&only, version, standing)?;
         Ok(Prepared {
-            sources: self.make_sources(declared)?,
-            stored: stored_manifest(manifest, declared),
-            dag: Arc::new(dag),
-            outline: Arc::new(outline),
             files,
             fresh: request.fresh,
             pass_gaps: request.pass_gaps,
+            ..prepared
         })
     }
 
-    fn make_sources(&self, declared: &DagManifest) -> Result<Vec<PreparedSource>, EngineError> {
-        let make = |source| {
+    /// From what the store has.
+    pub(crate) fn prepare_stored(&self, stored: &Stored) -> Result<Prepared, EngineError> {
+        let version = stored.version.clone();
+        self.made(&stored.manifest, version, stored.standing.as_ref())
+    }
+
+    fn made(
+        &self,
+        manifest: &Arc<Manifest>,
+        version: String,
+        standing: Option<&Standing>,
+    ) -> Result<Prepared, EngineError> {
+        let declared = manifest.dags.first().expect("it holds one DAG");
+        let (dag, outline) = manifest::compile(manifest, declared, version, &mut &*self.pools)
+            .map_err(EngineError::Faults)?;
+        let comes = |source: &&SourceManifest| {
+            !standing.is_some_and(|before| before.goes_on(declared, source, outline.keys))
+        };
+        // Nothing is opened of what runs already.
+        let same = standing.is_some_and(|before| before.version == outline.version);
+        let coming = declared.sources.iter().filter(|_| !same).filter(comes);
+        Ok(Prepared {
+            sources: self.make_sources(declared, coming)?,
+            manifest: Arc::clone(manifest),
+            dag: Arc::new(dag),
+            outline: Arc::new(outline),
+            files: Vec::new(),
+            fresh: false,
+            pass_gaps: false,
+            base: standing.map(|before| before.version.clone()),
+            why: standing.map_or(Why::Start, |_| Why::Swap),
+            instead_of: None,
+        })
+    }
+
+    fn make_sources<'m>(
+        &self,
+        declared: &DagManifest,
+        sources: impl Iterator<Item = &'m SourceManifest>,
+    ) -> Result<Vec<PreparedSource>, EngineError> {
+        let make = |source: &SourceManifest| {
             let request = SourceRequest {
                 dag: &declared.id,
                 source,
@@ -91,7 +152,7 @@ impl Preparation {
                 first: first_position(source),
             })
         };
-        declared.sources.iter().map(make).collect()
+        sources.map(make).collect()
     }
 }
 
@@ -120,14 +181,13 @@ fn check_files(
     manifest.files.iter().map(check).collect()
 }
 
-fn stored_manifest(manifest: &Manifest, declared: &DagManifest) -> Bytes {
-    let only = Manifest {
+fn only(manifest: &Manifest, declared: &DagManifest) -> Manifest {
+    Manifest {
         format: manifest.format,
         entry: manifest.entry.clone(),
         dags: vec![declared.clone()],
         files: manifest.files.clone(),
-    };
-    Bytes::from(serde_json::to_vec(&only).expect("a manifest has string keys only"))
+    }
 }
 
 /// Pools by name, numbered in the order in which they were first met.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use evermill_core::command::{RunIx, RunState};
 
 use crate::board::Life;
-use crate::lanes::Listening;
+use crate::lanes::{Listening, Parting};
 use crate::limits;
 use crate::requests::is_over;
 use crate::shard::{RunSlot, Shard};
@@ -64,6 +64,7 @@ impl Shard {
             refused_reports: self.refused_before + self.machine.refused(),
             reloads: self.reloads,
             stalled: self.stalled.clone(),
+            notes: Vec::new(),
         }
     }
 
@@ -97,12 +98,15 @@ impl Shard {
     }
 
     fn source_views(&self, run: RunIx) -> Vec<SourceView> {
-        let outline = self.outline_of(run);
-        let of_run = self.listening.iter().filter(|(key, _)| key.run == run);
-        let view = |(key, listening): (&crate::input::SourceKey, &Listening)| SourceView {
-            id: outline
-                .and_then(|outline| outline.sources.get(usize::from(key.source)))
-                .map_or_else(String::new, |source| source.id.to_string()),
+        let mut of_run: Vec<_> = self
+            .listening
+            .iter()
+            .filter(|(key, listening)| key.run == run && listening.parting == Parting::No)
+            .collect();
+        // In order of declaration.
+        of_run.sort_by_key(|(key, _)| self.place_of(**key));
+        let view = |(_, listening): (&crate::input::SourceKey, &Listening)| SourceView {
+            id: listening.id.clone(),
             ready: self.is_ready(listening),
             degraded: listening
                 .held_up
@@ -126,7 +130,7 @@ impl Shard {
                 })
                 .collect(),
         };
-        of_run.map(view).collect()
+        of_run.into_iter().map(view).collect()
     }
 
     /// Every lane found has a committed position and was read up to its end, or stands still.
@@ -163,7 +167,10 @@ impl Shard {
 
     /// Sources ready, nothing in flight, retrying or unread.
     fn is_quiet(&self, run: RunIx) -> bool {
-        let of_run = self.listening.iter().filter(|(key, _)| key.run == run);
+        let of_run = self
+            .listening
+            .iter()
+            .filter(|(key, listening)| key.run == run && listening.parting == Parting::No);
         let mut read_up = of_run.map(|(_, listening)| {
             let reads_on = listening.ended.is_none();
             let caught_up = listening.found.values().all(|found| {

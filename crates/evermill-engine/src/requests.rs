@@ -10,14 +10,22 @@ use crate::groups::After;
 use crate::handle::{EngineError, Started};
 use crate::input::{Reply, Request, Steer};
 use crate::operate::{self, Order, Resolve};
-use crate::prepare::{Prepared, PreparedSource};
+use crate::prepare::{Prepared, PreparedSource, Stored};
+use crate::record::{Record, Why};
 use crate::shard::{Flow, Shard, Version};
+use crate::swap::version_views;
 use crate::view::{ParkedFilter, RunDetail};
 
 impl Shard {
     pub(crate) fn request(&mut self, request: Request) -> Flow {
         match request {
             Request::Start { prepared, reply } => self.start(prepared, reply),
+            Request::Standing { dag, reply } => drop(reply.try_send(self.standing(&dag))),
+            Request::Stored {
+                dag,
+                version,
+                reply,
+            } => answer(&reply, self.stored(&dag, version.as_deref())),
             Request::Trigger {
                 run,
                 conf,
@@ -95,8 +103,38 @@ impl Shard {
             .push(After::Do(Box::new(move |_| answer(&reply, result))));
     }
 
-    fn start(&mut self, prepared: Prepared, reply: Reply<Started>) {
+    fn start(&mut self, prepared: Prepared, reply: Reply<Option<Started>>) {
         fp!("start.prepared");
+        let listening = self.listening_run(&prepared.outline.dag);
+        let has = listening.and_then(|run| self.runs.get(&run));
+        match (listening, has) {
+            (Some(run), Some(slot)) if self.draining.is_none() => {
+                if slot.version == prepared.outline.version {
+                    let version = slot.version.clone();
+                    let started = Started {
+                        run: slot.name.to_string(),
+                        version: version.clone(),
+                        resumed: true,
+                        before: Some(version.clone()),
+                    };
+                    if prepared.why != Why::Rollback {
+                        let dag = prepared.outline.dag.to_string();
+                        self.note_change(run, &dag, &version, &prepared);
+                    }
+                    return self.reply_after_commit(reply, Ok(Some(started)));
+                }
+                if prepared.base.as_ref() != Some(&slot.version) {
+                    return answer(&reply, Ok(None));
+                }
+                return match refuse_fresh(&prepared, &slot.name) {
+                    Ok(()) => self.swap(run, prepared, reply),
+                    Err(refused) => answer(&reply, Err(refused)),
+                };
+            }
+            // What it was to take the place of rests by now, and so do its sources.
+            _ if prepared.base.is_some() => return answer(&reply, Ok(None)),
+            _ => {}
+        }
         if let Err(refused) = self.may_start(&prepared) {
             return answer(&reply, Err(refused));
         }
@@ -107,7 +145,7 @@ impl Shard {
             .find(|run| *run.dag == **dag && !is_over(run.state));
         let resumed = open.is_some();
         let (run, name) = open.map_or_else(|| self.new_run(dag), |open| (open.run, open.name));
-        self.warm_up(&prepared.outline, &name);
+        self.warm_up(&prepared.outline, &prepared.manifest, &name);
         self.remember(&prepared);
         self.tell_pools();
         self.apply(Command::Start {
@@ -127,10 +165,13 @@ impl Shard {
         }
         self.tell_rates(run);
         self.find_hearers();
+        let version = prepared.outline.version.clone();
+        self.note_change(run, &view.dag, &version, &prepared);
         let started = Started {
             run: view.name,
-            version: prepared.outline.version.clone(),
+            version,
             resumed,
+            before: None,
         };
         let (sources, passes_gaps) = (prepared.sources, prepared.pass_gaps);
         self.after.push(After::Do(Box::new(move |shard| {
@@ -140,20 +181,8 @@ impl Shard {
 
     fn may_start(&self, prepared: &Prepared) -> Result<(), EngineError> {
         let dag = &prepared.outline.dag;
-        let refuse = |text: String| Err(EngineError::Refused(text));
         if self.draining.is_some() {
             return Err(EngineError::Closed);
-        }
-        let listens = |slot: &&crate::shard::RunSlot| {
-            slot.started
-                && slot.dag == *dag
-                && matches!(slot.state, RunState::Running | RunState::Paused)
-        };
-        if let Some(slot) = self.runs.values().find(listens) {
-            return refuse(format!(
-                "DAG '{dag}' is running already, as run '{}'",
-                slot.name
-            ));
         }
         let mut sources = self.listening.iter();
         let closing = sources.find(|(key, listening)| {
@@ -161,26 +190,74 @@ impl Shard {
             of_dag && listening.ended.is_none()
         });
         if closing.is_some() {
-            return refuse(format!(
+            return Err(EngineError::Busy(format!(
                 "DAG '{dag}' is still letting go of its sources; start it again"
-            ));
+            )));
         }
         let listens_to: Vec<String> = prepared.outline.heard_dags().collect();
         if let Some(circle) = self.circle(dag, &listens_to) {
-            return refuse(format!(
+            return Err(EngineError::Refused(format!(
                 "DAG '{circle}': they would never come to rest; leave one evermill.after out"
-            ));
+            )));
         }
         let mut runs = self.machine.runs();
         let open = runs.find(|run| *run.dag == **dag && !is_over(run.state));
-        if let Some(open) = open.filter(|_| prepared.fresh) {
-            return refuse(format!(
-                "DAG '{dag}' has the open run '{}', which goes on where it is; --fresh is for the \
-                 time after a stop. Leave it out, or use another data directory",
-                open.name
-            ));
-        }
-        Ok(())
+        open.map_or(Ok(()), |open| refuse_fresh(prepared, &open.name))
+    }
+
+    /// A version of a DAG that the store has.
+    fn stored(&self, dag: &str, version: Option<&str>) -> Result<Stored, EngineError> {
+        let refuse = |text: String| Err(EngineError::Refused(text));
+        let mut runs: Vec<_> = self.machine.runs().filter(|run| run.dag == *dag).collect();
+        let Some(last) = runs.pop() else {
+            return Err(EngineError::UnknownDag(dag.to_owned()));
+        };
+        let record = self.records.get(dag);
+        let kept: Vec<&str> = record.map(Record::kept).unwrap_or_default();
+        let kept = kept
+            .into_iter()
+            .filter(|hash| self.versions.contains_key(*hash));
+        let kept: Vec<&str> = kept.collect();
+        let list = || {
+            let others = kept.iter().filter(|hash| **hash != last.version);
+            let others: Vec<&str> = others.map(|hash| &hash[..hash.len().min(12)]).collect();
+            if others.is_empty() {
+                format!("DAG '{dag}' has had no other version that is kept")
+            } else {
+                format!("kept are {}, the latest first", others.join(", "))
+            }
+        };
+        let hash = match version {
+            None => last.version.as_str(),
+            Some("") => match kept.iter().find(|hash| **hash != last.version) {
+                Some(before) => before,
+                None => return refuse(list()),
+            },
+            Some(wanted) => {
+                let fits: Vec<_> = kept
+                    .iter()
+                    .filter(|hash| hash.starts_with(wanted))
+                    .collect();
+                match fits[..] {
+                    [one] => one,
+                    [] => return refuse(format!("no version begins with '{wanted}': {}", list())),
+                    _ => {
+                        let many = "several versions begin with";
+                        return refuse(format!("{many} '{wanted}': {}", list()));
+                    }
+                }
+            }
+        };
+        let Some(known) = self.versions.get(hash) else {
+            return refuse(format!("version {hash} is not kept any more"));
+        };
+        Ok(Stored {
+            version: hash.to_owned(),
+            manifest: std::sync::Arc::clone(&known.manifest),
+            put_away: record.and_then(Record::put_away).map(str::to_owned),
+            current: last.version.clone(),
+            standing: self.standing(dag),
+        })
     }
 
     /// The start is durable: listen.
@@ -190,7 +267,7 @@ impl Shard {
         sources: Vec<PreparedSource>,
         passes_gaps: bool,
         started: Started,
-        reply: &Reply<Started>,
+        reply: &Reply<Option<Started>>,
     ) {
         fp!("start.committed");
         let manual = sources.is_empty();
@@ -199,7 +276,7 @@ impl Shard {
         if manual {
             self.open_manual_lane(run);
         }
-        answer(reply, Ok(started));
+        answer(reply, Ok(Some(started)));
     }
 
     fn new_run(&self, dag: &str) -> (RunIx, String) {
@@ -208,13 +285,16 @@ impl Shard {
     }
 
     /// Keeps version and bundle, in the commit that starts the run (W16).
-    fn remember(&mut self, prepared: &Prepared) {
+    pub(crate) fn remember(&mut self, prepared: &Prepared) {
         let version = &prepared.outline.version;
         if !self.versions.contains_key(version) {
-            self.keep(Table::Version, version, prepared.stored.clone());
+            let stored = serde_json::to_vec(&*prepared.manifest);
+            let stored = stored.expect("a manifest has string keys only");
+            self.keep(Table::Version, version, Bytes::from(stored));
             let known = Version {
                 dag: std::sync::Arc::clone(&prepared.dag),
                 outline: std::sync::Arc::clone(&prepared.outline),
+                manifest: std::sync::Arc::clone(&prepared.manifest),
             };
             self.versions.insert(version.clone(), known);
         }
@@ -315,6 +395,13 @@ impl Shard {
             parked_by: self.books().parked_by(run)?,
             failures: slot.failures.iter().rev().cloned().collect(),
             graph: self.books().graph(&found.version),
+            versions: version_views(
+                self.records.get(&found.dag),
+                &found.version,
+                &self.machine.in_flight_by_version(found.run),
+                |version| self.versions.contains_key(version),
+            ),
+            notes: Vec::new(),
         })
     }
 
@@ -331,6 +418,18 @@ pub(crate) const fn is_over(state: RunState) -> bool {
         state,
         RunState::Stopped | RunState::Finished | RunState::Failed
     )
+}
+
+/// A run that is open goes on where it is.
+fn refuse_fresh(prepared: &Prepared, open: &str) -> Result<(), EngineError> {
+    if !prepared.fresh {
+        return Ok(());
+    }
+    Err(EngineError::Refused(format!(
+        "DAG '{}' has the open run '{open}', which goes on where it is; --fresh is for the time after \
+         a stop. Leave it out, or use another data directory",
+        prepared.outline.dag
+    )))
 }
 
 pub(crate) fn answer<T>(reply: &Reply<T>, result: Result<T, EngineError>) {

@@ -15,20 +15,22 @@ use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
 
 use crate::books::Books;
-use crate::boot::Boot;
+use crate::boot::{self, Boot};
 use crate::clock::Clock;
 use crate::copy::{self, Checked};
 use crate::engine::Engine;
-use crate::handle::{EngineError, Pushed};
+use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Inboxes, Room};
 use crate::open::OpenError;
-use crate::operate::{self, Operations, Order, Page, Resolve, Signal};
+use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
 use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
+use crate::record::Record;
 use crate::shard::Version;
+use crate::swap::version_views;
 use crate::triggering::{self, Taker};
 use crate::view::{
     EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, RunDetail,
@@ -44,6 +46,7 @@ struct State {
     versions: BTreeMap<String, Version>,
     numbers: PoolNumbers,
     pool_sizes: PoolSizes,
+    records: BTreeMap<String, Record>,
     /// What resuming would write; goes with the first change.
     pending: Decision,
     /// Claimed with the first change.
@@ -72,12 +75,14 @@ impl Engine {
         };
         let (versions, _, machine, pending) = boot.resume(&mut *store)?;
         let pool_sizes = PoolSizes::load(&mut *store, slots)?;
+        let records = boot::records(&mut *store)?;
         Ok(AtRest(Mutex::new(State {
             store,
             machine,
             versions,
             numbers,
             pool_sizes,
+            records,
             pending,
             fence: None,
             clock,
@@ -196,7 +201,7 @@ impl State {
         }
         let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
         let lanes = self.machine.lanes(run.run);
-        let own = lanes.filter(|lane| lane.source == index);
+        let own = lanes.filter(|lane| !lane.retired && lane.source == index);
         let read = own.map(|lane| lane.read).max();
         let number = inboxes.number(&run.dag, source);
         let inbox = inboxes.get_mut(number).expect("it was just numbered");
@@ -258,7 +263,7 @@ impl State {
 
     fn source_view(&self, run: u32, index: usize, id: &str) -> SourceView {
         let lanes = self.machine.lanes(run);
-        let own = lanes.filter(|lane| usize::from(lane.source) == index);
+        let own = lanes.filter(|lane| !lane.retired && usize::from(lane.source) == index);
         SourceView {
             id: id.to_owned(),
             lanes: own
@@ -290,6 +295,13 @@ impl Operations for AtRest {
             parked_by: state.books().parked_by(run)?,
             failures: Vec::new(),
             graph: state.books().graph(&found.version),
+            versions: version_views(
+                state.records.get(&found.dag),
+                &found.version,
+                &state.machine.in_flight_by_version(found.run),
+                |version| state.versions.contains_key(version),
+            ),
+            notes: Vec::new(),
         })
     }
 
@@ -306,6 +318,14 @@ impl Operations for AtRest {
             Order::Drain => Command::Drain { run },
             Order::Stop => Command::Stop { run },
         })
+    }
+
+    fn switch_on(&self, dag: &str, _how: &SwitchOn) -> Result<Started, EngineError> {
+        Err(at_rest("start", dag))
+    }
+
+    fn roll_back(&self, dag: &str, _version: Option<&str>) -> Result<Started, EngineError> {
+        Err(at_rest("rollback", dag))
     }
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
@@ -418,4 +438,12 @@ impl Operations for AtRest {
             bytes: 0,
         })
     }
+}
+
+/// Of what only an engine does.
+fn at_rest(verb: &str, dag: &str) -> EngineError {
+    EngineError::Refused(format!(
+        "no engine runs on this data directory; `evermill serve` starts one, and then \
+         `evermill {verb} {dag}` does this"
+    ))
 }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evermill_contract::alert::AlertSink;
+use evermill_contract::manifest::Manifest;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::Executor;
 use evermill_core::Machine;
@@ -54,6 +55,7 @@ use crate::open::{Settings, SourceFactory, StoreFactory};
 use crate::payload::Buffers;
 use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
+use crate::record::Record;
 use crate::slots::Slots;
 use crate::spill::Spill;
 use crate::tally::Tally;
@@ -108,6 +110,10 @@ pub(crate) struct Shard {
     /// Files of bundles that are stored, by hash.
     pub(crate) stored_files: BTreeSet<String>,
     pub(crate) pool_sizes: PoolSizes,
+    /// What is remembered of each DAG.
+    pub(crate) records: BTreeMap<String, Record>,
+    /// Of the next source that is listened to.
+    pub(crate) next_source: u32,
     pub(crate) pools_told: u16,
 
     pub(crate) alerts: Alerts,
@@ -146,6 +152,8 @@ pub(crate) struct World {
 pub(crate) struct Version {
     pub(crate) dag: Arc<Dag>,
     pub(crate) outline: Arc<Outline>,
+    /// Of this one DAG.
+    pub(crate) manifest: Arc<Manifest>,
 }
 
 /// A run, as the engine sees it.
@@ -233,6 +241,8 @@ impl Shard {
             versions: booted.versions,
             stored_files: booted.stored_files,
             pool_sizes: booted.pool_sizes,
+            records: booted.records,
+            next_source: 0,
             pools_told: 0,
             alerts: Alerts::default(),
             looked_at_ms: 0,
@@ -244,6 +254,7 @@ impl Shard {
             resting: false,
             world,
         };
+        shard.declare_versions();
         shard.adopt(booted.effects);
         shard.find_hearers();
         shard.forget_unused_versions();

@@ -83,6 +83,13 @@ impl Slots {
         }
     }
 
+    /// There may be more of them now.
+    pub(crate) fn grow(&mut self, count: u16) {
+        let count = count.max(self.count());
+        self.ready.resize(usize::from(count), false);
+        self.load.resize(usize::from(count), 0);
+    }
+
     pub(crate) fn count(&self) -> u16 {
         self.ready.len() as u16
     }

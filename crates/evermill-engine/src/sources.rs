@@ -18,7 +18,7 @@ use crate::groups::After;
 use crate::inbox::Inbox;
 use crate::ingest::Ingest;
 use crate::input::{First, FoundLane, SourceInput, SourceKey};
-use crate::lanes::{Found, Listening};
+use crate::lanes::{Found, Listening, Parting};
 use crate::limits;
 use crate::orders::Mailbox;
 use crate::payload::{Held, Keys, Packed};
@@ -50,11 +50,11 @@ impl Shard {
         let keys = self
             .outline_of(run)
             .map_or(Keys::Unused, |outline| outline.keys);
-        for (index, prepared) in sources.into_iter().enumerate() {
-            let key = SourceKey {
-                run,
-                source: index as u16,
-            };
+        // One that has ended may be there again.
+        self.listening
+            .retain(|key, listening| key.run != run || listening.ended.is_none());
+        for prepared in sources {
+            let key = self.next_key(run);
             let PreparedSource { id, source, first } = prepared;
             let (source, gate) = ungated(source);
             let keeper = Keeper::new(gate.clone());
@@ -66,7 +66,7 @@ impl Shard {
                         passes_gaps,
                         keeper,
                     };
-                    self.read(key, source, how);
+                    self.read(key, &id, source, how);
                 }
                 Opened::Received(receiver) => self.receive(key, &id, receiver, keeper),
                 Opened::Pushed(source) => self.open_door(key, &id, source, gate.clone()),
@@ -82,8 +82,39 @@ impl Shard {
         }
     }
 
+    fn next_key(&mut self, run: RunIx) -> SourceKey {
+        let number = self.next_source;
+        self.next_source += 1;
+        SourceKey { run, number }
+    }
+
+    /// The place of a source in the run's version; none of one that is on its way out.
+    pub(crate) fn place_of(&self, key: SourceKey) -> Option<u16> {
+        let listening = self.listening.get(&key)?;
+        if listening.parting == Parting::Agreed {
+            return None;
+        }
+        let mut sources = self.outline_of(key.run)?.sources.iter();
+        let place = sources.position(|source| *source.id == *listening.id)?;
+        Some(place as u16)
+    }
+
+    /// Who listens to the source at a place of the run's version.
+    pub(crate) fn key_at(&self, run: RunIx, place: u16) -> SourceKey {
+        let outline = self.outline_of(run);
+        let id = outline.and_then(|outline| Some(&outline.sources.get(usize::from(place))?.id));
+        let key = id.and_then(|id| {
+            let mut listening = self.listening.iter();
+            let is_it = |(key, listening): &(&SourceKey, &Listening)| {
+                key.run == run && *listening.id == **id && listening.parting != Parting::Agreed
+            };
+            listening.find(is_it).map(|(key, _)| *key)
+        });
+        key.unwrap_or(SourceKey::nobody(run))
+    }
+
     /// A thread reads a log.
-    pub(crate) fn read(&mut self, key: SourceKey, source: Box<dyn Source>, how: Reading) {
+    pub(crate) fn read(&mut self, key: SourceKey, id: &str, source: Box<dyn Source>, how: Reading) {
         let Reading {
             first,
             keys,
@@ -102,7 +133,7 @@ impl Shard {
             key,
             source,
             first,
-            held_lanes: self.held_lanes(key),
+            held_lanes: self.held_lanes(key.run, id),
             keys,
             line: watched.line.clone(),
             pulse: Arc::clone(&watched.pulse),
@@ -113,6 +144,7 @@ impl Shard {
             keeper,
         };
         let listening = Listening {
+            id: id.to_owned(),
             passes_gaps,
             gate,
             watched: Some(watched),
@@ -161,6 +193,7 @@ impl Shard {
     /// Opens the lane of a loop; its laps are the machine's own.
     fn open_loop(&mut self, key: SourceKey, id: &str) {
         let mut listening = Listening {
+            id: id.to_owned(),
             resolved: true,
             looped: true,
             ..Listening::new(Arc::default(), crossbeam_channel::never())
@@ -191,10 +224,44 @@ impl Shard {
             shared: false,
             lane: None,
         };
+        id.clone_into(&mut listening.id);
         listening.inbox = Some(number);
         listening.found.insert(name.clone(), found);
+        let before = self.inbox_lane(key.run, id);
         self.listening.insert(key, listening);
-        self.open_lane(key, &name);
+        match before {
+            Some((old, lane)) => self.take_over(old, key, &name, lane),
+            None => self.open_lane(key, &name),
+        }
+    }
+
+    /// The lane of an inbox that is read already, for the source as a version before had it.
+    fn inbox_lane(&self, run: RunIx, id: &str) -> Option<(SourceKey, LaneId)> {
+        let mut listening = self.listening.iter();
+        let (key, old) = listening.find(|(key, old)| {
+            let parts = old.parting == Parting::Agreed && old.ended.is_none();
+            key.run == run && old.id == *id && parts && old.inbox.is_some()
+        })?;
+        let lane = old.found.values().find_map(|found| found.lane)?;
+        Some((*key, lane))
+    }
+
+    /// What is kept in an inbox goes on through the same lane; only who brings it is another.
+    fn take_over(&mut self, old: SourceKey, new: SourceKey, name: &LaneName, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.source = new;
+        }
+        let found = self.listening.get_mut(&new);
+        if let Some(found) = found.and_then(|listening| listening.found.get_mut(name)) {
+            found.lane = Some(id);
+        }
+        self.world.doors.close_at(old);
+        if let Some(old) = self.listening.remove(&old)
+            && let Some(desk) = old.desk()
+        {
+            desk.close();
+        }
+        self.feed(id);
     }
 
     /// The inbox that a source's lane is read from.
@@ -208,10 +275,10 @@ impl Shard {
     }
 
     /// Lanes of a source that were read before, by name and incarnation.
-    fn held_lanes(&self, key: SourceKey) -> BTreeSet<(String, String)> {
-        let lanes = self.machine.lanes(key.run);
+    fn held_lanes(&self, run: RunIx, id: &str) -> BTreeSet<(String, String)> {
+        let lanes = self.machine.lanes(run);
         lanes
-            .filter(|lane| lane.source == key.source && lane.generation == 0)
+            .filter(|lane| !lane.retired && lane.source_id == *id && lane.generation == 0)
             .map(|lane| (lane.name, lane.incarnation))
             .collect()
     }
@@ -281,6 +348,10 @@ impl Shard {
                 listening.degraded = None;
                 Some((Severity::Info, format!("{who}: all is well again")))
             }
+            SourceInput::Ended(_) if listening.parting == Parting::Agreed => {
+                self.listening.remove(&key);
+                None
+            }
             SourceInput::Ended(why) => {
                 let text = why
                     .as_ref()
@@ -295,7 +366,7 @@ impl Shard {
             self.notice(severity, &text);
             if let Some(kind) = alert {
                 let about = About {
-                    source: Some(key.source),
+                    source: self.place_of(key),
                     ..About::default()
                 };
                 self.raise(kind, key.run, about, text);
@@ -326,12 +397,15 @@ impl Shard {
             .and_then(|listening| listening.found.get(name));
         let Some(found) = found else { return };
         let (incarnation, first) = (found.incarnation.clone(), found.first);
+        let Some(source) = self.place_of(key) else {
+            return;
+        };
         if let First::SettledBelow(position) = first {
             self.pass_over(key, name, &incarnation, position);
         }
         self.apply(Command::OpenLane {
             run: key.run,
-            source: key.source,
+            source,
             name: name.as_str().to_owned(),
             incarnation,
             first: match first {
@@ -344,8 +418,10 @@ impl Shard {
 
     /// Another reader of a lane that we hold a position of has gone further.
     fn pass_over(&mut self, key: SourceKey, name: &LaneName, incarnation: &str, to: u64) {
+        let id = self.listening.get(&key).map(|listening| &listening.id);
         let held = self.machine.lanes(key.run).find(|lane| {
-            lane.source == key.source
+            !lane.retired
+                && Some(&lane.source_id) == id
                 && lane.name == name.as_str()
                 && lane.incarnation == incarnation
         });
@@ -444,7 +520,7 @@ impl Shard {
     fn lane_stopped(&mut self, lane: LaneId, key: SourceKey, position: Option<u64>, text: String) {
         let name = self.lanes.get(&lane).map(|lane| lane.name.to_string());
         let about = About {
-            source: Some(key.source),
+            source: self.place_of(key),
             lane: name,
             position,
             ..About::default()
@@ -545,18 +621,16 @@ impl Shard {
     }
 
     pub(crate) fn source_name(&self, key: SourceKey) -> String {
-        let outline = self.outline_of(key.run);
-        let id = outline.and_then(|outline| outline.sources.get(usize::from(key.source)));
-        match (outline, id) {
-            (Some(outline), Some(source)) => format!("{}: source '{}'", outline.dag, source.id),
-            _ => format!("source {}", key.source),
+        match (self.runs.get(&key.run), self.listening.get(&key)) {
+            (Some(run), Some(source)) => format!("{}: source '{}'", run.dag, source.id),
+            _ => format!("source {}", key.number),
         }
     }
 }
 
 /// Starts a source's thread; why the source has ended at once if there is none.
 fn spawn(key: SourceKey, body: impl FnOnce() + Send + 'static) -> Option<Option<String>> {
-    let name = format!("source-{}-{}", key.run, key.source);
+    let name = format!("source-{}-{}", key.run, key.number);
     let thread = std::thread::Builder::new().name(name).spawn(body);
     let cause = thread.err()?;
     Some(Some(format!("the system gives no thread: {cause}")))

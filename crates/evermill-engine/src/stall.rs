@@ -148,8 +148,9 @@ impl Shard {
         listening.mailbox.close();
         let (restarts, progress) = (watched.restarts + 1, listening.progress);
         let passes_gaps = listening.passes_gaps;
+        let id = listening.id.clone();
         let about = About {
-            source: Some(key.source),
+            source: self.place_of(key),
             ..About::default()
         };
         let who = self.source_name(key);
@@ -177,7 +178,7 @@ impl Shard {
             passes_gaps,
             keeper,
         };
-        self.read(key, source, how);
+        self.read(key, &id, source, how);
         self.watch_freshness(key);
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.progress = progress;
@@ -210,7 +211,8 @@ impl Shard {
     > {
         let outline = self.outline_of(key.run);
         let outline = outline.ok_or("its DAG is not known any more")?;
-        let source = outline.sources.get(usize::from(key.source));
+        let place = self.place_of(key);
+        let source = place.and_then(|place| outline.sources.get(usize::from(place)));
         let source = &source
             .ok_or("its DAG has no such source any more")?
             .declared;

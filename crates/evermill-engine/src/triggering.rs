@@ -197,7 +197,7 @@ pub(crate) fn pushed(accepted: &Accepted) -> Pushed {
 pub(crate) fn may_trigger(run: &RunView, live: bool) -> Result<(), EngineError> {
     if live && is_over(run.state) {
         return Err(EngineError::Refused(format!(
-            "run '{}' is {}: `evermill run` begins a new run of its DAG",
+            "run '{}' is {}: `evermill start`, or `evermill run`, begins a new run of its DAG",
             run.name,
             state_name(run.state)
         )));
@@ -216,9 +216,7 @@ pub(crate) fn by_hand(conf: Option<Bytes>, id: Option<Bytes>, now_ms: u64) -> Ar
 }
 
 pub(crate) fn not_by_hand(dag: &str) -> EngineError {
-    EngineError::Refused(format!(
-        "DAG '{dag}' listens to its sources and is not triggered by hand"
-    ))
+    EngineError::NotByHand(dag.to_owned())
 }
 
 /// How an activation that was triggered is called.

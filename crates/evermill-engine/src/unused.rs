@@ -6,12 +6,15 @@ use bytes::Bytes;
 use evermill_core::row::{Key, Table, Write};
 
 use crate::bundle;
+use crate::record::Record;
 use crate::shard::Shard;
 
 impl Shard {
-    /// Forgets them at the start, in the commit that strikes them from their runs' rows.
+    /// Forgets them, at the start in the commit that strikes them from their runs' rows. The latest few
+    /// of each DAG are kept, to go back to.
     pub(crate) fn forget_unused_versions(&mut self) {
-        let used: BTreeSet<&str> = self.machine.versions().collect();
+        let mut used: BTreeSet<&str> = self.machine.versions().collect();
+        used.extend(self.records.values().flat_map(Record::kept));
         let unused: Vec<String> = self
             .versions
             .keys()
@@ -21,8 +24,10 @@ impl Shard {
         for version in unused {
             self.versions.remove(&version);
             self.forget(Table::Version, &version);
+            let folder = bundle::folder(&self.world.data_dir, &version);
+            self.executor.forget(&folder.to_string_lossy());
             // What stays behind is a copy that nobody reads.
-            std::fs::remove_dir_all(bundle::folder(&self.world.data_dir, &version)).ok();
+            std::fs::remove_dir_all(folder).ok();
         }
         let needed: BTreeSet<&String> = self
             .versions

@@ -6,6 +6,8 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use evermill_contract::alert::Alert;
 use serde::{Deserialize, Serialize};
 
+use crate::record::Why;
+
 /// Everything worth showing, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineView {
@@ -21,6 +23,9 @@ pub struct EngineView {
     pub reloads: u32,
     /// Set while nothing can be committed, such as a full disk; a sentence with the cure.
     pub stalled: Option<String>,
+    /// What else there is to say, such as a DAG file that is broken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl EngineView {
@@ -100,6 +105,37 @@ pub struct RunDetail {
     /// Its DAG, as new activations go through it.
     #[serde(default)]
     pub graph: GraphView,
+    /// Versions that its DAG had, the newest first, and those that something is under way with.
+    #[serde(default)]
+    pub versions: Vec<VersionView>,
+    /// What else there is to say of it, such as a file that is broken.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A version of a DAG, as one of its runs went over to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    /// 64 lower-case hexadecimal digits.
+    pub version: String,
+    /// Since when, milliseconds since the Unix epoch, where that is remembered.
+    pub since_ms: Option<u64>,
+    /// Why.
+    pub why: Why,
+    /// The run that did.
+    pub run: String,
+    /// By lane, the first position whose activation has this version; at most
+    /// [`crate::limits::LANES_RECORDED`] lanes.
+    pub from: std::collections::BTreeMap<String, u64>,
+    /// Of a rollback: the version that does not come back before its file changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
+    /// New activations have it.
+    pub current: bool,
+    /// It can be gone back to.
+    pub stored: bool,
+    /// Events that are under way with it.
+    pub in_flight: u64,
 }
 
 /// A DAG as nodes and edges.

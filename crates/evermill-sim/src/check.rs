@@ -15,6 +15,7 @@ use crate::graph::may_be_judged_early;
 use crate::ledger::{Fact, Ledger};
 use crate::oracle::{Final, Judged, State, apply};
 use crate::script::{Act, Ask, input_hash, own_view, reads_results, reads_state};
+use crate::versions::place_of;
 use crate::worker::{Member, Running, outcome};
 use crate::world::{Batch, Book, Issued, RUN, World};
 
@@ -58,7 +59,7 @@ impl World<'_> {
             let own = member.events().iter().map(|event| (source, event.clone()));
             let bound = member
                 .bound()
-                .map(|(source, event)| (source, event.clone()));
+                .map(|(source, event)| (place_of(spec, &view.dag().spec, source), event.clone()));
             let events: Vec<_> = own.chain(bound).collect();
             let again = self.case.lanes[usize::from(act.lane)]
                 .replay_until
@@ -77,7 +78,10 @@ impl World<'_> {
                 results: self.results(&member, view.task()),
                 scope: (act.lane, key),
                 state: state.cloned().unwrap_or_default(),
-                fired: member.fired().collect(),
+                fired: member
+                    .fired()
+                    .map(|source| place_of(spec, &view.dag().spec, source))
+                    .collect(),
                 events,
             });
         }

@@ -17,5 +17,6 @@ pub mod stage;
 pub mod store;
 mod trouble;
 mod verdict;
+mod versions;
 pub mod worker;
 pub mod world;

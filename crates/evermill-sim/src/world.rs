@@ -24,6 +24,7 @@ use crate::oracle::{Judged, evaluate};
 use crate::prng::Prng;
 use crate::script::{Act, Script};
 use crate::store::SimStore;
+use crate::versions::{place_of, turned};
 use crate::worker::{Running, some_of};
 
 /// The only run of a case.
@@ -169,8 +170,7 @@ impl<'a> World<'a> {
         };
         let mut versions = BTreeMap::from([(case.spec.version.clone(), Arc::clone(&dag))]);
         for swap in 1..=case.world.swaps {
-            let mut next = (*dag).clone();
-            next.spec.version = format!("{}.{swap}", case.spec.version);
+            let next = turned(&case.spec, swap as usize)?;
             versions.insert(next.spec.version.clone(), Arc::new(next));
         }
         let (machine, decision) = Machine::resume(fence, DAWN_MS, false, Vec::new(), &versions)
@@ -293,7 +293,7 @@ impl<'a> World<'a> {
         for lane in live {
             self.apply(Command::OpenLane {
                 run: RUN,
-                source: lane.source,
+                source: place_of(&self.dag.spec, &self.case.spec, lane.source),
                 name: lane.name.clone(),
                 incarnation: "i".into(),
                 first: lane.first,
@@ -318,11 +318,8 @@ impl<'a> World<'a> {
         let fresh: Vec<Effect> = self.open.decision.effects[before..].to_vec();
         for effect in fresh {
             self.say(|_| format!("  -> {effect:?}"));
-            if let Effect::LaneOpen {
-                lane, source, name, ..
-            } = &effect
-            {
-                self.name_lane(*lane, *source, name);
+            if let Effect::LaneOpen { lane, name, .. } = &effect {
+                self.name_lane(*lane, name);
             }
             let Effect::Dispatch { id, speculative } = effect else {
                 continue;
@@ -631,11 +628,11 @@ impl<'a> World<'a> {
             }
             Effect::LaneOpen {
                 lane,
-                source,
                 name,
                 position,
+                ..
             } => {
-                self.open_reader(lane, source, &name, position)?;
+                self.open_reader(lane, &name, position)?;
             }
             Effect::Credit { lane, open } => {
                 if !open {
@@ -667,16 +664,22 @@ impl<'a> World<'a> {
     }
 
     /// A lane got its number; it is read once that is committed.
-    fn name_lane(&mut self, lane: LaneId, source: u16, name: &str) {
-        if let Some(at) = self.lane_index(lane, source, name) {
+    fn name_lane(&mut self, lane: LaneId, name: &str) {
+        if let Some(at) = self.lane_index(lane, name) {
             self.readers[at].lane = Some(lane);
         }
     }
 
-    fn lane_index(&self, lane: LaneId, source: u16, name: &str) -> Option<usize> {
+    fn lane_index(&self, lane: LaneId, name: &str) -> Option<usize> {
         let again = self.is_replay(lane);
+        let known = self.machine.lanes(RUN).find(|known| known.lane == lane)?;
+        let sources = &self.case.spec.sources;
         let fits = |of: &LaneCase| {
-            of.source == source && of.name == name && of.replay_until.is_some() == again
+            // A case of a DAG that is triggered by hand has a lane of no source.
+            let id = sources.get(usize::from(of.source));
+            id.map_or("", |source| &source.id) == known.source_id
+                && of.name == name
+                && of.replay_until.is_some() == again
         };
         self.case.lanes.iter().position(fits)
     }
@@ -727,14 +730,8 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn open_reader(
-        &mut self,
-        lane: LaneId,
-        source: u16,
-        name: &str,
-        position: u64,
-    ) -> Result<(), String> {
-        let Some(at) = self.lane_index(lane, source, name) else {
+    fn open_reader(&mut self, lane: LaneId, name: &str, position: u64) -> Result<(), String> {
+        let Some(at) = self.lane_index(lane, name) else {
             return Err(format!("unknown lane '{name}' was opened"));
         };
         let events = &self.case.lanes[at].events;

@@ -44,6 +44,8 @@ pub struct Loader {
     pub env: Vec<(OsString, OsString)>,
     /// The longest a file may take to load.
     pub timeout: Duration,
+    /// The most that loading may allocate, bytes.
+    pub memory_max: Option<u64>,
 }
 
 impl Loader {
@@ -55,6 +57,7 @@ impl Loader {
             sdk: None,
             env: Vec::new(),
             timeout: Duration::from_secs(30),
+            memory_max: None,
         }
     }
 
@@ -124,6 +127,9 @@ impl Loader {
         command
             .arg("--time-limit")
             .arg(self.timeout.as_secs_f64().to_string());
+        if let Some(bytes) = self.memory_max {
+            command.arg("--memory-limit").arg(bytes.to_string());
+        }
         // The order of a set may reach the manifest; it must not change the version (W17).
         command.env("PYTHONHASHSEED", "0");
         if let Some(path) = self.python_path() {

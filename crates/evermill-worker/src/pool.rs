@@ -1,7 +1,7 @@
 //! The pool: the engine's side of it.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ use crate::server::{signal_group, spawn};
 use crate::slot::{Kill, Slot};
 use crate::supervisor::{Message, Supervisor};
 use crate::watch;
+
+/// Imports that may wait for the supervisor; a server starts DAGs by the thousand.
+const HINTS_MAX: usize = 64;
 
 /// Workers of one Python interpreter.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) close_at: Mutex<Option<Instant>>,
     /// No thread of the pool is to go on.
     pub(crate) ended: AtomicBool,
+    /// Hints that the supervisor has not taken yet.
+    pub(crate) hints: AtomicUsize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -61,7 +66,7 @@ impl PythonPool {
     pub fn start(config: PoolConfig, events: Events) -> Result<Self, String> {
         let slots = config.slots;
         // Per slot: two dispatches that can be returned, an end, a need; the rest is the server's.
-        let (inbox, messages) = bounded(usize::from(slots) * 8 + 64);
+        let (inbox, messages) = bounded(usize::from(slots) * 8 + 64 + HINTS_MAX);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| format!("no event descriptor: {error}"))?;
         let shared = Arc::new(Shared {
@@ -74,6 +79,7 @@ impl PythonPool {
             asleep: AtomicBool::new(false),
             close_at: Mutex::default(),
             ended: AtomicBool::new(false),
+            hints: AtomicUsize::new(0),
         });
         let supervisor = Supervisor::new(Arc::clone(&shared), messages);
         spawn("evermill-workers", move || supervisor.run())?;
@@ -96,12 +102,16 @@ impl Executor for PythonPool {
             task,
             ..
         } = task.clone();
-        self.shared.tell(Message::Prepare(Preload {
+        self.shared.hint(Message::Prepare(Preload {
             entry,
             folder,
             dag,
             task,
         }));
+    }
+
+    fn forget(&mut self, folder: &str) {
+        self.shared.hint(Message::Forget(folder.to_owned()));
     }
 
     fn dispatch(&mut self, slot: SlotId, dispatch: Dispatch) {
@@ -204,6 +214,15 @@ impl Shared {
     /// Delivers an event on another thread.
     fn emit_later(&self, event: WorkerEvent) {
         self.tell(Message::Emit(Box::new(event)));
+    }
+
+    /// Tells the supervisor what would be of use; when many wait, it does without.
+    fn hint(&self, message: Message) {
+        if self.hints.fetch_add(1, Ordering::AcqRel) < HINTS_MAX {
+            self.tell(message);
+        } else {
+            self.hints.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// Tells the supervisor, without waiting.

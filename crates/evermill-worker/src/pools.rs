@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermill_contract::manifest::DagManifest;
 use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Slot, TaskRef, Token, WorkerEvent,
 };
@@ -25,6 +27,12 @@ use crate::threads::Threads;
 /// for it, those of a DAG without one in the first.
 pub struct Pools {
     pools: Vec<(Range<u16>, Box<dyn Executor>)>,
+    events: Arc<Events>,
+    growth: Option<Growth>,
+    /// Pools of interpreters that were started on demand.
+    of_interpreter: BTreeMap<PathBuf, usize>,
+    /// By the folder of a version's bundle.
+    of_folder: BTreeMap<String, usize>,
     of_dag: BTreeMap<String, usize>,
     shell: Option<usize>,
     http: Option<usize>,
@@ -32,6 +40,14 @@ pub struct Pools {
     places: Option<usize>,
     /// Tasks that are requests, by DAG and id.
     requests: BTreeSet<(String, String)>,
+}
+
+/// How pools come for DAGs that were not known at the start.
+pub struct Growth {
+    /// A pool for another interpreter, but for its interpreter.
+    pub template: PoolConfig,
+    /// The interpreter of a DAG, given the one that it names.
+    pub interpreter: Box<dyn Fn(Option<&str>) -> PathBuf + Send>,
 }
 
 /// What runs the tasks of files in YAML.
@@ -47,6 +63,8 @@ pub struct DeclaredConfig {
     pub sinks: Option<Sinks>,
     /// Opens the places of sensors that ask one, in files of any kind.
     pub places: Option<Places>,
+    /// DAGs come later, too: there are slots for requests whether any is known or not.
+    pub grows: bool,
 }
 
 impl Pools {
@@ -65,6 +83,7 @@ impl Pools {
             connections,
             sinks,
             places,
+            grows,
         } = declared;
         if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
@@ -72,6 +91,10 @@ impl Pools {
         let events = Arc::new(events);
         let mut all = Self {
             pools: Vec::new(),
+            events: Arc::clone(&events),
+            growth: None,
+            of_interpreter: BTreeMap::new(),
+            of_folder: BTreeMap::new(),
             of_dag: BTreeMap::new(),
             shell: None,
             http: None,
@@ -82,6 +105,8 @@ impl Pools {
         for (config, dags) in configs {
             let number = all.pools.len();
             let (slots, first) = (config.slots, all.slots());
+            all.of_interpreter
+                .insert(config.interpreter.clone(), number);
             let pool = PythonPool::start(config, Box::new(moving(&events, first)))?;
             all.of_dag.extend(dags.into_iter().map(|dag| (dag, number)));
             all.add(slots, Box::new(pool))?;
@@ -90,7 +115,7 @@ impl Pools {
             all.shell = Some(all.pools.len());
             all.add_threads(shell_slots, &events, &connections)?;
         }
-        if shell_slots > 0 && !all.requests.is_empty() {
+        if shell_slots > 0 && (grows || !all.requests.is_empty()) {
             all.http = Some(all.pools.len());
             all.add_threads(http::SLOTS, &events, &connections)?;
         }
@@ -111,6 +136,42 @@ impl Pools {
             all.add(places::SLOTS, Box::new(threads))?;
         }
         Ok(all)
+    }
+
+    /// From now on a DAG that names an interpreter of its own gets a pool for it.
+    #[must_use]
+    pub fn growing(mut self, growth: Growth) -> Self {
+        self.growth = Some(growth);
+        self
+    }
+
+    /// The pool of an interpreter, started if it is met for the first time. One that cannot be started
+    /// is told when something is dispatched to it.
+    fn pool_of(&mut self, wanted: Option<&str>) -> Option<usize> {
+        let growth = self.growth.as_ref()?;
+        let interpreter = (growth.interpreter)(wanted);
+        if let Some(known) = self.of_interpreter.get(&interpreter) {
+            return Some(*known);
+        }
+        let config = PoolConfig {
+            interpreter: interpreter.clone(),
+            ..growth.template.clone()
+        };
+        let (slots, number) = (config.slots, self.pools.len());
+        let events = Box::new(moving(&self.events, self.slots()));
+        let pool =
+            PythonPool::start(config, events).and_then(|pool| self.add(slots, Box::new(pool)));
+        match pool {
+            Ok(()) => {
+                self.of_interpreter.insert(interpreter, number);
+                Some(number)
+            }
+            Err(reason) => {
+                let retry_in = Duration::MAX;
+                (self.events)(WorkerEvent::Unavailable { reason, retry_in });
+                None
+            }
+        }
     }
 
     fn add_threads(
@@ -142,6 +203,10 @@ impl Pools {
             return places;
         }
         if !yaml::is_yaml(&task.entry) {
+            let folder = task.folder.as_ref();
+            if let Some(pool) = folder.and_then(|folder| self.of_folder.get(folder)) {
+                return *pool;
+            }
             return self.of_dag.get(&task.dag).copied().unwrap_or(0);
         }
         // Either could run both: what differs is how many they run at once.
@@ -176,6 +241,26 @@ impl Executor for Pools {
     fn prepare(&mut self, task: &TaskRef) {
         let pool = self.of(task);
         self.pools[pool].1.prepare(task);
+    }
+
+    fn declare(&mut self, folder: &str, entry: &str, dag: &DagManifest) {
+        if self.growth.is_none() {
+            return;
+        }
+        if yaml::is_yaml(entry) {
+            let requests = dag.tasks.iter().filter(|task| task.http.is_some());
+            self.requests
+                .extend(requests.map(|task| (dag.id.clone(), task.id.clone())));
+        } else if let Some(pool) = self.pool_of(dag.python.as_deref()) {
+            self.of_folder.insert(folder.to_owned(), pool);
+        }
+    }
+
+    fn forget(&mut self, folder: &str) {
+        self.of_folder.remove(folder);
+        for (_, pool) in &mut self.pools {
+            pool.forget(folder);
+        }
     }
 
     fn dispatch(&mut self, slot: Slot, dispatch: Dispatch) {

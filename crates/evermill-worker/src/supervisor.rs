@@ -43,6 +43,8 @@ pub(crate) enum Message {
     Emit(Box<WorkerEvent>),
     /// What will be dispatched.
     Prepare(Preload),
+    /// Of this folder nothing is dispatched any more.
+    Forget(String),
     /// Shutdown has begun.
     Close,
     /// The pool was dropped.
@@ -189,7 +191,15 @@ impl Supervisor {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Emit(event) => self.shared.emit(*event),
-            Message::Prepare(wanted) => self.prepare(wanted),
+            Message::Prepare(wanted) => {
+                self.shared.hints.fetch_sub(1, Ordering::AcqRel);
+                self.prepare(wanted);
+            }
+            Message::Forget(folder) => {
+                self.shared.hints.fetch_sub(1, Ordering::AcqRel);
+                self.preloads
+                    .retain(|known| known.folder.as_ref() != Some(&folder));
+            }
             Message::Close => self.closing = true,
             Message::Abandon => {}
             Message::Need { slot, failed } => self.need(slot, failed),

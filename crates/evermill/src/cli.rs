@@ -11,9 +11,12 @@ mod logs;
 mod parked;
 mod pools;
 mod ps;
+mod rollback;
 mod run;
+mod serve;
 mod show;
 mod signal;
+mod start;
 mod steer;
 mod test;
 mod top;
@@ -43,6 +46,8 @@ enum Command {
     Demo(demo::Args),
     /// Load DAG files and run every DAG in them until interrupted
     Run(run::Args),
+    /// Serve every DAG of a folder, and follow the folder as it changes
+    Serve(serve::Args),
     /// Say everything that is wrong with DAG files, and draw what is right
     Check(check::Args),
     /// Run one activation in the foreground, without engine or broker, to look or to debug
@@ -55,6 +60,10 @@ enum Command {
     Logs(logs::Args),
     /// Watch every run live
     Top(top::Args),
+    /// Switch a DAG of a running server on, also after `stop`
+    Start(start::Args),
+    /// Go back to an earlier version of a DAG
+    Rollback(rollback::Args),
     /// Give a DAG one activation by hand, durable when the command ends
     Trigger(trigger::Args),
     /// Send a run a named message, durable when the command ends
@@ -105,12 +114,15 @@ impl Cli {
         match self.command {
             Command::Demo(args) => demo::run(&args),
             Command::Run(args) => run::run(&args, data_dir),
+            Command::Serve(args) => serve::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
             Command::Test(args) => test::run(&args),
             Command::Ps(args) => ps::run(&args, data_dir),
             Command::Show(args) => show::run(&args, data_dir),
             Command::Logs(args) => logs::run(&args, data_dir),
             Command::Top(args) => top::run(&args, data_dir),
+            Command::Start(args) => start::run(&args, data_dir),
+            Command::Rollback(args) => rollback::run(&args, data_dir),
             Command::Trigger(args) => trigger::run(&args, data_dir),
             Command::Signal(args) => signal::run(&args, data_dir),
             Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),

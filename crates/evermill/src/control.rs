@@ -9,11 +9,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use evermill_api::{Request, Service};
-use evermill_engine::Handle;
 
 use crate::failure::Failure;
 
@@ -40,7 +38,7 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub(crate) fn open(data_dir: &Path, handle: Handle) -> Result<Self, Failure> {
+    pub(crate) fn open(data_dir: &Path, service: Service) -> Result<Self, Failure> {
         let path = data_dir.join(NAME);
         let refused = |cause| Failure::failed(format!("{}: {cause}", path.display()));
         match fs::remove_file(&path) {
@@ -51,7 +49,6 @@ impl Control {
         // Until now the directory's own mode (0700) keeps others out.
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(refused)?;
         let serve = move || {
-            let service: Service = Arc::new(handle);
             let patient = |stream: UnixStream| {
                 stream.set_read_timeout(Some(PATIENCE)).ok()?;
                 stream.set_write_timeout(Some(PATIENCE)).ok()?;

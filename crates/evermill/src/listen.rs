@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 
+use evermill_api::Service;
 use evermill_engine::Handle;
 
 use crate::failure::Failure;
@@ -55,10 +56,10 @@ impl Listening {
     ///
     /// # Errors
     /// When there is no thread.
-    pub(crate) fn answer(self, handle: Handle) -> Result<(), Failure> {
+    pub(crate) fn answer(self, handle: Handle, service: Service) -> Result<(), Failure> {
         let listener = self.listener;
         // Without a thread for an answer there is nobody to tell; the run itself goes on.
-        let serve = move || drop(evermill_api::listen(&listener, handle));
+        let serve = move || drop(evermill_api::listen(&listener, handle, service));
         let thread = std::thread::Builder::new()
             .name("listen".into())
             .spawn(serve);

@@ -11,6 +11,7 @@ mod config;
 mod control;
 mod duration;
 mod failure;
+mod folder;
 mod listen;
 mod near;
 mod python;

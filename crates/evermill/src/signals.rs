@@ -1,10 +1,33 @@
 //! SIGTERM and SIGINT: the first asks for an orderly end, the second ends at once.
 
-use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use crossbeam_channel::{Receiver, TrySendError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::{Failure, INTERRUPTED};
+
+/// Catches SIGHUP from now on; the receiver hears of it, once for several that come together.
+///
+/// # Errors
+/// When the system refuses to have it caught.
+pub(crate) fn catch_hang_up() -> Result<Receiver<()>, Failure> {
+    let refused = |cause| Failure::failed(format!("cannot catch SIGHUP: {cause}"));
+    let mut signals = Signals::new([SIGHUP]).map_err(refused)?;
+    let (tell, heard) = bounded(1);
+    let listen = move || {
+        for _ in signals.forever() {
+            // One that waits says it all.
+            if let Err(TrySendError::Disconnected(())) = tell.try_send(()) {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("hang-up".into())
+        .spawn(listen)
+        .map_err(refused)?;
+    Ok(heard)
+}
 
 /// Catches both signals from now on. The receiver hears of the first one; the second ends the
 /// process with [`INTERRUPTED`].

@@ -92,6 +92,8 @@ codes! {
     NotBuilt = "not_built", Error;
     /// No Python file.
     NotPython = "not_python", Error;
+    /// Loaded twice, the file declares different things (W17).
+    NotStable = "not_stable", Error;
     /// Executing the file raised.
     Raised = "raised", Error;
     /// A trigger rule that its upstreams can never meet.

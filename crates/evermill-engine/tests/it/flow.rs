@@ -268,7 +268,7 @@ fn the_bundle_is_unpacked_again_when_its_folder_is_gone() {
 }
 
 #[test]
-fn a_version_that_nothing_needs_any_more_is_forgotten_at_the_next_start() {
+fn versions_that_nothing_needs_any_more_are_forgotten_but_for_the_latest_few() {
     let (ledger, workers) = recording(1);
     let world = World::sqlite(Broker::with_lanes(&["a"]), workers);
     let bundles = || {
@@ -277,17 +277,18 @@ fn a_version_that_nothing_needs_any_more_is_forgotten_at_the_next_start() {
         names.collect::<std::collections::BTreeSet<String>>()
     };
     let mut versions = Vec::new();
-    for (done, task) in [(1, "old"), (2, "new"), (3, "new"), (4, "new")] {
+    let kept = evermill_engine::limits::VERSIONS_KEPT as u64;
+    for done in 1..=kept + 2 {
         world.broker.publish("a", values(done - 1..done));
         let handle = world.open();
-        let edited = request(&after_source(task, ""), true);
+        let edited = request(&after_source(&format!("task_{done}"), ""), true);
         versions.push(started(&handle, &edited).version);
         until(&handle, "the event", |run| run.done == done);
         handle.drain(GRACE).unwrap();
     }
-    assert_ne!(versions[0], versions[1]);
-    assert_eq!(bundles(), [versions[1].clone()].into());
-    assert_eq!(ledger.len(), 4);
+    world.open().halt();
+    assert_eq!(bundles(), versions[2..].iter().cloned().collect());
+    assert_eq!(ledger.len() as u64, kept + 2);
 }
 
 #[test]

@@ -14,4 +14,5 @@ mod judging;
 mod queue;
 mod sharing;
 mod spill;
+mod swap;
 mod trouble;

@@ -15,7 +15,7 @@ use evermill_api::drawing;
 use evermill_contract::manifest::Severity;
 use evermill_contract::yaml;
 
-pub(super) use self::loading::{Loaded, Loading, duplicates, sorted, unreadable};
+pub(super) use self::loading::{Loaded, Loading, duplicates, outside, sorted, unreadable};
 pub(super) use self::report::text as said;
 
 use self::report::File;

@@ -99,7 +99,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     let mut view = View::new(&screen, &files);
     let pools = pools(None, &files, &sdk);
     let engine = open(config.clone(), lock(&config)?, pools, &screen, view.log())?;
-    let _control = Control::open(&data_dir, engine.clone())?;
+    let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)
         .and_then(|()| watch(args, &engine, signalled, shop, &mut view, &screen));

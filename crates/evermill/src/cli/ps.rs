@@ -24,12 +24,18 @@ struct Runs {
     runs: Vec<Box<RawValue>>,
     #[serde(default)]
     stalled: Option<String>,
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 /// Lists the runs.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
-    let Runs { runs, stalled } = reach.ask(&get("runs"))?;
+    let Runs {
+        runs,
+        stalled,
+        notes,
+    } = reach.ask(&get("runs"))?;
     let live = reach.is_live();
     reach.close()?;
     if args.json {
@@ -40,7 +46,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let rows = rows.collect::<Result<Vec<RunView>, _>>();
     let rows = rows.map_err(|error| Failure::failed(format!("the answer is strange: {error}")))?;
     print(&runs_table(&rows))?;
-    if let Some(why) = stalled {
+    for why in stalled.iter().chain(&notes) {
         eprintln!("! {why}");
     }
     if !live {

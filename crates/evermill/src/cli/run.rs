@@ -5,6 +5,7 @@ pub(super) mod progress;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use evermill_engine::{
     OpenOptions, SourceFactory,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{DeclaredConfig, Places, PoolConfig, Pools, Sinks};
+use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
@@ -29,7 +30,7 @@ use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
-use crate::{duration, sdk, signals, store};
+use crate::{duration, python, sdk, signals, store};
 
 /// What stands in a URL's path as it is.
 const NON_ALPHANUMERIC: &AsciiSet = &ALL.remove(b'-').remove(b'_').remove(b'.');
@@ -104,7 +105,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
     let engine = open(config, lock, pools, &screen, log)?;
-    let _control = Control::open(&data_dir, engine.clone())?;
+    let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
         .and_then(|()| wait(args, &engine, &signalled, &screen));
@@ -127,18 +128,26 @@ fn answer(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let address = listening.address();
-    listening.answer(engine.clone())?;
+    listening.answer(engine.clone(), Arc::new(engine.clone()))?;
     screen.lines("", format!("listening on http://{address}").as_bytes());
     for (dag, source) in files.ways_in() {
-        let [dag, source] = [dag, source].map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC));
-        let text = format!("requests are taken at http://{address}/hooks/{dag}/{source}");
-        screen.lines("", text.as_bytes());
+        screen.lines("", way_in(address, dag, source).as_bytes());
     }
     Ok(())
 }
 
+/// Where a source takes requests.
+pub(super) fn way_in(address: SocketAddr, dag: &str, source: &str) -> String {
+    let [dag, source] = [dag, source].map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC));
+    format!("requests are taken at http://{address}/hooks/{dag}/{source}")
+}
+
 /// Lets what was read settle while grace lasts, and leaves the last word standing.
-fn drain(engine: &Handle, grace: Duration, screen: &Screen) -> Result<Drained, EngineError> {
+pub(super) fn drain(
+    engine: &Handle,
+    grace: Duration,
+    screen: &Screen,
+) -> Result<Drained, EngineError> {
     let in_flight = |view: &EngineView| view.runs.iter().map(|run| run.in_flight).sum::<u64>();
     let waited_for = in_flight(&engine.view());
     if waited_for > 0 {
@@ -227,9 +236,29 @@ pub(super) struct Workers {
     has_sinks: bool,
     /// Some sensor asks a place outside.
     has_places: bool,
+    /// What a pool of an interpreter is like that is met later.
+    grows: Option<PoolConfig>,
 }
 
 impl Workers {
+    /// For DAGs that come and go: of each kind as many as there are processors unless somebody says.
+    pub(super) fn for_any(workers: Option<u16>, sdk: &Path) -> Self {
+        let workers = workers.unwrap_or_else(cores);
+        let mut usual = PoolConfig::new(python::interpreter(None), workers);
+        usual.sdk = Some(sdk.to_owned());
+        Self {
+            python: vec![(usual.clone(), Vec::new())],
+            declared: DeclaredConfig {
+                shell_slots: workers,
+                grows: true,
+                ..DeclaredConfig::default()
+            },
+            has_sinks: true,
+            has_places: true,
+            grows: Some(usual),
+        }
+    }
+
     pub(super) fn start(
         self,
         connections: Arc<BTreeMap<String, String>>,
@@ -259,15 +288,20 @@ impl Workers {
             ..self.declared
         };
         let pools = Pools::start(self.python, declared, events)?;
-        Ok(Box::new(pools))
+        Ok(match self.grows {
+            Some(template) => Box::new(pools.growing(Growth {
+                template,
+                interpreter: Box::new(python::interpreter),
+            })),
+            None => Box::new(pools),
+        })
     }
 }
 
 /// Workers for the tasks of these files: of each kind as many as there are processors unless
 /// somebody says.
 pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
+    let workers = workers.unwrap_or_else(cores);
     let pool = |(interpreter, dags)| {
         let mut pool = PoolConfig::new(interpreter, workers);
         pool.sdk = Some(sdk.to_owned());
@@ -277,12 +311,18 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
         python: files.interpreters().into_iter().map(pool).collect(),
         has_sinks: files.have_sinks(),
         has_places: files.have_places(),
+        grows: None,
         declared: DeclaredConfig {
             shell_slots: if files.have_commands() { workers } else { 0 },
             requests: files.http_tasks(),
             ..DeclaredConfig::default()
         },
     }
+}
+
+fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(u16::MAX)
 }
 
 fn sources(config: Config) -> SourceFactory {

@@ -6,10 +6,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
+use evermill_engine::Why;
+use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView, VersionView};
 
 use super::logs::{Event, parse_event};
 use super::parked::age;
+use super::start::short;
 use crate::failure::Failure;
 use crate::reach::Reach;
 use crate::table::{first_line, ms, print, table};
@@ -69,6 +71,9 @@ fn text(detail: &RunDetail, live: bool) -> String {
         lanes,
         3,
     );
+    for note in &detail.notes {
+        line(&mut out, &format!("  ! {note}"));
+    }
     for source in &detail.run.sources {
         for trouble in troubles(source) {
             line(&mut out, &format!("  ! {}: {trouble}", source.id));
@@ -86,6 +91,11 @@ fn text(detail: &RunDetail, live: bool) -> String {
         "Tasks"
     };
     section(&mut out, title, &head, attempts.collect(), 1);
+    let versions: Vec<[String; 5]> = detail.versions.iter().map(version_row).collect();
+    if versions.len() > 1 {
+        let head = ["VERSION", "SINCE", "WHY", "", "IN FLIGHT"];
+        section(&mut out, "Versions", &head, versions, 4);
+    }
     let parked = detail.parked_by.iter().map(|group| {
         let task = group.task.clone().unwrap_or_else(|| "-".to_owned());
         [group.reason.clone(), task, group.count.to_string()]
@@ -199,6 +209,27 @@ fn heading(detail: &RunDetail, live: bool) -> String {
         field("deadlines", format!("{} missed", run.deadlines_missed));
     }
     out
+}
+
+fn version_row(version: &VersionView) -> [String; 5] {
+    let why = match version.why {
+        Why::Start => "start",
+        Why::Swap => "swap",
+        Why::Rollback => "rollback",
+    };
+    let standing = match (version.current, version.stored, &version.instead_of) {
+        (true, _, Some(away)) => format!("current, in place of {}", short(away)),
+        (true, _, None) => "current".to_owned(),
+        (false, true, _) => String::new(),
+        (false, false, _) => "forgotten".to_owned(),
+    };
+    [
+        short(&version.version).to_owned(),
+        version.since_ms.map_or_else(|| "-".to_owned(), age),
+        why.to_owned(),
+        standing,
+        version.in_flight.to_string(),
+    ]
 }
 
 fn lane_rows(source: &SourceView) -> Vec<[String; 5]> {

@@ -51,7 +51,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     print(&format!("{} is kept{when}\n", triggered.activation))
 }
 
-fn read(conf: &str) -> Result<Bytes, Failure> {
+/// A JSON object, as it was typed, of a file, or of standard input.
+pub(super) fn read(conf: &str) -> Result<Bytes, Failure> {
     let content = match conf.strip_prefix('@') {
         Some(file) => std::fs::read(file)
             .map_err(|cause| Failure::usage(format!("--conf {conf}: {cause}")))?,

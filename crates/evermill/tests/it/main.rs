@@ -26,6 +26,7 @@ mod real_s3;
 mod real_sqs;
 mod reference;
 mod sensors;
+mod serving;
 mod testing;
 mod together;
 mod topic;

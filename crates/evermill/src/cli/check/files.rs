@@ -3,16 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use evermill_contract::manifest::{Code, DagManifest, Fault, Order};
-use evermill_contract::yaml;
 
-use super::loading::{Loaded, Loading, sorted, unreadable};
+use super::loading::{Loaded, Loading, outside, sorted, unreadable};
 use super::report::File;
 use crate::config::{self, Config};
-
-/// Folders that hold other people's code.
-const FOREIGN: [&str; 4] = ["__pycache__", "node_modules", "site-packages", "venv"];
-/// A file of a folder is a DAG file when it names one of these.
-const SIGNS: [&str; 2] = ["evermill", "airflow"];
+use crate::folder::{self, Tree, may_declare};
 
 /// Checks every file that was named, and every DAG file of the folders that were.
 pub(super) fn check(paths: &[PathBuf], loading: &Loading, config: &Config) -> Vec<File> {
@@ -28,15 +23,16 @@ pub(super) fn check(paths: &[PathBuf], loading: &Loading, config: &Config) -> Ve
 }
 
 fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> {
-    let mut found = Vec::new();
     let mut checked = Vec::new();
-    if let Err(cause) = collect(folder, &mut found) {
+    let tree = folder::walk(folder, &mut |_| {}).unwrap_or_else(|cause| {
         checked.push(File::wrong(folder, vec![unreadable(folder, &cause)]));
-    }
-    found.sort();
-    let files = found
-        .iter()
-        .map(|path| check_file(path, Some(folder), loading, config));
+        Tree::default()
+    });
+    let found = tree.files.keys().filter(|path| may_declare(path));
+    let files = found.map(|path| match tree.outside.get(path) {
+        Some(target) => File::wrong(path, vec![outside(path, target)]),
+        None => check_file(path, Some(folder), loading, config),
+    });
     // What others import from beside a DAG file needs no DAG of its own.
     checked.extend(files.filter(|file| !file.declares_nothing()));
     if checked.is_empty() {
@@ -51,39 +47,6 @@ fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> 
         checked.push(File::wrong(folder, vec![fault]));
     }
     checked
-}
-
-fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let (path, name) = (entry.path(), entry.file_name());
-        let name = name.to_string_lossy();
-        if name.starts_with('.') || FOREIGN.contains(&name.as_ref()) {
-            continue;
-        }
-        // A link to a folder is not followed: it may lead back here.
-        if entry.file_type()?.is_dir() {
-            collect(&path, found)?;
-        } else if (name.ends_with(".py") && has_sign(&path)) || is_dag_in_yaml(&name, &path) {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// Of the many things that are YAML, those that begin a line with `dag:`.
-fn is_dag_in_yaml(name: &str, path: &Path) -> bool {
-    let text = || std::fs::read_to_string(path).unwrap_or_default();
-    yaml::is_yaml(name) && text().lines().any(|line| line.starts_with("dag:"))
-}
-
-/// What cannot be read is named by whoever loads it.
-fn has_sign(path: &Path) -> bool {
-    let Ok(text) = std::fs::read(path) else {
-        return true;
-    };
-    let text = String::from_utf8_lossy(&text);
-    SIGNS.iter().any(|sign| text.contains(sign))
 }
 
 fn check_file(path: &Path, folder: Option<&Path>, loading: &Loading, config: &Config) -> File {

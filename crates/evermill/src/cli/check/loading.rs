@@ -37,11 +37,16 @@ impl Loading {
     }
 
     /// For who only looks: nothing is written beside the files, and none may take longer than this.
-    pub(super) fn leave_no_trace(&mut self, limit: Duration) {
+    pub(in crate::cli) fn leave_no_trace(&mut self, limit: Duration) {
         self.0
             .env
             .push(("PYTHONDONTWRITEBYTECODE".into(), "1".into()));
         self.0.timeout = limit;
+    }
+
+    /// The most that loading a file may allocate, bytes.
+    pub(in crate::cli) const fn limit_memory(&mut self, bytes: u64) {
+        self.0.memory_max = Some(bytes);
     }
 
     /// Loads a file and checks every DAG in it as a start would. `folder` is the DAG folder; without
@@ -242,6 +247,18 @@ pub(in crate::cli) fn unreadable(path: &Path, cause: &std::io::Error) -> Fault {
         code: Code::Unreadable,
         message: cause.to_string(),
         cure: "name a file that is there and may be read".to_owned(),
+    }
+}
+
+/// A link of a DAG folder that leads out of it.
+pub(in crate::cli) fn outside(path: &Path, target: &Path) -> Fault {
+    Fault {
+        file: path.display().to_string(),
+        line: 0,
+        column: None,
+        code: Code::Unreadable,
+        message: format!("it leads out of the DAG folder, to {}", target.display()),
+        cure: "put the file itself into the folder".to_owned(),
     }
 }
 

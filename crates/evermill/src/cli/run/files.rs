@@ -18,8 +18,9 @@ use crate::python;
 #[derive(Debug)]
 pub(in crate::cli) struct Files(Vec<File>);
 
+/// One of them.
 #[derive(Debug)]
-struct File {
+pub(in crate::cli) struct File {
     folder: PathBuf,
     manifest: Arc<Manifest>,
     content: BTreeMap<String, Bytes>,
@@ -43,28 +44,69 @@ pub(in crate::cli) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failu
     if !faults.is_empty() {
         return Err(Failure::dag_file(said(&faults)));
     }
-    let files = loaded
-        .into_iter()
-        .map(read_bundle)
-        .collect::<Result<_, _>>();
+    let files = loaded.into_iter().map(File::read).collect::<Result<_, _>>();
     files
         .map(Files)
         .map_err(|fault| Failure::dag_file(said(&[fault])))
 }
 
-/// The content of the bundle's files, as they are now.
-fn read_bundle(loaded: Loaded) -> Result<File, Fault> {
-    let mut content = BTreeMap::new();
-    for file in &loaded.manifest.files {
-        let path = loaded.folder.join(&file.path);
-        let bytes = std::fs::read(&path).map_err(|cause| check::unreadable(&path, &cause))?;
-        content.insert(file.path.clone(), bytes.into());
+impl File {
+    /// With the content of the bundle's files, as they are now.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(in crate::cli) fn read(loaded: Loaded) -> Result<Self, Fault> {
+        let mut content = BTreeMap::new();
+        for file in &loaded.manifest.files {
+            let path = loaded.folder.join(&file.path);
+            let bytes = std::fs::read(&path).map_err(|cause| check::unreadable(&path, &cause))?;
+            content.insert(file.path.clone(), bytes.into());
+        }
+        Ok(Self {
+            folder: loaded.folder,
+            manifest: loaded.manifest,
+            content,
+        })
     }
-    Ok(File {
-        folder: loaded.folder,
-        manifest: loaded.manifest,
-        content,
-    })
+
+    /// The DAGs, as they were declared.
+    pub(in crate::cli) fn dags(&self) -> &[DagManifest] {
+        &self.manifest.dags
+    }
+
+    /// One of them.
+    pub(in crate::cli) fn dag(&self, id: &str) -> Option<&DagManifest> {
+        self.dags().iter().find(|dag| dag.id == id)
+    }
+
+    /// The version of one of them.
+    pub(in crate::cli) fn version(&self, dag: &str) -> Option<String> {
+        let declared = self.dag(dag)?;
+        Some(self.manifest.version(declared).to_string())
+    }
+
+    /// Where the files of the bundle are.
+    pub(in crate::cli) fn bundle(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.manifest.files.iter();
+        files.map(|file| self.folder.join(&file.path))
+    }
+
+    /// What it declares.
+    pub(in crate::cli) const fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// What to ask of the engine for one of its DAGs.
+    pub(in crate::cli) fn request(&self, dag: &str, fresh: bool, pass_gaps: bool) -> StartRequest {
+        StartRequest {
+            manifest: Arc::clone(&self.manifest),
+            dag: dag.to_owned(),
+            files: self.content.clone(),
+            folder: self.folder.clone(),
+            fresh,
+            pass_gaps,
+        }
+    }
 }
 
 /// The faults below the word `error:` that every failure begins with.
@@ -85,31 +127,19 @@ impl Files {
         fresh: bool,
         pass_gaps: bool,
     ) -> impl Iterator<Item = (StartRequest, &DagManifest)> {
-        let of_dag = move |file: &File, dag: &DagManifest| StartRequest {
-            manifest: Arc::clone(&file.manifest),
-            dag: dag.id.clone(),
-            files: file.content.clone(),
-            folder: file.folder.clone(),
-            fresh,
-            pass_gaps,
-        };
         let all = self.0.iter().flat_map(|file| {
-            let dags = file.manifest.dags.iter();
+            let dags = file.dags().iter();
             dags.map(move |dag| (file, dag))
         });
         let mut all: Vec<_> = all.collect();
         listeners_first(&mut all, |(_, dag)| dag);
         all.into_iter()
-            .map(move |(file, dag)| (of_dag(file, dag), dag))
+            .map(move |(file, dag)| (file.request(&dag.id, fresh, pass_gaps), dag))
     }
 
     /// Sources that take requests: DAG and source.
     pub(in crate::cli) fn ways_in(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.dags().flat_map(|dag| {
-            let hooks = dag.sources.iter();
-            let hooks = hooks.filter(|source| matches!(source.config, SourceConfig::Webhook(_)));
-            hooks.map(|source| (dag.id.as_str(), source.id.as_str()))
-        })
+        self.dags().flat_map(ways_into)
     }
 
     /// Whether any of these files holds commands for a shell.
@@ -182,30 +212,8 @@ impl Files {
     /// # Errors
     /// The first one whose connection has none, with the cure.
     pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
-        for dag in self.dags() {
-            let sources = dag.sources.iter().flat_map(|source| {
-                let connections = source.connections();
-                connections.map(|connection| ("source", &source.id, connection))
-            });
-            let tasks = dag
-                .tasks
-                .iter()
-                .filter_map(|task| Some(("task", &task.id, task.asks()?)));
-            let sinks = dag.tasks.iter().filter_map(|task| {
-                let connection = task.sink.as_ref()?.connection()?;
-                Some(("sink", &task.id, connection))
-            });
-            for (sort, id, connection) in sources.chain(tasks).chain(sinks) {
-                let Some(address) = config.connections.get(connection) else {
-                    return Err(Failure::usage(no_address(&dag.id, sort, id, connection)));
-                };
-                if sort == "task" {
-                    evermill_http::Connection::parse(connection, address)
-                        .map_err(|error| Failure::usage(error.to_string()))?;
-                }
-            }
-        }
-        Ok(())
+        self.dags()
+            .try_for_each(|dag| check_connections(dag, config))
     }
 
     /// Who waits for the end of the input must not wait for a clock.
@@ -234,6 +242,42 @@ impl Files {
             error => Failure::failed(error.to_string()),
         }
     }
+}
+
+/// Sources of a DAG that take requests: DAG and source.
+pub(in crate::cli) fn ways_into(dag: &DagManifest) -> impl Iterator<Item = (&str, &str)> {
+    let hooks = dag.sources.iter();
+    let hooks = hooks.filter(|source| matches!(source.config, SourceConfig::Webhook(_)));
+    hooks.map(|source| (dag.id.as_str(), source.id.as_str()))
+}
+
+/// Every connection that a source or a task of a DAG names has an address.
+///
+/// # Errors
+/// The first one that has none, with the cure.
+pub(in crate::cli) fn check_connections(dag: &DagManifest, config: &Config) -> Result<(), Failure> {
+    let sources = dag.sources.iter().flat_map(|source| {
+        let connections = source.connections();
+        connections.map(|connection| ("source", &source.id, connection))
+    });
+    let tasks = dag
+        .tasks
+        .iter()
+        .filter_map(|task| Some(("task", &task.id, task.asks()?)));
+    let sinks = dag.tasks.iter().filter_map(|task| {
+        let connection = task.sink.as_ref()?.connection()?;
+        Some(("sink", &task.id, connection))
+    });
+    for (sort, id, connection) in sources.chain(tasks).chain(sinks) {
+        let Some(address) = config.connections.get(connection) else {
+            return Err(Failure::usage(no_address(&dag.id, sort, id, connection)));
+        };
+        if sort == "task" {
+            evermill_http::Connection::parse(connection, address)
+                .map_err(|error| Failure::usage(error.to_string()))?;
+        }
+    }
+    Ok(())
 }
 
 fn no_address(dag: &str, sort: &str, id: &str, connection: &str) -> String {

@@ -1,0 +1,286 @@
+//! Hot swap (W16): another version of a DAG takes over while its run goes on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evermill_contract::worker::{Outcome, TaskError, TaskErrorKind};
+use evermill_core::row::Table;
+use evermill_engine::{EngineError, Handle, Operations as _, StartRequest, Why};
+use evermill_store::Fault;
+
+use crate::broker::Broker;
+use crate::executor::Workers;
+use crate::harness::{Ledger, World, request_of, until, until_true, values};
+
+/// Notes `task:value` and succeeds.
+fn noting(slots: u16) -> (Ledger, Workers) {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(slots, move |call| {
+        notes.note(format!("{}:{}", call.task, call.value));
+        Outcome::Success(None)
+    });
+    (ledger, workers)
+}
+
+/// One task behind all of these sources.
+fn version(task: &str, sources: &[&str]) -> StartRequest {
+    let edges = sources.iter();
+    let edges = edges.map(|id| format!(r#"{{"node":"{id}","kind":"source"}}"#));
+    let edges: Vec<String> = edges.collect();
+    let task = format!(
+        r#"{{"id":"{task}","kind":"call","line":2,"trigger_rule":"one_success","upstream":[{}]}}"#,
+        edges.join(",")
+    );
+    request_of(&task, sources)
+}
+
+fn hash(handle: &Handle) -> String {
+    handle
+        .fresh_view()
+        .unwrap()
+        .run("d")
+        .unwrap()
+        .version
+        .clone()
+}
+
+fn ran(ledger: &Ledger, task: &str, range: std::ops::Range<u64>) -> Vec<u32> {
+    let times = values(range).map(|value| ledger.times(&format!("{task}:{value}")));
+    times.collect()
+}
+
+#[test]
+fn j06_what_has_begun_ends_on_its_version_and_what_is_read_next_has_the_new_one() {
+    let (ledger, workers) = noting(1);
+    let world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let run = handle.start(&version("old", &["in"])).unwrap();
+    until(&handle, "ready", |run| run.sources[0].ready);
+    world.workers.close_gate();
+    world.broker.publish("0", values(0..3));
+    until_true("all of them read", || world.broker.delivered() == 3);
+    until(&handle, "in flight", |run| run.in_flight == 3);
+    let swapped = handle.start(&version("new", &["in"])).unwrap();
+    assert_eq!(swapped.run, run.run);
+    assert_eq!(swapped.before.as_ref(), Some(&run.version));
+    assert_eq!(hash(&handle), swapped.version);
+    let detail = handle.detail("d").unwrap();
+    let [now, before] = &detail.versions[..] else {
+        panic!("{:?}", detail.versions)
+    };
+    assert!(now.current && now.why == Why::Swap && now.in_flight == 0);
+    assert_eq!(now.from, BTreeMap::from([("0".to_owned(), 3)]));
+    assert!(!before.current && before.in_flight == 3 && before.stored);
+    world.broker.publish("0", values(3..6));
+    world.workers.open_gate();
+    until(&handle, "all done", |run| run.done == 6);
+    assert_eq!(ran(&ledger, "old", 0..6), [1, 1, 1, 0, 0, 0]);
+    assert_eq!(ran(&ledger, "new", 0..6), [0, 0, 0, 1, 1, 1]);
+    until_true("acknowledged", || world.broker.acked("0") == 6);
+}
+
+#[test]
+fn j05_each_activation_runs_on_the_version_it_was_pinned_to_also_after_a_crash() {
+    let (ledger, workers) = noting(1);
+    let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    handle.start(&version("old", &["in"])).unwrap();
+    until(&handle, "ready", |run| run.sources[0].ready);
+    world.workers.close_gate();
+    world.broker.publish("0", values(0..3));
+    until(&handle, "in flight", |run| run.in_flight == 3);
+    handle.start(&version("new", &["in"])).unwrap();
+    world.broker.publish("0", values(3..6));
+    until(&handle, "read as well", |run| run.in_flight == 6);
+    handle.halt();
+    world.workers.open_gate();
+    let handle = world.open();
+    handle.start(&version("new", &["in"])).unwrap();
+    until(&handle, "all done", |run| run.done == 6);
+    assert_eq!(
+        ran(&ledger, "old", 3..6),
+        [0, 0, 0],
+        "what came after is new"
+    );
+    assert!(ran(&ledger, "old", 0..3).iter().all(|times| *times >= 1));
+    assert_eq!(ran(&ledger, "new", 0..6), [0, 0, 0, 1, 1, 1]);
+}
+
+#[test]
+fn a_swap_to_the_same_version_does_nothing() {
+    let (_, workers) = noting(1);
+    let world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let first = handle.start(&version("t", &["in"])).unwrap();
+    let again = handle.start(&version("t", &["in"])).unwrap();
+    assert!(again.was_running() && again.version == first.version);
+    assert_eq!(handle.detail("d").unwrap().versions.len(), 1);
+}
+
+#[test]
+fn sources_come_go_and_come_back_where_they_were_and_others_go_on() {
+    let (ledger, workers) = noting(2);
+    let mut world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let brokers: Vec<Broker> = ["a", "b", "c"]
+        .iter()
+        .map(|id| {
+            let broker = Broker::with_lanes(&[id]);
+            world.others.insert((*id).to_owned(), broker.clone());
+            broker
+        })
+        .collect();
+    let [a, b, c] = &brokers[..] else { panic!() };
+    let publish = |broker: &Broker, id: &str, range: std::ops::Range<u64>| {
+        broker.publish(id, range.map(|n| format!("{id}{n}")));
+    };
+    let handle = world.open();
+    handle.start(&version("one", &["a", "b"])).unwrap();
+    publish(a, "a", 0..2);
+    publish(b, "b", 0..2);
+    until(&handle, "done", |run| run.done == 4);
+    // `a` goes while events of it are under way, `b` changes its place, `c` comes.
+    world.workers.close_gate();
+    publish(a, "a", 2..4);
+    until(&handle, "in flight", |run| run.in_flight == 2);
+    handle.start(&version("two", &["c", "b"])).unwrap();
+    publish(a, "a", 4..6);
+    publish(b, "b", 2..4);
+    publish(c, "c", 0..2);
+    world.workers.open_gate();
+    let view = until(&handle, "done", |run| run.done == 10);
+    let ids: Vec<&str> = view
+        .sources
+        .iter()
+        .map(|source| source.id.as_str())
+        .collect();
+    assert_eq!(ids, ["c", "b"]);
+    until_true("its last acknowledgement", || a.acked("a") == 4);
+    handle.start(&version("three", &["a", "c"])).unwrap();
+    publish(b, "b", 4..6);
+    publish(c, "c", 2..4);
+    until(&handle, "done", |run| run.done == 14);
+    handle.start(&version("four", &["c", "a", "b"])).unwrap();
+    until(&handle, "done", |run| run.done == 16);
+    let expected = [
+        ("one", "a", 0..4),
+        ("one", "b", 0..2),
+        ("two", "b", 2..4),
+        ("two", "c", 0..2),
+        ("three", "a", 4..6),
+        ("three", "c", 2..4),
+        ("four", "b", 4..6),
+    ];
+    for (task, id, range) in expected {
+        for n in range {
+            assert_eq!(
+                ledger.times(&format!("{task}:{id}{n}")),
+                1,
+                "{task} {id}{n}"
+            );
+        }
+    }
+    assert_eq!(ledger.len(), 16, "nothing ran on another version");
+}
+
+#[test]
+fn a_run_goes_back_to_its_version_before_and_the_one_it_left_is_put_away() {
+    let (ledger, workers) = noting(1);
+    let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let good = handle.start(&version("good", &["in"])).unwrap().version;
+    let none = handle.roll_back("d", None).unwrap_err();
+    assert!(none.to_string().contains("no other version"), "{none}");
+    let bad = handle.start(&version("bad", &["in"])).unwrap().version;
+    let back = Handle::roll_back(&handle, "d", None).unwrap();
+    assert_eq!((&back.version, back.before.as_ref()), (&good, Some(&bad)));
+    let newest = &handle.detail("d").unwrap().versions[0];
+    assert_eq!(newest.instead_of.as_ref(), Some(&bad));
+    assert_eq!(newest.why, Why::Rollback);
+    world.broker.publish("0", values(0..2));
+    until(&handle, "done", |run| run.done == 2);
+    assert_eq!(ran(&ledger, "good", 0..2), [1, 1]);
+    // Neither another start of it nor a new engine forgets what was put away.
+    handle.halt();
+    let handle = world.open();
+    assert_eq!(handle.start_again("d", false).unwrap().version, good);
+    let newest = &handle.detail("d").unwrap().versions[0];
+    assert_eq!(newest.instead_of.as_ref(), Some(&bad));
+    let named = Handle::roll_back(&handle, "d", Some(&bad[..8])).unwrap();
+    assert_eq!(named.version, bad);
+    let unknown = Handle::roll_back(&handle, "d", Some("zz")).unwrap_err();
+    assert!(unknown.to_string().contains(&good[..12]), "{unknown}");
+    let nowhere = Handle::roll_back(&handle, "nowhere", None).unwrap_err();
+    assert!(matches!(nowhere, EngineError::UnknownDag(_)), "{nowhere}");
+}
+
+#[test]
+fn versions_are_kept_to_go_back_to_and_no_more_than_a_few() {
+    let (_, workers) = noting(1);
+    let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let kept = evermill_engine::limits::VERSIONS_KEPT;
+    for number in 0..2 * kept {
+        handle
+            .start(&version(&format!("t{number}"), &["in"]))
+            .unwrap();
+    }
+    until_true("forgotten", || {
+        let folders = std::fs::read_dir(world.dir().join("bundles")).unwrap();
+        folders.count() == kept
+    });
+    handle.drain(Duration::from_secs(10)).unwrap();
+    let rows = world.rows(Table::Version);
+    assert_eq!(rows.len(), kept + 1, "versions, and the record of the DAG");
+}
+
+#[test]
+fn a_swap_whose_commit_fails_has_not_happened_and_may_be_asked_for_again() {
+    let (ledger, workers) = noting(1);
+    let world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let old = handle.start(&version("old", &["in"])).unwrap().version;
+    until(&handle, "ready", |run| run.sources[0].ready);
+    world.faults.next(Fault::UnknownAbsent);
+    let refused = handle.start(&version("new", &["in"])).unwrap_err();
+    assert!(matches!(refused, EngineError::Interrupted), "{refused}");
+    assert_eq!(hash(&handle), old);
+    world.broker.publish("0", values(0..2));
+    until(&handle, "done", |run| run.done == 2);
+    assert_eq!(ran(&ledger, "old", 0..2), [1, 1]);
+    handle.start(&version("new", &["in"])).unwrap();
+    world.broker.publish("0", values(2..4));
+    until(&handle, "done", |run| run.done == 4);
+    assert_eq!(ran(&ledger, "new", 2..4), [1, 1]);
+}
+
+#[test]
+fn a_task_that_waits_for_its_next_try_ends_on_its_version() {
+    let ledger = Ledger::default();
+    let notes = ledger.clone();
+    let workers = Workers::new(1, move |call| {
+        notes.note(format!("{}:{}", call.task, call.value));
+        if call.task == "old" && call.try_number == 1 {
+            return Outcome::Failed(Box::new(TaskError {
+                kind: TaskErrorKind::Raised,
+                class: "Error".to_owned(),
+                message: "not yet".to_owned(),
+                traceback: String::new(),
+                retryable: true,
+            }));
+        }
+        Outcome::Success(None)
+    });
+    let world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let task = r#"{"id":"old","kind":"call","line":2,"retries":1,"retry_delay_ms":1500,
+        "upstream":[{"node":"in","kind":"source"}]}"#;
+    handle.start(&request_of(task, &["in"])).unwrap();
+    world.broker.publish("0", values(0..1));
+    until_true("failed once", || ledger.times("old:0") == 1);
+    handle.start(&version("new", &["in"])).unwrap();
+    world.broker.publish("0", values(1..2));
+    until(&handle, "both done", |run| run.done == 2);
+    assert_eq!(ledger.times("old:0"), 2);
+    assert_eq!(ledger.times("new:1"), 1);
+}

@@ -1,0 +1,99 @@
+//! What operators may ask of a server: what they may ask of its engine, and what only its folder knows.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use evermill_contract::alert::Alert;
+use evermill_engine::view::{EngineView, ParkedFilter, ParkedPage, PastView, PoolView, RunDetail};
+use evermill_engine::{
+    Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, Resolve, Signal, Started,
+    SwitchOn,
+};
+
+use super::keeper::Keeper;
+
+/// See the module.
+pub(super) struct Face(pub(super) Arc<Keeper>);
+
+impl Operations for Face {
+    fn overview(&self) -> Result<Arc<EngineView>, EngineError> {
+        let view = self.0.engine.overview()?;
+        let notes = self.0.notes(None);
+        if notes.is_empty() {
+            return Ok(view);
+        }
+        Ok(Arc::new(EngineView {
+            notes,
+            ..EngineView::clone(&view)
+        }))
+    }
+
+    fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {
+        let mut detail = self.0.engine.detail(run)?;
+        detail.notes.extend(self.0.notes(Some(&detail.run.dag)));
+        Ok(detail)
+    }
+
+    fn order(&self, run: &str, order: Order) -> Result<(), EngineError> {
+        self.0.engine.order(run, order)
+    }
+
+    fn switch_on(&self, dag: &str, how: &SwitchOn) -> Result<Started, EngineError> {
+        self.0.switch_on(dag, how)
+    }
+
+    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
+        Operations::roll_back(&self.0.engine, dag, version)
+    }
+
+    fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {
+        self.0.make_ready(run)?;
+        Operations::trigger(&self.0.engine, run, conf)
+    }
+
+    fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
+        self.0.engine.signal(run, signal)
+    }
+
+    fn parked(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        page: Page,
+    ) -> Result<ParkedPage, EngineError> {
+        self.0.engine.parked(run, which, page)
+    }
+
+    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
+        self.0.engine.resolve(run, which, how)
+    }
+
+    fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError> {
+        self.0.engine.amend(run, id, event, value)
+    }
+
+    fn alerts(&self) -> Result<Vec<Alert>, EngineError> {
+        self.0.engine.alerts()
+    }
+
+    fn pools(&self) -> Result<Vec<PoolView>, EngineError> {
+        self.0.engine.pools()
+    }
+
+    fn set_pool(&self, name: &str, slots: Option<u32>) -> Result<PoolView, EngineError> {
+        self.0.engine.set_pool(name, slots)
+    }
+
+    fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
+        self.0.engine.past(run, wanted)
+    }
+
+    fn backup(&self, file: &Path) -> Result<Checked, EngineError> {
+        self.0.engine.backup(file)
+    }
+
+    fn verify(&self) -> Result<Checked, EngineError> {
+        self.0.engine.verify()
+    }
+}
