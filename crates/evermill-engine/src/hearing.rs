@@ -205,6 +205,7 @@ fn end_of(news: &News, names: &mut Names<'_>, now_ms: u64) -> (End, Arrival) {
         headers: vec![json_header()],
         value: Some(Bytes::from(content.to_string())),
         id: None,
+        rejected: None,
     };
     (end, arrival)
 }
@@ -223,6 +224,7 @@ fn arrival_of(said: &Said, id: Bytes, from: &str, now_ms: u64) -> Arrival {
         ],
         value: Some(said.value.clone()),
         id: Some(id),
+        rejected: None,
     }
 }
 
