@@ -15,7 +15,6 @@ use evermill_core::{DispatchView, MemberView, ScopeKey};
 
 use crate::bundle;
 use crate::failpoint::fp;
-use crate::input::SourceKey;
 use crate::judging::{Findings, Now};
 use crate::lanes::reference;
 use crate::manifest::{Outline, TaskOutline};
@@ -403,10 +402,8 @@ impl Builder<'_> {
         round: u32,
     ) -> (Option<Bytes>, Option<String>) {
         let (id, source, _) = self.lane_ids[usize::from(lane)];
-        let key = SourceKey {
-            run: id.run,
-            source,
-        };
+        let known = self.shard.lanes.get(&id).map(|lane| lane.source);
+        let key = known.unwrap_or_else(|| self.shard.key_at(id.run, source));
         match self.shard.judge_now(key, event, round) {
             Now::Fit => (None, None),
             Now::Is(value) => (Some(value), None),

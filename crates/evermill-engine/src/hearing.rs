@@ -402,7 +402,7 @@ impl Shard {
     /// What was just decided, for those who listen, in the same commit.
     pub(crate) fn pass_news_on(&mut self) {
         let news = std::mem::take(&mut self.decision.news);
-        let mut names = Names::new(&self.machine, &self.versions);
+        let mut names = Names::new(&self.machine);
         let now_ms = self.world.clock.now_ms();
         let word = self.hearers.word(news, &mut names, now_ms);
         for (number, heard) in word.by_inbox {

@@ -52,6 +52,16 @@ impl Operations for Face {
         Operations::trigger(&self.0.engine, run, conf)
     }
 
+    fn trigger_as(
+        &self,
+        run: &str,
+        conf: Option<Bytes>,
+        id: Bytes,
+    ) -> Result<Option<String>, EngineError> {
+        self.0.make_ready(run)?;
+        Operations::trigger_as(&self.0.engine, run, conf, id)
+    }
+
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
         self.0.engine.signal(run, signal)
     }
