@@ -57,10 +57,8 @@ impl Line {
     /// False when nobody hears it.
     pub(crate) fn say(&self, key: SourceKey, input: SourceInput) -> bool {
         let line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = line
-            .as_ref()
-            .map(|line| line.send(Input::Source(key, input)));
-        matches!(sent, Some(Ok(())))
+        line.as_ref()
+            .is_some_and(|line| line.send(Input::Source(key, input)).is_ok())
     }
 
     /// False while something is being said: whoever speaks is not stuck in the source.
