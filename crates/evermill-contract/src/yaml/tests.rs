@@ -330,10 +330,6 @@ fn what_is_no_dag_is_said_in_one_sentence() {
             "dag: a\nfiles: [../x]\ntasks: { x: { run: y } }\n",
             (2, Code::BadValue),
         ),
-        (
-            "dag: a\nsources: { s: { after: other } }\ntasks: { x: { run: y, after: s } }\n",
-            (2, Code::NotBuilt),
-        ),
     ] {
         assert_eq!(code(text), Some(expected), "{text:?}: {:?}", faults(text));
     }
