@@ -198,12 +198,13 @@ impl Machine {
         let Some(run) = self.runs.get_mut(&dispatch.run) else {
             return;
         };
-        let of = run.limited(dispatch.version, dispatch.task);
-        if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
+        let Some(task) = run.place_of_task(dispatch.version, dispatch.task) else {
+            return;
+        };
+        if let Some(rate) = run.rates.get_mut(&Limited::Task(task)) {
             rate.give_back(dispatch.issued, back.len());
         }
-        let by_key = run.counts_keys(dispatch.version);
-        if let Some(rates) = run.key_rates.get_mut(&dispatch.task).filter(|_| by_key) {
+        if let Some(rates) = run.key_rates.get_mut(&task) {
             for (who, key) in back.iter().filter_map(|slot| member_key(&self.waves, slot)) {
                 rates.came_back(who, key, dispatch.issued);
             }
@@ -213,12 +214,13 @@ impl Machine {
     /// Members are on their way: the rates of their task count them.
     pub(crate) fn count_rates(&mut self, dispatch: &Dispatch) {
         let run = self.runs.get_mut(&dispatch.run).expect("served runs exist");
-        let of = run.limited(dispatch.version, dispatch.task);
-        if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
+        let Some(task) = run.place_of_task(dispatch.version, dispatch.task) else {
+            return;
+        };
+        if let Some(rate) = run.rates.get_mut(&Limited::Task(task)) {
             rate.take(dispatch.slots.len());
         }
-        let by_key = run.counts_keys(dispatch.version);
-        if let Some(rates) = run.key_rates.get_mut(&dispatch.task).filter(|_| by_key) {
+        if let Some(rates) = run.key_rates.get_mut(&task) {
             for slot in &dispatch.slots {
                 // The next try needs a time of its own.
                 let (who, _) = member_key(&self.waves, slot).expect("a live wave");
@@ -232,15 +234,18 @@ impl Machine {
     pub(crate) fn hold_back_keys(&mut self, ix: RunIx, wave_ix: u32, turn: Turn, room: usize) {
         let now = self.now;
         let run = self.runs.get_mut(&ix).expect("served runs exist");
-        let by_key = run.counts_keys(turn.version);
-        let Some(rates) = run.key_rates.get_mut(&turn.task).filter(|_| by_key) else {
+        let task = run.place_of_task(turn.version, turn.task);
+        let Some(rates) = task.and_then(|task| run.key_rates.get_mut(&task)) else {
             return;
         };
         let Some(wave) = self.waves[wave_ix as usize].as_mut() else {
             return;
         };
         let node = wave.plan().place[usize::from(turn.task)].expect("queued by this task");
-        debug_assert!(!wave.maps.contains_key(&node), "refused at load");
+        if wave.maps.contains_key(&node) {
+            // Refused at load, but of an earlier version it may be mapped.
+            return;
+        }
         let ready: Vec<u32> = bits::ones(wave.row(node, Row::Ready)).collect();
         let mut left = 0;
         for member in ready {

@@ -1,7 +1,7 @@
 //! Scheduling: which ready members go to a worker next, under every limit.
 
 use crate::bits;
-use crate::command::{Decision, DispatchId, DispatchOrder, Effect, Ms, RunIx};
+use crate::command::{Decision, DispatchId, DispatchOrder, Effect, Limited, Ms, RunIx};
 use crate::dag::{OnInterrupt, Order};
 use crate::dispatch::{Dispatch, Slot};
 use crate::limits;
@@ -173,7 +173,8 @@ impl Machine {
                 room = pool.free() as usize;
             }
         }
-        let of = run.limited(turn.version, turn.task);
+        let of = run.place_of_task(turn.version, turn.task);
+        let of = of.map(Limited::Task);
         if let Some(rate) = of.and_then(|of| run.rates.get_mut(&of)) {
             room = room.min(rate.room(now));
             if rate.room(now) == 0 {
@@ -200,7 +201,7 @@ impl Machine {
         let place = (turn.version, turn.task);
         let load = run.loads.get_mut(&place).expect("ready tasks have a load");
         let mut queue = std::mem::take(&mut load.waves);
-        let by_key = run.counts_keys(turn.version) && run.key_rates.contains_key(&turn.task);
+        let by_key = run.has_key_rates(turn.version, turn.task);
         let mut slots: Vec<Slot> = Vec::new();
         // Waves that have more stay in the queue, before this place.
         let mut at = 0;
@@ -361,7 +362,7 @@ fn take_in_order(
         // A vectorised call starts all its members at once: one of each scope (W8).
         let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
         // Under a rate per key each has to wait for a time of its own (W19).
-        let by_key = run.counts_keys(turn.version) && run.key_rates.contains_key(&turn.task);
+        let by_key = run.has_key_rates(turn.version, turn.task);
         let none_behind = serial || vectorised || by_key || wave.withholds(node, head);
         let Some((scope, seq)) = wave.scope(head).filter(|_| !none_behind) else {
             continue;

@@ -220,18 +220,18 @@ impl Run {
         self.key_rates = moved.collect();
     }
 
-    /// What the rate of a task of any version is known by.
-    pub(crate) fn limited(&self, version: u16, task: u16) -> Option<Limited> {
+    /// What a task of any version is called in the current one: rates are known by that.
+    pub(crate) fn place_of_task(&self, version: u16, task: u16) -> Option<u16> {
         if version == self.row.current {
-            return Some(Limited::Task(task));
+            return Some(task);
         }
-        let place = self.dag().task_of(&self.dags[usize::from(version)], task)?;
-        Some(Limited::Task(place))
+        self.dag().task_of(&self.dags[usize::from(version)], task)
     }
 
-    /// Whether members of a version count with the rates of keys: those of an earlier one do not.
-    pub(crate) const fn counts_keys(&self, version: u16) -> bool {
-        version == self.row.current
+    /// Whether each key of a task has a rate of its own.
+    pub(crate) fn has_key_rates(&self, version: u16, task: u16) -> bool {
+        let task = self.place_of_task(version, task);
+        task.is_some_and(|task| self.key_rates.contains_key(&task))
     }
 
     /// The place of a version in the run's list. History names versions by it, so a place is taken

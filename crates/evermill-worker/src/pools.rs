@@ -47,8 +47,11 @@ pub struct Growth {
     /// A pool for another interpreter, but for its interpreter.
     pub template: PoolConfig,
     /// The interpreter of a DAG, given the one that it names.
-    pub interpreter: Box<dyn Fn(Option<&str>) -> PathBuf + Send>,
+    pub interpreter: Interpreter,
 }
+
+/// The interpreter of a DAG, given the one that it names, if it names one.
+pub type Interpreter = Box<dyn Fn(Option<&str>) -> PathBuf + Send>;
 
 /// What runs the tasks of files in YAML.
 #[derive(Debug, Clone, Default)]
