@@ -41,5 +41,5 @@ pub use load::Loader;
 pub use native::{Lease, NativePool, NativeTask};
 pub use places::Places;
 pub use pool::PythonPool;
-pub use pools::{DeclaredConfig, Growth, Pools};
+pub use pools::{DeclaredConfig, Growth, Interpreter, Pools};
 pub use sinks::Sinks;
