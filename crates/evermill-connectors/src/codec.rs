@@ -131,7 +131,7 @@ pub fn gate(
         Asked::Avro(schema) => Arc::new(AvroGate::new(Schemas::Fixed(Arc::new(schema)))),
         Asked::AvroOf(id) => {
             let registry = registry(&id, environment).map_err(SourceError::Refused)?;
-            Arc::new(AvroGate::new(Schemas::Named(registry)))
+            Arc::new(AvroGate::new(Schemas::Named(Box::new(registry))))
         }
     };
     Ok(Some(gate))

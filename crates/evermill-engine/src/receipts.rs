@@ -52,9 +52,10 @@ mod tests {
     #[test]
     fn each_is_handed_out_once_its_lane_has_passed_it_and_then_when_it_is_looked_at_again() {
         let mut receipts = Receipts::default();
-        receipts.add(7, 0..3);
+        let first = 0..3;
+        receipts.add(7, first.clone());
         receipts.add(8, 3..5);
-        assert_eq!(receipts.passed(4, false), (vec![7], vec![0..3]));
+        assert_eq!(receipts.passed(4, false), (vec![7], vec![first]));
         receipts.hold(7, 0..3);
         assert_eq!(receipts.passed(4, false).0, Vec::<u64>::new());
         assert_eq!(receipts.passed(5, true), (vec![8, 7], vec![3..5, 0..3]));

@@ -36,7 +36,7 @@ pub(super) enum Schemas {
     /// It is the same for all; a value is nothing but the Avro value.
     Fixed(Arc<Schema>),
     /// Each value names it: a zero byte, the id in four bytes, then the Avro value.
-    Named(Registry),
+    Named(Box<Registry>),
 }
 
 impl Schemas {

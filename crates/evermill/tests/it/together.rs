@@ -54,7 +54,7 @@ fn counts_are_the_same_along_a_chain_of_dags_however_often_it_is_killed() {
     let file = place.file("chain.py", CHAIN);
     let file = file.to_str().unwrap();
     for (round, dag) in ["a", "b", "c", "t"].into_iter().enumerate() {
-        let running = Running::start(&mut place.evermill(&["run", file]));
+        let running = Running::start(&mut place.evermill(["run", file]));
         let wanted = 250 * (round as u64 + 1);
         eventually("the link to have got so far", || {
             // Before the engine has made its directory there is nothing to ask.
@@ -65,7 +65,7 @@ fn counts_are_the_same_along_a_chain_of_dags_however_often_it_is_killed() {
         running.kill();
     }
     let command = ["run", file, "--json", "--until-idle", "500ms"];
-    let ended = Running::start(&mut place.evermill(&command)).end();
+    let ended = Running::start(&mut place.evermill(command)).end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let runs = by_dag(ended.json());
     let laps = done(&runs, "a");
@@ -92,7 +92,7 @@ fn a_dag_that_listens_to_nobody_says_so_and_a_circle_is_refused() {
         "{lonely}\n@evermill.task\ndef hear(event): pass\n@evermill.dag\ndef x():\n    hear(evermill.after('nowhere'))\n"
     );
     let file = place.file("lonely.py", &text);
-    let ended = place.finish(&["run", file.to_str().unwrap(), "--until-idle", "100ms"]);
+    let ended = place.finish(["run", file.to_str().unwrap(), "--until-idle", "100ms"]);
     assert!(
         ended
             .stderr
@@ -102,7 +102,7 @@ fn a_dag_that_listens_to_nobody_says_so_and_a_circle_is_refused() {
     );
     let text = "dag: p\nsources: { s: { after: p } }\ntasks: { w: { after: s, run: 'true' } }\n";
     let file = place.file("circle.yaml", text);
-    let ended = place.finish(&["run", file.to_str().unwrap()]);
+    let ended = place.finish(["run", file.to_str().unwrap()]);
     assert_ne!(ended.code(), 0);
     assert!(
         ended
