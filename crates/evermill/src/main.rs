@@ -21,6 +21,7 @@ mod sdk;
 mod signals;
 mod store;
 mod table;
+mod vault;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,8 @@
 pub(super) mod files;
 pub(super) mod progress;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
 use evermill_connectors::alerts::Hooks;
+use evermill_contract::manifest::{SourceConfig, SourceManifest};
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
-    OpenOptions, SourceFactory,
+    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, OpenError, OpenOptions,
+    Settings, SourceFactory,
 };
+use evermill_secrets::Reference;
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
@@ -30,6 +33,7 @@ use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
+use crate::vault::{self, Vault};
 use crate::{duration, python, sdk, signals, store};
 
 /// What stands in a URL's path as it is.
@@ -91,7 +95,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let signalled = signals::catch()?;
     let sdk = sdk::folder(&config.data_dir)?;
     let files = files::load(&args.files, &sdk)?;
-    files.check_connections(&config)?;
+    let vault = Arc::new(Vault::open(&config)?);
+    files.check_settings(&vault)?;
     if args.until_idle.is_some() {
         files.check_end()?;
     }
@@ -104,7 +109,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
-    let engine = open(config, lock, pools, &screen, log)?;
+    let engine = open(config, vault, lock, pools, &screen, log)?;
     let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
@@ -186,6 +191,7 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
 /// Opens an engine that says what it has to say on `screen`, and hands `log` what tasks print.
 pub(super) fn open(
     config: Config,
+    vault: Arc<Vault>,
     lock: DirLock,
     workers: Workers,
     screen: &Arc<Screen>,
@@ -198,16 +204,17 @@ pub(super) fn open(
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
     let told = Arc::clone(&notices);
-    let connections = Arc::new(config.connections.clone());
+    let settings: Arc<dyn Settings> = vault;
+    let of_workers = Arc::clone(&settings);
     let slots = config.pools.clone();
     let hooks = Hooks::start(config::hooks(&config.alerts)?, &notices);
     let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
-        executor: Box::new(move |events| workers.start(connections, told, events)),
-        sources: sources(config),
-        settings: Arc::new(NoSettings),
+        executor: Box::new(move |events| workers.start(of_workers, told, events)),
+        sources: sources(Arc::clone(&settings)),
+        settings,
         pools: slots,
         clock: Clock::system(),
         log,
@@ -261,28 +268,28 @@ impl Workers {
 
     pub(super) fn start(
         self,
-        connections: Arc<BTreeMap<String, String>>,
+        settings: Arc<dyn Settings>,
         notices: DiagnosticSink,
         events: Events,
     ) -> Result<Box<dyn Executor>, String> {
-        let addresses = Arc::clone(&connections);
+        let addresses = Arc::clone(&settings);
         let sinks = self.has_sinks.then(|| {
             Sinks::new(move |config| {
-                let address = |id: &str| addresses.get(id).cloned();
-                evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
-                    .map_err(|error| error.to_string())
+                with_addresses(&*addresses, |address| {
+                    evermill_connectors::open_sink(config, address, Arc::clone(&notices))
+                })
             })
         });
-        let addresses = Arc::clone(&connections);
+        let addresses = Arc::clone(&settings);
         let places = self.has_places.then(|| {
             Places::new(move |config| {
-                let address = |id: &str| addresses.get(id).cloned();
-                let place = evermill_connectors::open_place(config, &address);
-                place.map_err(|error| error.to_string())
+                with_addresses(&*addresses, |address| {
+                    evermill_connectors::open_place(config, address)
+                })
             })
         });
         let declared = DeclaredConfig {
-            connections,
+            settings,
             sinks,
             places,
             ..self.declared
@@ -325,17 +332,54 @@ fn cores() -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX)
 }
 
-fn sources(config: Config) -> SourceFactory {
+fn sources(settings: Arc<dyn Settings>) -> SourceFactory {
     Arc::new(move |request| {
-        let environment = Environment {
-            connection: &|id| config.connections.get(id).cloned(),
-            start_date: request.start_date,
-            budget: request.budget,
-            diagnostics: request.diagnostics,
+        let source = SourceManifest {
+            config: with_secrets(&request.source.config, &*settings)?,
+            ..request.source.clone()
         };
-        evermill_connectors::open_source(request.source, &environment)
-            .map_err(|error| error.to_string())
+        with_addresses(&*settings, |address| {
+            let environment = Environment {
+                connection: address,
+                start_date: request.start_date,
+                budget: request.budget,
+                diagnostics: request.diagnostics,
+            };
+            evermill_connectors::open_source(&source, &environment)
+        })
     })
+}
+
+/// Opens what asks for addresses; one that cannot be had says more than that it is missing.
+fn with_addresses<T, E: fmt::Display>(
+    settings: &dyn Settings,
+    open: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Result<T, E>,
+) -> Result<T, String> {
+    let refused = RefCell::new(None);
+    let address = |id: &str| match settings.connection(id) {
+        Ok(found) => found,
+        Err(why) => {
+            *refused.borrow_mut() = Some(why);
+            None
+        }
+    };
+    let opened = open(&address).map_err(|error| error.to_string());
+    refused.into_inner().map_or(opened, Err)
+}
+
+/// A source's settings with its secrets in place: a connector sees no vault.
+fn with_secrets(config: &SourceConfig, settings: &dyn Settings) -> Result<SourceConfig, String> {
+    let mut config = config.clone();
+    if let SourceConfig::Webhook(webhook) = &mut config {
+        for secret in &mut webhook.secrets {
+            if let Some(Reference::Secret(name)) = Reference::of(secret) {
+                let found = settings.secret(name)?;
+                let how = vault::how_to_set(name);
+                *secret = found.ok_or_else(|| format!("there is no secret '{name}'; {how}"))?;
+            }
+        }
+    }
+    Ok(config)
 }
 
 /// Says what the engine has to say, if it is grave enough.
