@@ -9,7 +9,6 @@ mod cure;
 mod dev_producer;
 mod health;
 mod lane;
-mod look;
 mod member;
 mod mock;
 mod sink;
@@ -18,7 +17,6 @@ mod statistics;
 
 pub use config::Connection;
 pub use dev_producer::{DevProducer, DevProducerError};
-pub use look::look;
 pub use mock::{DevKafka, DevKafkaError};
 pub use sink::{EFFECT_KEY_HEADER, KafkaSink};
 pub use source::KafkaSource;

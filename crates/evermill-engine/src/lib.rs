@@ -44,7 +44,6 @@ mod lanes;
 pub mod limits;
 mod log;
 mod manifest;
-mod masking;
 mod open;
 mod operate;
 mod orders;

@@ -21,7 +21,6 @@ mod sdk;
 mod signals;
 mod store;
 mod table;
-mod vault;
 
 use std::process::ExitCode;
 

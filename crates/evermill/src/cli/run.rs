@@ -3,8 +3,7 @@
 pub(super) mod files;
 pub(super) mod progress;
 
-use std::cell::RefCell;
-use std::fmt;
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,15 +13,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_connectors::Environment;
 use evermill_connectors::alerts::Hooks;
-use evermill_contract::manifest::{SourceConfig, SourceManifest};
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, OpenError, OpenOptions,
-    Settings, SourceFactory,
+    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
+    OpenOptions, SourceFactory,
 };
-use evermill_secrets::Reference;
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
@@ -33,7 +30,6 @@ use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
-use crate::vault::{self, Vault};
 use crate::{duration, python, sdk, signals, store};
 
 /// What stands in a URL's path as it is.
@@ -95,8 +91,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let signalled = signals::catch()?;
     let sdk = sdk::folder(&config.data_dir)?;
     let files = files::load(&args.files, &sdk)?;
-    let vault = Arc::new(Vault::open(&config)?);
-    files.check_settings(&vault)?;
+    files.check_connections(&config)?;
     if args.until_idle.is_some() {
         files.check_end()?;
     }
@@ -109,7 +104,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
-    let engine = open(config, vault, lock, pools, &screen, log)?;
+    let engine = open(config, lock, pools, &screen, log)?;
     let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
@@ -191,7 +186,6 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
 /// Opens an engine that says what it has to say on `screen`, and hands `log` what tasks print.
 pub(super) fn open(
     config: Config,
-    vault: Arc<Vault>,
     lock: DirLock,
     workers: Workers,
     screen: &Arc<Screen>,
@@ -204,17 +198,16 @@ pub(super) fn open(
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
     let told = Arc::clone(&notices);
-    let settings: Arc<dyn Settings> = vault;
-    let of_workers = Arc::clone(&settings);
+    let connections = Arc::new(config.connections.clone());
     let slots = config.pools.clone();
     let hooks = Hooks::start(config::hooks(&config.alerts)?, &notices);
     let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
-        executor: Box::new(move |events| workers.start(of_workers, told, events)),
-        sources: sources(Arc::clone(&settings)),
-        settings,
+        executor: Box::new(move |events| workers.start(connections, told, events)),
+        sources: sources(config),
+        settings: Arc::new(NoSettings),
         pools: slots,
         clock: Clock::system(),
         log,
@@ -268,28 +261,28 @@ impl Workers {
 
     pub(super) fn start(
         self,
-        settings: Arc<dyn Settings>,
+        connections: Arc<BTreeMap<String, String>>,
         notices: DiagnosticSink,
         events: Events,
     ) -> Result<Box<dyn Executor>, String> {
-        let addresses = Arc::clone(&settings);
+        let addresses = Arc::clone(&connections);
         let sinks = self.has_sinks.then(|| {
             Sinks::new(move |config| {
-                with_addresses(&*addresses, |address| {
-                    evermill_connectors::open_sink(config, address, Arc::clone(&notices))
-                })
+                let address = |id: &str| addresses.get(id).cloned();
+                evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
+                    .map_err(|error| error.to_string())
             })
         });
-        let addresses = Arc::clone(&settings);
+        let addresses = Arc::clone(&connections);
         let places = self.has_places.then(|| {
             Places::new(move |config| {
-                with_addresses(&*addresses, |address| {
-                    evermill_connectors::open_place(config, address)
-                })
+                let address = |id: &str| addresses.get(id).cloned();
+                let place = evermill_connectors::open_place(config, &address);
+                place.map_err(|error| error.to_string())
             })
         });
         let declared = DeclaredConfig {
-            settings,
+            connections,
             sinks,
             places,
             ..self.declared
@@ -332,54 +325,17 @@ fn cores() -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX)
 }
 
-fn sources(settings: Arc<dyn Settings>) -> SourceFactory {
+fn sources(config: Config) -> SourceFactory {
     Arc::new(move |request| {
-        let source = SourceManifest {
-            config: with_secrets(&request.source.config, &*settings)?,
-            ..request.source.clone()
+        let environment = Environment {
+            connection: &|id| config.connections.get(id).cloned(),
+            start_date: request.start_date,
+            budget: request.budget,
+            diagnostics: request.diagnostics,
         };
-        with_addresses(&*settings, |address| {
-            let environment = Environment {
-                connection: address,
-                start_date: request.start_date,
-                budget: request.budget,
-                diagnostics: request.diagnostics,
-            };
-            evermill_connectors::open_source(&source, &environment)
-        })
+        evermill_connectors::open_source(request.source, &environment)
+            .map_err(|error| error.to_string())
     })
-}
-
-/// Opens what asks for addresses; one that cannot be had says more than that it is missing.
-fn with_addresses<T, E: fmt::Display>(
-    settings: &dyn Settings,
-    open: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Result<T, E>,
-) -> Result<T, String> {
-    let refused = RefCell::new(None);
-    let address = |id: &str| match settings.connection(id) {
-        Ok(found) => found,
-        Err(why) => {
-            *refused.borrow_mut() = Some(why);
-            None
-        }
-    };
-    let opened = open(&address).map_err(|error| error.to_string());
-    refused.into_inner().map_or(opened, Err)
-}
-
-/// A source's settings with its secrets in place: a connector sees no vault.
-fn with_secrets(config: &SourceConfig, settings: &dyn Settings) -> Result<SourceConfig, String> {
-    let mut config = config.clone();
-    if let SourceConfig::Webhook(webhook) = &mut config {
-        for secret in &mut webhook.secrets {
-            if let Some(Reference::Secret(name)) = Reference::of(secret) {
-                let found = settings.secret(name)?;
-                let how = vault::how_to_set(name);
-                *secret = found.ok_or_else(|| format!("there is no secret '{name}'; {how}"))?;
-            }
-        }
-    }
-    Ok(config)
 }
 
 /// Says what the engine has to say, if it is grave enough.
