@@ -2,7 +2,7 @@
 
 use crate::command::{Decision, Effect, Event, LaneId, RunIx, RunState};
 use crate::lane::{Cursor, Lane};
-use crate::machine::Machine;
+use crate::machine::{Machine, put};
 use crate::row::{Key, Table, Write};
 
 impl Machine {
@@ -22,7 +22,7 @@ impl Machine {
         let current = run.row.current;
         let same = |lane: &&mut Lane| {
             let cursor = &lane.cursor;
-            cursor.is_live()
+            cursor.replay.is_none()
                 && cursor.home() == current
                 && cursor.source == source
                 && cursor.name == name
@@ -33,24 +33,31 @@ impl Machine {
             lane.credit = true;
             lane.id
         } else {
-            let mut cursor = Cursor {
+            let number = run.lanes.keys().next_back().map_or(1, |last| last + 1);
+            let id = LaneId {
+                run: ix,
+                lane: number,
+            };
+            let cursor = Cursor {
                 source,
                 name: name.clone(),
                 incarnation,
                 generation: 0,
-                origin: None,
                 replay: None,
-                reset: None,
                 low: first,
                 ranges: Vec::new(),
                 switches: vec![(0, run.row.current)],
-                passed: Vec::new(),
                 closed: false,
             };
-            cursor.pass(0, first);
-            let id = run.add_lane(cursor, out);
-            let lane = run.lanes.get_mut(&id.lane).expect("just added");
+            put(
+                out,
+                Table::Lane,
+                Key::numbered(ix, number, &[]),
+                cursor.encode(),
+            );
+            let mut lane = Lane::new(id, cursor);
             lane.open = true;
+            run.lanes.insert(number, lane);
             id
         };
         self.dirty_lanes.insert(id);
@@ -90,14 +97,17 @@ impl Machine {
         let mut joined = Vec::new();
         let lane = run.lanes.get_mut(&id.lane).expect("looked up above");
         lane.caught_up = false;
-        let mut read_to_its_end = false;
         for event in events {
             if event.position < lane.read || !lane.open {
                 continue;
             }
-            let replay = lane.cursor.replay;
-            if replay.is_some_and(|replay| event.position >= replay.until) {
-                read_to_its_end = true;
+            if let Some((_, until)) = lane.cursor.replay
+                && event.position >= until
+            {
+                // Read to its end; it is closed once all of it is settled or materialised.
+                lane.read = until;
+                lane.open = false;
+                out.effects.push(Effect::LaneClose(id));
                 break;
             }
             lane.read = event.position + 1;
@@ -118,9 +128,6 @@ impl Machine {
         }
         self.dirty_lanes.insert(id);
         self.dirty_runs.insert(id.run);
-        if read_to_its_end {
-            self.replay_read(id, out);
-        }
         for event in joined {
             self.join(id, event, out);
         }

@@ -56,8 +56,6 @@ mod publish;
 mod receipts;
 mod receiving;
 mod record;
-mod replay;
-mod replaying;
 mod requests;
 mod rest;
 mod sabotage;
@@ -66,7 +64,6 @@ mod slots;
 mod sources;
 mod spill;
 mod stall;
-mod survey;
 mod swap;
 mod tally;
 mod timers;
@@ -92,9 +89,6 @@ pub use open::{
 pub use operate::{Operations, Order, Page, Resolve, Signal, SwitchOn};
 pub use past::PastQuery;
 pub use record::Why;
-pub use replay::{
-    BackfillAsk, PlannedLane, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Sample,
-};
 pub use rest::AtRest;
 
 /// Name of the lane and the source of activations that somebody triggered by hand.

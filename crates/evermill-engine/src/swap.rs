@@ -186,8 +186,7 @@ impl Shard {
             sources.any(|source| *source.id == *id) && comes(id).is_none()
         };
         let leaving = self.listening.iter().filter(|(key, listening)| {
-            let read = key.run == run && key.is_live() && listening.parting == Parting::No;
-            read && !stays(&listening.id)
+            key.run == run && listening.parting == Parting::No && !stays(&listening.id)
         });
         let leaving: Vec<SourceKey> = leaving.map(|(key, _)| *key).collect();
         for key in &leaving {

@@ -19,7 +19,6 @@ mod reach;
 mod screen;
 mod sdk;
 mod signals;
-mod sources;
 mod store;
 mod table;
 

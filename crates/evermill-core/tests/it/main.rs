@@ -2,5 +2,4 @@
 
 mod chain;
 mod parked;
-mod replays;
 mod swap;

@@ -12,7 +12,6 @@ mod inquiry;
 mod joins;
 mod judging;
 mod queue;
-mod replay;
 mod sharing;
 mod spill;
 mod swap;

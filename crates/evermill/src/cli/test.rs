@@ -2,9 +2,9 @@
 //! that has the terminal, so that a debugger can be used; that of a DAG in YAML in an engine that
 //! forgets it. Nothing is kept: there is no broker and no data directory.
 
-pub(super) mod commands;
+mod commands;
 mod events;
-pub(super) mod once;
+mod once;
 mod report;
 
 use std::collections::BTreeMap;

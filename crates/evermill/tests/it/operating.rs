@@ -4,7 +4,6 @@ mod full;
 mod keeping;
 mod looking;
 mod parked;
-mod replaying;
 mod steering;
 mod triggering;
 

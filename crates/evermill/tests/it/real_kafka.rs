@@ -5,7 +5,6 @@ mod joins;
 mod lifecycle;
 mod main_job;
 mod membership;
-mod replaying;
 mod secured;
 mod sink;
 mod takeover;

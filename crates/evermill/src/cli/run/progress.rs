@@ -100,7 +100,6 @@ mod tests {
             deadlines_missed: 0,
             tasks: Vec::new(),
             sources: Vec::new(),
-            replays: Vec::new(),
         }
     }
 
