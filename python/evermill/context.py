@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
 from ._inside import speaker
@@ -123,6 +124,11 @@ class Context:
     @property
     def state(self) -> State:
         return State(self._handle)
+
+    @property
+    def shadow(self) -> bool:
+        """Whether this is a shadow run: what it comes to is compared, and nothing outside should change."""
+        return os.environ.get("EVERMILL_SHADOW") == "1"
 
     @property
     def log(self) -> logging.Logger:

@@ -16,6 +16,10 @@
 //! | `/pools/{name}` | PUT, `{"slots"}` (null: as in `evermill.toml`) | the pool afterwards, durable |
 //! | `/dags/{dag}/start` | POST, `{"conf","fresh"}` or nothing | `{"run","version","resumed","before"}` |
 //! | `/dags/{dag}/rollback` | POST, `{"version"}` or nothing | the same |
+//! | `/runs/{run}/replays` | GET | every replay and backfill on record |
+//! | `/runs/{run}/replays`, `backfill` | POST, what is to be read again | what it is, and its number |
+//! | `/runs/{run}/replays/{number}/pause`, `resume`, `stop` | POST | all of them afterwards |
+//! | `/runs/{run}/reset` | POST, where positions go | where they stood and go |
 //! | `/backup` | POST, `{"to"}` | what was copied and checked |
 //! | `/verify` | POST | what was checked |
 //!
@@ -26,7 +30,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{Operations, Order, Page, PastQuery, Resolve, Signal, SwitchOn};
+use evermill_engine::{Operations, Order, Page, PastQuery, ReplayOrder, Resolve, Signal, SwitchOn};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
@@ -190,8 +194,7 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
         }
         ["backup"] => {
             wants(Method::Post)?;
-            let Backup { to } = serde_json::from_slice(&request.body)
-                .map_err(|cause| Problem::bad_request(format!("the order: {cause}")))?;
+            let Backup { to } = read_wanted(&request.body)?;
             if !to.is_absolute() {
                 let detail = format!("{}: want a path from the root", to.display());
                 return Err(Problem::bad_request(detail));
@@ -277,6 +280,27 @@ fn route(engine: &dyn Operations, request: &Request) -> Result<Vec<u8>, Problem>
                 repeated: pushed.repeated,
             }))
         }
+        ["runs", run, "replays"] if request.method == Method::Get => {
+            Ok(json(&engine.replays(run)?))
+        }
+        ["runs", run, "replays"] => {
+            wants(Method::Post)?;
+            Ok(json(&engine.replay(run, &read_wanted(&request.body)?)?))
+        }
+        ["runs", run, "backfill"] => {
+            wants(Method::Post)?;
+            Ok(json(&engine.backfill(run, &read_wanted(&request.body)?)?))
+        }
+        ["runs", run, "replays", replay, order] => {
+            let order = replay_order_of(order).ok_or_else(unknown)?;
+            wants(Method::Post)?;
+            engine.steer_replay(run, number("replay", replay)?, order)?;
+            Ok(json(&engine.replays(run)?))
+        }
+        ["runs", run, "reset"] => {
+            wants(Method::Post)?;
+            Ok(json(&engine.reset(run, &read_wanted(&request.body)?)?))
+        }
         ["runs", run, order] => {
             let order = order_of(order).ok_or_else(unknown)?;
             wants(Method::Post)?;
@@ -341,6 +365,21 @@ fn order_of(word: &str) -> Option<Order> {
         "resume" => Order::Resume,
         "drain" => Order::Drain,
         "stop" => Order::Stop,
+        _ => return None,
+    })
+}
+
+/// What is to be done, from a request's body.
+fn read_wanted<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|cause| Problem::bad_request(format!("the order: {cause}")))
+}
+
+fn replay_order_of(word: &str) -> Option<ReplayOrder> {
+    Some(match word {
+        "pause" => ReplayOrder::Pause,
+        "resume" => ReplayOrder::Resume,
+        "stop" => ReplayOrder::Stop,
         _ => return None,
     })
 }

@@ -132,6 +132,9 @@ pub const WEBHOOK_TIME_WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Secrets that are active at once: the old one and the new one.
 pub const WEBHOOK_SECRETS_MAX: usize = 2;
 
+/// Instants that are counted for who asks how many lie in a stretch of time.
+pub const CLOCK_COUNT_MAX: u64 = 1_000_000;
+
 /// Signatures of one request that are looked at.
 pub const WEBHOOK_SIGNATURES_MAX: usize = 8;
 

@@ -70,6 +70,28 @@ pub trait Source: Send {
     /// begin from is not there.
     fn resolve(&mut self, lane: &LaneName, first: FirstPosition) -> Result<Resolved, SourceError>;
 
+    /// Finds the position of a place in a lane that was found: that of the first event there or behind
+    /// it, or the one that the next event will have. Delivers nothing. Blocks for at most
+    /// [`RESOLVE_WAIT`].
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`]: ask again later. [`SourceError::Refused`]: it cannot be said, as
+    /// for a source of which no part can be read again.
+    fn locate(&mut self, _lane: &LaneName, _place: Place) -> Result<u64, SourceError> {
+        Err(SourceError::Refused(
+            "this source cannot be read again from a place of one's choice".to_owned(),
+        ))
+    }
+
+    /// How many events there are from one position up to another, at most: a source that would have
+    /// to read for it counts positions. Blocks for at most [`RESOLVE_WAIT`].
+    ///
+    /// # Errors
+    /// As [`Source::locate`].
+    fn count(&mut self, _lane: &LaneName, from: u64, to: u64) -> Result<u64, SourceError> {
+        Ok(to.saturating_sub(from))
+    }
+
     /// Starts, or restarts elsewhere, the delivery of a lane: the next event has the lowest
     /// position that is `from` or above. Events in flight from before are dropped. The lane's
     /// credit is kept; it is open at first.
@@ -113,6 +135,20 @@ pub const RESOLVE_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest that [`Source::close`] may block.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// A place in a lane, as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The first event that can still be read.
+    Earliest,
+    /// Behind the last event there is.
+    Latest,
+    /// The first event of this time or later, milliseconds since the Unix epoch.
+    Time(i64),
+    /// This position.
+    Position(u64),
+}
 
 /// What a source has to tell.
 #[derive(Debug, Clone)]
@@ -162,6 +198,16 @@ pub enum SourceEvent {
         to: u64,
         /// One sentence for people.
         reason: String,
+    },
+    /// Positions `from..to` are passed over, by a rule of the source: what they hold is never
+    /// delivered, and the lane goes on at `to` by itself.
+    Passed {
+        /// The lane.
+        lane: LaneName,
+        /// Where it stood.
+        from: u64,
+        /// Where it goes on.
+        to: u64,
     },
     /// The lane is no longer the one whose positions we hold: re-created, truncated, shorter than
     /// what was read, or damaged where we read. It stands still; reading on would mix two

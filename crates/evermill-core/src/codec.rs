@@ -97,14 +97,24 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens a body and checks its format number.
     pub(crate) fn new(what: &'static str, body: Bytes, format: u8) -> Result<Self, DecodeError> {
+        Self::of_any(what, body, format..=format).map(|(reader, _)| reader)
+    }
+
+    /// Opens a body of any of these formats, and says which it is of.
+    pub(crate) fn of_any(
+        what: &'static str,
+        body: Bytes,
+        formats: std::ops::RangeInclusive<u8>,
+    ) -> Result<(Self, u8), DecodeError> {
         let total = body.len();
         let mut reader = Self {
             what,
             rest: body,
             total,
         };
-        if reader.byte()? == format {
-            Ok(reader)
+        let format = reader.byte()?;
+        if formats.contains(&format) {
+            Ok((reader, format))
         } else {
             Err(reader.error("unknown format number"))
         }
@@ -174,6 +184,11 @@ impl Reader {
 
     pub(crate) fn option(&mut self) -> Result<Option<u64>, DecodeError> {
         Ok(self.int()?.checked_sub(1))
+    }
+
+    pub(crate) fn option_small<T: TryFrom<u64>>(&mut self) -> Result<Option<T>, DecodeError> {
+        let value = self.option()?.map(T::try_from).transpose();
+        value.map_err(|_| self.error("an integer is out of range"))
     }
 
     pub(crate) fn option_bytes(&mut self) -> Result<Option<Bytes>, DecodeError> {

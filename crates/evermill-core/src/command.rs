@@ -322,14 +322,59 @@ pub enum Command {
         /// The new version; the same DAG id.
         dag: Arc<Dag>,
     },
-    /// Read `from..to` of a lane again as a lane of its own (W18).
+    /// Read stretches of lanes again, each as a lane of its own (W18). Together they are one replay,
+    /// and have one generation.
     Replay {
-        /// The lane to replay.
+        /// The run.
+        run: RunIx,
+        /// What.
+        stretches: Vec<Stretch>,
+        /// How it differs from the first reading.
+        mode: ReplayMode,
+    },
+    /// Let the replays of a run be read on that were not paused; after the shard was loaded again.
+    OpenReplays {
+        /// The run.
+        run: RunIx,
+    },
+    /// Read a replay no further, or again; what was begun of it settles. It lasts over restarts.
+    PauseReplay {
+        /// The run.
+        run: RunIx,
+        /// Its generation.
+        replay: u32,
+        /// Not: go on.
+        paused: bool,
+    },
+    /// End a replay: what was begun of it settles, the rest is not read.
+    StopReplay {
+        /// The run.
+        run: RunIx,
+        /// Its generation.
+        replay: u32,
+    },
+    /// All there is of a replay's stretch was handed over.
+    ReplayRead {
+        /// The replay's lane.
         lane: LaneId,
-        /// First position.
+    },
+    /// The source of a lane goes on at `to`, and nothing between is ever read, by a rule of its own.
+    PassOver {
+        /// The lane.
+        lane: LaneId,
+        /// Where it stood.
         from: u64,
-        /// First position no longer replayed.
+        /// Where it goes on.
         to: u64,
+    },
+    /// Let a lane go on at another position (W18). Ignored while some of it is under way.
+    Reset {
+        /// The live lane.
+        lane: LaneId,
+        /// Next position to read.
+        to: u64,
+        /// Who wants that, for the record.
+        by: String,
     },
     /// Slots of a pool (W19); pools are numbered by the driver and shared by all runs.
     Pool {
@@ -362,6 +407,28 @@ pub enum Command {
         /// Interval, milliseconds.
         interval_ms: u64,
     },
+}
+
+/// Positions of a live lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The lane's number.
+    pub lane: u32,
+    /// First position.
+    pub from: u64,
+    /// The first position behind it.
+    pub to: u64,
+}
+
+/// How a replay differs from the first reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReplayMode {
+    /// Effect keys are its own, so that sinks that know the first ones are hit again.
+    pub fresh_keys: bool,
+    /// Its tasks change state, in the order of the live lane. Else what they change is dropped.
+    pub writes_state: bool,
+    /// Only what was passed unread: nothing runs a second time (backfill).
+    pub claims: bool,
 }
 
 /// What the driver does once the decision is committed.
@@ -401,7 +468,7 @@ pub enum Effect {
         /// Next position to read.
         position: u64,
     },
-    /// A replay lane has been read to its end, or a lane was given up.
+    /// Nobody is to read a replay's lane any more: it was read to its end, paused or stopped.
     LaneClose(LaneId),
     /// The run changed its state.
     RunState {

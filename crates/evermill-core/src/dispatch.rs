@@ -222,12 +222,11 @@ impl<'a> MemberView<'a> {
             .incarnation
     }
 
-    /// The lane's generation (W18).
+    /// The generation that enters effect keys: the lane's where fresh ones were asked for, else 0
+    /// (C1, W18).
     #[must_use]
-    pub fn generation(&self) -> u32 {
-        self.run.lanes[&self.activation().lane.lane]
-            .cursor
-            .generation
+    pub fn key_generation(&self) -> u32 {
+        self.run.lanes[&self.activation().lane.lane].key_generation()
     }
 
     /// Index into `DagSpec::sources`, of its own version, of the (first) event's source.
@@ -359,7 +358,7 @@ impl<'a> MemberView<'a> {
     pub fn state_scope(&self) -> StateScope {
         let events = self.wave.member_events(self.member);
         let key = events.first().map_or(0, |event| event.key);
-        let lane = self.activation().lane.lane;
+        let lane = self.run.lanes[&self.activation().lane.lane].state_lane();
         Run::state_scope(&self.dispatch.dag, self.dispatch.task, lane, key)
     }
 }

@@ -265,7 +265,7 @@ impl Machine {
                 run.register_deferred(id, member.key.position, &mut self.releases);
             }
             let key = wave.events[member.first_event as usize].key;
-            let lane = member.key.lane.lane;
+            let lane = run.lanes[&member.key.lane.lane].order_lane();
             let Some(scope) = Run::order_scope(wave.dag.spec.order, lane, key) else {
                 continue;
             };

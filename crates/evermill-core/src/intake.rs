@@ -2,7 +2,7 @@
 
 use crate::command::{Decision, Effect, Event, LaneId, RunIx, RunState};
 use crate::lane::{Cursor, Lane};
-use crate::machine::{Machine, put};
+use crate::machine::Machine;
 use crate::row::{Key, Table, Write};
 
 impl Machine {
@@ -22,7 +22,7 @@ impl Machine {
         let current = run.row.current;
         let same = |lane: &&mut Lane| {
             let cursor = &lane.cursor;
-            cursor.replay.is_none()
+            cursor.is_live()
                 && cursor.home() == current
                 && cursor.source == source
                 && cursor.name == name
@@ -33,31 +33,24 @@ impl Machine {
             lane.credit = true;
             lane.id
         } else {
-            let number = run.lanes.keys().next_back().map_or(1, |last| last + 1);
-            let id = LaneId {
-                run: ix,
-                lane: number,
-            };
-            let cursor = Cursor {
+            let mut cursor = Cursor {
                 source,
                 name: name.clone(),
                 incarnation,
                 generation: 0,
+                origin: None,
                 replay: None,
+                reset: None,
                 low: first,
                 ranges: Vec::new(),
                 switches: vec![(0, run.row.current)],
+                passed: Vec::new(),
                 closed: false,
             };
-            put(
-                out,
-                Table::Lane,
-                Key::numbered(ix, number, &[]),
-                cursor.encode(),
-            );
-            let mut lane = Lane::new(id, cursor);
+            cursor.pass(0, first);
+            let id = run.add_lane(cursor, out);
+            let lane = run.lanes.get_mut(&id.lane).expect("just added");
             lane.open = true;
-            run.lanes.insert(number, lane);
             id
         };
         self.dirty_lanes.insert(id);
@@ -97,17 +90,14 @@ impl Machine {
         let mut joined = Vec::new();
         let lane = run.lanes.get_mut(&id.lane).expect("looked up above");
         lane.caught_up = false;
+        let mut read_to_its_end = false;
         for event in events {
             if event.position < lane.read || !lane.open {
                 continue;
             }
-            if let Some((_, until)) = lane.cursor.replay
-                && event.position >= until
-            {
-                // Read to its end; it is closed once all of it is settled or materialised.
-                lane.read = until;
-                lane.open = false;
-                out.effects.push(Effect::LaneClose(id));
+            let replay = lane.cursor.replay;
+            if replay.is_some_and(|replay| event.position >= replay.until) {
+                read_to_its_end = true;
                 break;
             }
             lane.read = event.position + 1;
@@ -128,6 +118,9 @@ impl Machine {
         }
         self.dirty_lanes.insert(id);
         self.dirty_runs.insert(id.run);
+        if read_to_its_end {
+            self.replay_read(id, out);
+        }
         for event in joined {
             self.join(id, event, out);
         }

@@ -52,7 +52,8 @@ impl Machine {
             .join
             .within_ms
             .map(|within| since.max(self.now) + within);
-        let scope = Run::order_scope(dag.spec.order, id.lane, event.key).map(|scope| {
+        let order_lane = run.lanes[&id.lane].order_lane();
+        let scope = Run::order_scope(dag.spec.order, order_lane, event.key).map(|scope| {
             let seq = run
                 .scopes
                 .entry(scope)

@@ -13,10 +13,46 @@ use crate::machine::put;
 use crate::row::{Key, Table, Write};
 use crate::wave::Wave;
 
-/// Format number of lane rows.
-const LANE_FORMAT: u8 = 1;
+/// Format number of lane rows. Those of format 1 are read as well.
+const LANE_FORMAT: u8 = 2;
 /// Format number of suspect rows.
 const SUSPECT_FORMAT: u8 = 1;
+
+/// What makes a lane a replay: it reads a stretch of another one again (W18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    /// The lane it reads again.
+    pub of: u32,
+    /// First position.
+    pub from: u64,
+    /// First position it no longer reads.
+    pub until: u64,
+    /// The same as it was asked for; more than `until` once somebody has stopped it.
+    pub asked: u64,
+    /// Its effect keys are its own.
+    pub fresh_keys: bool,
+    /// Its tasks change state, as those of the live lane do.
+    pub writes_state: bool,
+    /// It has taken over what its lane had passed unread: nobody else runs that.
+    pub claims: bool,
+    /// Nobody reads it until somebody says so.
+    pub paused: bool,
+    /// When it was asked for, milliseconds since the Unix epoch.
+    pub asked_ms: u64,
+}
+
+/// That a lane goes on elsewhere than where it stood, by somebody's order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// Where it stood.
+    pub from: u64,
+    /// Where it went on.
+    pub to: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Who said so.
+    pub by: String,
+}
 
 /// The durable part of a lane: its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,17 +61,22 @@ pub(crate) struct Cursor {
     pub(crate) source: u16,
     pub(crate) name: String,
     pub(crate) incarnation: String,
-    /// 0 for the live lane; replays count up (W18).
+    /// 0 for the live lane that was first; replays and resets count up, over all lanes of a run (W18).
     pub(crate) generation: u32,
-    /// The lane a replay reads again, and the first position it no longer reads.
-    pub(crate) replay: Option<(u32, u64)>,
+    /// The lane whose scopes of state it has, if not its own: it descends from it.
+    pub(crate) origin: Option<u32>,
+    pub(crate) replay: Option<Replay>,
+    /// It took the place of a lane of an earlier generation.
+    pub(crate) reset: Option<Reset>,
     /// Next position to read such that everything read before is settled or materialised.
     pub(crate) low: u64,
     /// Settled or materialised ranges above `low`, first and last position, by read order.
     pub(crate) ranges: Vec<(u64, u64)>,
     /// From this position on, new activations are of this version (W16); ascending.
     pub(crate) switches: Vec<(u64, u16)>,
-    /// The source is done with it: a replay read to its end.
+    /// What was passed unread, first position and the first behind it; ascending.
+    pub(crate) passed: Vec<(u64, u64)>,
+    /// Nothing more is read into it: a replay read to its end, or another lane has its place.
     pub(crate) closed: bool,
 }
 
@@ -46,9 +87,23 @@ impl Cursor {
             .text(&self.name)
             .text(&self.incarnation);
         out.int(u64::from(self.generation))
+            .option(self.origin.map(u64::from))
             .flag(self.replay.is_some());
-        if let Some((lane, until)) = self.replay {
-            out.int(u64::from(lane)).int(until);
+        if let Some(replay) = &self.replay {
+            out.int(u64::from(replay.of))
+                .int(replay.from)
+                .int(replay.until)
+                .int(replay.asked)
+                .flag(replay.fresh_keys)
+                .flag(replay.writes_state)
+                .flag(replay.claims)
+                .flag(replay.paused)
+                .int(replay.asked_ms);
+        }
+        out.flag(self.reset.is_some());
+        if let Some(reset) = &self.reset {
+            out.int(reset.from).int(reset.to).int(reset.at_ms);
+            out.text(&reset.by);
         }
         out.int(self.low).int(self.ranges.len() as u64);
         let mut at = self.low;
@@ -60,16 +115,44 @@ impl Cursor {
         for (position, version) in &self.switches {
             out.int(*position).int(u64::from(*version));
         }
+        out.int(self.passed.len() as u64);
+        let mut at = 0;
+        for (from, to) in &self.passed {
+            out.int(from - at).int(to - from);
+            at = *to;
+        }
         out.flag(self.closed);
         out.finish()
     }
 
     pub(crate) fn decode(body: Bytes) -> Result<Self, DecodeError> {
-        let mut body = Reader::new("lane", body, LANE_FORMAT)?;
+        let (mut body, format) = Reader::of_any("lane", body, 1..=LANE_FORMAT)?;
+        let newer = format > 1;
         let (source, name, incarnation) = (body.small()?, body.text()?, body.text()?);
         let generation = body.small()?;
-        let replay = if body.flag()? {
-            Some((body.small()?, body.int()?))
+        let origin = if newer { body.option_small()? } else { None };
+        let replay = match body.flag()? {
+            false => None,
+            true if newer => Some(Replay {
+                of: body.small()?,
+                from: body.int()?,
+                until: body.int()?,
+                asked: body.int()?,
+                fresh_keys: body.flag()?,
+                writes_state: body.flag()?,
+                claims: body.flag()?,
+                paused: body.flag()?,
+                asked_ms: body.int()?,
+            }),
+            true => Some(Replay::of_format_1(body.small()?, body.int()?)),
+        };
+        let reset = if newer && body.flag()? {
+            Some(Reset {
+                from: body.int()?,
+                to: body.int()?,
+                at_ms: body.int()?,
+                by: body.text()?,
+            })
         } else {
             None
         };
@@ -84,6 +167,12 @@ impl Cursor {
         for _ in 0..body.length()? {
             switches.push((body.int()?, body.small()?));
         }
+        let (mut passed, mut at) = (Vec::new(), 0);
+        for _ in 0..if newer { body.length()? } else { 0 } {
+            let from = at + body.int()?;
+            at = from + body.int()?;
+            passed.push((from, at));
+        }
         let closed = body.flag()?;
         body.end()?;
         Ok(Self {
@@ -91,12 +180,35 @@ impl Cursor {
             name,
             incarnation,
             generation,
+            origin,
             replay,
+            reset,
             low,
             ranges,
             switches,
+            passed,
             closed,
         })
+    }
+
+    /// Whether it is the one that a source's lane is read into, and no replay of it.
+    pub(crate) const fn is_live(&self) -> bool {
+        self.replay.is_none() && !self.closed
+    }
+
+    /// Notes that positions were passed unread. The oldest are forgotten beyond the bound: they then
+    /// count as read, so that nothing runs twice.
+    pub(crate) fn pass(&mut self, from: u64, to: u64) {
+        if from >= to {
+            return;
+        }
+        match self.passed.last_mut() {
+            Some(last) if last.1 == from => last.1 = to,
+            _ => self.passed.push((from, to)),
+        }
+        if self.passed.len() > limits::PASSED_RANGES_MAX {
+            self.passed.remove(0);
+        }
     }
 
     /// Whether all that began at this position is settled or materialised.
@@ -225,6 +337,23 @@ pub(crate) struct Lane {
     pub(crate) linger: Option<u64>,
 }
 
+impl Replay {
+    /// What the first format did not say is as it was then.
+    const fn of_format_1(of: u32, until: u64) -> Self {
+        Self {
+            of,
+            from: 0,
+            until,
+            asked: until,
+            fresh_keys: true,
+            writes_state: false,
+            claims: false,
+            paused: false,
+            asked_ms: 0,
+        }
+    }
+}
+
 impl Lane {
     pub(crate) fn new(id: LaneId, cursor: Cursor) -> Self {
         Self {
@@ -319,6 +448,31 @@ impl Lane {
         pinned.unwrap_or_else(|| self.cursor.version_at(position))
     }
 
+    /// The lane's number in scopes of state (W5): a replay sees what its live lane has, and so does
+    /// the lane that takes its place.
+    pub(crate) fn state_lane(&self) -> u32 {
+        self.cursor.origin.unwrap_or(self.id.lane)
+    }
+
+    /// The lane's number in scopes of order (W4): whoever writes the state of a scope is in its order.
+    pub(crate) fn order_lane(&self) -> u32 {
+        let apart = self
+            .cursor
+            .replay
+            .is_some_and(|replay| !replay.writes_state);
+        if apart {
+            self.id.lane
+        } else {
+            self.state_lane()
+        }
+    }
+
+    /// The generation that enters effect keys (C1).
+    pub(crate) fn key_generation(&self) -> u32 {
+        let fresh = self.cursor.replay.is_some_and(|replay| replay.fresh_keys);
+        if fresh { self.cursor.generation } else { 0 }
+    }
+
     /// Whether there is room for more events, given whether there was until now.
     pub(crate) fn has_room(&self) -> bool {
         if self.credit {
@@ -360,7 +514,8 @@ impl Lane {
         let changed = std::mem::take(&mut self.changed) || moved;
         self.cursor.low = low;
         self.cursor.ranges = ranges;
-        self.cursor.closed |= self.cursor.replay.is_some_and(|(_, until)| until <= low);
+        let replay = self.cursor.replay;
+        self.cursor.closed |= replay.is_some_and(|replay| replay.until <= low);
         while self.cursor.switches.len() > 1 && self.cursor.switches[1].0 <= low {
             self.cursor.switches.remove(0);
         }

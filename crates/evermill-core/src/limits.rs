@@ -82,6 +82,16 @@ pub const MISSES_TOLD_MAX: usize = 100;
 /// Longest pause of a failing loop, milliseconds (W15).
 pub const LOOP_PAUSE_MS_MAX: u64 = 60_000;
 
+/// Replays of one run that have not come to their end.
+pub const REPLAYS_OPEN_MAX: usize = 16;
+
+/// Lanes of one run into which nothing is read any more, and of which the record is kept: replays at
+/// their end, and lanes that were reset.
+pub const LANES_CLOSED_MAX: usize = 1_000;
+
+/// Stretches of one lane that were passed unread and are on record.
+pub const PASSED_RANGES_MAX: usize = 1_000;
+
 /// Error text kept with a parked activation, bytes.
 pub const ERROR_BYTES_MAX: usize = 16 * 1024;
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use crate::activation::{Held, ParkReason, Snapshot};
 use crate::command::{
     ActivationKey, Command, Counters, Decision, DispatchId, Effect, Event, Fence, LaneId, Ms,
-    RunIx, RunState, ScopeState,
+    RunIx, RunState, ScopeState, Stretch,
 };
 use crate::dag::Dag;
 use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::history::Budget;
-use crate::lane::Lane;
+use crate::lane::{Lane, Replay, Reset};
 use crate::pool::Pool;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
@@ -153,8 +153,28 @@ pub struct LaneView {
     pub begun: u64,
     /// Events pending or in waves.
     pub in_flight: usize,
+    /// Of these, events in waves.
+    pub in_waves: usize,
     /// The source has nothing unread.
     pub caught_up: bool,
+    /// A source reads it, or is to.
+    pub open: bool,
+    /// Set for a replay.
+    pub replay: Option<Replay>,
+    /// It took the place of an earlier one, by somebody's order.
+    pub reset: Option<Reset>,
+    /// Nothing more is read into it.
+    pub closed: bool,
+    /// The generation that enters effect keys (C1).
+    pub key_generation: u32,
+}
+
+impl LaneView {
+    /// Whether it is the one that its source reads, and no replay of it.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.replay.is_none() && !self.closed
+    }
 }
 
 impl Machine {
@@ -216,6 +236,8 @@ impl Machine {
             Command::CaughtUp { lane } => self.caught_up(lane, out),
             Command::CloseLane { lane } => self.close_lane(lane),
             Command::Gap { lane, from, to } => self.gap(lane, from, to, out),
+            Command::PassOver { lane, from, to } => self.pass_over(lane, from, to, out),
+            Command::ReplayRead { lane } => self.replay_read(lane, out),
             Command::Capacity { slots } => self.slots = slots,
             Command::Outcomes {
                 dispatch,
@@ -275,9 +297,21 @@ impl Machine {
                 self.signal(run, id, signal, all, out);
             }
             Command::Swap { run, dag } => self.swap(run, &dag),
-            Command::Replay { lane, from, to } => self.replay(lane, from, to, out),
             Command::Announce { dags } => self.announced = Some(dags),
             Command::HoldUp { run, on } => self.hold_up(run, on, out),
+            Command::Replay {
+                run,
+                stretches,
+                mode,
+            } => self.replay(run, &stretches, mode, out),
+            Command::OpenReplays { run } => self.reopen_replays(run, out),
+            Command::PauseReplay {
+                run,
+                replay,
+                paused,
+            } => self.pause_replay(run, replay, paused, out),
+            Command::StopReplay { run, replay } => self.stop_replay(run, replay, out),
+            Command::Reset { lane, to, by } => self.reset(lane, to, by, out),
             Command::Pool { pool, slots } => self.pools.entry(pool).or_default().slots = slots,
             Command::RateLimit {
                 run,
@@ -411,9 +445,49 @@ impl Machine {
                     .front()
                     .map_or(lane.read, |event| event.position),
                 in_flight: lane.events,
+                in_waves: lane.events - lane.pending.len(),
                 caught_up: lane.caught_up,
+                open: lane.open,
+                replay: lane.cursor.replay,
+                reset: lane.cursor.reset.clone(),
+                closed: lane.cursor.closed,
+                key_generation: lane.key_generation(),
             })
         })
+    }
+
+    /// Whether a replay of a run has not come to its end.
+    #[must_use]
+    pub fn has_open_replays(&self, run: RunIx) -> bool {
+        let run = self.runs.get(&run);
+        run.is_some_and(|run| {
+            let mut lanes = run.lanes.values();
+            lanes.any(|lane| lane.cursor.replay.is_some() && !lane.cursor.closed)
+        })
+    }
+
+    /// Generations of the lanes of a run that are replays, neither at their end nor paused.
+    pub fn replays_under_way(&self, run: RunIx) -> impl Iterator<Item = u32> + '_ {
+        let lanes = self
+            .runs
+            .get(&run)
+            .into_iter()
+            .flat_map(|run| run.lanes.values());
+        let cursors = lanes
+            .map(|lane| &lane.cursor)
+            .filter(|cursor| !cursor.closed);
+        cursors
+            .filter(|cursor| cursor.replay.is_some_and(|replay| !replay.paused))
+            .map(|cursor| cursor.generation)
+    }
+
+    /// What of a stretch was passed unread, or lies ahead of a lane that nobody reads: what a backfill
+    /// of it would run.
+    #[must_use]
+    pub fn unread(&self, run: RunIx, stretch: Stretch) -> Vec<(u64, u64)> {
+        let run = self.runs.get(&run);
+        let lane = run.and_then(|run| run.lanes.get(&stretch.lane));
+        lane.map_or_else(Vec::new, |lane| lane.unread(stretch))
     }
 
     /// Whether a lane may take more events now; who hands them over without waiting for credit asks
@@ -547,11 +621,11 @@ impl Machine {
             if self.runs[&ix].dag().spec.version != dag.spec.version {
                 self.swap(ix, dag);
             }
-            self.reopen_replays(ix, out);
             // Who paused it says when it goes on.
             if self.runs[&ix].row.state != RunState::Paused {
                 self.set_state(ix, RunState::Running, out);
             }
+            self.reopen_replays(ix, out);
             return;
         }
         let row = RunRow {
@@ -585,7 +659,7 @@ impl Machine {
             .find(|r| r.row.dag == run.row.dag && r.is_over());
         let Some(last) = last else { return };
         let live = last.lanes.values();
-        for lane in live.filter(|lane| lane.cursor.replay.is_none()) {
+        for lane in live.filter(|lane| lane.cursor.is_live()) {
             let mut cursor = lane.cursor.clone();
             // Positions belong to a source's id; its place in the DAG may be another now.
             let home = &last.dags[usize::from(cursor.home())];

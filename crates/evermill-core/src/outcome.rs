@@ -216,7 +216,8 @@ impl Machine {
         });
     }
 
-    /// W5: state commits with the outcome of the attempt that changed it; replays only read.
+    /// W5: state commits with the outcome of the attempt that changed it; replays only read, unless
+    /// asked otherwise (W18).
     /// `false` if the scope would grow beyond its bound: nothing is changed then.
     fn write_state(&mut self, slot: Slot, ops: &[StateOp], out: &mut Decision) -> bool {
         if ops.is_empty() {
@@ -226,11 +227,13 @@ impl Machine {
             .as_ref()
             .expect("slots are of live waves");
         let member = &wave.members[wave.member_of(slot.node, slot.at) as usize];
-        let lane = member.key.lane.lane;
         let run = self.runs.get_mut(&wave.run).expect("waves have runs");
-        if run.lanes[&lane].cursor.replay.is_some() {
+        let lane = &run.lanes[&member.key.lane.lane];
+        let replay = lane.cursor.replay;
+        if replay.is_some_and(|replay| !replay.writes_state) {
             return true;
         }
+        let lane = lane.state_lane();
         let key = wave.events[member.first_event as usize].key;
         let task = wave.task_index(slot.node).expect("slots are of tasks");
         let scope = Run::state_scope(&wave.dag, task, lane, key);

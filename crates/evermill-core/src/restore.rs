@@ -392,7 +392,7 @@ impl Run {
         let Some(lane) = self.lanes.get_mut(&id.lane) else {
             return;
         };
-        let below = below.min(lane.read);
+        let (below, order_lane) = (below.min(lane.read), lane.order_lane());
         while let Some((&key, &version)) = lane.deferred.first_key_value()
             && key.position < below
         {
@@ -409,7 +409,7 @@ impl Run {
                 continue;
             };
             let order = self.dags[usize::from(version)].spec.order;
-            let Some(scope) = Self::order_scope(order, id.lane, held.key) else {
+            let Some(scope) = Self::order_scope(order, order_lane, held.key) else {
                 continue;
             };
             let queue = self.scopes.entry(scope).or_default();

@@ -242,8 +242,9 @@ impl Machine {
             .flat_map(|run| run.lanes.values_mut())
         {
             let low = lane.cursor.low;
-            let end = lane.cursor.replay.map_or(u64::MAX, |(_, until)| until - 1);
-            if lane.suspects.is_empty() && low <= end {
+            let replay = lane.cursor.replay;
+            let end = replay.map_or(u64::MAX, |replay| replay.until - 1);
+            if lane.suspects.is_empty() && low <= end && !lane.cursor.closed {
                 let window = Suspect::first_window(end);
                 let key = Key::numbered(lane.id.run, lane.id.lane, &[low]);
                 put(out, Table::Suspect, key, window.encode());

@@ -1,15 +1,14 @@
-//! Versions (W16) and replays (W18).
+//! Versions (W16).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::activation::{Held, Snapshot};
 use crate::bits;
-use crate::command::{Decision, Effect, LaneId, Limited, RunIx};
+use crate::command::{Limited, RunIx};
 use crate::dag::Dag;
 use crate::limits;
-use crate::machine::{Machine, put};
-use crate::row::{Key, Table};
+use crate::machine::Machine;
 use crate::run::Run;
 
 impl Machine {
@@ -128,76 +127,6 @@ impl Machine {
         named
             .map(String::as_str)
             .filter(|version| !version.is_empty())
-    }
-
-    /// Replays that have not come to their end go on where they stood.
-    pub(crate) fn reopen_replays(&mut self, ix: RunIx, out: &mut Decision) {
-        let Some(run) = self.runs.get_mut(&ix) else {
-            return;
-        };
-        for lane in run.lanes.values_mut() {
-            if lane.cursor.replay.is_none() || lane.cursor.closed || lane.open {
-                continue;
-            }
-            lane.open = true;
-            lane.credit = true;
-            out.effects.push(Effect::LaneOpen {
-                lane: lane.id,
-                source: lane.cursor.source,
-                name: lane.cursor.name.clone(),
-                position: lane.read,
-            });
-        }
-    }
-
-    /// Reads a stretch of a lane again as a lane of its own.
-    pub(crate) fn replay(&mut self, id: LaneId, from: u64, to: u64, out: &mut Decision) {
-        let Some(run) = self.runs.get_mut(&id.run) else {
-            return;
-        };
-        let Some(original) = run.lanes.get(&id.lane).map(|lane| lane.cursor.clone()) else {
-            return;
-        };
-        let number = run.lanes.keys().next_back().map_or(1, |last| last + 1);
-        let replays = run
-            .lanes
-            .values()
-            .filter(|lane| lane.cursor.replay.is_some_and(|(of, _)| of == id.lane));
-        let generation = replays
-            .map(|lane| lane.cursor.generation)
-            .max()
-            .unwrap_or(0)
-            + 1;
-        let lane_id = LaneId {
-            run: id.run,
-            lane: number,
-        };
-        let cursor = crate::lane::Cursor {
-            generation,
-            replay: Some((id.lane, to)),
-            low: from,
-            ranges: Vec::new(),
-            switches: vec![(0, run.row.current)],
-            closed: false,
-            ..original
-        };
-        put(
-            out,
-            Table::Lane,
-            Key::numbered(id.run, number, &[]),
-            cursor.encode(),
-        );
-        out.effects.push(Effect::LaneOpen {
-            lane: lane_id,
-            source: cursor.source,
-            name: cursor.name.clone(),
-            position: from,
-        });
-        let mut lane = crate::lane::Lane::new(lane_id, cursor);
-        lane.open = true;
-        run.lanes.insert(number, lane);
-        self.dirty_lanes.insert(lane_id);
-        self.dirty_runs.insert(id.run);
     }
 }
 

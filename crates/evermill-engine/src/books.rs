@@ -201,7 +201,8 @@ impl<'a> Books<'a> {
         let key = parked.activation;
         let outline = self.outline(&parked.version);
         let lane = lanes.iter().find(|lane| lane.lane == key.lane);
-        let lane_name = lane.map_or("", |lane| &lane.name);
+        let lane_name = lane.map(face_name).unwrap_or_default();
+        let lane_name = &*lane_name;
         let source = lane.map(|lane| &*lane.source_id);
         let source = source.filter(|id| !id.is_empty()).unwrap_or(crate::MANUAL);
         let failed = parked.errors.first();
@@ -237,6 +238,17 @@ impl<'a> Books<'a> {
 /// Whether what failed is the event itself, and not what a task did with it.
 fn is_invalid(task: Option<&TaskOutline>, error: &str) -> bool {
     task.is_some_and(|task| task.validates) || error.starts_with(INVALID)
+}
+
+/// A lane's name among those of its run: replays, and lanes that another one took the place of, have
+/// one of their own.
+pub(crate) fn face_name(lane: &LaneView) -> String {
+    let (name, generation) = (&lane.name, lane.generation);
+    match (&lane.replay, lane.closed) {
+        (Some(_), _) => format!("replay-{generation}:{name}"),
+        (None, true) => format!("before-reset-{generation}:{name}"),
+        (None, false) => name.clone(),
+    }
 }
 
 fn check_reason(which: &ParkedFilter) -> Result<(), EngineError> {

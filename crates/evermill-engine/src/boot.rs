@@ -423,7 +423,10 @@ impl Shard {
             }
             // What was not committed is delivered again: each source is told to begin anew.
             SourceInput::Delivery { .. } | SourceInput::Asks { .. } => {}
-            SourceInput::CaughtUp { .. } | SourceInput::Lag { .. } | SourceInput::Gap { .. } => {}
+            SourceInput::CaughtUp { .. }
+            | SourceInput::Lag { .. }
+            | SourceInput::Passed { .. }
+            | SourceInput::Gap { .. } => {}
             other => kept.inputs.push(Input::Source(key, other)),
         }
     }
@@ -482,6 +485,7 @@ impl Shard {
             .iter()
             .filter(|(_, listening)| listening.ended.is_none() && listening.parting == Parting::No);
         let found: Vec<_> = reading
+            .filter(|(key, _)| key.is_live())
             .flat_map(|(key, listening)| listening.found.keys().map(|name| (*key, name.clone())))
             .collect();
         for (key, name) in found {
@@ -499,6 +503,11 @@ impl Shard {
             .collect();
         for run in manual {
             self.open_manual_lane(run);
+        }
+        let started = self.runs.iter().filter(|(_, run)| run.started);
+        let started: Vec<_> = started.map(|(run, _)| *run).collect();
+        for run in started {
+            self.apply(Command::OpenReplays { run });
         }
     }
 }

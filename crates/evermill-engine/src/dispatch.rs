@@ -237,8 +237,8 @@ struct Builder<'a> {
     version: &'a Version,
     run: &'a str,
     gather: Gather<'a>,
-    /// Which lane, and what the DAG says of its source, if it has one.
-    lane_ids: Vec<(LaneId, u16, Option<&'a SourceSpec>)>,
+    /// Which lane, which source, what the DAG says of it, if it has one, and whether it is read live.
+    lane_ids: Vec<(LaneId, u16, Option<&'a SourceSpec>, bool)>,
     lanes: Vec<LaneRef>,
     events: Vec<Event>,
     results: Vec<UpstreamResult>,
@@ -264,7 +264,9 @@ impl Builder<'_> {
             let seen = seen.unwrap_or_else(|| Seen::nothing(lane, member.activation().position));
             (seen.event, seen.arrived_us, None, seen.rejected)
         };
-        let counts = declared.first && try_number == 1 && arrived_us > 0;
+        // Whoever asks for how long events wait does not mean old ones.
+        let live = self.lane_ids[usize::from(lane)].3;
+        let counts = live && declared.first && try_number == 1 && arrived_us > 0;
         let arrived_us = if counts { arrived_us } else { 0 };
         if self
             .arrivals
@@ -315,7 +317,7 @@ impl Builder<'_> {
                 member.source(),
                 member.lane_name(),
                 member.incarnation(),
-                member.generation(),
+                member.key_generation(),
             )
         })
     }
@@ -325,11 +327,13 @@ impl Builder<'_> {
         if let Some(index) = self.lane_ids.iter().rposition(|known| known.0 == id) {
             return index as u16;
         }
-        let known = self.shard.lanes.get(&id).map(|lane| lane.reference.clone());
-        self.lanes.push(known.unwrap_or_else(make));
+        let known = self.shard.lanes.get(&id);
+        let live = known.is_none_or(|lane| lane.source.is_live());
+        let reference = known.map(|lane| lane.reference.clone());
+        self.lanes.push(reference.unwrap_or_else(make));
         let sources = &self.version.dag.spec.sources;
         let spec = sources.get(usize::from(source));
-        self.lane_ids.push((id, source, spec));
+        self.lane_ids.push((id, source, spec, live));
         self.lane_ids.len() as u16 - 1
     }
 
@@ -353,7 +357,7 @@ impl Builder<'_> {
                     source,
                     &known.name,
                     &known.incarnation,
-                    known.generation,
+                    known.key_generation,
                 )
             });
             let seen = self.event(lane, event, round);
@@ -401,8 +405,9 @@ impl Builder<'_> {
         event: &command::Event,
         round: u32,
     ) -> (Option<Bytes>, Option<String>) {
-        let (id, source, _) = self.lane_ids[usize::from(lane)];
+        let (id, source, ..) = self.lane_ids[usize::from(lane)];
         let known = self.shard.lanes.get(&id).map(|lane| lane.source);
+        let known = known.filter(|key| key.is_live());
         let key = known.unwrap_or_else(|| self.shard.key_at(id.run, source));
         match self.shard.judge_now(key, event, round) {
             Now::Fit => (None, None),

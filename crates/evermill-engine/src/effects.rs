@@ -10,6 +10,7 @@ use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 use crate::alerts::About;
 use crate::failpoint::fp;
 use crate::groups::{After, Group};
+use crate::input::SourceKey;
 use crate::lanes::{Lane, reference};
 use crate::manifest::Outline;
 use crate::shard::{RunSlot, Shard};
@@ -72,11 +73,7 @@ impl Shard {
             }
             Effect::Recall(id) => self.executor.recall(slots::pack(self.machine.fence(), id)),
             Effect::Ack { lane, position } => self.acknowledge(lane, position),
-            Effect::LaneClose(lane) => {
-                if let Some((name, listening)) = self.reader_of(lane) {
-                    listening.mailbox.credit(name, false);
-                }
-            }
+            Effect::LaneClose(lane) => self.leave_replay_lane(lane),
             Effect::RunState { run, state } => self.run_state(run, state),
             Effect::DeadlineMissed { run, count, missed } => {
                 self.deadline_missed(run, count, &missed);
@@ -87,13 +84,16 @@ impl Shard {
     /// The first position is durable: the source may start (C7).
     fn lane_open(&mut self, id: LaneId, source: u16, name: &str, position: u64) {
         fp!("effects.lane_open");
-        let key = self.key_at(id.run, source);
         let name = LaneName::from(name);
         let known = self.machine.lanes(id.run).find(|lane| lane.lane == id);
         let (Some(known), Some(run), Some(outline)) =
             (known, self.runs.get(&id.run), self.outline_of(id.run))
         else {
             return;
+        };
+        let key = match known.replay {
+            None => self.key_at(id.run, source),
+            Some(_) => SourceKey::of_replay(id.run, known.generation),
         };
         let listening = self.listening.get(&key);
         let looped = listening.is_some_and(|listening| listening.looped);
@@ -106,7 +106,7 @@ impl Shard {
                 source,
                 name.as_str(),
                 &known.incarnation,
-                known.generation,
+                known.key_generation,
             ),
             name: name.clone(),
             incarnation: known.incarnation,
@@ -122,6 +122,9 @@ impl Shard {
             unsettled: crate::ack::Unsettled::default(),
         };
         let before = self.lanes.insert(id, lane);
+        if !key.is_live() {
+            return self.replay_lane_open(key, id, &name, position);
+        }
         if let Some(before) = before.filter(|before| before.source != key) {
             // Who read it for a version before may have nothing left to wait for.
             self.part_with(before.source);
@@ -169,7 +172,9 @@ impl Shard {
         if self.feeds.contains_key(&id) {
             self.settle_inbox(id, position);
             self.feed(id);
-        } else if let Some(listening) = self.listening.get(&lane.source) {
+        } else if let Some(listening) = self.listening.get(&lane.source)
+            && lane.source.is_live()
+        {
             let name = lane.name.clone();
             listening.mailbox.ack(name, position, lane.shared);
         }
@@ -216,7 +221,7 @@ impl Shard {
         drop(reply.try_send(view));
     }
 
-    fn reader_of(&self, lane: LaneId) -> Option<(LaneName, &crate::lanes::Listening)> {
+    pub(crate) fn reader_of(&self, lane: LaneId) -> Option<(LaneName, &crate::lanes::Listening)> {
         let lane = self.lanes.get(&lane)?;
         Some((lane.name.clone(), self.listening.get(&lane.source)?))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use evermill_contract::manifest::Manifest;
-use evermill_contract::source::{Arrival, PushRequest, Reject};
+use evermill_contract::source::{Arrival, DiagnosticSink, PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,11 @@ use crate::doors::Doors;
 use crate::gate;
 use crate::input::{Input, Request, Steer};
 use crate::limits;
+use crate::open::SourceFactory;
 use crate::operate::SwitchOn;
 use crate::prepare::{Preparation, Prepared, Stored};
 use crate::record::Why;
+use crate::replay::{Again, Ground, ReplayAnswer};
 use crate::view::EngineView;
 
 /// A DAG to switch on.
@@ -542,6 +544,33 @@ impl Handle {
     pub(crate) fn steer(&self, run: &str, steer: Steer) -> Result<(), EngineError> {
         let run = run.to_owned();
         self.ask(|reply| Request::Steer { run, steer, reply })?
+    }
+
+    /// What is known of a source that is to be read again.
+    pub(crate) fn ground(&self, run: &str, source: Option<&str>) -> Result<Ground, EngineError> {
+        let (run, source) = (run.to_owned(), source.map(str::to_owned));
+        self.ask(|reply| Request::Ground { run, source, reply })?
+    }
+
+    /// Begins what was looked at, unless somebody only looks.
+    pub(crate) fn begin(
+        &self,
+        mut answer: ReplayAnswer,
+        again: Again,
+        dry_run: bool,
+    ) -> Result<ReplayAnswer, EngineError> {
+        if !dry_run {
+            answer.replay = self.ask(|reply| Request::Replay { again, reply })??;
+        }
+        Ok(answer)
+    }
+
+    pub(crate) fn sources(&self) -> &SourceFactory {
+        &self.shared.prepare.sources
+    }
+
+    pub(crate) fn notices(&self) -> &DiagnosticSink {
+        &self.shared.prepare.notices
     }
 
     pub(crate) fn ask<T>(

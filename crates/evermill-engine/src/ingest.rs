@@ -35,6 +35,8 @@ pub(crate) struct Ingest {
     pub(crate) line: Line,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Every lane it finds has a committed position: it reads what was read before.
+    pub(crate) again: bool,
     /// A permit per batch that the shard has not taken yet.
     pub(crate) permits: Sender<()>,
     pub(crate) held: Arc<Held>,
@@ -242,11 +244,21 @@ impl Ingest {
             }
             // They wait for permits, and have a way of their own.
             SourceEvent::Batch { .. } => Ok(()),
-            SourceEvent::CaughtUp { lane, .. } => match lanes.started.get(&lane) {
+            SourceEvent::CaughtUp { lane, end } => match lanes.started.get(&lane) {
                 None => Ok(()),
                 Some(start) => self.tell(SourceInput::CaughtUp {
                     lane: start.lane,
                     session: start.session,
+                    end,
+                }),
+            },
+            SourceEvent::Passed { lane, from, to } => match lanes.started.get(&lane) {
+                None => Ok(()),
+                Some(start) => self.tell(SourceInput::Passed {
+                    lane: start.lane,
+                    session: start.session,
+                    from,
+                    to,
                 }),
             },
             SourceEvent::Lag { lane, behind } => match lanes.started.get(&lane) {
@@ -396,7 +408,7 @@ impl Ingest {
     /// as one that is added while we do.
     fn first_of(&mut self, lane: &LaneFound) -> Result<First, SourceError> {
         let held = (lane.name.to_string(), lane.incarnation.clone());
-        if !lane.shared && self.held_lanes.contains(&held) {
+        if self.again || (!lane.shared && self.held_lanes.contains(&held)) {
             return Ok(First::Held);
         }
         let first = if lane.appeared {
@@ -450,6 +462,7 @@ fn is_about(event: &SourceEvent, name: &LaneName) -> bool {
         | SourceEvent::CaughtUp { lane, .. }
         | SourceEvent::Lag { lane, .. }
         | SourceEvent::Gap { lane, .. }
+        | SourceEvent::Passed { lane, .. }
         | SourceEvent::Diverged { lane, .. } => lane == name,
         SourceEvent::Lane(_)
         | SourceEvent::LaneTaken { .. }

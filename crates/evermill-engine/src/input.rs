@@ -5,7 +5,7 @@ use crossbeam_channel::Sender;
 use evermill_contract::alert::Alert;
 use evermill_contract::source::{Arrival, Delivery, Inquiry, LaneName};
 use evermill_contract::worker::WorkerEvent;
-use evermill_core::command::{LaneId, RunIx, Selection};
+use evermill_core::command::{LaneId, RunIx, Selection, Stretch};
 use evermill_store::{CommitError, CommitId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
 use crate::payload::Packed;
 use crate::prepare::{Prepared, Stored};
+use crate::replay::{Again, Ground, ReplayOrder};
 use crate::stall::Line;
 use crate::swap::Standing;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, RunDetail};
+use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, ReplayView, RunDetail};
 
 pub(crate) enum Input {
     /// From a source's thread.
@@ -41,6 +42,8 @@ pub(crate) struct SourceKey {
     /// Which of all that this engine has listened to; nothing is ever listened to under it again. The
     /// source's place in its DAG is another in each version: see `Shard::place_of`.
     pub(crate) number: u32,
+    /// The generation of the replay that a reader of its own reads; 0 for a live one (W18).
+    pub(crate) replay: u32,
 }
 
 impl SourceKey {
@@ -49,7 +52,21 @@ impl SourceKey {
         Self {
             run,
             number: u32::MAX,
+            replay: 0,
         }
+    }
+
+    /// Of whoever reads a replay: it is of one source.
+    pub(crate) const fn of_replay(run: RunIx, generation: u32) -> Self {
+        Self {
+            run,
+            number: 0,
+            replay: generation,
+        }
+    }
+
+    pub(crate) const fn is_live(self) -> bool {
+        self.replay == 0
     }
 }
 
@@ -69,6 +86,15 @@ pub(crate) enum SourceInput {
     CaughtUp {
         lane: LaneId,
         session: u32,
+        /// The next position to read.
+        end: u64,
+    },
+    /// The source goes on at `to` by a rule of its own.
+    Passed {
+        lane: LaneId,
+        session: u32,
+        from: u64,
+        to: u64,
     },
     Lag {
         lane: LaneId,
@@ -166,6 +192,39 @@ pub(crate) enum Request {
         key: SourceKey,
         arrivals: Vec<Arrival>,
         reply: Sender<Result<Pushed, EngineError>>,
+    },
+    /// What somebody has to know who wants to read a source again.
+    Ground {
+        run: String,
+        source: Option<String>,
+        reply: Sender<Result<Ground, EngineError>>,
+    },
+    /// Read again what was found to be there.
+    Replay {
+        again: Again,
+        reply: Sender<Result<Option<u32>, EngineError>>,
+    },
+    /// What of a stretch was passed unread.
+    Unread {
+        ix: RunIx,
+        stretch: Stretch,
+        reply: Sender<Vec<(u64, u64)>>,
+    },
+    SteerReplay {
+        run: String,
+        replay: u32,
+        steer: ReplayOrder,
+        reply: Sender<Result<(), EngineError>>,
+    },
+    Replays {
+        run: String,
+        reply: Sender<Result<Vec<ReplayView>, EngineError>>,
+    },
+    Reset {
+        run: String,
+        moves: Vec<(LaneId, u64)>,
+        by: String,
+        reply: Sender<Result<(), EngineError>>,
     },
     Steer {
         run: String,

@@ -56,6 +56,8 @@ mod publish;
 mod receipts;
 mod receiving;
 mod record;
+mod replay;
+mod replaying;
 mod requests;
 mod rest;
 mod sabotage;
@@ -64,6 +66,7 @@ mod slots;
 mod sources;
 mod spill;
 mod stall;
+mod survey;
 mod swap;
 mod tally;
 mod timers;
@@ -89,6 +92,9 @@ pub use open::{
 pub use operate::{Operations, Order, Page, Resolve, Signal, SwitchOn};
 pub use past::PastQuery;
 pub use record::Why;
+pub use replay::{
+    BackfillAsk, PlannedLane, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Sample,
+};
 pub use rest::AtRest;
 
 /// Name of the lane and the source of activations that somebody triggered by hand.

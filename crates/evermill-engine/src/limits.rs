@@ -156,6 +156,16 @@ pub const LANES_RECORDED: usize = 64;
 pub const VERSIONS_KEPT: usize = 10;
 /// How often a start is prepared anew when the run changes meanwhile.
 pub const STARTS_TRIED: usize = 10;
+/// For how long somebody who wants to read again waits for a source to say what it holds.
+pub const SURVEY_WAIT: Duration = Duration::from_secs(15);
+/// For how long a look at one end of a stretch lasts.
+pub const SURVEY_LOOK: Duration = Duration::from_secs(3);
+/// How long it waits at a time.
+pub const SURVEY_POLL: Duration = Duration::from_millis(100);
+/// Positions at the end of a stretch among which its last event is looked for.
+pub const SURVEY_TAIL: u64 = 100;
+/// Lanes whose ends are looked at.
+pub const SURVEY_LANES: usize = 64;
 /// Failed attempts that are kept for whoever looks at a run.
 pub const FAILURES_KEPT: usize = 20;
 

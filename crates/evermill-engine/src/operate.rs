@@ -15,7 +15,11 @@ use crate::input::{Request, Steer};
 use crate::limits;
 use crate::past::{self, PastQuery};
 use crate::publish::state_name;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, PastView, PoolView, RunDetail};
+use crate::replay::{BackfillAsk, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk};
+use crate::survey;
+use crate::view::{
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+};
 
 /// What to do with a run. Asked for twice, each is done once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +189,37 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::UnknownRun`], [`EngineError::Store`], [`EngineError::Closed`].
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError>;
 
+    /// Reads a stretch of a log source again beside the live run (W18), or says what that would be.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] with the reason and the cure,
+    /// [`EngineError::Source`] when the source does not answer, [`EngineError::Closed`].
+    fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError>;
+
+    /// Runs the instants of a clock that it has passed over, each once, or says which those are.
+    ///
+    /// # Errors
+    /// As [`Operations::replay`].
+    fn backfill(&self, run: &str, ask: &BackfillAsk) -> Result<ReplayAnswer, EngineError>;
+
+    /// Every replay and backfill of a run that is on record, oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
+    fn replays(&self, run: &str) -> Result<Vec<ReplayView>, EngineError>;
+
+    /// Pauses, resumes or ends one of them.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`], [`EngineError::Closed`].
+    fn steer_replay(&self, run: &str, replay: u32, order: ReplayOrder) -> Result<(), EngineError>;
+
+    /// Moves the live position of lanes, for the record, or says where it would go.
+    ///
+    /// # Errors
+    /// As [`Operations::replay`].
+    fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError>;
+
     /// Copies what is committed at this moment into a file, checks the copy, and only then gives it
     /// its name. Work goes on meanwhile. Takes as long as reading the store twice.
     ///
@@ -315,6 +350,52 @@ impl Operations for Handle {
         let run = run.to_owned();
         let names = self.ask(|reply| Request::Names { run, reply })??;
         past::look(&mut **self.reader(), &names, wanted)
+    }
+
+    fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
+        let ground = self.ground(run, ask.source.as_deref())?;
+        let (answer, again) = survey::replay(&ground, ask, self.sources(), self.notices())?;
+        self.begin(answer, again, ask.dry_run)
+    }
+
+    fn backfill(&self, run: &str, ask: &BackfillAsk) -> Result<ReplayAnswer, EngineError> {
+        let ground = self.ground(run, ask.source.as_deref())?;
+        let ix = ground.run.run;
+        let unread = |stretch| self.ask(|reply| Request::Unread { ix, stretch, reply });
+        let found = survey::backfill(&ground, ask, unread, self.sources(), self.notices());
+        let (answer, again) = found?;
+        let nothing = answer.events == 0;
+        self.begin(answer, again, ask.dry_run || nothing)
+    }
+
+    fn replays(&self, run: &str) -> Result<Vec<ReplayView>, EngineError> {
+        let run = run.to_owned();
+        self.ask(|reply| Request::Replays { run, reply })?
+    }
+
+    fn steer_replay(&self, run: &str, replay: u32, order: ReplayOrder) -> Result<(), EngineError> {
+        let (run, steer) = (run.to_owned(), order);
+        self.ask(|reply| Request::SteerReplay {
+            run,
+            replay,
+            steer,
+            reply,
+        })?
+    }
+
+    fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError> {
+        let ground = self.ground(run, ask.source.as_deref())?;
+        let (answer, moves) = survey::reset(&ground, ask, self.sources(), self.notices())?;
+        if !ask.dry_run {
+            let (run, by) = (ground.run.name, ask.by.clone());
+            self.ask(|reply| Request::Reset {
+                run,
+                moves,
+                by,
+                reply,
+            })??;
+        }
+        Ok(answer)
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

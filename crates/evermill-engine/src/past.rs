@@ -8,7 +8,7 @@ use evermill_core::command::RunIx;
 use evermill_core::history::{Ended, Remembered, TaskEnd, TaskState};
 use evermill_store::{HistoryEntry, HistoryQuery, Reader};
 
-use crate::books::{Books, event_parts};
+use crate::books::{Books, event_parts, face_name};
 use crate::handle::EngineError;
 use crate::limits;
 use crate::manifest::Outline;
@@ -33,8 +33,8 @@ pub struct PastQuery {
 pub(crate) struct Names {
     run: RunIx,
     name: String,
-    /// Source id and lane name by the lane's number.
-    lanes: BTreeMap<u32, (String, String)>,
+    /// Source id, lane name, and the source's own name for it, by the lane's number.
+    lanes: BTreeMap<u32, (String, String, String)>,
     /// By the number an activation is pinned to; `None` for one that nothing needs any more.
     versions: Vec<Option<Arc<Outline>>>,
 }
@@ -43,11 +43,12 @@ impl Books<'_> {
     pub(crate) fn names(&self, run: &str) -> Result<Names, EngineError> {
         let run = self.find(run)?;
         let lanes = self.machine.lanes(run.run).map(|lane| {
+            let face = face_name(&lane);
             let source = match lane.source_id {
                 none if none.is_empty() => crate::MANUAL.to_owned(),
                 id => id,
             };
-            (lane.lane.lane, (source, lane.name))
+            (lane.lane.lane, (source, face, lane.name))
         });
         let known = |hash: &String| Some(Arc::clone(&self.versions.get(hash)?.outline));
         Ok(Names {
@@ -118,9 +119,11 @@ impl Names {
     }
 
     fn is_wanted(&self, past: &Remembered, wanted: &PastQuery) -> bool {
-        let lane = self.lanes.get(&past.lane).map(|(_, lane)| lane);
+        let lane = self.lanes.get(&past.lane);
         let bad = matches!(past.ended, Ended::Parked | Ended::Dropped);
-        wanted.lane.as_ref().is_none_or(|name| lane == Some(name))
+        let is_of =
+            |asked: &String| lane.is_some_and(|(_, face, name)| asked == face || asked == name);
+        wanted.lane.as_ref().is_none_or(is_of)
             && wanted.position.is_none_or(|at| at == past.position)
             && (!wanted.problems || bad)
     }
@@ -128,7 +131,7 @@ impl Names {
     fn told(&self, past: &Remembered, settled_ms: i64) -> crate::view::PastActivation {
         let outline = self.versions.get(usize::from(past.version));
         let outline = outline.and_then(Option::as_deref);
-        let (source, lane) = self.lanes.get(&past.lane).cloned().unwrap_or_default();
+        let (source, lane, _) = self.lanes.get(&past.lane).cloned().unwrap_or_default();
         let child = match past.child {
             0 => String::new(),
             child => format!("/{child}"),

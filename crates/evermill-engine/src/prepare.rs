@@ -130,17 +130,7 @@ impl Preparation {
         sources: impl Iterator<Item = &'m SourceManifest>,
     ) -> Result<Vec<PreparedSource>, EngineError> {
         let make = |source: &SourceManifest| {
-            let request = SourceRequest {
-                dag: &declared.id,
-                source,
-                start_date: declared.start_date.as_deref(),
-                budget: SourceBudget {
-                    batch_events: limits::BATCH_EVENTS,
-                    batch_bytes: limits::BATCH_BYTES,
-                    prefetch_bytes: limits::PREFETCH_BYTES,
-                },
-                diagnostics: Arc::clone(&self.notices),
-            };
+            let request = request_for(declared, source, &self.notices);
             let made = (self.sources)(request).map_err(|cause| EngineError::Source {
                 dag: declared.id.clone(),
                 source_id: source.id.clone(),
@@ -153,6 +143,25 @@ impl Preparation {
             })
         };
         sources.map(make).collect()
+    }
+}
+
+/// What a source is made from.
+pub(crate) fn request_for<'a>(
+    declared: &'a DagManifest,
+    source: &'a SourceManifest,
+    notices: &DiagnosticSink,
+) -> SourceRequest<'a> {
+    SourceRequest {
+        dag: &declared.id,
+        source,
+        start_date: declared.start_date.as_deref(),
+        budget: SourceBudget {
+            batch_events: limits::BATCH_EVENTS,
+            batch_bytes: limits::BATCH_BYTES,
+            prefetch_bytes: limits::PREFETCH_BYTES,
+        },
+        diagnostics: Arc::clone(notices),
     }
 }
 

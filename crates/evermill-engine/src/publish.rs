@@ -93,6 +93,7 @@ impl Shard {
             commit_ms: slot.commit.percentiles(),
             deadlines_missed: slot.deadlines_missed,
             tasks: self.task_views(run),
+            replays: self.open_replays(run),
             sources,
         }
     }
@@ -101,7 +102,9 @@ impl Shard {
         let mut of_run: Vec<_> = self
             .listening
             .iter()
-            .filter(|(key, listening)| key.run == run && listening.parting == Parting::No)
+            .filter(|(key, listening)| {
+                key.run == run && key.is_live() && listening.parting == Parting::No
+            })
             .collect();
         // In order of declaration.
         of_run.sort_by_key(|(key, _)| self.place_of(**key));
@@ -167,10 +170,9 @@ impl Shard {
 
     /// Sources ready, nothing in flight, retrying or unread.
     fn is_quiet(&self, run: RunIx) -> bool {
-        let of_run = self
-            .listening
-            .iter()
-            .filter(|(key, listening)| key.run == run && listening.parting == Parting::No);
+        let of_run = self.listening.iter().filter(|(key, listening)| {
+            key.run == run && key.is_live() && listening.parting == Parting::No
+        });
         let mut read_up = of_run.map(|(_, listening)| {
             let reads_on = listening.ended.is_none();
             let caught_up = listening.found.values().all(|found| {
@@ -179,6 +181,6 @@ impl Shard {
             });
             !reads_on || (self.is_ready(listening) && caught_up && listening.applied == 0)
         });
-        read_up.all(|done| done) && self.machine.is_idle(run)
+        read_up.all(|done| done) && self.machine.is_idle(run) && !self.replays_read_on(run)
     }
 }

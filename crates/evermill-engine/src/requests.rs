@@ -48,6 +48,42 @@ impl Shard {
                 Ok(pushed) => self.reply_after_commit(reply, Ok(pushed)),
                 refused => answer(&reply, refused),
             },
+            Request::Ground { run, source, reply } => {
+                answer(&reply, self.books().ground(&run, source.as_deref()));
+            }
+            Request::Replay { again, reply } => match self.may_replay(&again) {
+                Ok((command, replay)) => {
+                    self.apply(command);
+                    self.reply_after_commit(reply, Ok(replay));
+                }
+                Err(refused) => answer(&reply, Err(refused)),
+            },
+            // Whoever asked may have given up.
+            Request::Unread { ix, stretch, reply } => {
+                drop(reply.try_send(self.machine.unread(ix, stretch)));
+            }
+            Request::SteerReplay {
+                run,
+                replay,
+                steer,
+                reply,
+            } => match self.steer_replay(&run, replay, steer) {
+                Ok(()) => self.reply_after_commit(reply, Ok(())),
+                refused => answer(&reply, refused),
+            },
+            Request::Replays { run, reply } => {
+                let found = self.books().find(&run);
+                answer(&reply, found.map(|run| self.books().replays(&run, true)));
+            }
+            Request::Reset {
+                run,
+                moves,
+                by,
+                reply,
+            } => match self.reset(&run, &moves, &by) {
+                Ok(()) => self.reply_after_commit(reply, Ok(())),
+                refused => answer(&reply, refused),
+            },
             Request::Steer { run, steer, reply } => match self.steer(&run, steer) {
                 Ok(()) => self.reply_after_commit(reply, Ok(())),
                 refused => answer(&reply, refused),
@@ -402,6 +438,7 @@ impl Shard {
                 |version| self.versions.contains_key(version),
             ),
             notes: Vec::new(),
+            resets: self.books().resets(&found),
         })
     }
 

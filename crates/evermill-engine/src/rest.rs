@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
-use evermill_contract::source::Arrival;
+use evermill_contract::source::{Arrival, DiagnosticSink};
 use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
@@ -22,19 +22,23 @@ use crate::engine::Engine;
 use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Inboxes, Room};
-use crate::open::OpenError;
+use crate::open::{OpenError, SourceFactory};
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
 use crate::pools::PoolSizes;
 use crate::prepare::PoolNumbers;
 use crate::publish::state_name;
 use crate::record::Record;
+use crate::replay::{
+    Again, BackfillAsk, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, moved,
+};
 use crate::shard::Version;
+use crate::survey;
 use crate::swap::version_views;
 use crate::triggering::{self, Taker};
 use crate::view::{
-    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, RunDetail,
-    RunView, SourceView, TaskView,
+    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, ReplayView,
+    RunDetail, RunView, SourceView, TaskView,
 };
 
 /// See [`Engine::at_rest`].
@@ -52,6 +56,8 @@ struct State {
     /// Claimed with the first change.
     fence: Option<Fence>,
     clock: Clock,
+    /// How sources are looked at that are to be read again.
+    sources: Option<SourceFactory>,
 }
 
 impl Engine {
@@ -86,6 +92,7 @@ impl Engine {
             pending,
             fence: None,
             clock,
+            sources: None,
         })))
     }
 }
@@ -118,6 +125,13 @@ impl AtRest {
         let accepted = state.keep(&found, crate::MANUAL, 0, &arrival)?;
         let kept = accepted.shelved;
         Ok(kept.map(|kept| triggering::name_of(&found.name, kept.first)))
+    }
+
+    /// Lets sources be looked at, for who wants them read again by the next engine.
+    #[must_use]
+    pub fn with_sources(self, sources: SourceFactory) -> Self {
+        self.lock().sources = Some(sources);
+        self
     }
 
     /// Lets go of the store. A stop that was clean stays clean, and one that was not stays so.
@@ -221,6 +235,27 @@ impl State {
         self.pool_sizes.list(self.books(), &self.numbers, false)
     }
 
+    /// Keeps what was looked at, for the next engine to begin.
+    fn begin(
+        &mut self,
+        mut answer: ReplayAnswer,
+        again: &Again,
+        dry_run: bool,
+    ) -> Result<ReplayAnswer, EngineError> {
+        if dry_run {
+            return Ok(answer);
+        }
+        let (command, replay) = self.books().may_replay(again)?;
+        self.apply(command)?;
+        answer.replay = replay;
+        Ok(answer)
+    }
+
+    fn sources(&self) -> Result<SourceFactory, EngineError> {
+        let refused = || EngineError::Refused("no source can be looked at here".to_owned());
+        self.sources.clone().ok_or_else(refused)
+    }
+
     fn view(&self) -> EngineView {
         EngineView {
             runs: self.books().runs().map(|run| self.run_view(&run)).collect(),
@@ -245,6 +280,7 @@ impl State {
                     ..TaskView::default()
                 })
                 .collect(),
+            replays: self.books().replays(run, false),
             dag: run.dag.clone(),
             run: run.name.clone(),
             version: run.version.clone(),
@@ -263,7 +299,8 @@ impl State {
 
     fn source_view(&self, run: u32, index: usize, id: &str) -> SourceView {
         let lanes = self.machine.lanes(run);
-        let own = lanes.filter(|lane| !lane.retired && usize::from(lane.source) == index);
+        let own = lanes
+            .filter(|lane| lane.is_live() && !lane.retired && usize::from(lane.source) == index);
         SourceView {
             id: id.to_owned(),
             lanes: own
@@ -276,6 +313,11 @@ impl State {
             ..SourceView::default()
         }
     }
+}
+
+/// Diagnostics of a source that is only looked at: what matters comes back as an error.
+fn silent() -> DiagnosticSink {
+    Arc::new(|_, _| {})
 }
 
 impl Operations for AtRest {
@@ -302,6 +344,7 @@ impl Operations for AtRest {
                 |version| state.versions.contains_key(version),
             ),
             notes: Vec::new(),
+            resets: state.books().resets(&found),
         })
     }
 
@@ -423,6 +466,50 @@ impl Operations for AtRest {
         let names = state.books().names(run)?;
         let mut reader = state.store.reader().map_err(EngineError::store)?;
         past::look(&mut *reader, &names, wanted)
+    }
+
+    fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
+        let mut state = self.lock();
+        let ground = state.books().ground(run, ask.source.as_deref())?;
+        let (answer, again) = survey::replay(&ground, ask, &state.sources()?, &silent())?;
+        state.begin(answer, &again, ask.dry_run)
+    }
+
+    fn backfill(&self, run: &str, ask: &BackfillAsk) -> Result<ReplayAnswer, EngineError> {
+        let mut state = self.lock();
+        let ground = state.books().ground(run, ask.source.as_deref())?;
+        let unread = |stretch| Ok(state.machine.unread(ground.run.run, stretch));
+        let found = survey::backfill(&ground, ask, unread, &state.sources()?, &silent());
+        let (answer, again) = found?;
+        let nothing = answer.events == 0;
+        state.begin(answer, &again, ask.dry_run || nothing)
+    }
+
+    fn replays(&self, run: &str) -> Result<Vec<ReplayView>, EngineError> {
+        let state = self.lock();
+        let run = state.books().find(run)?;
+        Ok(state.books().replays(&run, true))
+    }
+
+    fn steer_replay(&self, run: &str, replay: u32, order: ReplayOrder) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        let found = state.books().find(run)?;
+        let command = state.books().may_steer(&found, replay, order)?;
+        command.map_or(Ok(()), |command| state.apply(command))
+    }
+
+    fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError> {
+        let mut state = self.lock();
+        let ground = state.books().ground(run, ask.source.as_deref())?;
+        let (answer, moves) = survey::reset(&ground, ask, &state.sources()?, &silent())?;
+        if ask.dry_run {
+            return Ok(answer);
+        }
+        // Nothing runs, whatever state it was left in.
+        for (lane, to) in moves {
+            state.apply(moved(lane, to, &ask.by))?;
+        }
+        Ok(answer)
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

@@ -85,7 +85,11 @@ impl Shard {
     fn next_key(&mut self, run: RunIx) -> SourceKey {
         let number = self.next_source;
         self.next_source += 1;
-        SourceKey { run, number }
+        SourceKey {
+            run,
+            number,
+            replay: 0,
+        }
     }
 
     /// The place of a source in the run's version; none of one that is on its way out.
@@ -106,7 +110,8 @@ impl Shard {
         let key = id.and_then(|id| {
             let mut listening = self.listening.iter();
             let is_it = |(key, listening): &(&SourceKey, &Listening)| {
-                key.run == run && *listening.id == **id && listening.parting != Parting::Agreed
+                let of_it = key.run == run && key.is_live() && *listening.id == **id;
+                of_it && listening.parting != Parting::Agreed
             };
             listening.find(is_it).map(|(key, _)| *key)
         });
@@ -134,6 +139,7 @@ impl Shard {
             source,
             first,
             held_lanes: self.held_lanes(key.run, id),
+            again: false,
             keys,
             line: watched.line.clone(),
             pulse: Arc::clone(&watched.pulse),
@@ -278,7 +284,7 @@ impl Shard {
     fn held_lanes(&self, run: RunIx, id: &str) -> BTreeSet<(String, String)> {
         let lanes = self.machine.lanes(run);
         lanes
-            .filter(|lane| !lane.retired && lane.source_id == *id && lane.generation == 0)
+            .filter(|lane| !lane.retired && lane.source_id == *id && lane.is_live())
             .map(|lane| (lane.name, lane.incarnation))
             .collect()
     }
@@ -296,7 +302,18 @@ impl Shard {
                 session,
                 packed,
             } => self.batch(key, lane, session, packed),
-            SourceInput::CaughtUp { lane, session, .. } => self.caught_up(lane, session),
+            SourceInput::CaughtUp { lane, session, end } => self.caught_up(lane, session, end),
+            SourceInput::Passed {
+                lane,
+                session,
+                from,
+                to,
+            } => {
+                let known = self.lanes.get(&lane);
+                if known.is_some_and(|known| known.session == session) {
+                    self.apply(Command::PassOver { lane, from, to });
+                }
+            }
             SourceInput::Lag { lane, behind } => {
                 let now = self.world.clock.now_ms();
                 if let Some(lane) = self.lanes.get_mut(&lane) {
@@ -352,6 +369,10 @@ impl Shard {
                 self.listening.remove(&key);
                 None
             }
+            SourceInput::Ended(None) if !key.is_live() => {
+                self.listening.remove(&key);
+                return self.reread_if_wanted(key);
+            }
             SourceInput::Ended(why) => {
                 let text = why
                     .as_ref()
@@ -376,6 +397,9 @@ impl Shard {
 
     fn lane_found(&mut self, key: SourceKey, lane: FoundLane) {
         fp!("shard.lane_found");
+        if !key.is_live() {
+            return self.replay_lane_found(key, lane);
+        }
         let Some(listening) = self.listening.get_mut(&key) else {
             return;
         };
@@ -420,7 +444,8 @@ impl Shard {
     fn pass_over(&mut self, key: SourceKey, name: &LaneName, incarnation: &str, to: u64) {
         let id = self.listening.get(&key).map(|listening| &listening.id);
         let held = self.machine.lanes(key.run).find(|lane| {
-            !lane.retired
+            lane.is_live()
+                && !lane.retired
                 && Some(&lane.source_id) == id
                 && lane.name == name.as_str()
                 && lane.incarnation == incarnation
@@ -447,7 +472,9 @@ impl Shard {
         let Some(known) = known else { return };
         known.caught_up = false;
         known.lag_since = None;
-        known.unsettled.arrived(&packed.events, packed.arrived_us);
+        if known.source.is_live() {
+            known.unsettled.arrived(&packed.events, packed.arrived_us);
+        }
         self.buffers.add(packed.origin);
         self.apply(Command::Ingest {
             lane,
@@ -456,12 +483,15 @@ impl Shard {
         fp!("shard.batch_applied");
     }
 
-    fn caught_up(&mut self, lane: LaneId, session: u32) {
+    fn caught_up(&mut self, lane: LaneId, session: u32, end: u64) {
         let known = self
             .lanes
             .get_mut(&lane)
             .filter(|known| known.session == session);
         let Some(known) = known else { return };
+        if !known.source.is_live() {
+            return self.replay_caught_up(lane, end);
+        }
         let news = !known.caught_up;
         known.caught_up = true;
         known.was_caught_up = true;
@@ -481,10 +511,12 @@ impl Shard {
             .get_mut(&lane)
             .filter(|known| known.session == session);
         let Some(known) = known else { return };
-        let passes = self
-            .listening
-            .get(&known.source)
-            .is_some_and(|listening| listening.passes_gaps);
+        // What is read again is read as far as it is still there.
+        let passes = !known.source.is_live()
+            || self
+                .listening
+                .get(&known.source)
+                .is_some_and(|listening| listening.passes_gaps);
         let next = if passes {
             "reading goes on behind them"
         } else {
@@ -621,16 +653,26 @@ impl Shard {
     }
 
     pub(crate) fn source_name(&self, key: SourceKey) -> String {
-        match (self.runs.get(&key.run), self.listening.get(&key)) {
+        let name = match (self.runs.get(&key.run), self.listening.get(&key)) {
             (Some(run), Some(source)) => format!("{}: source '{}'", run.dag, source.id),
             _ => format!("source {}", key.number),
+        };
+        match key.replay {
+            0 => name,
+            replay => format!("{name}, read again by replay {replay}"),
         }
     }
 }
 
 /// Starts a source's thread; why the source has ended at once if there is none.
-fn spawn(key: SourceKey, body: impl FnOnce() + Send + 'static) -> Option<Option<String>> {
-    let name = format!("source-{}-{}", key.run, key.number);
+pub(crate) fn spawn(
+    key: SourceKey,
+    body: impl FnOnce() + Send + 'static,
+) -> Option<Option<String>> {
+    let name = match key.replay {
+        0 => format!("source-{}-{}", key.run, key.number),
+        replay => format!("replay-{}-{replay}", key.run),
+    };
     let thread = std::thread::Builder::new().name(name).spawn(body);
     let cause = thread.err()?;
     Some(Some(format!("the system gives no thread: {cause}")))

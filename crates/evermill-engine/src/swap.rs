@@ -186,7 +186,8 @@ impl Shard {
             sources.any(|source| *source.id == *id) && comes(id).is_none()
         };
         let leaving = self.listening.iter().filter(|(key, listening)| {
-            key.run == run && listening.parting == Parting::No && !stays(&listening.id)
+            let read = key.run == run && key.is_live() && listening.parting == Parting::No;
+            read && !stays(&listening.id)
         });
         let leaving: Vec<SourceKey> = leaving.map(|(key, _)| *key).collect();
         for key in &leaving {

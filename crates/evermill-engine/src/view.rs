@@ -77,6 +77,68 @@ pub struct RunView {
     pub tasks: Vec<TaskView>,
     /// Its sources, in order of declaration.
     pub sources: Vec<SourceView>,
+    /// Replays and backfills of it that have not come to their end.
+    #[serde(default)]
+    pub replays: Vec<ReplayView>,
+}
+
+/// A stretch that is read again, or was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayView {
+    /// Its number within the run.
+    pub replay: u32,
+    /// `replay` or `backfill`.
+    pub kind: String,
+    /// `running`, `paused`, `done`, `stopped`, or `ended` with its run.
+    pub state: String,
+    /// The source's id.
+    pub source: String,
+    /// When it was asked for, milliseconds since the Unix epoch.
+    pub asked_ms: u64,
+    /// Its effect keys are its own.
+    pub new_effect_keys: bool,
+    /// Its tasks change state.
+    pub with_state: bool,
+    /// Positions of all its lanes that are settled or wait in rows of their own ...
+    pub done: u64,
+    /// ... of so many.
+    pub total: u64,
+    /// Why it does not get on, if so.
+    pub trouble: Option<String>,
+    /// Its lanes.
+    pub lanes: Vec<ReplayLaneView>,
+}
+
+/// A lane of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayLaneView {
+    /// The lane that is read again.
+    pub name: String,
+    /// First position.
+    pub from: u64,
+    /// The first position behind it, as it was asked for.
+    pub to: u64,
+    /// Everything below is settled or waits in a row of its own.
+    pub position: u64,
+    /// Its events that are under way.
+    pub in_flight: u64,
+}
+
+/// That somebody moved the live position of a lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResetView {
+    /// Source id.
+    pub source: String,
+    /// Lane name.
+    pub lane: String,
+    /// Where it stood.
+    pub from: u64,
+    /// Where it went on.
+    pub to: u64,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Who said so.
+    pub by: String,
 }
 
 /// One run, with what explains its counters.
@@ -105,6 +167,9 @@ pub struct RunDetail {
     /// Its DAG, as new activations go through it.
     #[serde(default)]
     pub graph: GraphView,
+    /// Positions that were moved, oldest first.
+    #[serde(default)]
+    pub resets: Vec<ResetView>,
     /// Versions that its DAG had, the newest first, and those that something is under way with.
     #[serde(default)]
     pub versions: Vec<VersionView>,

@@ -41,6 +41,18 @@ pub struct LaneCase {
     /// It is a stretch of the live lane of this name, read again (W18); the first position that it
     /// no longer reads.
     pub replay_until: Option<u64>,
+    /// Of a replay: with effect keys of its own.
+    pub fresh_keys: bool,
+    /// It is the live lane of this name once that was reset (W18).
+    pub reset: bool,
+}
+
+impl LaneCase {
+    /// It is there from the start.
+    #[must_use]
+    pub const fn is_first(&self) -> bool {
+        self.replay_until.is_none() && !self.reset
+    }
 }
 
 /// How rough the world is.
@@ -85,11 +97,11 @@ impl Case {
             .any(|source| source.batch.is_some())
     }
 
-    /// The live lane that a replay reads again.
+    /// The live lane that a replay reads again, or that is reset.
     #[must_use]
     pub fn replayed(&self, replay: usize) -> Option<usize> {
         let name = &self.lanes[replay].name;
-        let live = |lane: &LaneCase| lane.replay_until.is_none() && lane.name == *name;
+        let live = |lane: &LaneCase| lane.is_first() && lane.name == *name;
         self.lanes.iter().position(live)
     }
 

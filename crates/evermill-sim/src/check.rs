@@ -61,12 +61,9 @@ impl World<'_> {
                 .bound()
                 .map(|(source, event)| (place_of(spec, &view.dag().spec, source), event.clone()));
             let events: Vec<_> = own.chain(bound).collect();
-            let again = self.case.lanes[usize::from(act.lane)]
-                .replay_until
-                .is_some();
-            if (member.generation() > 0) != again {
-                let generation = member.generation();
-                return Err(format!("{act} has generation {generation} (W18)"));
+            let generation = member.key_generation();
+            if (generation > 0) != self.case.lanes[usize::from(act.lane)].fresh_keys {
+                return Err(format!("{act} has keys of generation {generation} (W18)"));
             }
             let key = member.state_scope().scope.key;
             members.push(Member {

@@ -109,6 +109,7 @@ fn read_again(rng: &mut Prng, lanes: &mut Vec<LaneCase>) {
     lanes.push(LaneCase {
         first: events[0].position,
         replay_until: Some(events[events.len() - 1].position + 1),
+        fresh_keys: rng.chance(30),
         events,
         ..original
     });
@@ -498,6 +499,8 @@ fn lanes(rng: &mut Prng, features: Features, spec: &DagSpec) -> Vec<LaneCase> {
                 first,
                 events,
                 replay_until: None,
+                fresh_keys: false,
+                reset: false,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! **Doubts.** Drives the real machine through random histories, with crashes and regrouping, and
 //! holds every one of them against an oracle that runs one event at a time.
 
+mod again;
 pub mod campaign;
 pub mod case;
 mod check;

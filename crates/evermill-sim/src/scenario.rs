@@ -129,6 +129,7 @@ impl Reading {
             "source" => self.source(rest)?,
             "lane" => self.lane(rest)?,
             "replay" => self.replay(rest)?,
+            "reset" => self.reset(rest)?,
             "task" => self.task(rest)?,
             "answer" => self.answers.push(owned()[1..].to_vec()),
             "resolve" => self.resolve(rest)?,
@@ -233,21 +234,20 @@ impl Reading {
             first: number(first)?,
             events,
             replay_until: None,
+            fresh_keys: false,
+            reset: false,
         });
         Ok(())
     }
 
-    /// `replay LANE from FIRST to UNTIL`
+    /// `replay LANE from FIRST to UNTIL [fresh_keys]`
     fn replay(&mut self, words: Words<'_>) -> Result<(), String> {
-        let [lane, "from", first, "to", until] = words else {
-            return Err("expected: replay LANE from POSITION to POSITION".into());
+        let [lane, "from", first, "to", until, how @ ..] = words else {
+            return Err("expected: replay LANE from POSITION to POSITION [fresh_keys]".into());
         };
         let (first, until) = (number(first)?, number::<u64>(until)?);
-        let live = self
-            .lanes
-            .get(number::<usize>(lane)?)
-            .ok_or("no such lane")?;
-        let mut replay = live.clone();
+        let mut replay = self.numbered(lane)?.clone();
+        replay.fresh_keys = how == ["fresh_keys"];
         replay
             .events
             .retain(|e| (first..until).contains(&e.position));
@@ -255,6 +255,24 @@ impl Reading {
         replay.replay_until = Some(until);
         self.lanes.push(replay);
         Ok(())
+    }
+
+    /// `reset LANE to POSITION`
+    fn reset(&mut self, words: Words<'_>) -> Result<(), String> {
+        let [lane, "to", to] = words else {
+            return Err("expected: reset LANE to POSITION".into());
+        };
+        let mut after = self.numbered(lane)?.clone();
+        after.first = number(to)?;
+        after.events.retain(|event| event.position >= after.first);
+        after.reset = true;
+        self.lanes.push(after);
+        Ok(())
+    }
+
+    fn numbered(&self, number_of_it: &str) -> Result<&LaneCase, String> {
+        let lane = self.lanes.get(number::<usize>(number_of_it)?);
+        lane.ok_or_else(|| "no such lane".into())
     }
 
     /// `task NAME < UP UP: OPTION ...`

@@ -262,6 +262,8 @@ impl World<'_> {
             "signal" => self.signal(),
             "swap" => self.swap(),
             "replay" => self.replay(count(1)?),
+            "hold_replay" => self.hold_replay(),
+            "reset" => self.reset(count(1)?),
             "wait" => {
                 self.now += count(1)? as u64;
                 self.apply(Command::Timer)

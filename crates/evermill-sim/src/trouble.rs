@@ -161,6 +161,11 @@ impl World<'_> {
             if again && lane.is_some_and(|lane| !self.is_replay(lane)) {
                 self.readers[at].lane = None;
             }
+            // What is durable need not have been said.
+            let mut lanes = self.machine.lanes(RUN);
+            if let Some(view) = lanes.find(|view| Some(view.lane) == lane) {
+                self.readers[at].low = self.readers[at].low.max(view.low);
+            }
         }
         self.open = Batch {
             decision,

@@ -57,6 +57,8 @@ pub(crate) struct Reader {
     seen: usize,
     /// Highest position the machine ever acknowledged durably.
     pub(crate) low: u64,
+    /// The lane it was opened for last.
+    pub(crate) opened: Option<LaneId>,
 }
 
 /// What may happen next.
@@ -77,6 +79,7 @@ enum Step {
     Signal,
     Swap,
     Replay(usize),
+    HoldReplay,
 }
 
 /// A member that was sent to a worker.
@@ -285,11 +288,7 @@ impl<'a> World<'a> {
             self.apply(Command::Resume { run: RUN })?;
         }
         self.paused = false;
-        let live = self
-            .case
-            .lanes
-            .iter()
-            .filter(|lane| lane.replay_until.is_none());
+        let live = self.case.lanes.iter().filter(|lane| lane.is_first());
         for lane in live {
             self.apply(Command::OpenLane {
                 run: RUN,
@@ -378,6 +377,10 @@ impl<'a> World<'a> {
                 self.replay(at)?;
                 return Ok(true);
             }
+            if self.held_replay().is_some_and(|(_, paused)| paused) {
+                self.hold_replay()?;
+                return Ok(true);
+            }
             if self.paused {
                 self.toggle_pause()?;
                 return Ok(true);
@@ -411,6 +414,7 @@ impl<'a> World<'a> {
             Step::Signal => self.signal()?,
             Step::Swap => self.swap()?,
             Step::Replay(at) => self.replay(at)?,
+            Step::HoldReplay => self.hold_replay()?,
         }
         Ok(true)
     }
@@ -473,6 +477,9 @@ impl<'a> World<'a> {
         if on(Feature::Pause, busy) {
             rare.push(Step::Pause);
         }
+        if on(Feature::Replay, busy && self.held_replay().is_some()) {
+            rare.push(Step::HoldReplay);
+        }
         if busy {
             rare.push(Step::Capacity);
         }
@@ -502,8 +509,11 @@ impl<'a> World<'a> {
         };
         if reader.next == events.len() {
             reader.told = true;
-            return self.apply(match self.case.lanes[at].replay_until {
+            let until = self.case.lanes[at].replay_until;
+            let says_so = until.is_some() && self.rng.chance(50);
+            return self.apply(match until {
                 None => Command::CaughtUp { lane },
+                Some(_) if says_so => Command::ReplayRead { lane },
                 Some(position) => Command::Ingest {
                     lane,
                     events: vec![Event {
@@ -671,7 +681,7 @@ impl<'a> World<'a> {
     }
 
     fn lane_index(&self, lane: LaneId, name: &str) -> Option<usize> {
-        let again = self.is_replay(lane);
+        let (again, reset) = (self.is_replay(lane), self.is_reset(lane));
         let known = self.machine.lanes(RUN).find(|known| known.lane == lane)?;
         let sources = &self.case.spec.sources;
         let fits = |of: &LaneCase| {
@@ -680,41 +690,9 @@ impl<'a> World<'a> {
             id.map_or("", |source| &source.id) == known.source_id
                 && of.name == name
                 && of.replay_until.is_some() == again
+                && of.reset == reset
         };
         self.case.lanes.iter().position(fits)
-    }
-
-    /// W18: replays have a generation of their own.
-    pub(crate) fn is_replay(&self, lane: LaneId) -> bool {
-        let mut lanes = self.machine.lanes(RUN);
-        lanes.any(|view| view.lane == lane && view.generation > 0)
-    }
-
-    /// A replay nobody has asked for yet.
-    fn next_replay(&self) -> Option<usize> {
-        let open = |at: &usize| {
-            let live = self.case.replayed(*at).map(|live| &self.readers[live]);
-            self.case.lanes[*at].replay_until.is_some()
-                && self.readers[*at].lane.is_none()
-                && live.is_some_and(|live| live.lane.is_some())
-        };
-        (0..self.readers.len())
-            .find(open)
-            .filter(|_| !self.is_over())
-    }
-
-    /// W18: a stretch of a lane is read again, as a lane of its own.
-    pub(crate) fn replay(&mut self, at: usize) -> Result<(), String> {
-        let live = self.case.replayed(at).ok_or("nothing to replay")?;
-        let lane = self.readers[live].lane.ok_or("the lane is not open")?;
-        let replay = &self.case.lanes[at];
-        let to = replay.replay_until.ok_or("it is no replay")?;
-        self.coverage.hit(Mark::Replay);
-        self.apply(Command::Replay {
-            lane,
-            from: replay.first,
-            to,
-        })
     }
 
     fn acknowledge(&mut self, lane: LaneId, position: u64) -> Result<(), String> {
@@ -747,7 +725,10 @@ impl<'a> World<'a> {
             next = self.rng.below(next as u64 + 1) as usize;
             self.coverage.hit(Mark::Reread);
         }
-        let (seen, low) = (reader.seen, reader.low.max(position));
+        // One that goes on while some of it is under way stands where it was last said to stand.
+        let again = reader.opened == Some(lane);
+        let low = if again { reader.low } else { position };
+        let seen = reader.seen;
         *reader = Reader {
             lane: Some(lane),
             next,
@@ -756,6 +737,7 @@ impl<'a> World<'a> {
             told: false,
             seen,
             low,
+            opened: Some(lane),
         };
         Ok(())
     }

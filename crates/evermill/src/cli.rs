@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
 mod alerts;
+mod backfill;
 mod backup;
 mod check;
 mod completions;
@@ -9,11 +10,15 @@ mod demo;
 mod dev_kafka;
 mod logs;
 mod parked;
+mod place;
 mod pools;
 mod ps;
+mod replay;
+mod reset;
 mod rollback;
 mod run;
 mod serve;
+mod shadow;
 mod show;
 mod signal;
 mod start;
@@ -85,6 +90,14 @@ enum Command {
     /// What goes wrong while nobody looks: the latest of it, and whether it is told
     #[command(subcommand)]
     Alerts(alerts::Args),
+    /// Read a stretch of a log source again beside the live run, or say what that would be
+    Replay(replay::Args),
+    /// Move the live position of a run that is paused or at rest
+    Reset(reset::Args),
+    /// Run the instants of a clock that it has passed over, each once
+    Backfill(backfill::Args),
+    /// Run another version of a DAG on events that a run has settled, and compare what came of them
+    Shadow(shadow::Args),
     /// Copy the store to a file, also while an engine runs, and check the copy
     Backup(backup::Backup),
     /// Put a backup in the place of the store
@@ -132,6 +145,10 @@ impl Cli {
             Command::Parked(args) => parked::run(&args, data_dir),
             Command::Pools(args) => pools::run(&args, data_dir),
             Command::Alerts(args) => alerts::run(&args, data_dir),
+            Command::Replay(args) => replay::run(args, data_dir),
+            Command::Reset(args) => reset::run(&args, data_dir),
+            Command::Backfill(args) => backfill::run(&args, data_dir),
+            Command::Shadow(args) => shadow::run(&args, data_dir),
             Command::Backup(args) => backup::backup(&args, data_dir),
             Command::Restore(args) => backup::restore(&args, data_dir),
             Command::Verify(args) => backup::verify(&args, data_dir),

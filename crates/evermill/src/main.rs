@@ -19,6 +19,7 @@ mod reach;
 mod screen;
 mod sdk;
 mod signals;
+mod sources;
 mod store;
 mod table;
 

@@ -1,7 +1,6 @@
 //! Reaching what a data directory holds: through the engine that runs on it, else by taking its
 //! lock. Both answer `/api/v1`, so a command need not know which it was.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Config;
 use crate::control;
 use crate::failure::Failure;
+use crate::sources;
 
 /// How long an engine may take from locking its directory to answering.
 const STARTING: Duration = Duration::from_secs(10);
@@ -35,9 +35,19 @@ impl Reach {
     /// # Errors
     /// No such directory (2), its holder does not answer (4), the store cannot be read (1).
     pub(crate) fn open(data_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let Config {
-            data_dir, pools, ..
-        } = Config::read(data_dir, &[])?;
+        Self::open_with(data_dir, &[])
+    }
+
+    /// The same, with connections through which sources can be looked at where no engine runs.
+    ///
+    /// # Errors
+    /// As [`Reach::open`].
+    pub(crate) fn open_with(
+        data_dir: Option<PathBuf>,
+        connections: &[String],
+    ) -> Result<Self, Failure> {
+        let config = Config::read(data_dir, connections)?;
+        let data_dir = config.data_dir.clone();
         if !data_dir.is_dir() {
             return Err(Failure::usage(format!(
                 "{}: there is no such data directory; `evermill run` makes it, --data-dir names another",
@@ -47,7 +57,7 @@ impl Reach {
         let deadline = Instant::now() + STARTING;
         loop {
             let held = match DirLock::take(&data_dir) {
-                Ok(lock) => return Self::at_rest(data_dir, lock, pools),
+                Ok(lock) => return Self::at_rest(data_dir, lock, config),
                 Err(held @ LockError::Held { .. }) => Failure::locked(held.to_string()),
                 Err(error) => return Err(Failure::failed(error.to_string())),
             };
@@ -68,11 +78,7 @@ impl Reach {
     }
 
     /// Opens the store without leaving a trace, unless something is changed.
-    fn at_rest(
-        data_dir: PathBuf,
-        lock: DirLock,
-        pools: BTreeMap<String, u32>,
-    ) -> Result<Self, Failure> {
+    fn at_rest(data_dir: PathBuf, lock: DirLock, config: Config) -> Result<Self, Failure> {
         let refused = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
         let store: Box<dyn Store> = if data_dir.join(SqliteStore::FILE).exists() {
             let store = SqliteStore::open(lock, store_options());
@@ -81,9 +87,13 @@ impl Reach {
             Box::new(MemoryStore::open(&MemoryDisk::new(StoreId([0; 16]))))
         };
         let rest = Engine::at_rest(&data_dir, store).map_err(|error| refused(&error))?;
+        let pools = config.pools.clone();
         Ok(Self {
             data_dir,
-            rest: Some(rest.with_pools(pools)),
+            rest: Some(
+                rest.with_pools(pools)
+                    .with_sources(sources::factory(config)),
+            ),
         })
     }
 

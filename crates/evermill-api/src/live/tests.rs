@@ -69,6 +69,7 @@ pub(super) fn a_view() -> (Graph, EngineView) {
         },
         deadlines_missed: 0,
         tasks: tasks.map(task).into(),
+        replays: Vec::new(),
         sources: vec![SourceView {
             id: "orders".into(),
             lanes: vec![lane(2), lane(0)],

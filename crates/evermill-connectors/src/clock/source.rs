@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use evermill_contract::manifest::Catchup;
 use evermill_contract::source::{
-    BatchBuilder, FirstPosition, LaneFound, LaneName, Origin, Resolved, Source, SourceBudget,
-    SourceError, SourceEvent, Waker,
+    BatchBuilder, FirstPosition, LaneFound, LaneName, Origin, Place, Resolved, Source,
+    SourceBudget, SourceError, SourceEvent, Waker,
 };
 
 use super::Instants;
+use crate::limits;
 
 /// The one lane of a clock.
 const LANE: &str = "clock";
@@ -33,6 +34,8 @@ pub struct ClockSource {
     open: bool,
     /// That there is nothing unread was said since the last event.
     told: bool,
+    /// Instants that were passed over, to be told of: where it stood and where it goes on.
+    passed: Option<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -73,11 +76,21 @@ impl ClockSource {
             started: false,
             open: true,
             told: false,
+            passed: None,
         }
     }
 
-    /// Passes over what nobody saw pass, as far as the DAG says.
-    fn catch_up(&self, from: u64) -> u64 {
+    /// Passes over what nobody saw pass, as far as the DAG says, and tells of it.
+    fn go_on(&mut self, from: u64) -> u64 {
+        let to = self.caught_up(from);
+        let passed = self.instants.from(from).filter(|instant| *instant < to);
+        if passed.is_some() {
+            self.passed = Some((self.passed.map_or(from, |(first, _)| first), to));
+        }
+        to
+    }
+
+    fn caught_up(&self, from: u64) -> u64 {
         let now = (self.now)();
         if from >= now {
             return from;
@@ -116,7 +129,8 @@ impl ClockSource {
             self.told = true;
             out.push(SourceEvent::CaughtUp {
                 lane: LANE.into(),
-                end: next,
+                // Between the last instant and now there is none.
+                end: next.max(now.saturating_add(1)),
             });
         }
         due
@@ -143,6 +157,11 @@ impl Source for ClockSource {
                 appeared: false,
                 shared: false,
             }));
+            return Ok(());
+        }
+        if let Some((from, to)) = self.passed.take() {
+            let lane = LANE.into();
+            out.push(SourceEvent::Passed { lane, from, to });
             return Ok(());
         }
         let from = self.next.filter(|_| self.open);
@@ -176,6 +195,31 @@ impl Source for ClockSource {
         })
     }
 
+    fn locate(&mut self, _lane: &LaneName, place: Place) -> Result<u64, SourceError> {
+        Ok(match place {
+            Place::Earliest => self.start.unwrap_or(0),
+            Place::Latest => (self.now)(),
+            Place::Time(ms) => u64::try_from(ms).unwrap_or(0).saturating_mul(1_000_000),
+            Place::Position(position) => position,
+        })
+    }
+
+    fn count(&mut self, _lane: &LaneName, from: u64, to: u64) -> Result<u64, SourceError> {
+        let mut next = self.instants.from(from);
+        let mut count = 0;
+        while let Some(instant) = next.filter(|instant| *instant < to) {
+            count += 1;
+            if count > limits::CLOCK_COUNT_MAX {
+                return Err(SourceError::Refused(format!(
+                    "more than {} instants lie in that time; name a shorter one",
+                    limits::CLOCK_COUNT_MAX
+                )));
+            }
+            next = self.instants.from(instant + 1);
+        }
+        Ok(count)
+    }
+
     fn start_lane(
         &mut self,
         _lane: &LaneName,
@@ -184,14 +228,15 @@ impl Source for ClockSource {
     ) -> Result<(), SourceError> {
         // The shard was loaded again: nobody has been away.
         let again = std::mem::replace(&mut self.started, true);
-        self.next = Some(if again { from } else { self.catch_up(from) });
+        self.passed = None;
+        self.next = Some(if again { from } else { self.go_on(from) });
         self.told = false;
         Ok(())
     }
 
     fn credit(&mut self, _lane: &LaneName, open: bool) {
         if open && !self.open {
-            self.next = self.next.map(|next| self.catch_up(next));
+            self.next = self.next.map(|next| self.go_on(next));
         }
         self.open = open;
     }

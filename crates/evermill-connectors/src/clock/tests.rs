@@ -3,7 +3,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evermill_contract::manifest::{Catchup, CronSource, EverySource};
-use evermill_contract::source::{FirstPosition, LaneName, Source, SourceBudget, SourceEvent};
+use evermill_contract::source::{
+    FirstPosition, LaneName, Place, Source, SourceBudget, SourceEvent,
+};
 
 use super::*;
 
@@ -252,6 +254,19 @@ fn instants_that_nobody_saw_pass_fire_as_the_dag_says() {
     for (catchup, expected) in cases {
         let mut hand = Hand::new(catchup, None, 45);
         hand.start(10 * SECOND + 1);
+        let events = [hand.poll(), hand.poll()].concat();
+        let passed = events.into_iter().find_map(|event| match event {
+            SourceEvent::Passed { from, to, .. } => Some((from, to)),
+            _ => None,
+        });
+        let told = match catchup {
+            Catchup::None => Some((10 * SECOND + 1, 45 * SECOND)),
+            Catchup::Last => Some((10 * SECOND + 1, 40 * SECOND)),
+            Catchup::All => None,
+        };
+        assert_eq!(passed, told, "{catchup:?}: what is passed over is told");
+        let mut hand = Hand::new(catchup, None, 45);
+        hand.start(10 * SECOND + 1);
         assert_eq!(hand.fired(), expected, "{catchup:?} after a restart");
         hand.clock.credit(&LaneName::from("clock"), false);
         hand.set(75);
@@ -262,6 +277,19 @@ fn instants_that_nobody_saw_pass_fire_as_the_dag_says() {
         hand.set(80);
         assert_eq!(hand.fired(), [80]);
     }
+}
+
+#[test]
+fn a_clock_says_how_many_instants_lie_in_a_time_and_where_it_lies() {
+    let mut hand = Hand::new(Catchup::All, None, 45);
+    let lane = LaneName::from("clock");
+    let count = hand.clock.count(&lane, 10 * SECOND, 41 * SECOND);
+    assert_eq!(count, Ok(4));
+    let place = |hand: &mut Hand, place| hand.clock.locate(&lane, place);
+    assert_eq!(place(&mut hand, Place::Time(10_000)), Ok(10 * SECOND));
+    assert_eq!(place(&mut hand, Place::Latest), Ok(45 * SECOND));
+    let far = hand.clock.count(&lane, 0, u64::MAX / 2);
+    assert!(far.is_err(), "{far:?}");
 }
 
 #[test]

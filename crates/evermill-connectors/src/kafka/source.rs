@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use evermill_contract::manifest::KafkaSource as KafkaConfig;
 use evermill_contract::source::{
-    DiagnosticSink, FirstPosition, LaneName, Resolved, Severity, Source, SourceBudget, SourceError,
-    SourceEvent, Waker,
+    DiagnosticSink, FirstPosition, LaneName, Place, Resolved, Severity, Source, SourceBudget,
+    SourceError, SourceEvent, Waker,
 };
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -294,6 +294,12 @@ impl Source for KafkaSource {
         let partition = self.lanes[self.known(lane)?].partition;
         let consumer = self.client.clone().ok_or_else(not_connected)?;
         self.first_position(&consumer, partition, first)
+    }
+
+    fn locate(&mut self, lane: &LaneName, place: Place) -> Result<u64, SourceError> {
+        let partition = self.lanes[self.known(lane)?].partition;
+        let consumer = self.client.clone().ok_or_else(not_connected)?;
+        self.position_of(&consumer, partition, place)
     }
 
     fn start_lane(

@@ -56,14 +56,14 @@ pub(crate) fn dispatches(decision: &mut Decision) -> Vec<DispatchId> {
         .collect()
 }
 
-const FENCE: Fence = Fence {
+pub(crate) const FENCE: Fence = Fence {
     epoch: 1,
     incarnation: 0,
 };
-const LANE: LaneId = LaneId { run: 1, lane: 1 };
+pub(crate) const LANE: LaneId = LaneId { run: 1, lane: 1 };
 
 /// A chain that is switched on, with one lane and two slots.
-fn listening(tasks: usize) -> (Machine, Decision) {
+pub(crate) fn listening(tasks: usize) -> (Machine, Decision) {
     let mut machine = Machine::new(FENCE);
     let mut out = Decision::default();
     let start = Command::Start {
@@ -85,7 +85,7 @@ fn listening(tasks: usize) -> (Machine, Decision) {
     (machine, out)
 }
 
-fn ingest(machine: &mut Machine, positions: std::ops::Range<u64>, out: &mut Decision) {
+pub(crate) fn ingest(machine: &mut Machine, positions: std::ops::Range<u64>, out: &mut Decision) {
     let events = events(positions);
     machine.apply(1, Command::Ingest { lane: LANE, events }, out);
 }
@@ -110,7 +110,7 @@ fn succeed(
     machine.apply(2, outcomes, out);
 }
 
-fn finish(machine: &mut Machine, dispatch: DispatchId, out: &mut Decision) {
+pub(crate) fn finish(machine: &mut Machine, dispatch: DispatchId, out: &mut Decision) {
     let fence = FENCE;
     machine.apply(2, Command::Finished { dispatch, fence }, out);
 }

@@ -2,4 +2,5 @@
 
 mod chain;
 mod parked;
+mod replays;
 mod swap;

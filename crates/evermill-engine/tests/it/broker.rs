@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use evermill_contract::source::{
-    BatchBuilder, FirstPosition, LaneFound, LaneName, NO_TIMESTAMP, Origin, Resolved, Source,
-    SourceBudget, SourceError, SourceEvent, Waker,
+    BatchBuilder, FirstPosition, LaneFound, LaneName, NO_TIMESTAMP, Origin, Place, Resolved,
+    Source, SourceBudget, SourceError, SourceEvent, Waker,
 };
 
 use crate::harness::PATIENCE;
@@ -266,6 +266,18 @@ impl Source for FakeSource {
         Ok(Resolved {
             position: stands.unwrap_or(0),
             origin: stands.map_or(Origin::Earliest, |_| Origin::Committed),
+        })
+    }
+
+    /// A position is a millisecond.
+    fn locate(&mut self, lane: &LaneName, place: Place) -> Result<u64, SourceError> {
+        let state = self.broker.0.state.lock().unwrap();
+        let (low, end) = (state.lanes[lane].low, state.lanes[lane].values.len() as u64);
+        Ok(match place {
+            Place::Earliest => low,
+            Place::Latest => end,
+            Place::Time(ms) => u64::try_from(ms).unwrap().clamp(low, end),
+            Place::Position(position) => position,
         })
     }
 

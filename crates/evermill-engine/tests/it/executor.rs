@@ -16,6 +16,8 @@ pub(crate) struct Call<'a> {
     pub(crate) task: &'a str,
     pub(crate) value: String,
     pub(crate) try_number: u16,
+    /// The generation in its effect keys.
+    pub(crate) generation: u32,
     /// Asks the engine and waits for the answer.
     pub(crate) ask: &'a dyn Fn(Question) -> Answer,
     /// Prints.
@@ -314,6 +316,7 @@ impl Worker {
             task: &dispatch.task.task,
             value: member.event.value.map(text).unwrap_or_default(),
             try_number: member.try_number,
+            generation: dispatch.lanes[usize::from(member.event.lane)].generation,
             ask: &|question| self.ask(dispatch.token, index, question),
             print: &|text| {
                 self.tell(WorkerEvent::Log {

@@ -13,8 +13,8 @@ use evermill_contract::worker::Outcome;
 use evermill_core::row::{Row, Table};
 use evermill_engine::view::RunView;
 use evermill_engine::{
-    Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, StartRequest, Started,
-    StoreFactory,
+    Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, SourceFactory,
+    StartRequest, Started, StoreFactory,
 };
 use evermill_store::{
     DirLock, Faults, FaultyStore, MemoryDisk, MemoryStore, Options, SqliteStore, Store, StoreId,
@@ -87,8 +87,7 @@ impl World {
     }
 
     fn try_open(&self) -> Result<Handle, OpenError> {
-        let (broker, workers) = (self.broker.clone(), self.workers.clone());
-        let (others, opens) = (self.others.clone(), self.opens.clone());
+        let workers = self.workers.clone();
         let notices = Arc::clone(&self.notices);
         let lines = Arc::clone(&self.lines);
         let alerts = Arc::clone(&self.alerts);
@@ -96,16 +95,7 @@ impl World {
             data_dir: self.dir.path().to_owned(),
             store: self.store(),
             executor: Box::new(move |events| Ok(workers.start(events))),
-            sources: Arc::new(move |request| {
-                if let SourceConfig::After(_) | SourceConfig::Topic(_) = request.source.config {
-                    return Ok(Opened::Signalled);
-                }
-                if let Some(opens) = &opens {
-                    return Ok(opens());
-                }
-                let named = others.get(&request.source.id).unwrap_or(&broker);
-                Ok(Opened::Log(named.source(request.budget)))
-            }),
+            sources: self.sources(),
             settings: Arc::new(NoSettings),
             pools: BTreeMap::new(),
             clock: self.clock.clone(),
@@ -115,7 +105,22 @@ impl World {
         })
     }
 
-    fn store(&self) -> StoreFactory {
+    pub(crate) fn sources(&self) -> SourceFactory {
+        let (broker, others) = (self.broker.clone(), self.others.clone());
+        let opens = self.opens.clone();
+        Arc::new(move |request| {
+            if let SourceConfig::After(_) | SourceConfig::Topic(_) = request.source.config {
+                return Ok(Opened::Signalled);
+            }
+            if let Some(opens) = &opens {
+                return Ok(opens());
+            }
+            let named = others.get(&request.source.id).unwrap_or(&broker);
+            Ok(Opened::Log(named.source(request.budget)))
+        })
+    }
+
+    pub(crate) fn store(&self) -> StoreFactory {
         let (disk, faults) = (self.disk.clone(), self.faults.clone());
         let gate = self.gate.clone();
         Box::new(move || {

@@ -12,6 +12,7 @@ mod inquiry;
 mod joins;
 mod judging;
 mod queue;
+mod replay;
 mod sharing;
 mod spill;
 mod swap;

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use evermill_engine::view::RunView;
+use evermill_engine::view::{ReplayView, RunView};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::replay::progress;
 use crate::failure::Failure;
 use crate::reach::{Reach, get};
 use crate::table::{ms, print, table};
@@ -46,6 +47,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let rows = rows.collect::<Result<Vec<RunView>, _>>();
     let rows = rows.map_err(|error| Failure::failed(format!("the answer is strange: {error}")))?;
     print(&runs_table(&rows))?;
+    print(&replays(&rows))?;
     for why in stalled.iter().chain(&notes) {
         eprintln!("! {why}");
     }
@@ -53,6 +55,21 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         eprintln!("no engine runs on this data directory; this is what its store holds");
     }
     Ok(())
+}
+
+/// What is read again beside them.
+pub(super) fn replays(runs: &[RunView]) -> String {
+    let of_run = |run: &RunView| {
+        let line = |replay: &ReplayView| {
+            let done = progress(replay);
+            format!(
+                "{}: {} {} {}, {done}\n",
+                run.run, replay.kind, replay.replay, replay.state
+            )
+        };
+        run.replays.iter().map(line).collect::<String>()
+    };
+    runs.iter().map(of_run).collect()
 }
 
 const HEAD: [&str; 10] = [

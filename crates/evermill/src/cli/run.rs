@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
-use evermill_connectors::Environment;
 use evermill_connectors::alerts::Hooks;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
     Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
-    OpenOptions, SourceFactory,
+    OpenOptions,
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
@@ -30,7 +29,7 @@ use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
-use crate::{duration, python, sdk, signals, store};
+use crate::{duration, python, sdk, signals, sources, store};
 
 /// What stands in a URL's path as it is.
 const NON_ALPHANUMERIC: &AsciiSet = &ALL.remove(b'-').remove(b'_').remove(b'.');
@@ -206,7 +205,7 @@ pub(super) fn open(
         data_dir,
         store: store::factory(lock, config.retain),
         executor: Box::new(move |events| workers.start(connections, told, events)),
-        sources: sources(config),
+        sources: sources::factory(config),
         settings: Arc::new(NoSettings),
         pools: slots,
         clock: Clock::system(),
@@ -238,6 +237,9 @@ pub(super) struct Workers {
     has_places: bool,
     /// What a pool of an interpreter is like that is met later.
     grows: Option<PoolConfig>,
+
+    /// In place of those places.
+    sinks: Option<Sinks>,
 }
 
 impl Workers {
@@ -255,8 +257,19 @@ impl Workers {
             },
             has_sinks: true,
             has_places: true,
+            sinks: None,
             grows: Some(usual),
         }
+    }
+
+    /// Those of a shadow: nothing is given to places outside but to `sinks`, and tasks in Python can
+    /// tell.
+    pub(super) fn in_shadow(mut self, sinks: Sinks) -> Self {
+        for (pool, _) in &mut self.python {
+            pool.env.push(("EVERMILL_SHADOW".into(), "1".into()));
+        }
+        self.sinks = Some(sinks);
+        self
     }
 
     pub(super) fn start(
@@ -266,11 +279,14 @@ impl Workers {
         events: Events,
     ) -> Result<Box<dyn Executor>, String> {
         let addresses = Arc::clone(&connections);
+        let sinks = self.sinks.clone();
         let sinks = self.has_sinks.then(|| {
-            Sinks::new(move |config| {
-                let address = |id: &str| addresses.get(id).cloned();
-                evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
-                    .map_err(|error| error.to_string())
+            sinks.unwrap_or_else(|| {
+                Sinks::new(move |config| {
+                    let address = |id: &str| addresses.get(id).cloned();
+                    evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
+                        .map_err(|error| error.to_string())
+                })
             })
         });
         let addresses = Arc::clone(&connections);
@@ -312,6 +328,7 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
         has_sinks: files.have_sinks(),
         has_places: files.have_places(),
         grows: None,
+        sinks: None,
         declared: DeclaredConfig {
             shell_slots: if files.have_commands() { workers } else { 0 },
             requests: files.http_tasks(),
@@ -323,19 +340,6 @@ pub(super) fn pools(workers: Option<u16>, files: &Files, sdk: &Path) -> Workers 
 fn cores() -> u16 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(cores).unwrap_or(u16::MAX)
-}
-
-fn sources(config: Config) -> SourceFactory {
-    Arc::new(move |request| {
-        let environment = Environment {
-            connection: &|id| config.connections.get(id).cloned(),
-            start_date: request.start_date,
-            budget: request.budget,
-            diagnostics: request.diagnostics,
-        };
-        evermill_connectors::open_source(request.source, &environment)
-            .map_err(|error| error.to_string())
-    })
 }
 
 /// Says what the engine has to say, if it is grave enough.

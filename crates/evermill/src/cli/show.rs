@@ -11,6 +11,7 @@ use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView, Versio
 
 use super::logs::{Event, parse_event};
 use super::parked::age;
+use super::replay::progress;
 use super::start::short;
 use crate::failure::Failure;
 use crate::reach::Reach;
@@ -79,6 +80,7 @@ fn text(detail: &RunDetail, live: bool) -> String {
             line(&mut out, &format!("  ! {}: {trouble}", source.id));
         }
     }
+    again(&mut out, detail);
     let attempts = detail.run.tasks.iter().map(|task| {
         let counts = [task.running, task.succeeded, task.skipped, task.failed];
         let [running, succeeded, skipped, failed] = counts.map(|count| count.to_string());
@@ -146,6 +148,41 @@ fn text(detail: &RunDetail, live: bool) -> String {
     let head = ["WHEN", "KIND", "ALERT"];
     section(&mut out, "Latest alerts", &head, alerts.collect(), 3);
     out
+}
+
+/// What is read again, and positions that somebody moved.
+fn again(out: &mut String, detail: &RunDetail) {
+    let replays = detail.run.replays.iter().map(|replay| {
+        let what = format!("{} {}", replay.kind, replay.replay);
+        [
+            what,
+            replay.source.clone(),
+            replay.state.clone(),
+            progress(replay),
+        ]
+    });
+    let head = ["WHAT", "SOURCE", "STATE", "DONE"];
+    section(out, "Read again", &head, replays.collect(), 3);
+    for replay in &detail.run.replays {
+        if let Some(trouble) = &replay.trouble {
+            line(
+                out,
+                &format!("  ! {} {}: {trouble}", replay.kind, replay.replay),
+            );
+        }
+    }
+    let resets = detail.resets.iter().map(|reset| {
+        let (from, to) = (reset.from.to_string(), reset.to.to_string());
+        [
+            age(reset.at_ms),
+            reset.by.clone(),
+            reset.lane.clone(),
+            from,
+            to,
+        ]
+    });
+    let head = ["WHEN", "BY", "LANE", "FROM", "TO"];
+    section(out, "Positions moved by hand", &head, resets.collect(), 3);
 }
 
 fn line(out: &mut String, text: &str) {

@@ -2,9 +2,9 @@
 //! that has the terminal, so that a debugger can be used; that of a DAG in YAML in an engine that
 //! forgets it. Nothing is kept: there is no broker and no data directory.
 
-mod commands;
+pub(super) mod commands;
 mod events;
-mod once;
+pub(super) mod once;
 mod report;
 
 use std::collections::BTreeMap;

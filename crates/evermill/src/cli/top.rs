@@ -9,7 +9,7 @@ use evermill_api::drawing::Graph;
 use evermill_api::live::{Snapshot, Watch, lines};
 use evermill_engine::view::{EngineView, RunView};
 
-use super::ps::runs_table;
+use super::ps::{replays, runs_table};
 use super::run::progress::troubles;
 use crate::failure::Failure;
 use crate::reach::{Reach, get};
@@ -103,7 +103,8 @@ fn show(
     view: &EngineView,
 ) -> Result<(), Failure> {
     if !screen.is_terminal() {
-        return print(&runs_table(&view.runs));
+        print(&runs_table(&view.runs))?;
+        return print(&replays(&view.runs));
     }
     let snapshot = Snapshot {
         runs: watch.look(age, view),

@@ -102,6 +102,78 @@ impl Timed {
     }
 }
 
+/// Notes the instant of each event; while there is a file `gate`, it waits.
+const GATED: &str = r#"
+import os, time
+import evermill
+
+@evermill.task
+def note(event):
+    while os.path.exists("@OUT@.gate"):
+        time.sleep(0.01)
+    with open("@OUT@", "a") as out:
+        out.write(f"{event.timestamp.timestamp():.0f}\n")
+
+@evermill.dag
+def ticks():
+    note(evermill.every("1h"))
+"#;
+
+#[test]
+fn a_backfill_runs_each_instant_that_nobody_ran_over_a_kill_and_a_second_one_finds_nothing() {
+    let timed = Timed::new(GATED);
+    let running = timed.run(&[]);
+    timed.place.wait_until_ready();
+    let well = |arguments: &[&str]| {
+        let ended = timed.place.finish(arguments);
+        assert_eq!(ended.code(), 0, "{arguments:?}: {}", ended.stderr);
+        ended.stdout
+    };
+    let days = [
+        "backfill",
+        "ticks",
+        "--from",
+        "2026-01-01",
+        "--to",
+        "2026-01-10T23:59:59Z",
+    ];
+    let looked = well(&[&days[..], &["--dry-run"]].concat());
+    assert!(looked.contains("240 instants would be run"), "{looked}");
+    let gate = timed.out.with_file_name("out.gate");
+    std::fs::write(&gate, "").expect("a gate");
+    let begun = well(&days);
+    assert!(
+        begun.contains("backfill 1 of run ticks-1: 240 instants"),
+        "{begun}"
+    );
+    timed.place.wait_for_run(|run| run["in_flight"] != 0);
+    running.kill();
+    std::fs::remove_file(&gate).expect("a gate");
+
+    let running = timed.run(&[]);
+    let done = timed.place.wait_for_run(|run| {
+        let all = run["done"].as_u64() >= Some(240) && run["in_flight"] == 0;
+        all && run["replays"].as_array().is_some_and(Vec::is_empty)
+    });
+    assert_eq!(done["in"], done["done"]);
+    let instants: BTreeSet<String> = timed.lines().into_iter().collect();
+    let first = 1_767_225_600;
+    for hour in 0..240 {
+        assert!(
+            instants.contains(&(first + hour * 3600).to_string()),
+            "hour {hour}"
+        );
+    }
+    let again = well(&days);
+    assert!(again.contains("nothing to run; 240 ran before"), "{again}");
+    let once_more = well(&[&days[..], &["--reprocess", "--dry-run"]].concat());
+    assert!(
+        once_more.contains("240 instants would be run"),
+        "{once_more}"
+    );
+    drop(running);
+}
+
 #[test]
 fn each_instant_is_one_activation_over_kills_and_orderly_ends() {
     let timed = Timed::new(&EVERY.replace("@CATCHUP@", "all"));

@@ -4,6 +4,7 @@ mod full;
 mod keeping;
 mod looking;
 mod parked;
+mod replaying;
 mod steering;
 mod triggering;
 

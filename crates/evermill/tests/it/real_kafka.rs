@@ -5,6 +5,7 @@ mod joins;
 mod lifecycle;
 mod main_job;
 mod membership;
+mod replaying;
 mod secured;
 mod sink;
 mod takeover;

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use evermill_contract::source::{FirstPosition, Origin, Resolved, SourceError};
+use evermill_contract::source::{FirstPosition, Origin, Place, Resolved, SourceError};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::Offset;
 
 use super::KafkaSource;
@@ -45,6 +45,40 @@ impl KafkaSource {
                 origin: Origin::Latest,
             },
         })
+    }
+
+    /// Where a place lies in a partition.
+    pub(super) fn position_of(
+        &self,
+        consumer: &Client,
+        partition: i32,
+        place: Place,
+    ) -> Result<u64, SourceError> {
+        let topic = self.topic();
+        let unknown = |error: KafkaError| {
+            SourceError::Unavailable(format!("{topic}/{partition} is not known yet: {error}"))
+        };
+        let ends = || range(consumer, topic, partition).map_err(unknown);
+        let time = match place {
+            Place::Position(position) => return Ok(position),
+            Place::Earliest => return Ok(ends()?.0),
+            Place::Latest => return Ok(ends()?.1),
+            Place::Time(time) => time,
+        };
+        let found = list(topic, partition, Offset::Offset(time.max(0)))
+            .and_then(|asked| consumer.offsets_for_times(asked, limits::KAFKA_ASK))
+            .and_then(|answer| {
+                let found = answer.find_partition(topic, partition);
+                found.map_or(Ok(Offset::End), |found| {
+                    found.error().map(|()| found.offset())
+                })
+            })
+            .map_err(unknown)?;
+        match found {
+            Offset::Offset(offset) => Ok(u64::try_from(offset).unwrap_or_default()),
+            // Every event is older.
+            _ => Ok(ends()?.1),
+        }
     }
 
     /// What was committed for a partition: by `from_group`, else by our own group. The other way

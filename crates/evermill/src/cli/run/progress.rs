@@ -100,6 +100,7 @@ mod tests {
             deadlines_missed: 0,
             tasks: Vec::new(),
             sources: Vec::new(),
+            replays: Vec::new(),
         }
     }
 

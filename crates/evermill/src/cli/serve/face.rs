@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
-use evermill_engine::view::{EngineView, ParkedFilter, ParkedPage, PastView, PoolView, RunDetail};
+use evermill_engine::view::{
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+};
 use evermill_engine::{
-    Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, Resolve, Signal, Started,
-    SwitchOn,
+    BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, ReplayAnswer,
+    ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, Signal, Started, SwitchOn,
 };
 
 use super::keeper::Keeper;
@@ -97,6 +99,26 @@ impl Operations for Face {
 
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
         self.0.engine.past(run, wanted)
+    }
+
+    fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
+        self.0.engine.replay(run, ask)
+    }
+
+    fn backfill(&self, run: &str, ask: &BackfillAsk) -> Result<ReplayAnswer, EngineError> {
+        self.0.engine.backfill(run, ask)
+    }
+
+    fn replays(&self, run: &str) -> Result<Vec<ReplayView>, EngineError> {
+        self.0.engine.replays(run)
+    }
+
+    fn steer_replay(&self, run: &str, replay: u32, order: ReplayOrder) -> Result<(), EngineError> {
+        self.0.engine.steer_replay(run, replay, order)
+    }
+
+    fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError> {
+        self.0.engine.reset(run, ask)
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

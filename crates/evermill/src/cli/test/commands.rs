@@ -132,7 +132,7 @@ fn start(engine: &Handle, given: Given<'_>) -> Result<String, Failure> {
 }
 
 /// Tries follow each other at once.
-fn without_waits(request: StartRequest) -> StartRequest {
+pub(in crate::cli) fn without_waits(request: StartRequest) -> StartRequest {
     let mut manifest = Manifest::clone(&request.manifest);
     for task in manifest.dags.iter_mut().flat_map(|dag| &mut dag.tasks) {
         task.retry_delay_ms = Some(0);

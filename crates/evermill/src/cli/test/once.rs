@@ -1,5 +1,6 @@
-//! A source that holds the events of one activation and nothing else.
+//! A source that holds the events it was given and nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -13,16 +14,16 @@ use serde_json::Value;
 
 /// An event, as `evermill parked export` writes it.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Event {
+pub(in crate::cli) struct Event {
     #[serde(default)]
-    position: u64,
-    timestamp_ms: Option<i64>,
-    key: Option<Blob>,
+    pub(in crate::cli) position: u64,
+    pub(in crate::cli) timestamp_ms: Option<i64>,
+    pub(in crate::cli) key: Option<Blob>,
     #[serde(default)]
-    headers: Vec<(String, Option<Blob>)>,
-    value: Option<Blob>,
+    pub(in crate::cli) headers: Vec<(String, Option<Blob>)>,
+    pub(in crate::cli) value: Option<Blob>,
     #[serde(default = "test_lane")]
-    lane: String,
+    pub(in crate::cli) lane: String,
 }
 
 fn test_lane() -> String {
@@ -39,19 +40,22 @@ pub(super) fn read(events: &[Value]) -> Result<Vec<Event>, String> {
     events.map_err(|error| format!("the event: {error}"))
 }
 
-/// Delivers its events once, then has nothing any more.
-pub(super) struct Once {
-    lane: LaneName,
+/// Delivers the events of each lane once, in order, then has nothing any more.
+pub(in crate::cli) struct Once {
+    lanes: BTreeMap<LaneName, Lane>,
+    told: bool,
+    wake: (Sender<()>, Receiver<()>),
+}
+
+struct Lane {
     first: u64,
     end: u64,
     batch: Option<EventBatch>,
     stage: Stage,
-    wake: (Sender<()>, Receiver<()>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    Hidden,
     Found,
     Started,
     Delivered,
@@ -59,80 +63,112 @@ enum Stage {
 }
 
 impl Once {
-    pub(super) fn new(events: &[Event]) -> Self {
-        let bytes = |blob: &Option<Blob>| blob.as_ref().and_then(Blob::bytes);
-        let mut batch = BatchBuilder::default();
+    /// Events in any order; of those at one position of a lane, the first.
+    pub(in crate::cli) fn new(events: &[Event]) -> Self {
+        let mut by_lane: BTreeMap<&str, BTreeMap<u64, &Event>> = BTreeMap::new();
         for event in events {
-            let headers: Vec<(&str, Option<Vec<u8>>)> = event
-                .headers
-                .iter()
-                .map(|(name, value)| (name.as_str(), bytes(value)))
-                .collect();
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (name.as_bytes(), value.as_deref()));
-            batch.push(
-                event.position,
-                event.timestamp_ms.unwrap_or(NO_TIMESTAMP),
-                bytes(&event.key).as_deref(),
-                headers,
-                bytes(&event.value).as_deref(),
-            );
+            let lane = by_lane.entry(&event.lane).or_default();
+            lane.entry(event.position).or_insert(event);
+        }
+        let lane = |events: BTreeMap<u64, &Event>| Lane {
+            first: events.keys().next().copied().unwrap_or(0),
+            end: events.keys().next_back().map_or(0, |last| last + 1),
+            batch: Some(batch(events.into_values())),
+            stage: Stage::Found,
+        };
+        let mut lanes: BTreeMap<LaneName, Lane> = by_lane
+            .into_iter()
+            .map(|(name, events)| (name.into(), lane(events)))
+            .collect();
+        if lanes.is_empty() {
+            let empty = Lane {
+                batch: None,
+                ..lane(BTreeMap::new())
+            };
+            lanes.insert(test_lane().into(), empty);
         }
         Self {
-            lane: events
-                .first()
-                .map_or_else(test_lane, |event| event.lane.clone())
-                .into(),
-            first: events.first().map_or(0, |event| event.position),
-            end: events.last().map_or(0, |event| event.position + 1),
-            batch: (!events.is_empty()).then(|| batch.finish()),
-            stage: Stage::Hidden,
+            lanes,
+            told: false,
             wake: bounded(1),
         }
     }
 }
 
+fn batch<'a>(events: impl Iterator<Item = &'a Event>) -> EventBatch {
+    let bytes = |blob: &Option<Blob>| blob.as_ref().and_then(Blob::bytes);
+    let mut batch = BatchBuilder::default();
+    for event in events {
+        let headers: Vec<(&str, Option<Vec<u8>>)> = event
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), bytes(value)))
+            .collect();
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.as_bytes(), value.as_deref()));
+        batch.push(
+            event.position,
+            event.timestamp_ms.unwrap_or(NO_TIMESTAMP),
+            bytes(&event.key).as_deref(),
+            headers,
+            bytes(&event.value).as_deref(),
+        );
+    }
+    batch.finish()
+}
+
 impl Source for Once {
     fn poll(&mut self, wait: Duration, out: &mut Vec<SourceEvent>) -> Result<(), SourceError> {
-        let lane = self.lane.clone();
-        match self.stage {
-            Stage::Hidden => {
-                self.stage = Stage::Found;
-                out.push(SourceEvent::Lane(LaneFound {
-                    name: lane,
+        if !std::mem::replace(&mut self.told, true) {
+            out.extend(self.lanes.keys().map(|name| {
+                SourceEvent::Lane(LaneFound {
+                    name: name.clone(),
                     incarnation: "test".to_owned(),
                     appeared: false,
                     shared: false,
-                }));
+                })
+            }));
+            return Ok(());
+        }
+        for (name, lane) in &mut self.lanes {
+            let name = name.clone();
+            match lane.stage {
+                Stage::Found | Stage::Over => {}
+                Stage::Started => {
+                    lane.stage = Stage::Delivered;
+                    let batch = lane.batch.take();
+                    out.extend(batch.map(|batch| SourceEvent::Batch { lane: name, batch }));
+                }
+                Stage::Delivered => {
+                    lane.stage = Stage::Over;
+                    let end = lane.end;
+                    out.push(SourceEvent::CaughtUp { lane: name, end });
+                }
             }
-            Stage::Started => {
-                self.stage = Stage::Delivered;
-                let batch = self.batch.take();
-                out.extend(batch.map(|batch| SourceEvent::Batch { lane, batch }));
-            }
-            Stage::Delivered => {
-                self.stage = Stage::Over;
-                let end = self.end;
-                out.push(SourceEvent::CaughtUp { lane, end });
-            }
-            Stage::Found | Stage::Over => {
-                // Woken early or not: there is nothing more.
-                self.wake.1.recv_timeout(wait).ok();
-            }
+        }
+        let waits = self
+            .lanes
+            .values()
+            .all(|lane| matches!(lane.stage, Stage::Found | Stage::Over));
+        if out.is_empty() && waits {
+            // Woken early or not: there is nothing more.
+            self.wake.1.recv_timeout(wait).ok();
         }
         Ok(())
     }
 
-    fn resolve(&mut self, _: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
+    fn resolve(&mut self, lane: &LaneName, _: FirstPosition) -> Result<Resolved, SourceError> {
         Ok(Resolved {
-            position: self.first,
+            position: self.lanes.get(lane).map_or(0, |lane| lane.first),
             origin: Origin::Earliest,
         })
     }
 
-    fn start_lane(&mut self, _: &LaneName, _: u64, _: Option<&str>) -> Result<(), SourceError> {
-        self.stage = Stage::Started;
+    fn start_lane(&mut self, lane: &LaneName, _: u64, _: Option<&str>) -> Result<(), SourceError> {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.stage = Stage::Started;
+        }
         Ok(())
     }
 
