@@ -29,7 +29,7 @@ pub(super) enum End {
 pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
-const UNREACHABLE: [&str; 17] = [
+const UNREACHABLE: [&str; 22] = [
     // What is read from a log needs no inbox; `polling.rs` and `hooks.rs` cut there.
     "receive.delivered",
     "receive.kept",
@@ -39,6 +39,12 @@ const UNREACHABLE: [&str; 17] = [
     // Nobody in this workload has something to judge; `polling.rs` cuts there.
     "inquiry.sent",
     "inquiry.answered",
+    // One version and one DAG; `serving/swapping.rs` and `together.rs` cut there.
+    "swap.prepared",
+    "swap.applied",
+    "swap.committed",
+    "swap.listening",
+    "hearing.passed_on",
     // Rows that no source of this workload causes.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",
