@@ -8,6 +8,33 @@ from . import _frames, _values
 from .event import moment
 
 
+#: What is missing is an error, and what to do about it.
+MISSING = {
+    "variable": "",
+    "connection": ": give it an address by --connection {0}=..., or `evermill connections set {0}`",
+    "secret": ": set it by `evermill secrets set {0}`",
+}
+
+
+class Missing(KeyError):
+    """A sentence where `KeyError` would show it in quotes."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def missing(kind: str, name: str) -> KeyError:
+    return Missing(f"there is no {kind} {name!r}{MISSING[kind].format(name)}")
+
+
+def undeclared(task: str, kind: str, name: str) -> str:
+    """The engine says the same (crates/evermill-engine/src/workers.rs)."""
+    return (
+        f"task {task!r} does not declare the {kind} {name!r}, so it does not get it: "
+        f'write {kind}s=["{name}"] on the task, or on its DAG'
+    )
+
+
 class Handle:
     """One attempt of one activation."""
 
@@ -86,12 +113,12 @@ class Handle:
 
     def ask(self, kind: str, **args: Any) -> Any:
         """Asks the engine and waits. None if there is no such value; a `KeyError` if what is
-        missing is a variable or a connection."""
+        missing is a variable, a connection or a secret."""
         found, value = self._worker.ask(self._dispatch.call, self._member, {"kind": kind, **args})
         if found:
             return _values.decode(value)
-        if kind in ("variable", "connection"):
-            raise KeyError(f"there is no {kind} {next(iter(args.values()), '')!r}")
+        if kind in MISSING:
+            raise missing(kind, next(iter(args.values()), ""))
         return None
 
     def xcom_push(self, key: str, value: Any) -> None:

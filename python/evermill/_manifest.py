@@ -26,7 +26,7 @@ _DAG_DEFAULTS = {
 }
 _TASK_DEFAULTS = {
     "retries": 0, "retry_exponential_backoff": False, "on_interrupt": "rerun", "priority": 0,
-    "trigger_rule": "all_success", "env": {}, "nice": 0,
+    "trigger_rule": "all_success", "env": {}, "nice": 0, "connections": [], "secrets": [],
 }  # fmt: skip
 
 
@@ -203,6 +203,9 @@ def options(task: Task) -> Dict[str, Any]:
     fields = {**task.dag.defaults, **task.fields}
     if "env" in fields:
         fields["env"] = {**task.dag.defaults.get("env", {}), **fields["env"]}
+    for name in ("connections", "secrets"):
+        if name in fields:
+            fields[name] = sorted({*task.dag.defaults.get(name, []), *fields[name]})
     return fields
 
 

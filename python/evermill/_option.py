@@ -135,6 +135,20 @@ def texts(value: Any) -> list:
     return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
 
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def names(value: Any) -> list:
+    """Names of connections or secrets, each once."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)):
+        raise ValueError('write a list of names, such as ["warehouse"]')
+    for name in given:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name: letters, digits, '_', '-' and '.'")
+    return sorted(set(given))
+
+
 #: Option of a task -> (field of the manifest, converter).
 TASK: Dict[str, Tuple[str, Converter]] = {
     "trigger_rule": ("trigger_rule", trigger_rule),
@@ -153,6 +167,8 @@ TASK: Dict[str, Tuple[str, Converter]] = {
     "batch": ("batch", whole(1)),
     "deadline": ("deadline_ms", milliseconds),
     "history": ("history", one_of("sampled", "full")),
+    "connections": ("connections", names),
+    "secrets": ("secrets", names),
     "env": ("env", environment),
     "cwd": ("cwd", text),
     "memory_limit": ("memory_limit_bytes", size),

@@ -34,7 +34,8 @@ def main(path: str) -> int:
     made = None if events is None else [_event(one) for one in events]
     given_events = {spec["source"]: made} if made is not None and spec["source"] else made
     try:
-        result = testing.run(dag, given_events, conf=spec["conf"], logical_date=date)
+        outside = {"connections": spec.get("connections"), "secrets": spec.get("secrets")}
+        result = testing.run(dag, given_events, conf=spec["conf"], logical_date=date, **outside)
     except ValueError as refused:
         print(f"error: {refused}", file=sys.stderr)
         return 2

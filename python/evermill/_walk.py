@@ -7,12 +7,12 @@ both of them run.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple
 
 from . import _frames, _values
 from ._dag import Dag, Node, Task
-from ._handle import Handle, _applied
-from ._manifest import passed
+from ._handle import Handle, _applied, missing, undeclared
+from ._manifest import options, passed
 from ._patience import Patience
 from ._runtime import Program, make_context
 from ._worker import _is
@@ -66,9 +66,11 @@ class End(NamedTuple):
 class Plan:
     """What holds for every activation of a DAG."""
 
-    def __init__(self, dag: Dag, source: Optional[Node]) -> None:
+    def __init__(self, dag: Dag, source: Optional[Node], outside: Optional[Dict[str, Mapping[str, str]]] = None) -> None:
         self.dag = dag
         self.source = source
+        #: Connections and secrets that there are, by name.
+        self.outside = outside or {}
         part = passed(dag, [source]) if source else set(dag.tasks())
         self.tasks = _in_order([task for task in dag.tasks() if task in part])
         self.programs = {task.id: Program(task) for task in self.tasks}
@@ -157,7 +159,16 @@ class Attempt(Handle):
             return self._walk.state_of(self._task).get(args["name"])
         if kind == "xcom_pull":
             return self._walk.pulled(args["task_id"], args["key"], args["map_index"])
-        raise KeyError(f"there is no {kind} {next(iter(args.values()), '')!r}")
+        name = next(iter(args.values()), "")
+        if kind not in ("connection", "secret"):
+            raise missing(kind, name)
+        declared = options(self._task).get(f"{kind}s", [])
+        if name not in declared:
+            raise RuntimeError(undeclared(self._task.id, kind, name))
+        given = self._walk.plan.outside.get(f"{kind}s", {})
+        if name not in given:
+            raise missing(kind, name)
+        return given[name]
 
     def should_stop(self) -> bool:
         return False

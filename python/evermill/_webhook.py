@@ -37,7 +37,7 @@ def webhook(
 ) -> Source:
     """Every request to `/hooks/{dag}/{source}`, plain or as CloudEvents; answered once it is durable.
 
-    With `secret`, requests have to be signed (HMAC-SHA256, Standard Webhooks): `"env:NAME"` and
+    With `secret`, requests have to be signed (HMAC-SHA256, Standard Webhooks): `"secret:NAME"`, `"env:NAME"` and
     `"file:PATH"` say where it stands, any other text is the secret itself; two in a list are both
     active. The body of a plain request has to be JSON unless `codec` says otherwise; `codec`, `schema` and
     `schema_registry` as for `kafka`, and a request that does not pass is answered with 422. The source's id

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 from ._inside import speaker
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .event import Event
 
 _LOG = logging.getLogger("evermill.task")
@@ -147,6 +148,23 @@ class Context:
     def emit(self, topic: str, value: Any, key: Optional[str] = None) -> None:
         """Says a value to every DAG that listens to the topic, once this attempt has succeeded."""
         self._handle.say(topic, value, key)
+
+    def connection(self, id: str) -> "Connection":
+        """Where a connection leads. The task has to declare it: `@evermill.task(connections=["warehouse"])`.
+
+        Asked anew each time, so a changed password counts from the next call on. KeyError when nobody gave it
+        an address.
+        """
+        from .connection import Connection
+
+        return Connection(id, self._handle.ask("connection", conn_id=id))
+
+    def secret(self, name: str) -> str:
+        """The value of a secret. The task has to declare it: `@evermill.task(secrets=["api_key"])`.
+
+        It is masked wherever the task prints it or fails with it. KeyError when nobody has set it.
+        """
+        return self._handle.ask("secret", name=name)
 
     def should_stop(self) -> bool:
         """Whether the engine would like this task to end soon; ask now and then in long loops."""

@@ -141,13 +141,16 @@ def run(
     *,
     conf: Any = None,
     logical_date: Optional[datetime] = None,
+    connections: Optional[Mapping[str, str]] = None,
+    secrets: Optional[Mapping[str, str]] = None,
 ) -> Result:
     """Runs a DAG on these events, or once when it has no source.
 
     `dag` is what `@evermill.dag` made of a function, a DAG of Airflow's style, or what `load` returned. An event is an `Event`, or
     a value as `event` takes it. For a DAG of several sources give a dict: source id -> events. `conf` is what a
-    run by hand brings along; `logical_date` stands in Airflow's context in place of the event's time. A DAG that
-    the engine would refuse raises `DagError`; a task that fails raises nothing: look at `result.parked` and
+    run by hand brings along; `logical_date` stands in Airflow's context in place of the event's time. `connections`
+    and `secrets` are what `ctx.connection` and `ctx.secret` find: addresses and values by name. A DAG that the engine
+    would refuse raises `DagError`; a task that fails raises nothing: look at `result.parked` and
     `activation.error`.
     """
     made = _checked(dag)
@@ -160,7 +163,7 @@ def run(
     _sink.pretend, before = True, _sink.pretend
     try:
         for source, given in _by_source(made, events):
-            plan = Plan(made, source)
+            plan = Plan(made, source, {"connections": connections or {}, "secrets": secrets or {}})
             activations.extend(_walk_all(plan, given, conf, logical_date, state))
     finally:
         _sink.pretend = before

@@ -9,6 +9,7 @@ mod cure;
 mod dev_producer;
 mod health;
 mod lane;
+mod look;
 mod member;
 mod mock;
 mod sink;
@@ -17,6 +18,7 @@ mod statistics;
 
 pub use config::Connection;
 pub use dev_producer::{DevProducer, DevProducerError};
+pub use look::look;
 pub use mock::{DevKafka, DevKafkaError};
 pub use sink::{EFFECT_KEY_HEADER, KafkaSink};
 pub use source::KafkaSource;

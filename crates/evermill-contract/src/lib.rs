@@ -5,6 +5,7 @@ pub mod alert;
 pub mod identity;
 pub mod manifest;
 pub mod sensor;
+pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod worker;

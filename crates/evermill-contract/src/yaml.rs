@@ -11,6 +11,8 @@
 //! is wrong is found all at once, each with its line; what only the whole can show (cycles, tasks
 //! that nothing runs) is left to whoever compiles the manifest.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::manifest::{Code, DagManifest, FORMAT, Fault, Manifest, is_fifo};
@@ -531,6 +533,9 @@ impl Reader<'_> {
                     body_from = from;
                 }
                 "env" => self.env(&owner, name, value, &mut task.fields),
+                "connections" | "secrets" => {
+                    self.asked_for(&owner, name, value, &mut task.fields);
+                }
                 known if knows(SHARED, known) => {
                     self.option(&owner, SHARED, name, value, &mut task.fields);
                 }
@@ -592,6 +597,21 @@ impl Reader<'_> {
         match fields.get_mut("env") {
             Some(Value::Object(all)) => all.extend(own),
             _ => drop(fields.insert("env".into(), own.into())),
+        }
+    }
+
+    /// What a task gets beside what all tasks of its DAG get.
+    fn asked_for(&mut self, owner: &str, key: &Key, value: &Node, fields: &mut Map<String, Value>) {
+        let mut own = Map::new();
+        self.option(owner, SHARED, key, value, &mut own);
+        let names = |fields: &Map<String, Value>| {
+            let names = fields.get(&key.text).and_then(Value::as_array);
+            let names = names.into_iter().flatten().filter_map(Value::as_str);
+            names.map(str::to_owned).collect::<BTreeSet<_>>()
+        };
+        let both: BTreeSet<_> = names(fields).union(&names(&own)).cloned().collect();
+        if !both.is_empty() {
+            fields.insert(key.text.clone(), Value::from_iter(both));
         }
     }
 

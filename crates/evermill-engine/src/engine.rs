@@ -11,6 +11,7 @@ use crate::handle::{Handle, Shared};
 use crate::input::Input;
 use crate::limits;
 use crate::log::Logger;
+use crate::masking;
 use crate::open::{OpenError, OpenOptions};
 use crate::prepare::{PoolNumbers, Preparation};
 use crate::shard::{Shard, World};
@@ -38,6 +39,7 @@ impl Engine {
             notices,
             alerts,
         } = options;
+        let notices = masking::notices(&settings, notices);
         let system = |doing: &str| {
             let doing = doing.to_owned();
             move |cause| OpenError::System { doing, cause }
@@ -57,7 +59,9 @@ impl Engine {
         let reader = Mutex::new(store.reader()?);
         let (input, inbox) = bounded::<Input>(limits::INPUTS_QUEUED);
         let events = input.clone();
+        let masks = Arc::clone(&settings);
         let executor = executor(Box::new(move |event| {
+            let event = masking::report(&*masks, event);
             // The shard has ended: nobody wants to know any more.
             drop(events.send(Input::Worker(event)));
         }))

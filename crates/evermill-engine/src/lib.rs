@@ -44,6 +44,7 @@ mod lanes;
 pub mod limits;
 mod log;
 mod manifest;
+mod masking;
 mod open;
 mod operate;
 mod orders;

@@ -53,6 +53,9 @@ pub(crate) struct TaskOutline {
     pub(crate) signal: Option<Arc<str>>,
     pub(crate) cwd: Option<String>,
     pub(crate) nice: u8,
+    /// Connections and secrets that it may ask for.
+    pub(crate) connections: Vec<String>,
+    pub(crate) secrets: Vec<String>,
     /// Tasks whose results travel with a dispatch.
     pub(crate) ships: Vec<u16>,
     /// Where its value goes, in place of a callable.
@@ -642,6 +645,8 @@ fn task_outline(declared: &DagManifest, task: &TaskManifest) -> TaskOutline {
         },
         cwd: task.cwd.clone(),
         nice: task.nice,
+        connections: task.connections.clone(),
+        secrets: task.secrets.clone(),
         sink: task.sink.clone().map(Arc::new),
         polls: task.polls.clone().map(|config| {
             let strict = task.poke.is_some_and(|poke| poke.strict);

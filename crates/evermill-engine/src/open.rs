@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_contract::alert::AlertSink;
 use evermill_contract::manifest::SourceManifest;
+pub use evermill_contract::settings::{NoSettings, Settings};
 use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_store::{Store, StoreError};
@@ -25,7 +26,7 @@ pub struct OpenOptions {
     pub executor: ExecutorFactory,
     /// Makes sources; called when a run starts.
     pub sources: SourceFactory,
-    /// Variables and connections for tasks that ask for them.
+    /// Variables, connections and secrets for tasks that ask for them, and what is masked.
     pub settings: Arc<dyn Settings>,
     /// Slots of pools, by name; one that nobody gave any has [`crate::limits::POOL_SLOTS`].
     pub pools: BTreeMap<String, u32>,
@@ -96,27 +97,6 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         | SourceConfig::Alerts(_)
         | SourceConfig::After(_)
         | SourceConfig::Topic(_) => FirstPosition::Earliest,
-    }
-}
-
-/// What tasks may look up by name. Called on the engine's own thread: answer from memory.
-pub trait Settings: Send + Sync {
-    /// A variable, as JSON; `None` when there is none.
-    fn variable(&self, name: &str) -> Option<Bytes>;
-    /// A connection, as JSON of the shape in `docs/spec/frames.md`; `None` when there is none.
-    fn connection(&self, id: &str) -> Option<Bytes>;
-}
-
-/// Settings without any.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoSettings;
-
-impl Settings for NoSettings {
-    fn variable(&self, _name: &str) -> Option<Bytes> {
-        None
-    }
-    fn connection(&self, _id: &str) -> Option<Bytes> {
-        None
     }
 }
 

@@ -20,6 +20,7 @@ use crate::ingest::Ingest;
 use crate::input::{First, FoundLane, SourceInput, SourceKey};
 use crate::lanes::{Found, Listening, Parting};
 use crate::limits;
+use crate::masking::masked;
 use crate::orders::Mailbox;
 use crate::payload::{Held, Keys, Packed};
 use crate::prepare::PreparedSource;
@@ -357,6 +358,7 @@ impl Shard {
             }
             SourceInput::Degraded(reason) => {
                 let text = format!("{who}: {reason}");
+                let reason = masked(&*self.world.settings, &reason).into_owned();
                 let news = listening.degraded.replace(reason).is_none();
                 alert = news.then_some(AlertKind::SourceDegraded);
                 Some((Severity::Warning, text))

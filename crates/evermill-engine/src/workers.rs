@@ -202,9 +202,15 @@ impl Shard {
     }
 
     fn answer(&self, token: Token, member: u32, question: &Question) -> Answer {
+        let settings = &self.world.settings;
         let found = match question {
-            Question::Variable { name } => self.world.settings.variable(name),
-            Question::Connection { conn_id } => self.world.settings.connection(conn_id),
+            Question::Variable { name } => settings.variable(name),
+            Question::Connection { conn_id } => {
+                return self.outside(token, "connection", conn_id, |id| settings.connection(id));
+            }
+            Question::Secret { name } => {
+                return self.outside(token, "secret", name, |name| settings.secret(name));
+            }
             Question::Judge { .. } => None,
             Question::XcomPull { .. } | Question::StateGet { .. } => {
                 let (id, fence) = unpack(token, self.machine.fence());
@@ -243,9 +249,46 @@ impl Shard {
                 let state = self.machine.scope_state(run, &member.state_scope())?;
                 state.get(name.as_bytes()).map(state_json)
             }
-            Question::Variable { .. } | Question::Connection { .. } | Question::Judge { .. } => {
-                None
+            Question::Variable { .. }
+            | Question::Connection { .. }
+            | Question::Secret { .. }
+            | Question::Judge { .. } => None,
+        }
+    }
+
+    /// A task gets what it has declared, and nothing else of the installation.
+    fn outside(
+        &self,
+        token: Token,
+        sort: &str,
+        name: &str,
+        find: impl Fn(&str) -> Result<Option<String>, String>,
+    ) -> Answer {
+        // A function that judges what a source brings is no task, and declares nothing.
+        let Some((out, task)) = self.slots.of_task(token) else {
+            let why = format!("no task asks for the {sort} '{name}' here");
+            return Answer::Refused(why);
+        };
+        let task = &out.outline.tasks[usize::from(task)];
+        let declared = if sort == "secret" {
+            &task.secrets
+        } else {
+            &task.connections
+        };
+        if !declared.iter().any(|declared| declared == name) {
+            let id = &task.id;
+            return Answer::Refused(format!(
+                "task '{id}' does not declare the {sort} '{name}', so it does not get it: write \
+                 {sort}s=[\"{name}\"] on the task, or on its DAG"
+            ));
+        }
+        match find(name) {
+            Ok(Some(value)) => {
+                let json = serde_json::Value::from(value).to_string();
+                Answer::Value(Bytes::from(json))
             }
+            Ok(None) => Answer::Missing,
+            Err(why) => Answer::Refused(why),
         }
     }
 

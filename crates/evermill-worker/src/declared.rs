@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::manifest::TaskManifest;
+use evermill_contract::settings::Settings;
 use evermill_contract::worker::{Dispatch, Outcome, Success, TaskErrorKind, TaskRef};
 use evermill_contract::yaml;
 
-use crate::http::{Connections, Http};
+use crate::http::Http;
 use crate::member::part;
 use crate::shell;
 use crate::threads::{Runs, Shared, Slot, failed};
@@ -17,13 +18,15 @@ use crate::threads::{Runs, Shared, Slot, failed};
 pub(crate) struct Declared {
     tasks: Tasks,
     http: Http,
+    settings: Arc<dyn Settings>,
 }
 
 impl Declared {
-    pub(crate) fn new(connections: Connections) -> Self {
+    pub(crate) fn new(settings: Arc<dyn Settings>) -> Self {
         Self {
             tasks: Tasks::default(),
-            http: Http::new(connections),
+            http: Http::new(Arc::clone(&settings)),
+            settings,
         }
     }
 }
@@ -47,7 +50,13 @@ impl Runs for Declared {
             Err(why) => return Some(failed(TaskErrorKind::Load, why, String::new())),
         };
         match (&task.run, &task.http) {
-            (Some(run), _) => shell::run(run, task, slot, events, dispatch, index),
+            (Some(run), _) => {
+                let outside = match shell::outside(task, &*self.settings) {
+                    Ok(outside) => outside,
+                    Err(why) => return Some(failed(TaskErrorKind::Load, why, String::new())),
+                };
+                shell::run(run, task, outside, slot, events, dispatch, index)
+            }
             (None, Some(call)) => self.http.run(call, slot, dispatch, index),
             (None, None) => {
                 let why = format!("task '{}' has neither a command nor a request", task.id);

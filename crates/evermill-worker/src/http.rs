@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use evermill_contract::manifest::{HttpBody, HttpCall};
+use evermill_contract::settings::Settings;
 use evermill_contract::worker::limits::RESULT_BYTES_MAX;
 use evermill_contract::worker::{Dispatch, Outcome, TaskError, TaskErrorKind};
 use evermill_http::{Client, Connection, Error, Method, Request, Response, Target};
@@ -20,9 +21,6 @@ use evermill_http::{Client, Connection, Error, Method, Request, Response, Target
 use crate::declared::{content, success};
 use crate::member::effect_key;
 use crate::threads::{Slot, failed};
-
-/// Addresses of connections by their ids.
-pub type Connections = Arc<BTreeMap<String, String>>;
 
 /// Slots for tasks that wait for answers; they cost no processor while they wait.
 pub(crate) const SLOTS: u16 = 16;
@@ -41,18 +39,18 @@ const SAFE: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
 
 /// Makes the requests of one slot, over connections of its own.
 pub(crate) struct Http {
-    connections: Connections,
-    /// By connection; under None for whole URLs.
-    clients: BTreeMap<Option<String>, Client>,
+    settings: Arc<dyn Settings>,
+    /// By connection, each with the address that it was made for; under None for whole URLs.
+    clients: BTreeMap<Option<String>, (String, Client)>,
 }
 
 /// Where an answer is put for whoever waits.
 type Cell = Arc<Mutex<Option<Result<Response, Error>>>>;
 
 impl Http {
-    pub(crate) const fn new(connections: Connections) -> Self {
+    pub(crate) const fn new(settings: Arc<dyn Settings>) -> Self {
         Self {
-            connections,
+            settings,
             clients: BTreeMap::new(),
         }
     }
@@ -84,22 +82,24 @@ impl Http {
     fn client(&mut self, call: &HttpCall) -> Result<Client, String> {
         let id = call.needs();
         let key = id.map(str::to_owned);
-        if let Some(client) = self.clients.get(&key) {
+        let address = match id {
+            None => String::new(),
+            Some(id) => self.settings.connection(id)?.ok_or_else(|| {
+                format!("the connection '{id}' has no address; give one by --connection {id}=URL")
+            })?,
+        };
+        // A password that was changed counts from the next request on.
+        if let Some((made_for, client)) = self.clients.get(&key)
+            && *made_for == address
+        {
             return Ok(client.clone());
         }
         let connection = match id {
             None => Connection::default(),
-            Some(id) => {
-                let address = self.connections.get(id).ok_or_else(|| {
-                    format!(
-                        "the connection '{id}' has no address; give one by --connection {id}=URL"
-                    )
-                })?;
-                Connection::parse(id, address).map_err(|error| error.to_string())?
-            }
+            Some(id) => Connection::parse(id, &address).map_err(|error| error.to_string())?,
         };
         let client = Client::new(connection).map_err(|error| error.to_string())?;
-        self.clients.insert(key, client.clone());
+        self.clients.insert(key, (address, client.clone()));
         Ok(client)
     }
 }

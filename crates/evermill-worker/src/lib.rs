@@ -36,7 +36,6 @@ mod threads;
 mod watch;
 
 pub use config::{PoolConfig, Preload};
-pub use http::Connections;
 pub use load::Loader;
 pub use native::{Lease, NativePool, NativeTask};
 pub use places::Places;

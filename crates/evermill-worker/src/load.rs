@@ -17,6 +17,8 @@ use std::time::Duration;
 use evermill_contract::manifest::{Code, Fault, Manifest};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::server::keep_to_the_engine;
+
 #[cfg(test)]
 mod tests;
 
@@ -120,6 +122,7 @@ impl Loader {
 
     fn command(&self, file: &Path, folder: Option<&Path>) -> Command {
         let mut command = Command::new(&self.interpreter);
+        keep_to_the_engine(&mut command);
         command.args(["-m", "evermill._load"]).arg(file);
         if let Some(folder) = folder {
             command.arg("--folder").arg(folder);

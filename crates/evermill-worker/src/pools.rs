@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermill_contract::manifest::DagManifest;
+use evermill_contract::settings::{NoSettings, Settings};
 use evermill_contract::worker::{
     Answer, Dispatch, Events, Executor, Slot, TaskRef, Token, WorkerEvent,
 };
@@ -16,7 +17,7 @@ use evermill_contract::yaml;
 
 use crate::config::PoolConfig;
 use crate::declared::Declared;
-use crate::http::{self, Connections};
+use crate::http;
 use crate::places::{self, Asking, Places};
 use crate::pool::PythonPool;
 use crate::sinks::{self, Opened, Sending, Sinks};
@@ -54,20 +55,33 @@ pub struct Growth {
 pub type Interpreter = Box<dyn Fn(Option<&str>) -> PathBuf + Send>;
 
 /// What runs the tasks of files in YAML.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DeclaredConfig {
     /// Slots for commands; without any, there is nobody to run such tasks.
     pub shell_slots: u16,
     /// Tasks that are requests, by DAG and id.
     pub requests: BTreeSet<(String, String)>,
-    /// Where requests go that name a connection.
-    pub connections: Connections,
+    /// Where connections lead, and secrets that commands ask for.
+    pub settings: Arc<dyn Settings>,
     /// Opens the sinks of tasks that have one, in files of any kind.
     pub sinks: Option<Sinks>,
     /// Opens the places of sensors that ask one, in files of any kind.
     pub places: Option<Places>,
     /// DAGs come later, too: there are slots for requests whether any is known or not.
     pub grows: bool,
+}
+
+impl Default for DeclaredConfig {
+    fn default() -> Self {
+        Self {
+            shell_slots: 0,
+            requests: BTreeSet::new(),
+            settings: Arc::new(NoSettings),
+            sinks: None,
+            places: None,
+            grows: false,
+        }
+    }
 }
 
 impl Pools {
@@ -83,7 +97,7 @@ impl Pools {
         let DeclaredConfig {
             shell_slots,
             requests,
-            connections,
+            settings,
             sinks,
             places,
             grows,
@@ -116,11 +130,11 @@ impl Pools {
         }
         if shell_slots > 0 {
             all.shell = Some(all.pools.len());
-            all.add_threads(shell_slots, &events, &connections)?;
+            all.add_threads(shell_slots, &events, &settings)?;
         }
         if shell_slots > 0 && (grows || !all.requests.is_empty()) {
             all.http = Some(all.pools.len());
-            all.add_threads(http::SLOTS, &events, &connections)?;
+            all.add_threads(http::SLOTS, &events, &settings)?;
         }
         if let Some(sinks) = sinks {
             all.sinks = Some(all.pools.len());
@@ -181,11 +195,11 @@ impl Pools {
         &mut self,
         slots: u16,
         events: &Arc<Events>,
-        connections: &Connections,
+        settings: &Arc<dyn Settings>,
     ) -> Result<(), String> {
         let tell = Arc::new(moving(events, self.slots()));
-        let connections = Arc::clone(connections);
-        let make = move || Declared::new(Arc::clone(&connections));
+        let settings = Arc::clone(settings);
+        let make = move || Declared::new(Arc::clone(&settings));
         self.add(slots, Box::new(Threads::start(slots, tell, make)?))
     }
 

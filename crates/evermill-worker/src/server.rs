@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crossbeam_channel::Sender;
+use evermill_contract::settings::is_for_the_engine;
 use evermill_contract::worker::frame;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -40,6 +41,7 @@ impl Server {
             UnixStream::pair().map_err(|error| format!("no socket pair: {error}"))?;
         let (output, output_writer) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;
         let mut command = Command::new(&config.interpreter);
+        keep_to_the_engine(&mut command);
         command
             .args(["-m", "evermill._worker"])
             .envs(thread_defaults())
@@ -133,6 +135,15 @@ impl Server {
         }
         let killed = self.child.kill().and_then(|()| self.child.wait());
         killed.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+}
+
+/// Connections and secrets of the engine's own environment are for tasks that declare them.
+pub(crate) fn keep_to_the_engine(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_for_the_engine) {
+            command.env_remove(name);
+        }
     }
 }
 

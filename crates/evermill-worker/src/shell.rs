@@ -3,7 +3,7 @@
 //! | what | is |
 //! |---|---|
 //! | standard input | the event's content, or the result of the task that `stdin:` names |
-//! | environment | the engine's own, the task's `env`, and `EVERMILL_*` (`shell/input.rs` lists them) |
+//! | environment | the engine's own, the connections and secrets that the task declares, its `env`, and `EVERMILL_*` (`shell/input.rs` lists them) |
 //! | working directory | the version's bundle, or the task's `cwd` in it |
 //! | exit code 0 | success; [`SKIP`] means skipped; anything else failed |
 //! | standard output | the result: as it is if it is JSON, else as a text |
@@ -22,6 +22,7 @@ use evermill_contract::manifest::{Shell, TaskManifest};
 use evermill_contract::worker::{Dispatch, LogOrigin, Outcome, TaskErrorKind, WorkerEvent};
 
 use self::command::{Done, Ended, Job};
+pub(crate) use self::input::outside;
 use crate::declared::{content, success};
 use crate::threads::{Shared, Slot, failed};
 
@@ -32,6 +33,7 @@ pub const SKIP: i32 = 99;
 pub(crate) fn run(
     run: &Shell,
     task: &TaskManifest,
+    outside: Vec<(String, String)>,
     slot: &Arc<Slot>,
     events: &Shared,
     dispatch: &Dispatch,
@@ -46,7 +48,11 @@ pub(crate) fn run(
         memory_bytes_max: task.memory_limit_bytes,
         nice: dispatch.nice,
         folder: &input::folder(task, &dispatch.task),
-        env: own.chain(input::variables(dispatch, index)).collect(),
+        env: outside
+            .into_iter()
+            .chain(own)
+            .chain(input::variables(dispatch, index))
+            .collect(),
         stdin: content(dispatch, index, run.stdin.as_deref()),
         timeout: dispatch.timeout,
     };

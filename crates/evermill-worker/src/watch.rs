@@ -140,7 +140,7 @@ fn take_output(shared: &Shared, slot: SlotId, worker: u32, ready: bool) {
         let Some(output) = outputs.iter_mut().find(|output| output.worker == worker) else {
             return;
         };
-        if ready {
+        if ready || output.holds_a_line() {
             output.read(token, &mut events);
         } else {
             output.turn_to(token, &mut events);

@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod completions;
 mod config;
+mod connections;
 mod demo;
 mod dev_kafka;
 mod logs;
@@ -17,6 +18,7 @@ mod replay;
 mod reset;
 mod rollback;
 mod run;
+mod secrets;
 mod serve;
 mod shadow;
 mod show;
@@ -104,6 +106,12 @@ enum Command {
     Restore(backup::Restore),
     /// Check every row of the store, or of a backup
     Verify(backup::Verify),
+    /// Where connections lead: keep addresses, list them, see who answers
+    #[command(subcommand)]
+    Connections(connections::Args),
+    /// Values that nobody must see: keep them sealed, list their names
+    #[command(subcommand)]
+    Secrets(secrets::Args),
     /// What is set, and by whom
     #[command(subcommand)]
     Config(config::Args),
@@ -129,7 +137,7 @@ impl Cli {
             Command::Run(args) => run::run(&args, data_dir),
             Command::Serve(args) => serve::run(&args, data_dir),
             Command::Check(args) => check::run(&args, data_dir),
-            Command::Test(args) => test::run(&args),
+            Command::Test(args) => test::run(&args, data_dir),
             Command::Ps(args) => ps::run(&args, data_dir),
             Command::Show(args) => show::run(&args, data_dir),
             Command::Logs(args) => logs::run(&args, data_dir),
@@ -152,6 +160,8 @@ impl Cli {
             Command::Backup(args) => backup::backup(&args, data_dir),
             Command::Restore(args) => backup::restore(&args, data_dir),
             Command::Verify(args) => backup::verify(&args, data_dir),
+            Command::Connections(args) => connections::run(&args, data_dir),
+            Command::Secrets(args) => secrets::run(&args, data_dir),
             Command::Config(args) => config::run(&args, data_dir),
             Command::Completions(args) => completions::run(&args),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),

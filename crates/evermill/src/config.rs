@@ -13,7 +13,7 @@
 //! [connections.orders]
 //! address = "broker-1:9093,broker-2:9093"
 //! "security.protocol" = "SASL_SSL"
-//! "sasl.password" = "secret"
+//! "sasl.password" = "secret:kafka_password"
 //! ```
 //! The file is looked for in the working directory. An unknown name in it is an error.
 
@@ -26,6 +26,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs, io};
 
+use evermill_contract::settings::CONNECTION_PREFIX;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +40,6 @@ const FILE: &str = "evermill.toml";
 const DATA_DIR: &str = ".evermill";
 const DATA_DIR_VARIABLE: &str = "EVERMILL_DATA_DIR";
 const RETAIN_VARIABLE: &str = "EVERMILL_RETAIN";
-/// What stands before a connection's id in the environment.
-const VARIABLE: &str = "EVERMILL_CONNECTION_";
 /// Short names, and Airflow's default ids that they stand for.
 const SHORT: [(&str, &str); 3] = [
     ("aws", "aws_default"),
@@ -62,7 +61,7 @@ pub(crate) struct Known {
 }
 
 /// Every setting.
-pub(crate) const KNOWN: [Known; 6] = [
+pub(crate) const KNOWN: [Known; 7] = [
     Known {
         key: Some("data_dir"),
         variable: Some(DATA_DIR_VARIABLE),
@@ -96,7 +95,14 @@ pub(crate) const KNOWN: [Known; 6] = [
         variable: Some("EVERMILL_CONNECTION_<ID>"),
         flag: Some("--connection ID=ADDRESS"),
         default: None,
-        about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings; of AWS a region, an endpoint's URL, or `region`, `endpoint_url`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `role_arn`, `external_id`",
+        about: "where a connection leads, with the client's own settings: an address, or a table with `address` and settings; of AWS a region, an endpoint's URL, or `region`, `endpoint_url`, `access_key_id`, `secret_access_key`, `session_token`, `profile`, `role_arn`, `external_id`. Each value, or all of it, can be `secret:NAME`, `env:NAME` or `file:/PATH`",
+    },
+    Known {
+        key: None,
+        variable: Some(crate::vault::KEY_VARIABLE),
+        flag: None,
+        default: Some("secret.key in the data directory"),
+        about: "the key of what `secrets set` and `connections set` keep: 32 bytes in base64, or `file:/PATH`",
     },
     Known {
         key: None,
@@ -219,7 +225,7 @@ impl Explained {
         let file = read_file(Path::new(FILE))?;
         let variables = env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            let ours = name.starts_with(VARIABLE) || name == RETAIN_VARIABLE;
+            let ours = name.starts_with(CONNECTION_PREFIX) || name == RETAIN_VARIABLE;
             let ours = ours || name == DATA_DIR_VARIABLE;
             ours.then_some((name, value.into_string().ok()?))
         });
@@ -245,7 +251,7 @@ fn settle(
     flags: Flags<'_>,
 ) -> Result<Explained, Failure> {
     let of_environment = variables.iter().filter_map(|(name, value)| {
-        let id = name.strip_prefix(VARIABLE)?.to_lowercase();
+        let id = name.strip_prefix(CONNECTION_PREFIX)?.to_lowercase();
         Some((id, value.clone(), Origin::Variable(name.clone())))
     });
     let mut layers = Vec::new();
@@ -381,7 +387,7 @@ fn parse_flag(flag: &str) -> Result<(String, String), Failure> {
     }
 }
 
-fn full_id(id: &str) -> String {
+pub(crate) fn full_id(id: &str) -> String {
     let long = SHORT
         .iter()
         .find(|(short, _)| *short == id)
@@ -404,7 +410,7 @@ pub(crate) fn how_to_give(id: &str) -> String {
 
 /// The environment's name for a connection, for messages.
 fn variable(id: &str) -> String {
-    format!("{VARIABLE}{}", id.to_uppercase())
+    format!("{CONNECTION_PREFIX}{}", id.to_uppercase())
 }
 
 fn read_file(path: &Path) -> Result<File, Failure> {
@@ -429,49 +435,6 @@ fn explain(path: &Path, error: &toml::de::Error) -> String {
     }
 }
 
-/// An address without what others must not see.
-pub(crate) fn masked(address: &str) -> String {
-    let (place, query) = match address.split_once('?') {
-        Some((place, query)) => (place, Some(query)),
-        None => (address, None),
-    };
-    let (scheme, rest) = match place.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), place),
-    };
-    let rest = match rest.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split_once(':').map_or(user, |(user, _)| user);
-            format!("{user}:***@{host}")
-        }
-        None => rest.to_owned(),
-    };
-    let mut text = scheme + &rest;
-    let secret = |name: &str| {
-        let name = name.to_lowercase();
-        let words = [
-            "password",
-            "secret",
-            "token",
-            "key.pem",
-            "jaas",
-            "credential",
-        ];
-        // Any header may be somebody's key, and a proxy may come with its password.
-        let is_whole = name.starts_with("header.") || name == "proxy";
-        is_whole || words.iter().any(|word| name.contains(word))
-    };
-    let settings = query.into_iter().flat_map(|query| query.split('&'));
-    for (at, setting) in settings.enumerate() {
-        text.push(if at == 0 { '?' } else { '&' });
-        match setting.split_once('=') {
-            Some((name, _)) if secret(name) => text.push_str(&format!("{name}=***")),
-            _ => text.push_str(setting),
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,7 +444,7 @@ mod tests {
         environment: &[(&str, &str)],
         flags: &[&str],
     ) -> Result<Config, Failure> {
-        let name = |id: &str| format!("{VARIABLE}{}", id.to_uppercase());
+        let name = |id: &str| format!("{CONNECTION_PREFIX}{}", id.to_uppercase());
         let environment = environment.iter();
         let environment = environment.map(|(id, to)| (name(id), (*to).to_owned()));
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
@@ -589,28 +552,5 @@ mod tests {
             "$EVERMILL_CONNECTION_A"
         );
         assert_eq!(found.connections["b"].origin.to_string(), "evermill.toml");
-    }
-
-    #[test]
-    fn nothing_secret_is_shown() {
-        for (given, shown) in [
-            ("h:1,h:2", "h:1,h:2"),
-            ("kafka://ada:pw@h:1", "kafka://ada:***@h:1"),
-            ("ada:pw@h:1/api", "ada:***@h:1/api"),
-            (
-                "h:1?sasl.password=pw&client.id=me",
-                "h:1?sasl.password=***&client.id=me",
-            ),
-            (
-                "h:1?ssl.key.pem=x&sasl.jaas.config=y",
-                "h:1?ssl.key.pem=***&sasl.jaas.config=***",
-            ),
-            (
-                "https://h/v1?header.X-Api-Key=k&token=t&proxy=http://u:p@h:1&timeout=5s",
-                "https://h/v1?header.X-Api-Key=***&token=***&proxy=***&timeout=5s",
-            ),
-        ] {
-            assert_eq!(masked(given), shown);
-        }
     }
 }

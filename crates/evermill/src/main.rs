@@ -22,6 +22,7 @@ mod signals;
 mod sources;
 mod store;
 mod table;
+mod vault;
 
 use std::process::ExitCode;
 

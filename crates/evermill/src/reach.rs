@@ -3,12 +3,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_api::{Method, Problem, Request, respond};
 use evermill_engine::view::RunDetail;
-use evermill_engine::{AtRest, Engine, store_options};
+use evermill_engine::{AtRest, Engine, SourceFactory, store_options};
 use evermill_store::{DirLock, LockError, MemoryDisk, MemoryStore, SqliteStore, Store, StoreId};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::control;
 use crate::failure::Failure;
 use crate::sources;
+use crate::vault::Vault;
 
 /// How long an engine may take from locking its directory to answering.
 const STARTING: Duration = Duration::from_secs(10);
@@ -90,10 +92,7 @@ impl Reach {
         let pools = config.pools.clone();
         Ok(Self {
             data_dir,
-            rest: Some(
-                rest.with_pools(pools)
-                    .with_sources(sources::factory(config)),
-            ),
+            rest: Some(rest.with_pools(pools).with_sources(when_needed(config))),
         })
     }
 
@@ -205,4 +204,12 @@ fn silent(error: &io::Error) -> Failure {
         );
     }
     Failure::failed(format!("the engine does not answer: {error}"))
+}
+
+/// Sources for who asks for one: most commands ask for none, and work without the key of the secrets.
+fn when_needed(config: Config) -> SourceFactory {
+    Arc::new(move |request| {
+        let vault = Vault::open(&config).map_err(|failure| failure.to_string())?;
+        sources::factory(Arc::new(vault))(request)
+    })
 }

@@ -7,7 +7,7 @@ use crate::workspace::Fault;
 
 /// Every crate of the workspace and the crates of ours it may depend on, its tests included: a test
 /// that needs another room is a test of the room above both.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("evermill-core", &[]),
     ("evermill-contract", &[]),
     ("evermill-store", &["evermill-core"]),
@@ -21,6 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ),
     ("evermill-worker", &["evermill-contract", "evermill-http"]),
     ("evermill-http", &[]),
+    ("evermill-secrets", &[]),
     ("evermill-api", &["evermill-core", "evermill-engine"]),
     (
         "evermill",
@@ -32,6 +33,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
             "evermill-connectors",
             "evermill-worker",
             "evermill-http",
+            "evermill-secrets",
             "evermill-api",
         ],
     ),

@@ -110,6 +110,8 @@ codes! {
     UnknownConnection = "unknown_connection", Warning;
     /// An option that does not exist.
     UnknownOption = "unknown_option", Error;
+    /// A secret that nobody has set.
+    UnknownSecret = "unknown_secret", Warning;
     /// An edge from what is not in this DAG.
     UnknownUpstream = "unknown_upstream", Error;
     /// A file that cannot be read.

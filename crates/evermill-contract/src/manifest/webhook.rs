@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct WebhookSource {
     /// What requests are signed with, two at most, so that one can take over from the other:
-    /// `env:NAME` or `file:PATH`, where the secret stands, or the secret itself. Without any,
+    /// `secret:NAME`, `env:NAME` or `file:PATH`, where the secret stands, or the secret itself. Without any,
     /// whoever reaches us is believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,

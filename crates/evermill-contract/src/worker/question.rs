@@ -39,10 +39,15 @@ pub enum Question {
         /// What is judged.
         about: Box<Arrival>,
     },
-    /// A connection, as URL and fields.
+    /// A connection's address, as text; the task has to declare it.
     Connection {
         /// Its id, such as `kafka_default`.
         conn_id: String,
+    },
+    /// A secret, as text; the task has to declare it.
+    Secret {
+        /// Its name.
+        name: String,
     },
 }
 

@@ -2,6 +2,8 @@
 //! what a value may be. One list, read by the decoder and by the schema for editors; the names are
 //! those of the Python package.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::tree::{Kind, Node};
@@ -32,6 +34,8 @@ pub(super) enum Of {
     Texts,
     /// Some of these.
     Words(&'static [&'static str]),
+    /// Names of connections or secrets, each once.
+    Names,
     /// So many in so long: `100/s`.
     Rate,
     /// Names and values.
@@ -144,6 +148,18 @@ pub(super) const SHARED: &[Opt] = &[
         "priority",
         Of::Whole(i32::MIN as i64, MAX),
         "higher goes first",
+    ),
+    opt(
+        "connections",
+        "connections",
+        Of::Names,
+        "connections that it gets, in EVERMILL_CONNECTION_<ID>",
+    ),
+    opt(
+        "secrets",
+        "secrets",
+        Of::Names,
+        "secrets that it gets, in EVERMILL_SECRET_<NAME>",
     ),
     opt(
         "env",
@@ -575,6 +591,14 @@ impl Of {
                 }
                 Ok(json!(words))
             }
+            (Self::Names, Kind::List(items)) => {
+                let mut names = BTreeSet::new();
+                for item in items {
+                    let name = text(item).filter(|name| is_name(name));
+                    names.insert(name.ok_or_else(|| self.wanted())?);
+                }
+                Ok(json!(names))
+            }
             (Self::Statuses, Kind::Scalar { .. }) => {
                 Ok(json!([status(node).ok_or_else(|| self.wanted())?]))
             }
@@ -624,7 +648,7 @@ impl Of {
             Self::Duration => duration(text, quoted).map(|ms| json!(ms)),
             Self::Rate => rate(text),
             Self::Word(words) => words.contains(&text).then(|| json!(text)),
-            Self::Texts | Self::Words(_) | Self::Environment | Self::Statuses => None,
+            Self::Texts | Self::Words(_) | Self::Names | Self::Environment | Self::Statuses => None,
         };
         match (found, self) {
             (Some(value), _) => Ok(value),
@@ -648,6 +672,9 @@ impl Of {
             Self::Word(words) => format!("known: {}", words.join(", ")),
             Self::Texts => "write a list of texts".to_owned(),
             Self::Words(words) => format!("write a list of some of {}", words.join(", ")),
+            Self::Names => {
+                "write a list of names: letters, digits, '_', '-' and '.', 128 at most".to_owned()
+            }
             Self::Environment => "write names and values".to_owned(),
             Self::Statuses => "write a status such as 201, or a list of them".to_owned(),
             Self::Schema => "write the path of a file, or a schema as a map".to_owned(),
@@ -676,6 +703,10 @@ impl Of {
             Self::Word(words) => json!({"enum": words}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::Words(words) => json!({"type": "array", "items": {"enum": words}}),
+            Self::Names => json!({
+                "type": "array",
+                "items": {"type": "string", "pattern": r"^[A-Za-z0-9_.-]{1,128}$"},
+            }),
             Self::Statuses => {
                 let status = json!({"type": "integer", "minimum": 100, "maximum": 599});
                 json!({"anyOf": [status, {"type": "array", "minItems": 1, "items": status}]})
@@ -697,6 +728,12 @@ pub(super) fn text(node: &Node) -> Option<&str> {
         Kind::Scalar { text, .. } if !node.is_empty() => Some(text),
         _ => None,
     }
+}
+
+/// As in the Python package, and where secrets are kept.
+fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    (1..=128).contains(&text.len()) && text.bytes().all(fits)
 }
 
 fn status(node: &Node) -> Option<u16> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use evermill_contract::worker::limits::{LOG_HEAD_BYTES_MAX, LOG_TAIL_BYTES_MAX, RESULT_BYTES_MAX};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use crate::server::signal_group;
+use crate::server::{keep_to_the_engine, signal_group};
 use crate::threads::Slot;
 
 /// From TERM to KILL, for a command that ran out of time.
@@ -100,9 +100,9 @@ fn start(job: &Job<'_>) -> io::Result<Child> {
     } else {
         Command::new("sh")
     };
+    command.args(["-c", &text]).current_dir(job.folder);
+    keep_to_the_engine(&mut command);
     command
-        .args(["-c", &text])
-        .current_dir(job.folder)
         .envs(job.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use evermill_contract::manifest::TaskManifest;
+use evermill_contract::settings::{CONNECTION_PREFIX, SECRET_PREFIX, Settings, variable_name};
 use evermill_contract::worker::{Dispatch, TaskRef};
 
 use crate::member::{effect_key, part};
@@ -17,6 +18,35 @@ pub(super) fn folder(task: &TaskManifest, of: &TaskRef) -> PathBuf {
     task.cwd
         .as_ref()
         .map_or_else(|| folder.to_owned(), |cwd| folder.join(cwd))
+}
+
+/// `EVERMILL_CONNECTION_*` and `EVERMILL_SECRET_*`: what the task has declared.
+///
+/// # Errors
+/// When one is not there, or cannot be read.
+pub(crate) fn outside(
+    task: &TaskManifest,
+    settings: &dyn Settings,
+) -> Result<Vec<(String, String)>, String> {
+    let mut set = Vec::new();
+    for id in &task.connections {
+        let found = settings.connection(id)?;
+        let found = found.ok_or_else(|| format!("the connection '{id}' has no address"))?;
+        set.push((variable_name(CONNECTION_PREFIX, id), found));
+    }
+    for name in &task.secrets {
+        let found = settings.secret(name)?;
+        let found = found.ok_or_else(|| format!("there is no secret '{name}'"))?;
+        set.push((variable_name(SECRET_PREFIX, name), found));
+    }
+    for (name, value) in &set {
+        if value.len() > VARIABLE_BYTES_MAX || value.contains('\0') {
+            return Err(format!(
+                "{name} cannot be a variable of the environment: it is too long, or has a zero byte"
+            ));
+        }
+    }
+    Ok(set)
 }
 
 /// `EVERMILL_*`: who runs, and for which event.

@@ -21,6 +21,7 @@ pub(super) use self::report::text as said;
 use self::report::File;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::vault::Names;
 use crate::{duration, sdk};
 
 /// What can be typed behind `check`.
@@ -67,12 +68,12 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         writeln!(io::stdout().lock(), "{schema}").ok();
         return Ok(());
     }
-    let config = Config::read(data_dir, &args.connections)?;
+    let names = Names::of(&Config::read(data_dir, &args.connections)?)?;
     let scratch = tempfile::tempdir()
         .map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;
     let mut loading = Loading::new(sdk::folder(scratch.path())?);
     loading.leave_no_trace(args.time_limit);
-    let mut checked = files::check(&args.paths, &loading, &config);
+    let mut checked = files::check(&args.paths, &loading, &names);
     duplicates_among(&mut checked);
     let out = match args.format {
         Format::Text => report::drawings(&checked),

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use evermill_secrets::Kind;
 use serde_json::json;
 
-use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin, masked};
+use super::connections;
+use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin};
 use crate::failure::Failure;
 use crate::python;
 use crate::table::{print, table};
+use crate::vault;
 
 /// What can be typed behind `config`.
 #[derive(clap::Subcommand)]
@@ -93,10 +96,12 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     rows.extend(
         alerts.map(|(number, hook)| [Hook::name(number), hook.place(), Origin::File.to_string()]),
     );
-    let connections = found.connections.iter();
-    rows.extend(connections.map(|(id, set)| {
-        let name = format!("connections.{id}");
-        [name, masked(&set.value), set.origin.to_string()]
+    let known = connections::known(&found)?.into_iter();
+    rows.extend(known.map(|[id, address, from]| [format!("connections.{id}"), address, from]));
+    let secrets = vault::names(&found.data_dir.value, Kind::Secret)?;
+    rows.extend(secrets.into_iter().map(|(name, _)| {
+        let from = "secrets set".to_owned();
+        [format!("secrets.{name}"), "***".to_owned(), from]
     }));
     if args.json {
         let lines = rows.iter().map(|[name, value, origin]| {

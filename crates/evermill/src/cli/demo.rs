@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::screen::Screen;
+use crate::vault::Vault;
 use crate::{duration, sdk, signals};
 
 /// The DAG that runs: the same file as in `examples/`, so that it can be seen and copied.
@@ -93,12 +94,20 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         connections: [(CONNECTION.to_owned(), broker.connection())].into(),
         ..Config::default()
     };
-    files.check_connections(&config)?;
+    let vault = Arc::new(Vault::open(&config)?);
+    files.check_settings(&vault)?;
     let screen = Screen::new();
     introduce(&screen, &file, &broker, &data_dir);
     let mut view = View::new(&screen, &files);
     let pools = pools(None, &files, &sdk);
-    let engine = open(config.clone(), lock(&config)?, pools, &screen, view.log())?;
+    let engine = open(
+        config.clone(),
+        vault,
+        lock(&config)?,
+        pools,
+        &screen,
+        view.log(),
+    )?;
     let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)

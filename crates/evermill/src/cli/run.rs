@@ -3,7 +3,6 @@
 pub(super) mod files;
 pub(super) mod progress;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,8 @@ use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, NoSettings, OpenError,
-    OpenOptions,
+    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, OpenError, OpenOptions,
+    Settings,
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
@@ -29,6 +28,7 @@ use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
+use crate::vault::Vault;
 use crate::{duration, python, sdk, signals, sources, store};
 
 /// What stands in a URL's path as it is.
@@ -90,7 +90,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let signalled = signals::catch()?;
     let sdk = sdk::folder(&config.data_dir)?;
     let files = files::load(&args.files, &sdk)?;
-    files.check_connections(&config)?;
+    let vault = Arc::new(Vault::open(&config)?);
+    files.check_settings(&vault)?;
     if args.until_idle.is_some() {
         files.check_end()?;
     }
@@ -103,7 +104,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
-    let engine = open(config, lock, pools, &screen, log)?;
+    let engine = open(config, vault, lock, pools, &screen, log)?;
     let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
@@ -185,6 +186,7 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
 /// Opens an engine that says what it has to say on `screen`, and hands `log` what tasks print.
 pub(super) fn open(
     config: Config,
+    vault: Arc<Vault>,
     lock: DirLock,
     workers: Workers,
     screen: &Arc<Screen>,
@@ -197,16 +199,17 @@ pub(super) fn open(
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
     let told = Arc::clone(&notices);
-    let connections = Arc::new(config.connections.clone());
+    let settings: Arc<dyn Settings> = vault;
+    let of_workers = Arc::clone(&settings);
     let slots = config.pools.clone();
     let hooks = Hooks::start(config::hooks(&config.alerts)?, &notices);
     let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
-        executor: Box::new(move |events| workers.start(connections, told, events)),
-        sources: sources::factory(config),
-        settings: Arc::new(NoSettings),
+        executor: Box::new(move |events| workers.start(of_workers, told, events)),
+        sources: sources::factory(Arc::clone(&settings)),
+        settings,
         pools: slots,
         clock: Clock::system(),
         log,
@@ -274,31 +277,31 @@ impl Workers {
 
     pub(super) fn start(
         self,
-        connections: Arc<BTreeMap<String, String>>,
+        settings: Arc<dyn Settings>,
         notices: DiagnosticSink,
         events: Events,
     ) -> Result<Box<dyn Executor>, String> {
-        let addresses = Arc::clone(&connections);
+        let addresses = Arc::clone(&settings);
         let sinks = self.sinks.clone();
         let sinks = self.has_sinks.then(|| {
             sinks.unwrap_or_else(|| {
                 Sinks::new(move |config| {
-                    let address = |id: &str| addresses.get(id).cloned();
-                    evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
-                        .map_err(|error| error.to_string())
+                    sources::with_addresses(&*addresses, |address| {
+                        evermill_connectors::open_sink(config, address, Arc::clone(&notices))
+                    })
                 })
             })
         });
-        let addresses = Arc::clone(&connections);
+        let addresses = Arc::clone(&settings);
         let places = self.has_places.then(|| {
             Places::new(move |config| {
-                let address = |id: &str| addresses.get(id).cloned();
-                let place = evermill_connectors::open_place(config, &address);
-                place.map_err(|error| error.to_string())
+                sources::with_addresses(&*addresses, |address| {
+                    evermill_connectors::open_place(config, address)
+                })
             })
         });
         let declared = DeclaredConfig {
-            connections,
+            settings,
             sinks,
             places,
             ..self.declared

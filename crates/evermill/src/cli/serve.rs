@@ -22,6 +22,7 @@ use crate::control::Control;
 use crate::failure::Failure;
 use crate::listen::Listening;
 use crate::screen::Screen;
+use crate::vault::Vault;
 use crate::{duration, sdk, signals};
 
 /// The longest a DAG file may take to load.
@@ -77,7 +78,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let screen = Screen::new();
     let workers = Workers::for_any(args.workers, &sdk);
     let log = run::log_lines(&screen, true);
-    let engine = run::open(config.clone(), lock, workers, &screen, log)?;
+    let vault = Arc::new(Vault::open(&config)?);
+    let engine = run::open(config, Arc::clone(&vault), lock, workers, &screen, log)?;
     let mut loading = Loading::new(sdk);
     loading.leave_no_trace(LOAD_LIMIT);
     loading.limit_memory(LOAD_BYTES_MAX);
@@ -85,7 +87,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let keeper = Arc::new(Keeper::new(
         args.dags.clone(),
         loading,
-        config,
+        vault,
         engine.clone(),
         Arc::clone(&screen),
         address,

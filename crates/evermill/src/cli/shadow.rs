@@ -16,7 +16,7 @@ use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::source::{DiagnosticSink, Opened};
 use evermill_engine::view::{Blob, PastActivation, PastTask, PastView};
 use evermill_engine::{
-    Clock, Engine, EngineError, Handle, NoSettings, OpenOptions, Operations as _, PastQuery,
+    Clock, Engine, EngineError, Handle, OpenOptions, Operations as _, PastQuery, Settings,
     StartRequest, limits,
 };
 use evermill_store::{MemoryDisk, MemoryStore, StoreId};
@@ -32,6 +32,7 @@ use crate::failure::Failure;
 use crate::reach::{Reach, get, part};
 use crate::screen::Screen;
 use crate::table::{first_line, print, table};
+use crate::vault::Vault;
 use crate::{sdk, signals};
 
 /// What can be typed behind `shadow`.
@@ -261,17 +262,18 @@ fn play(
         Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
     };
     let (told, disk) = (Arc::clone(&notices), MemoryDisk::new(StoreId([0; 16])));
-    let connections = Arc::new(config.connections);
+    let settings: Arc<dyn Settings> = Arc::new(Vault::open(&config)?);
+    let of_workers = Arc::clone(&settings);
     let events = live.events.clone();
     let engine = Engine::open(OpenOptions {
         data_dir: place.join("data"),
         store: Box::new(move || Ok(Box::new(MemoryStore::open(&disk)))),
-        executor: Box::new(move |events| workers.start(connections, told, events)),
+        executor: Box::new(move |events| workers.start(of_workers, told, events)),
         sources: Arc::new(move |request| {
             let own = events.get(&request.source.id).map_or(&[][..], |own| own);
             Ok(Opened::Log(Box::new(Once::new(own))))
         }),
-        settings: Arc::new(NoSettings),
+        settings,
         pools: config.pools,
         clock: Clock::system(),
         log: run::log_lines(&screen, false),

@@ -13,7 +13,8 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use evermill_contract::manifest::DagManifest;
+use evermill_contract::manifest::{DagManifest, TaskManifest};
+use evermill_contract::settings::{Settings as _, is_for_the_engine};
 use evermill_contract::yaml::is_yaml;
 use serde::Serialize;
 use serde_json::Value;
@@ -24,6 +25,7 @@ use super::run::files;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::near::nearest;
+use crate::vault::Vault;
 use crate::{python, sdk};
 
 /// What can be typed behind `test`.
@@ -42,7 +44,7 @@ pub(super) struct Args {
     /// Which source it comes from, if there are several
     #[arg(long, value_name = "ID", requires = "event")]
     source: Option<String>,
-    /// Where a connection of an http: task leads; also EVERMILL_CONNECTION_<ID>
+    /// Where a connection leads; also EVERMILL_CONNECTION_<ID>
     #[arg(long = "connection", value_name = "ID=URL")]
     connections: Vec<String>,
     /// What a run by hand brings along, as a JSON object
@@ -69,22 +71,28 @@ struct Spec<'a> {
     conf: Option<Value>,
     logical_date: Option<String>,
     pdb: bool,
-    /// Addresses, for sensors that ask a place.
-    connections: BTreeMap<String, String>,
+    /// Addresses, for tasks that ask for them and sensors that ask a place. The file lies in a folder that
+    /// its owner alone can read.
+    connections: BTreeMap<&'a str, String>,
+    /// Secrets, for tasks that ask for them.
+    secrets: BTreeMap<&'a str, String>,
     result: &'a Path,
 }
 
 /// Runs it, and says how each task ended.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let vault = Arc::new(Vault::open(&Config::read(data_dir, &args.connections)?)?);
     let place = tempfile::tempdir();
     let place = place.map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;
     let sdk = sdk::folder(place.path())?;
     if is_yaml(&args.file.to_string_lossy()) {
-        return run_commands(args, place.path(), &sdk);
+        return run_commands(args, vault, place.path(), &sdk);
     }
     let loaded = load(&args.file, &sdk)?;
     let dag = choose(args, &loaded.manifest.dags.iter().collect::<Vec<_>>())?;
     let given = args.event.as_deref().map(Given::read).transpose()?;
+    let secrets = dag.tasks.iter().flat_map(|task| &task.secrets);
+    let secrets = secrets.map(String::as_str);
     let spec = Spec {
         file: &args.file,
         dag: &dag.id,
@@ -93,7 +101,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         conf: args.conf.as_deref().map(conf).transpose()?,
         logical_date: args.logical_date.as_deref().map(date).transpose()?,
         pdb: args.pdb,
-        connections: Config::read(None, &args.connections)?.connections,
+        connections: found(asked_for(dag), |id| vault.connection(id))?,
+        secrets: found(secrets, |name| vault.secret(name))?,
         result: &place.path().join("result.json"),
     };
     let status = start(&spec, dag, &sdk, place.path())?;
@@ -106,7 +115,30 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     report::print(&dag.id, &result, args.json)
 }
 
-fn run_commands(args: &Args, place: &Path, sdk: &Path) -> Result<(), Failure> {
+/// Connections that tasks declare, or whose places they ask.
+fn asked_for(dag: &DagManifest) -> impl Iterator<Item = &str> {
+    fn of_task(task: &TaskManifest) -> impl Iterator<Item = &str> {
+        let declared = task.connections.iter().map(String::as_str);
+        declared.chain(task.asks())
+    }
+    dag.tasks.iter().flat_map(of_task)
+}
+
+/// What there is of what tasks declare; what is missing is said when a task asks for it.
+fn found<'a>(
+    declared: impl Iterator<Item = &'a str>,
+    find: impl Fn(&str) -> Result<Option<String>, String>,
+) -> Result<BTreeMap<&'a str, String>, Failure> {
+    let mut found = BTreeMap::new();
+    for name in declared {
+        if let Some(value) = find(name).map_err(Failure::usage)? {
+            found.insert(name, value);
+        }
+    }
+    Ok(found)
+}
+
+fn run_commands(args: &Args, vault: Arc<Vault>, place: &Path, sdk: &Path) -> Result<(), Failure> {
     if args.pdb {
         return Err(Failure::usage(format!(
             "{}: --pdb is for DAGs in Python; commands have no debugger",
@@ -127,7 +159,7 @@ fn run_commands(args: &Args, place: &Path, sdk: &Path) -> Result<(), Failure> {
             source,
             conf: args.conf.as_deref().map(conf).transpose()?,
             date: date.unwrap_or_else(|| written(jiff::Timestamp::now())),
-            connections: Config::read(None, &args.connections)?.connections,
+            settings: vault,
         },
         place,
         sdk,
@@ -249,7 +281,13 @@ fn start(
         paths.extend(std::env::split_paths(&known));
     }
     let paths = std::env::join_paths(paths).map_err(|cause| Failure::usage(cause.to_string()))?;
-    Command::new(&interpreter)
+    let mut command = Command::new(&interpreter);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_for_the_engine) {
+            command.env_remove(name);
+        }
+    }
+    command
         .args(["-m", "evermill._test_once"])
         .arg(&path)
         .env("PYTHONPATH", paths)

@@ -25,6 +25,7 @@ mod real_postgres;
 mod real_s3;
 mod real_sqs;
 mod reference;
+mod secrets;
 mod sensors;
 mod serving;
 mod testing;

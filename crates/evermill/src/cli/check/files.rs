@@ -6,23 +6,24 @@ use evermill_contract::manifest::{Code, DagManifest, Fault, Order};
 
 use super::loading::{Loaded, Loading, outside, sorted, unreadable};
 use super::report::File;
-use crate::config::{self, Config};
+use crate::config;
 use crate::folder::{self, Tree, may_declare};
+use crate::vault::{self, Names};
 
 /// Checks every file that was named, and every DAG file of the folders that were.
-pub(super) fn check(paths: &[PathBuf], loading: &Loading, config: &Config) -> Vec<File> {
+pub(super) fn check(paths: &[PathBuf], loading: &Loading, names: &Names) -> Vec<File> {
     let mut checked = Vec::new();
     for path in paths {
         if path.is_dir() {
-            checked.extend(check_folder(path, loading, config));
+            checked.extend(check_folder(path, loading, names));
         } else {
-            checked.push(check_file(path, None, loading, config));
+            checked.push(check_file(path, None, loading, names));
         }
     }
     checked
 }
 
-fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> {
+fn check_folder(folder: &Path, loading: &Loading, names: &Names) -> Vec<File> {
     let mut checked = Vec::new();
     let tree = folder::walk(folder, &mut |_| {}).unwrap_or_else(|cause| {
         checked.push(File::wrong(folder, vec![unreadable(folder, &cause)]));
@@ -31,7 +32,7 @@ fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> 
     let found = tree.files.keys().filter(|path| may_declare(path));
     let files = found.map(|path| match tree.outside.get(path) {
         Some(target) => File::wrong(path, vec![outside(path, target)]),
-        None => check_file(path, Some(folder), loading, config),
+        None => check_file(path, Some(folder), loading, names),
     });
     // What others import from beside a DAG file needs no DAG of its own.
     checked.extend(files.filter(|file| !file.declares_nothing()));
@@ -49,14 +50,12 @@ fn check_folder(folder: &Path, loading: &Loading, config: &Config) -> Vec<File> 
     checked
 }
 
-fn check_file(path: &Path, folder: Option<&Path>, loading: &Loading, config: &Config) -> File {
+fn check_file(path: &Path, folder: Option<&Path>, loading: &Loading, names: &Names) -> File {
     match loading.load(path, folder) {
         Err(faults) => File::wrong(path, sorted(faults)),
         Ok(loaded) => {
             let dags = loaded.manifest.dags.iter();
-            let warnings = dags
-                .flat_map(|dag| warnings(&loaded, dag, config))
-                .collect();
+            let warnings = dags.flat_map(|dag| warnings(&loaded, dag, names)).collect();
             File {
                 path: path.to_owned(),
                 faults: sorted(warnings),
@@ -67,7 +66,7 @@ fn check_file(path: &Path, folder: Option<&Path>, loading: &Loading, config: &Co
 }
 
 /// What a start would not refuse, and its author should know.
-fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
+fn warnings(loaded: &Loaded, dag: &DagManifest, names: &Names) -> Vec<Fault> {
     let warning = |line, code, message, cure| Fault {
         file: loaded.path(&dag.file),
         line,
@@ -88,13 +87,29 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         .tasks
         .iter()
         .filter_map(|task| Some(("task", &task.id, task.line, task.asks()?)));
-    let nodes = sources.chain(sinks).chain(requests);
-    let without = nodes.filter(|(_, _, _, id)| !config.connections.contains_key(*id));
+    let asked = dag.tasks.iter().flat_map(|task| {
+        let declared = task.connections.iter();
+        declared.map(|id| ("task", &task.id, task.line, id.as_str()))
+    });
+    let nodes = sources.chain(sinks).chain(requests).chain(asked);
+    let without = nodes.filter(|(_, _, _, id)| !names.connections.contains(*id));
     let without = without.map(|(sort, node, line, id)| {
         let message =
             format!("{sort} '{node}' needs the connection '{id}', which has no address here");
         let cure = config::how_to_give(id);
         warning(line, Code::UnknownConnection, message, cure)
+    });
+    let unset = dag.tasks.iter().flat_map(|task| {
+        let missing = task.secrets.iter();
+        let missing = missing.filter(|name| !names.secrets.contains(*name));
+        missing.map(|name| {
+            let message = format!(
+                "task '{}' needs the secret '{name}', which nobody has set here",
+                task.id
+            );
+            let cure = vault::how_to_set(name);
+            warning(task.line, Code::UnknownSecret, message, cure)
+        })
     });
     let order = dag
         .sources
@@ -111,5 +126,5 @@ fn warnings(loaded: &Loaded, dag: &DagManifest, config: &Config) -> Vec<Fault> {
         let cure = "leave batch out, or take lists from the source with .batch(max_events=...)";
         Some(warning(task.line, Code::BatchUnderSerial, message, cure.to_owned()))
     });
-    without.chain(alone).collect()
+    without.chain(unset).chain(alone).collect()
 }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::manifest::{DagManifest, Fault, Manifest, SourceConfig, listeners_first};
+use evermill_contract::settings::Settings as _;
 use evermill_contract::yaml::is_yaml;
 use evermill_engine::{EngineError, StartRequest};
 
 use crate::cli::check::{self, Loaded, Loading};
-use crate::config::{self, Config};
+use crate::config;
 use crate::failure::Failure;
 use crate::python;
+use crate::vault::{self, Vault};
 
 /// Every file that was named, without a fault.
 #[derive(Debug)]
@@ -207,13 +209,13 @@ impl Files {
         unknown.collect()
     }
 
-    /// Every connection that a source or a task names has an address, before anything is opened.
+    /// Every connection that a source or a task names has an address, and every secret a value, before
+    /// anything is opened.
     ///
     /// # Errors
-    /// The first one whose connection has none, with the cure.
-    pub(in crate::cli) fn check_connections(&self, config: &Config) -> Result<(), Failure> {
-        self.dags()
-            .try_for_each(|dag| check_connections(dag, config))
+    /// The first one that has none, with the cure.
+    pub(in crate::cli) fn check_settings(&self, vault: &Vault) -> Result<(), Failure> {
+        self.dags().try_for_each(|dag| check_settings(dag, vault))
     }
 
     /// Who waits for the end of the input must not wait for a clock.
@@ -251,11 +253,12 @@ pub(in crate::cli) fn ways_into(dag: &DagManifest) -> impl Iterator<Item = (&str
     hooks.map(|source| (dag.id.as_str(), source.id.as_str()))
 }
 
-/// Every connection that a source or a task of a DAG names has an address.
+/// Every connection that a source or a task of a DAG names has an address, and every secret a value.
 ///
 /// # Errors
 /// The first one that has none, with the cure.
-pub(in crate::cli) fn check_connections(dag: &DagManifest, config: &Config) -> Result<(), Failure> {
+pub(in crate::cli) fn check_settings(dag: &DagManifest, vault: &Vault) -> Result<(), Failure> {
+    let names = vault.names().map_err(Failure::usage)?;
     let sources = dag.sources.iter().flat_map(|source| {
         let connections = source.connections();
         connections.map(|connection| ("source", &source.id, connection))
@@ -268,13 +271,31 @@ pub(in crate::cli) fn check_connections(dag: &DagManifest, config: &Config) -> R
         let connection = task.sink.as_ref()?.connection()?;
         Some(("sink", &task.id, connection))
     });
-    for (sort, id, connection) in sources.chain(tasks).chain(sinks) {
-        let Some(address) = config.connections.get(connection) else {
+    let asked = dag.tasks.iter().flat_map(|task| {
+        let declared = task.connections.iter();
+        declared.map(|connection| ("task", &task.id, connection.as_str()))
+    });
+    for (sort, id, connection) in sources.chain(sinks).chain(asked) {
+        if !names.connections.contains(connection) {
             return Err(Failure::usage(no_address(&dag.id, sort, id, connection)));
-        };
-        if sort == "task" {
-            evermill_http::Connection::parse(connection, address)
-                .map_err(|error| Failure::usage(error.to_string()))?;
+        }
+    }
+    for (sort, id, connection) in tasks {
+        let address = vault.connection(connection).map_err(Failure::usage)?;
+        let address =
+            address.ok_or_else(|| Failure::usage(no_address(&dag.id, sort, id, connection)))?;
+        evermill_http::Connection::parse(connection, &address)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+    }
+    for task in &dag.tasks {
+        let mut asked = task.secrets.iter();
+        if let Some(name) = asked.find(|name| !names.secrets.contains(*name)) {
+            return Err(Failure::usage(format!(
+                "{}: task '{}' needs the secret '{name}', which nobody has set; {}",
+                dag.id,
+                task.id,
+                vault::how_to_set(name)
+            )));
         }
     }
     Ok(())

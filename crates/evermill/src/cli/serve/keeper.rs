@@ -25,10 +25,10 @@ use crate::cli::check::{self, Loading};
 use crate::cli::parked::age;
 use crate::cli::run::files::{self, File};
 use crate::cli::run::way_in;
-use crate::config::Config;
 use crate::folder::{self, Stamp, Tree};
 use crate::near;
 use crate::screen::Screen;
+use crate::vault::Vault;
 
 /// How long a run that was ended may take to let go of its sources before it is started again.
 const LETTING_GO: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ const SHORT: usize = 12;
 pub(super) struct Keeper {
     pub(super) folder: PathBuf,
     pub(super) loading: Loading,
-    pub(super) config: Config,
+    pub(super) vault: Arc<Vault>,
     pub(super) engine: Handle,
     pub(super) screen: Arc<Screen>,
     /// Where requests are answered.
@@ -73,7 +73,7 @@ impl Keeper {
     pub(super) fn new(
         folder: PathBuf,
         loading: Loading,
-        config: Config,
+        vault: Arc<Vault>,
         engine: Handle,
         screen: Arc<Screen>,
         address: SocketAddr,
@@ -81,7 +81,7 @@ impl Keeper {
         Self {
             folder,
             loading,
-            config,
+            vault,
             engine,
             screen,
             address,
@@ -311,7 +311,7 @@ impl Keeper {
     /// away.
     fn start(&self, dag: &str, file: &File, fresh: bool) -> Result<Started, EngineError> {
         if let Some(declared) = file.dag(dag) {
-            files::check_connections(declared, &self.config)
+            files::check_settings(declared, &self.vault)
                 .map_err(|failure| EngineError::Refused(failure.to_string()))?;
         }
         let is_put_away = self

@@ -11,7 +11,7 @@ use evermill_contract::manifest::{DagManifest, Manifest};
 use evermill_contract::source::{DiagnosticSink, Opened};
 use evermill_engine::view::{Blob, PastActivation, PastTask};
 use evermill_engine::{
-    Clock, Engine, EngineError, Handle, NoSettings, OpenOptions, Operations as _, PastQuery,
+    Clock, Engine, EngineError, Handle, OpenOptions, Operations as _, PastQuery, Settings,
     StartRequest,
 };
 use evermill_store::{MemoryDisk, MemoryStore, StoreId};
@@ -38,7 +38,7 @@ pub(super) struct Given<'a> {
     pub(super) source: Option<String>,
     pub(super) conf: Option<Value>,
     pub(super) date: String,
-    pub(super) connections: BTreeMap<String, String>,
+    pub(super) settings: Arc<dyn Settings>,
 }
 
 /// Runs it to its end; how each task ended.
@@ -92,7 +92,7 @@ fn open(
     let workers = run::pools(Some(1), given.files, sdk);
     let disk = MemoryDisk::new(StoreId([0; 16]));
     let (events, chosen) = (given.events.clone(), given.source.clone());
-    let connections = Arc::new(given.connections.clone());
+    let of_workers = Arc::clone(&given.settings);
     let notices: DiagnosticSink = {
         let screen = Arc::clone(screen);
         Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
@@ -101,13 +101,13 @@ fn open(
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: Box::new(move || Ok(Box::new(MemoryStore::open(&disk)))),
-        executor: Box::new(move |events| workers.start(connections, told, events)),
+        executor: Box::new(move |events| workers.start(of_workers, told, events)),
         sources: Arc::new(move |request| {
             let is_chosen = chosen.as_ref() == Some(&request.source.id);
             let events: &[Event] = if is_chosen { &events } else { &[] };
             Ok(Opened::Log(Box::new(Once::new(events))))
         }),
-        settings: Arc::new(NoSettings),
+        settings: Arc::clone(&given.settings),
         pools: BTreeMap::new(),
         clock: Clock::system(),
         log: run::log_lines(screen, false),
