@@ -33,7 +33,7 @@ const STDERR_TAIL_BYTES: usize = 4 * 1024;
 const STDERR_WAIT: Duration = Duration::from_secs(1);
 
 /// The loader ends itself at the limit and says at which line; this much later we end it.
-const LAST_WORD: Duration = Duration::from_secs(2);
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// Loads DAG files with one interpreter.
 #[derive(Debug, Clone)]

@@ -219,6 +219,12 @@ impl Running {
         self.stdout.lines().swap_remove(0)
     }
 
+    /// Waits for a line on standard output that contains `text`.
+    pub(crate) fn wait_for_output(&self, text: &str) {
+        self.stdout
+            .wait(text, |lines| lines.iter().any(|line| line.contains(text)));
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -3,7 +3,7 @@
 //! A connector's tests implement [`Place`] and call [`check_all`]. Each check gets a place of its own,
 //! waits for conditions, and panics with what it saw when one does not come true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -270,8 +270,15 @@ fn trouble_is_said_once_and_costs_nothing(place: &mut impl Place) {
     place.trouble(true);
     driver.until("the trouble", |driver| !driver.said.is_empty());
     driver.watch();
-    assert_eq!(driver.said.len(), 1, "said once: {:?}", driver.said);
-    assert!(driver.said[0].as_ref().is_some_and(|why| !why.is_empty()));
+    // What reads and what tells the place may each have a reason of their own.
+    let reasons: BTreeSet<_> = driver.said.iter().flatten().collect();
+    assert_eq!(
+        reasons.len(),
+        driver.said.len(),
+        "each said once: {:?}",
+        driver.said
+    );
+    assert!(reasons.iter().all(|why| !why.is_empty()));
     place.trouble(false);
     place.publish(&numbered("b", 2));
     driver.until("what was missed", |driver| driver.events.len() >= 5);
