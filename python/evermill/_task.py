@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from contextlib import nullcontext
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import _option
 from ._dag import Dag, Source, Task, building, declared, nodes_within
-from ._fault import DagError, reading
+from ._fault import DagError, blame, reading
+from ._source import alerts
 
 
 class TaskFunction:
@@ -122,16 +123,33 @@ def dag(fn: Optional[Callable[..., Any]] = None, /, **options: Any) -> Any:
     """Declares a DAG: its id is the function's name (or `name=`), its nodes are what the body makes.
 
     Options: `tags`, `order`, `python`, `on_failure`, `deadline`, `freshness`, `history`, and the
-    options of tasks, which then hold for each task that does not set them.
+    options of tasks, which then hold for each task that does not set them. `on_deadline` is a task, or a function,
+    that runs when deadlines of this DAG are missed, in a DAG of its own (`ID.on_deadline`): `event.json()` is the alert.
     """
     if fn is None:
         return functools.partial(dag, **options)
     if not inspect.isfunction(fn):
         raise DagError("bad_value", f"{fn!r} is no function", "write @dag or @dag(option=value)")
     id = options.pop("name", None) or fn.__name__
+    on_deadline = options.pop("on_deadline", None)
     inherited = {name: options.pop(name) for name in _option.INHERITED if name in options}
     fields = _option.convert(f"DAG {id!r}", _option.DAG, options)
     defaults = _option.convert(f"DAG {id!r}", _option.TASK, inherited)
     made = DagFunction(fn, Dag(id, fields, defaults, (fn.__code__.co_filename, fn.__code__.co_firstlineno)))
     declared.append(made)
+    if on_deadline is not None:
+        beside(made.dag, "on_deadline", on_deadline, ["deadline_missed"])
     return made
+
+
+def beside(watched: Dag, option: str, fn: Any, kinds: List[str]) -> None:
+    """Declares the DAG that runs `fn` for alerts of these kinds about another one."""
+    if not callable(fn):
+        message = f"DAG {watched.id!r}: {option}={fn!r} is not possible"
+        blame(DagError("bad_value", message, "give it a task, or a function", option=option))
+        return
+    made = Dag(f"{watched.id}.{option}", {}, {}, (watched.file, watched.line))
+    with made.build():
+        run = task(fn) if inspect.isfunction(fn) else fn
+        run(alerts(kinds=kinds, dags=[watched.id]))
+    declared.append(made)

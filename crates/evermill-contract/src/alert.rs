@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -102,8 +103,101 @@ pub struct Alert {
     pub text: String,
 }
 
-/// Where alerts go. Called on the engine's own thread: it may not wait.
-pub type AlertSink = Arc<dyn Fn(&Alert) + Send + Sync>;
+/// Where alerts go.
+pub type AlertSink = Arc<dyn AlertTaker>;
+
+/// Takes alerts. Called on the engine's own thread: nothing but [`AlertTaker::finish`] may wait.
+pub trait AlertTaker: Send + Sync {
+    /// Whether anybody is to be told of this one.
+    fn wants(&self, alert: &Alert) -> bool;
+
+    /// Takes one that is durable. It is told again after the next start unless the receipt says that it
+    /// need not be.
+    fn take(&self, alert: &Alert, receipt: Receipt);
+
+    /// The engine ends: tells what is left, once, and returns when that is over.
+    fn finish(&self) {}
+}
+
+impl<F: Fn(&Alert) + Send + Sync> AlertTaker for F {
+    fn wants(&self, _: &Alert) -> bool {
+        true
+    }
+
+    fn take(&self, alert: &Alert, receipt: Receipt) {
+        self(alert);
+        receipt.told();
+    }
+}
+
+/// Nobody is told of anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Nobody;
+
+impl AlertTaker for Nobody {
+    fn wants(&self, _: &Alert) -> bool {
+        false
+    }
+
+    fn take(&self, _: &Alert, receipt: Receipt) {
+        receipt.told();
+    }
+}
+
+/// Says that an alert need not be told again, once every clone of it was [`Receipt::told`]. One that is
+/// dropped says nothing.
+#[derive(Clone)]
+pub struct Receipt {
+    told: bool,
+    all: Arc<All>,
+}
+
+struct All {
+    lost: AtomicBool,
+    say: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Receipt {
+    /// `say` is called once, on whatever thread the last clone goes.
+    pub fn new(say: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            told: false,
+            all: Arc::new(All {
+                lost: AtomicBool::new(false),
+                say: Box::new(say),
+            }),
+        }
+    }
+
+    /// Whoever had this clone has been told, or never will be.
+    pub fn told(mut self) {
+        self.told = true;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if !self.told {
+            self.all.lost.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for All {
+    fn drop(&mut self) {
+        if !*self.lost.get_mut() {
+            (self.say)();
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("told", &self.told)
+            .finish_non_exhaustive()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -115,5 +209,23 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
             assert_eq!(AlertKind::of(kind.word()), Some(kind));
         }
+    }
+
+    #[test]
+    fn a_receipt_speaks_when_everybody_was_told_and_not_when_one_is_dropped() {
+        let said = Arc::new(AtomicBool::new(false));
+        let receipt = || {
+            let said = Arc::clone(&said);
+            Receipt::new(move || said.store(true, Ordering::Release))
+        };
+        let (first, second) = (receipt(), receipt());
+        let also_first = first.clone();
+        first.told();
+        assert!(!said.load(Ordering::Acquire), "one is still to be told");
+        drop(also_first);
+        assert!(!said.load(Ordering::Acquire), "one was lost");
+        second.clone().told();
+        second.told();
+        assert!(said.load(Ordering::Acquire));
     }
 }

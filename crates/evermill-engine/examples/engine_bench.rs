@@ -187,7 +187,7 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
-        alerts: Arc::new(|_| {}),
+        alerts: Arc::new(evermill_contract::alert::Nobody),
     })
     .expect("an engine")
 }

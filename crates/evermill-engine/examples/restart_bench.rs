@@ -148,7 +148,7 @@ fn open(
         clock: Clock::system(),
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
-        alerts: Arc::new(|_| {}),
+        alerts: Arc::new(evermill_contract::alert::Nobody),
     })
     .expect("an engine")
 }

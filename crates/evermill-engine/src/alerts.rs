@@ -1,17 +1,32 @@
-//! Alerts: raised once what they are about is durable, kept for whoever looks, handed to whoever the
-//! engine was opened with, and to sources that listen to them.
+//! Alerts: kept in the commit of what they are about, then handed to whoever the engine was opened
+//! with, shown to whoever looks, and fed to sources that listen to them.
+//!
+//! ```text
+//! raise: a row of the outbox, and of each listening inbox --commit--> hooks --told--> the row goes
+//!                                                            ^
+//! rows that a start, or a shard loaded again, finds ---------+
+//! ```
+//!
+//! So a hook is told at least once. An alert's id is that of its row, the same however often it is
+//! told.
 //!
 //! An alert of a run that listens to alerts itself reaches no source: DAGs that tell of each other
 //! would never come to rest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use evermill_contract::alert::{Alert, AlertKind};
+use evermill_contract::alert::{Alert, AlertKind, Receipt};
 use evermill_contract::source::{Arrival, Severity};
-use evermill_core::command::{Counters, Missed, RunIx};
+use evermill_core::command::{Missed, RunIx};
+use evermill_core::row::{Key, Row, Table, Write};
+use evermill_store::{Store, StoreError};
 
-use crate::input::SourceKey;
+use crate::failpoint::fp;
+use crate::groups::After;
+use crate::input::{Input, Request, SourceKey};
 use crate::limits;
 use crate::shard::Shard;
 use crate::view::MissView;
@@ -26,12 +41,43 @@ pub(crate) struct About {
     pub(crate) count: u64,
 }
 
-/// The latest alerts, oldest first.
+/// The latest alerts, oldest first, and those that hooks still have to be told of.
 #[derive(Debug, Default)]
 pub(crate) struct Alerts {
     recent: VecDeque<Alert>,
     /// Raised in this boot.
     raised: u64,
+    /// Rows of the outbox, or on their way to it; whether hooks have the alert.
+    owed: BTreeMap<Number, bool>,
+    told: Arc<Told>,
+}
+
+/// Which alert: the boot epoch, and how many were raised before in it.
+pub(crate) type Number = (u64, u64);
+
+/// What receipts say, from whatever thread.
+#[derive(Debug, Default)]
+struct Told {
+    any: AtomicBool,
+    numbers: Mutex<Vec<Number>>,
+}
+
+impl Told {
+    fn add(&self, number: Number) {
+        // Each statement leaves the list whole.
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.push(number);
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Costs a look at a flag when nothing was said.
+    fn take(&self) -> Vec<Number> {
+        if !self.any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *numbers)
+    }
 }
 
 impl Alerts {
@@ -45,9 +91,61 @@ impl Alerts {
     pub(crate) fn all(&self) -> Vec<Alert> {
         self.recent.iter().rev().cloned().collect()
     }
+
+    fn show(&mut self, alert: Alert) {
+        self.recent.push_back(alert);
+        let over = self.recent.len().saturating_sub(limits::ALERTS_KEPT);
+        self.recent.drain(..over);
+    }
+}
+
+/// Alerts that hooks were still to be told of when the store was last written, oldest first.
+///
+/// # Errors
+/// [`StoreError`] for a row that is none of ours.
+pub(crate) fn load(store: &mut dyn Store) -> Result<Vec<(Number, Alert)>, StoreError> {
+    let mut rows = Vec::new();
+    store.load(Table::Outbox, &mut |row| rows.push(row))?;
+    let ours = rows.into_iter().filter(|row| row.key.lane == KIND);
+    ours.map(|row| {
+        read(&row).ok_or_else(|| StoreError::Damaged {
+            path: std::path::PathBuf::from("store.db"),
+            what: format!("the alert {:?} has a wrong shape", row.key.id),
+        })
+    })
+    .collect()
+}
+
+fn read(row: &Row) -> Option<(Number, Alert)> {
+    let (epoch, raised) = row.key.id.split_first_chunk()?;
+    let number = (
+        u64::from_be_bytes(*epoch),
+        u64::from_be_bytes(raised.try_into().ok()?),
+    );
+    let body = row.body.strip_prefix(&[FORMAT])?;
+    Some((number, serde_json::from_slice(body).ok()?))
+}
+
+/// Which effects of the outbox these are.
+const KIND: u32 = 1;
+const FORMAT: u8 = 1;
+
+fn key_of((epoch, raised): Number) -> Key {
+    Key::numbered(0, KIND, &[epoch, raised])
+}
+
+fn put(number: Number, alert: &Alert) -> Write {
+    let mut body = vec![FORMAT];
+    serde_json::to_writer(&mut body, alert).expect("an alert has string keys only");
+    Write::Put(Row {
+        table: Table::Outbox,
+        key: key_of(number),
+        body: body.into(),
+    })
 }
 
 impl Shard {
+    /// Tells of something, once what was decided so far is durable.
     pub(crate) fn raise(&mut self, kind: AlertKind, run: RunIx, about: About, text: String) {
         let Some(slot) = self.runs.get(&run) else {
             return;
@@ -59,9 +157,9 @@ impl Shard {
         });
         let at_ms = self.world.clock.now_ms();
         self.alerts.raised += 1;
+        let number = (self.machine.fence().epoch, self.alerts.raised);
         let alert = Alert {
-            // Alerts follow commits and are not told again after a crash: number and boot tell them apart.
-            id: format!("{}-{}", self.machine.fence().epoch, self.alerts.raised),
+            id: format!("{}-{}", number.0, number.1),
             kind,
             at_ms,
             dag: slot.dag.to_string(),
@@ -73,12 +171,66 @@ impl Shard {
             count: about.count.max(1),
             text,
         };
-        (self.world.alerts)(&alert);
         self.tell_listeners(run, &alert);
-        self.alerts.recent.push_back(alert);
-        let over = self.alerts.recent.len().saturating_sub(limits::ALERTS_KEPT);
-        self.alerts.recent.drain(..over);
-        self.view_stale = true;
+        let wanted = self.world.alerts.wants(&alert);
+        // More of them are told as long as the engine lives, and are no rows.
+        if wanted && self.alerts.owed.len() < limits::ALERTS_OWED {
+            self.decision.writes.push(put(number, &alert));
+            self.alerts.owed.insert(number, false);
+        }
+        self.after.push(After::Do(Box::new(move |shard| {
+            fp!("alert.committed");
+            if wanted {
+                shard.hand_to_hooks(number, &alert);
+            }
+            shard.alerts.show(alert);
+            shard.view_stale = true;
+        })));
+        self.unseal();
+    }
+
+    fn hand_to_hooks(&mut self, number: Number, alert: &Alert) {
+        if let Some(handed) = self.alerts.owed.get_mut(&number) {
+            *handed = true;
+        }
+        let (told, input) = (Arc::clone(&self.alerts.told), self.world.input.clone());
+        let receipt = Receipt::new(move || {
+            told.add(number);
+            // A shard with a full inbox looks anyway, and one that is gone has no use for it.
+            drop(input.try_send(Input::Request(Request::Poke)));
+        });
+        self.world.alerts.take(alert, receipt);
+        fp!("alert.handed");
+    }
+
+    /// Alerts that were found in the store: hooks are told of those that they have not got yet.
+    pub(crate) fn owe(&mut self, found: Vec<(Number, Alert)>) {
+        let before = std::mem::take(&mut self.alerts.owed);
+        for (number, alert) in found {
+            let handed = before.get(&number).copied().unwrap_or_default();
+            self.alerts.owed.insert(number, handed);
+            if handed {
+                continue;
+            }
+            if self.world.alerts.wants(&alert) {
+                self.hand_to_hooks(number, &alert);
+            } else {
+                // Its hook is not there any more.
+                self.alerts.told.add(number);
+            }
+            self.alerts.show(alert);
+        }
+    }
+
+    /// Lets rows go whose alerts were told.
+    pub(crate) fn forget_told_alerts(&mut self) {
+        for number in self.alerts.told.take() {
+            if self.alerts.owed.remove(&number).is_some() {
+                let key = key_of(number);
+                self.decision.writes.push(Write::Delete(Table::Outbox, key));
+                self.unseal();
+            }
+        }
     }
 
     /// Keeps the alert for sources that listen to its kind.
@@ -122,34 +274,14 @@ impl Shard {
         }
     }
 
-    /// Activations missed a deadline (W13).
-    pub(crate) fn deadline_missed(&mut self, run: RunIx, count: u32, missed: &[Missed]) {
-        let now = self.world.clock.now_ms();
-        let views: Vec<MissView> = missed
-            .iter()
-            .map(|missed| {
-                let activation = missed.activation;
-                let mut lanes = self.machine.lanes(run);
-                let lane = lanes.find(|lane| lane.lane == activation.lane);
-                MissView {
-                    at_ms: now,
-                    due_ms: missed.due_ms,
-                    lane: lane.map_or_else(String::new, |lane| lane.name),
-                    position: activation.position,
-                    task: missed.task.clone(),
-                }
-            })
-            .collect();
-        let Some(slot) = self.runs.get_mut(&run) else {
+    /// Activations miss a deadline (W13) with what is being decided.
+    pub(crate) fn tell_missed(&mut self, run: RunIx, count: u32, missed: &[Missed]) {
+        let Some(slot) = self.runs.get(&run) else {
             return;
         };
-        slot.deadlines_missed += u64::from(count);
-        slot.misses.extend(views.iter().cloned());
-        let over = slot.misses.len().saturating_sub(limits::MISSES_KEPT);
-        slot.misses.drain(..over);
         let name = slot.name.clone();
-        let first = views.first();
-        let of = first.map_or_else(String::new, |miss| {
+        let first = missed.first().map(|first| self.miss_view(run, first));
+        let of = first.as_ref().map_or_else(String::new, |miss| {
             let task = miss.task.as_ref();
             let task = task.map_or_else(String::new, |task| format!(" of task '{task}'"));
             format!("{task}, {}@{} among them", miss.lane, miss.position)
@@ -161,18 +293,53 @@ impl Shard {
         let text = format!("{name}: {what}{of}");
         self.notice(Severity::Warning, &text);
         let about = About {
-            lane: first.map(|miss| miss.lane.clone()),
-            position: first.map(|miss| miss.position),
-            task: first.and_then(|miss| miss.task.clone()),
+            lane: first.as_ref().map(|miss| miss.lane.clone()),
+            position: first.as_ref().map(|miss| miss.position),
+            task: first.and_then(|miss| miss.task),
             count: u64::from(count),
             ..About::default()
         };
         self.raise(AlertKind::DeadlineMissed, run, about, text);
     }
 
-    /// More may be parked than at the last commit.
-    pub(crate) fn note_parked(&mut self, run: RunIx, before: Counters, now: Counters) {
-        let count = now.parked.saturating_sub(before.parked);
+    /// That is durable: whoever looks sees it.
+    pub(crate) fn count_missed(&mut self, run: RunIx, count: u32, missed: &[Missed]) {
+        let views: Vec<MissView> = missed
+            .iter()
+            .map(|missed| self.miss_view(run, missed))
+            .collect();
+        let Some(slot) = self.runs.get_mut(&run) else {
+            return;
+        };
+        slot.deadlines_missed += u64::from(count);
+        slot.misses.extend(views);
+        let over = slot.misses.len().saturating_sub(limits::MISSES_KEPT);
+        slot.misses.drain(..over);
+    }
+
+    fn miss_view(&self, run: RunIx, missed: &Missed) -> MissView {
+        let activation = missed.activation;
+        let mut lanes = self.machine.lanes(run);
+        let lane = lanes.find(|lane| lane.lane == activation.lane);
+        MissView {
+            at_ms: self.world.clock.now_ms(),
+            due_ms: missed.due_ms,
+            lane: lane.map_or_else(String::new, |lane| lane.name),
+            position: activation.position,
+            task: missed.task.clone(),
+        }
+    }
+
+    /// A run fails with what is being decided.
+    pub(crate) fn tell_failed(&mut self, run: RunIx) {
+        let name = self.runs.get(&run).map_or("", |run| &run.name);
+        let text = format!("{name} has failed: `evermill show {name}` says why");
+        self.raise(AlertKind::RunFailed, run, About::default(), text);
+    }
+
+    /// More may be parked by this commit than by the one before.
+    pub(crate) fn tell_parked(&mut self, run: RunIx, before: u64, now: u64) {
+        let count = now.saturating_sub(before);
         let Some(slot) = self.runs.get(&run).filter(|_| count > 0) else {
             return;
         };

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
+use evermill_contract::alert::Alert;
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Severity;
 use evermill_contract::worker::WorkerEvent;
@@ -17,6 +18,7 @@ use evermill_core::dag::Dag;
 use evermill_core::row::{Row, Table};
 use evermill_store::{Batch, Committer, Store, StoreError};
 
+use crate::alerts;
 use crate::bundle::{self, File};
 use crate::failpoint::{self, fp};
 use crate::groups::After;
@@ -50,6 +52,8 @@ pub(crate) struct Booted {
     pub(crate) inboxes: Inboxes,
     pub(crate) pool_sizes: PoolSizes,
     pub(crate) spill: Spill,
+    /// That hooks are still to be told of.
+    pub(crate) alerts: Vec<(alerts::Number, Alert)>,
 }
 
 type Resumed = (
@@ -108,6 +112,7 @@ impl Boot<'_> {
         }
         let epoch = store.header().epoch;
         let spill = Spill::load(store, epoch)?;
+        let alerts = alerts::load(store)?;
         Ok(Booted {
             machine,
             fence,
@@ -118,6 +123,7 @@ impl Boot<'_> {
             inboxes,
             pool_sizes,
             spill,
+            alerts,
         })
     }
 
@@ -237,6 +243,7 @@ fn machine_rows(store: &mut dyn Store) -> Result<Vec<Row>, StoreError> {
         Table::Version,
         Table::Bundle,
         Table::Dedup,
+        Table::Outbox,
         Table::Inbox,
         Table::Spill,
         Table::Setting,
@@ -304,6 +311,7 @@ impl Shard {
         self.forget_hold_ups();
         self.spill = booted.spill;
         self.adopt(booted.effects);
+        self.owe(booted.alerts);
         self.pool_sizes = booted.pool_sizes;
         self.find_hearers();
         self.pools_told = 0;

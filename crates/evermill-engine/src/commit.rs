@@ -69,6 +69,7 @@ impl Shard {
         self.machine.seal(&mut self.decision);
         self.sweep_spilled();
         self.speculate();
+        let runs = self.changed_runs();
         self.unsealed = false;
         self.pressing = false;
         self.performed = 0;
@@ -96,7 +97,7 @@ impl Shard {
         let group = Group {
             number: self.groups.number(),
             after,
-            runs: self.changed_runs(),
+            runs,
             durable: writes.is_empty(),
             rest,
         };
@@ -184,9 +185,10 @@ impl Shard {
         Flow::Go
     }
 
-    /// Runs whose state or counters differ from what was sealed last.
+    /// Runs whose state or counters differ from what was sealed last; what more of them is parked is
+    /// told.
     fn changed_runs(&mut self) -> Vec<crate::groups::RunMark> {
-        let mut changed = Vec::new();
+        let (mut changed, mut parked) = (Vec::new(), Vec::new());
         for (&run, slot) in &mut self.runs {
             let Some((state, counters)) = self
                 .machine
@@ -196,9 +198,16 @@ impl Shard {
                 continue;
             };
             if slot.sealed != Some((state, counters)) {
-                slot.sealed = Some((state, counters));
+                let before = slot.sealed.replace((state, counters));
+                let before = before.map_or(slot.counters, |(_, before)| before).parked;
                 changed.push((run, state, counters));
+                if counters.parked > before {
+                    parked.push((run, before, counters.parked));
+                }
             }
+        }
+        for (run, before, now) in parked {
+            self.tell_parked(run, before, now);
         }
         changed
     }

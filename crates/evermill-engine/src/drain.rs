@@ -30,6 +30,8 @@ struct Ending {
     /// Sources have let go by then, or are left alone.
     sources_until: Instant,
     until: Instant,
+    /// Hooks have told what they could.
+    hooks_done: bool,
 }
 
 impl Shard {
@@ -104,12 +106,25 @@ impl Shard {
         let sources_gone =
             now >= ending.sources_until || sources.all(|listening| listening.ended.is_some());
         let committed = self.groups.is_empty() && !self.unsealed && self.after.is_empty();
-        let done = workers_gone && sources_gone && committed;
-        if done || now >= ending.until {
-            Flow::End
-        } else {
-            Flow::Go
+        let (late, hooks_done) = (now >= ending.until, ending.hooks_done);
+        if !late && !(workers_gone && sources_gone && committed) {
+            return Flow::Go;
         }
+        if late || hooks_done {
+            return Flow::End;
+        }
+        // Nobody raises anything any more. What hooks were told of is forgotten with a last commit.
+        self.world.alerts.finish();
+        self.forget_told_alerts();
+        let ending = self
+            .draining
+            .as_mut()
+            .and_then(|draining| draining.ending.as_mut());
+        if let Some(ending) = ending {
+            ending.hooks_done = true;
+            ending.until = Instant::now() + limits::WORKERS_END;
+        }
+        Flow::Go
     }
 
     /// Every run rests and nothing is out or on its way to the store.
@@ -134,6 +149,7 @@ impl Shard {
                 outcome,
                 sources_until: now + CLOSE_WAIT,
                 until: now + limits::WORKERS_END + CLOSE_WAIT,
+                hooks_done: false,
             });
         }
     }

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use evermill_contract::alert::AlertKind;
 use evermill_contract::source::LaneName;
 use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 
-use crate::alerts::About;
 use crate::failpoint::fp;
 use crate::groups::{After, Group};
 use crate::input::SourceKey;
@@ -31,9 +29,7 @@ impl Shard {
         self.view_stale = true;
         for (run, state, counters) in group.runs {
             if let Some(slot) = self.runs.get_mut(&run) {
-                let before = std::mem::replace(&mut slot.counters, counters);
-                slot.state = state;
-                self.note_parked(run, before, counters);
+                (slot.counters, slot.state) = (counters, state);
             }
         }
         for after in group.after {
@@ -76,7 +72,7 @@ impl Shard {
             Effect::LaneClose(lane) => self.leave_replay_lane(lane),
             Effect::RunState { run, state } => self.run_state(run, state),
             Effect::DeadlineMissed { run, count, missed } => {
-                self.deadline_missed(run, count, &missed);
+                self.count_missed(run, count, &missed);
             }
         }
     }
@@ -200,11 +196,6 @@ impl Shard {
         if let Some(slot) = self.runs.get_mut(&run) {
             slot.state = state;
         }
-        if state == RunState::Failed {
-            let name = self.runs.get(&run).map_or("", |run| &run.name);
-            let text = format!("{name} has failed: `evermill show {name}` says why");
-            self.raise(AlertKind::RunFailed, run, About::default(), text);
-        }
         match state {
             RunState::Running | RunState::Paused => {}
             RunState::Draining => self.hush_sources(Some(run)),
@@ -240,6 +231,9 @@ impl Shard {
             .retain(|run, _| runs.iter().any(|view| view.run == *run));
         for view in runs {
             self.note_run(&view);
+            if let Some(slot) = self.runs.get_mut(&view.run) {
+                slot.sealed = None;
+            }
         }
         for effect in effects {
             self.effect(effect);

@@ -12,7 +12,7 @@
 use evermill_store::Step;
 
 /// The engine's own places, in the order of an event's way.
-pub const ENGINE: [&str; 52] = [
+pub const ENGINE: [&str; 54] = [
     "open.store_opened",
     "open.claimed",
     "open.loaded",
@@ -60,6 +60,8 @@ pub const ENGINE: [&str; 52] = [
     "effects.lane_open",
     "effects.done",
     "timer.fired",
+    "alert.committed",
+    "alert.handed",
     "answer.sent",
     "drain.begun",
     "drain.settled",

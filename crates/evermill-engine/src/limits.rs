@@ -134,6 +134,8 @@ pub const SOURCE_LOOK: Duration = Duration::from_secs(15);
 pub const ALERTS_KEPT: usize = 500;
 /// Of them, how many are shown with a run.
 pub const ALERTS_SHOWN: usize = 20;
+/// Alerts that hooks were not told of yet and that a crash does not lose; more are kept in memory only.
+pub const ALERTS_OWED: usize = 1_000;
 /// Latest missed deadlines of a run that are kept in memory.
 pub const MISSES_KEPT: usize = 50;
 /// Simultaneous executions of a pool that nobody gave a size.

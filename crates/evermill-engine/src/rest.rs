@@ -408,8 +408,11 @@ impl Operations for AtRest {
         }
     }
 
+    /// Those that hooks will be told of by the next engine.
     fn alerts(&self) -> Result<Vec<Alert>, EngineError> {
-        Ok(Vec::new())
+        let mut state = self.lock();
+        let owed = crate::alerts::load(&mut *state.store).map_err(EngineError::store)?;
+        Ok(owed.into_iter().rev().map(|(_, alert)| alert).collect())
     }
 
     fn pools(&self) -> Result<Vec<PoolView>, EngineError> {

@@ -256,6 +256,7 @@ impl Shard {
         };
         shard.declare_versions();
         shard.adopt(booted.effects);
+        shard.owe(booted.alerts);
         shard.find_hearers();
         shard.forget_unused_versions();
         shard
@@ -306,6 +307,7 @@ impl Shard {
         self.unstick();
         self.count_stale();
         self.restart_stalled();
+        self.forget_told_alerts();
         self.submit();
         while let Some((number, result)) = self.answered.take() {
             match self.committed(number, result) {
@@ -373,17 +375,32 @@ impl Shard {
         }
     }
 
-    /// Sends dispatches whose whole input is replayable (C3).
+    /// Sends dispatches whose whole input is replayable (C3), and sees to alerts, before the commit.
     pub(crate) fn speculate(&mut self) {
         while let Some(effect) = self.decision.effects.get(self.performed) {
             self.performed += 1;
-            if let Effect::Dispatch {
-                id,
-                speculative: true,
-            } = *effect
-            {
-                fp!("dispatch.speculative");
-                self.send(id);
+            match effect {
+                Effect::Dispatch {
+                    id,
+                    speculative: true,
+                } => {
+                    let id = *id;
+                    fp!("dispatch.speculative");
+                    self.send(id);
+                }
+                // What is told of it is kept by the same commit.
+                Effect::DeadlineMissed { run, count, missed } => {
+                    let (run, count, missed) = (*run, *count, missed.clone());
+                    self.tell_missed(run, count, &missed);
+                }
+                Effect::RunState {
+                    run,
+                    state: RunState::Failed,
+                } => {
+                    let run = *run;
+                    self.tell_failed(run);
+                }
+                _ => {}
             }
         }
     }

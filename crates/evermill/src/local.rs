@@ -168,7 +168,7 @@ impl Local {
                     tell(text);
                 }
             }),
-            alerts: Arc::new(|_| {}),
+            alerts: Arc::new(evermill_contract::alert::Nobody),
         })?;
         let run = engine.start(&request)?.run;
         if dag.sources.is_empty() {

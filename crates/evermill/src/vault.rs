@@ -99,6 +99,15 @@ impl Vault {
         self.unseal(&held.sealed, Kind::Connection, id)
     }
 
+    /// An address with its references replaced.
+    ///
+    /// # Errors
+    /// For a reference that leads nowhere.
+    pub(crate) fn resolved(&self, address: &str) -> Result<String, String> {
+        let mut held = self.fresh()?;
+        self.settle(&mut held, address)
+    }
+
     /// What has a name here, by now.
     ///
     /// # Errors
@@ -176,6 +185,13 @@ impl Vault {
         }
     }
 
+    fn settle(&self, held: &mut Held, written: &str) -> Result<String, String> {
+        let found = resolve(written, &|reference| self.look_up(held, reference))?;
+        let hidden: Vec<_> = found.hidden.into_iter().map(Zeroizing::new).collect();
+        self.hide(held, hidden);
+        Ok(found.address)
+    }
+
     fn look_up(&self, held: &Held, reference: Reference<'_>) -> Result<Zeroizing<String>, String> {
         match reference {
             Reference::Secret(name) => self
@@ -199,14 +215,8 @@ impl Settings for Vault {
             Some(address) => Some(Zeroizing::new(address.clone())),
             None => self.unseal(&held.sealed, Kind::Connection, id)?,
         };
-        let Some(written) = written else {
-            return Ok(None);
-        };
-        let found = resolve(&written, &|reference| self.look_up(&held, reference));
-        let found = found.map_err(named)?;
-        let hidden: Vec<_> = found.hidden.into_iter().map(Zeroizing::new).collect();
-        self.hide(&mut held, hidden);
-        Ok(Some(found.address))
+        let settled = written.map(|written| self.settle(&mut held, &written));
+        settled.transpose().map_err(named)
     }
 
     fn secret(&self, name: &str) -> Result<Option<String>, String> {

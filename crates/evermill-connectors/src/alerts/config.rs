@@ -24,8 +24,22 @@ pub struct HookConfig {
 pub enum HookTo {
     /// A POST to this URL, written as a connection of HTTP is.
     Post(String),
+    /// A mail.
+    Mail(MailTo),
     /// A command for `sh -c`, with the same JSON on its standard input.
     Command(String),
+}
+
+/// A mail's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailTo {
+    /// The server: `smtps://user:password@host`, or `smtp://` for one that is asked for TLS, or not
+    /// (`?tls=required`, `?tls=opportunistic`, none).
+    pub server: String,
+    /// Who it is from.
+    pub from: String,
+    /// Who gets it, at least one.
+    pub to: Vec<String>,
 }
 
 impl HookConfig {

@@ -1,14 +1,17 @@
-//! POST and command.
+//! POST, mail and command.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use evermill_contract::alert::Receipt;
 use evermill_contract::source::SourceError;
 use evermill_http::{Client, Connection, Method, Request, Target};
 
 use super::config::HookTo;
+use super::mail::Mailer;
+use super::parcel::Parcel;
 use crate::limits;
 
 /// Where a hook's deliveries go.
@@ -16,6 +19,7 @@ pub struct Delivery(Way);
 
 enum Way {
     Post(Box<Client>),
+    Mail(Box<Mailer>),
     Command(String),
 }
 
@@ -39,11 +43,14 @@ impl Delivery {
     /// Makes it ready; nothing is connected yet.
     ///
     /// # Errors
-    /// [`SourceError::Refused`] for a URL that is none.
+    /// [`SourceError::Refused`] for a URL or an address that is none.
     pub fn open(to: &HookTo) -> Result<Self, SourceError> {
         let refused = |cause: evermill_http::Error| SourceError::Refused(cause.to_string());
         Ok(Self(match to {
             HookTo::Command(command) => Way::Command(command.clone()),
+            HookTo::Mail(mail) => {
+                Way::Mail(Box::new(Mailer::open(mail).map_err(SourceError::Refused)?))
+            }
             HookTo::Post(url) => {
                 let connection = Connection::parse("alerts", url).map_err(refused)?;
                 Way::Post(Box::new(Client::new(connection).map_err(refused)?))
@@ -57,24 +64,28 @@ impl Delivery {
     /// What came of it, in a sentence.
     pub fn test(&self, alert: &evermill_contract::alert::Alert) -> Result<(), String> {
         let mut pending = super::parcel::Pending::new(std::time::Duration::ZERO);
-        pending.add(alert.clone(), Instant::now());
+        pending.add(alert.clone(), Receipt::new(|| {}), Instant::now());
         let parcel = pending.all().expect("it was just added");
-        let body = serde_json::to_vec(&parcel).expect("alerts have string keys only");
-        self.send(&body).map_err(|failed| failed.why().to_owned())
+        self.send(&parcel).map_err(|failed| failed.why().to_owned())
     }
 
-    pub(super) fn send(&self, body: &[u8]) -> Result<(), Failed> {
+    pub(super) fn send(&self, parcel: &Parcel<'_>) -> Result<(), Failed> {
+        let body = || serde_json::to_vec(parcel).expect("alerts have string keys only");
         match &self.0 {
-            Way::Post(client) => post(client, body),
-            Way::Command(command) => run(command, body),
+            Way::Post(client) => post(client, body(), parcel.key()),
+            Way::Mail(mailer) => mailer.send(parcel),
+            Way::Command(command) => run(command, &body(), &parcel.key()),
         }
     }
 }
 
-fn post(client: &Client, body: &[u8]) -> Result<(), Failed> {
+fn post(client: &Client, body: Vec<u8>, key: String) -> Result<(), Failed> {
     let mut request = Request::new(Method::POST, Target::Below(String::new()));
-    request.headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    request.body = Some(body.to_vec());
+    request.headers = vec![
+        ("content-type".to_owned(), "application/json".to_owned()),
+        ("idempotency-key".to_owned(), key),
+    ];
+    request.body = Some(body);
     request.timeout = Some(limits::ALERT_TIMEOUT);
     request.bytes_max = limits::ALERT_ANSWER_BYTES_MAX;
     let answer = client.send(&request).map_err(|error| {
@@ -93,12 +104,13 @@ fn post(client: &Client, body: &[u8]) -> Result<(), Failed> {
 }
 
 /// Runs it in a process group of its own, so that what it started ends with it.
-fn run(command: &str, body: &[u8]) -> Result<(), Failed> {
+fn run(command: &str, body: &[u8], key: &str) -> Result<(), Failed> {
     let not_now = |doing: &str, cause: std::io::Error| {
         Failed::ForNow(format!("`{command}`: {doing}: {cause}"))
     };
     let child = Command::new("sh")
         .args(["-c", command])
+        .env("EVERMILL_ALERT_KEY", key)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -153,13 +165,12 @@ mod tests {
     fn a_command_gets_the_json_and_its_failure_is_said() {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("got");
-        let command = format!("cat > {}", file.display());
-        let delivery = Delivery::open(&HookTo::Command(command)).unwrap();
-        delivery.send(b"{\"text\":\"hello\"}").unwrap();
-        assert_eq!(std::fs::read(&file).unwrap(), b"{\"text\":\"hello\"}");
-        let failing = Delivery::open(&HookTo::Command("exit 3".into())).unwrap();
+        let command = format!("(echo $EVERMILL_ALERT_KEY; cat) > {}", file.display());
+        run(&command, b"{\"text\":\"hello\"}", "1-1.1-1.1").unwrap();
+        let got = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(got, "1-1.1-1.1\n{\"text\":\"hello\"}");
         let large = vec![b'x'; 300_000];
-        let why = failing.send(&large).unwrap_err();
+        let why = run("exit 3", &large, "").unwrap_err();
         assert!(
             matches!(&why, Failed::ForNow(_)) && why.why().contains('3'),
             "{why:?}"

@@ -1,12 +1,12 @@
 //! One thread per hook: what one cannot take holds up no other, and never the engine.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evermill_contract::alert::{Alert, AlertSink};
+use evermill_contract::alert::{Alert, AlertTaker, Receipt};
 use evermill_contract::source::{DiagnosticSink, Severity, SourceError};
 
 use super::config::HookConfig;
@@ -16,14 +16,14 @@ use crate::limits;
 
 /// Every hook, at work. When it is dropped each hook makes one last delivery, and its thread ends.
 pub struct Hooks {
-    doors: Vec<Door>,
-    threads: Vec<JoinHandle<()>>,
+    doors: Mutex<Vec<Door>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Where alerts for one hook go in.
 struct Door {
     config: HookConfig,
-    queue: SyncSender<Alert>,
+    queue: SyncSender<(Alert, Receipt)>,
     lost: Arc<AtomicU64>,
 }
 
@@ -31,7 +31,7 @@ struct Hook {
     name: String,
     every: Duration,
     delivery: Delivery,
-    queue: Receiver<Alert>,
+    queue: Receiver<(Alert, Receipt)>,
     lost: Arc<AtomicU64>,
     tell: DiagnosticSink,
 }
@@ -65,23 +65,54 @@ impl Hooks {
                 lost,
             });
         }
-        Ok(Self { doors, threads })
-    }
-
-    /// Where the engine hands over its alerts, as long as it has this; handing over never waits.
-    #[must_use]
-    pub fn into_sink(self) -> AlertSink {
-        Arc::new(move |alert| {
-            for door in self.doors.iter().filter(|door| door.config.wants(alert)) {
-                door.take(alert);
-            }
+        Ok(Self {
+            doors: Mutex::new(doors),
+            threads: Mutex::new(threads),
         })
     }
 }
 
+impl AlertTaker for Hooks {
+    fn wants(&self, alert: &Alert) -> bool {
+        lock(&self.doors)
+            .iter()
+            .any(|door| door.config.wants(alert))
+    }
+
+    fn take(&self, alert: &Alert, receipt: Receipt) {
+        let doors = lock(&self.doors);
+        if doors.is_empty() {
+            // The hooks have ended: the next start tells it.
+            return;
+        }
+        for door in doors.iter().filter(|door| door.config.wants(alert)) {
+            door.take(alert, receipt.clone());
+        }
+        receipt.told();
+    }
+
+    fn finish(&self) {
+        // Each thread sees its queue end.
+        lock(&self.doors).clear();
+        for thread in lock(&self.threads).drain(..) {
+            // One that panicked has said so.
+            drop(thread.join());
+        }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each statement leaves the list whole.
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Door {
-    fn take(&self, alert: &Alert) {
-        if self.queue.try_send(alert.clone()).is_err() {
+    fn take(&self, alert: &Alert, receipt: Receipt) {
+        if let Err(TrySendError::Full((_, receipt)) | TrySendError::Disconnected((_, receipt))) =
+            self.queue.try_send((alert.clone(), receipt))
+        {
+            // It goes with the next delivery, as a number.
+            receipt.told();
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -89,12 +120,7 @@ impl Door {
 
 impl Drop for Hooks {
     fn drop(&mut self) {
-        // Each thread sees its queue end.
-        self.doors.clear();
-        for thread in self.threads.drain(..) {
-            // One that panicked has said so.
-            drop(thread.join());
-        }
+        self.finish();
     }
 }
 
@@ -110,8 +136,8 @@ impl Hook {
                 Some(wait) => self.queue.recv_timeout(wait),
             };
             match received {
-                Ok(alert) => {
-                    pending.add(alert, Instant::now());
+                Ok((alert, receipt)) => {
+                    pending.add(alert, receipt, Instant::now());
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -121,8 +147,7 @@ impl Hook {
             let Some(parcel) = pending.due(Instant::now()) else {
                 continue;
             };
-            let body = serde_json::to_vec(&parcel).expect("alerts have string keys only");
-            let sent = self.delivery.send(&body);
+            let sent = self.delivery.send(&parcel);
             let now = Instant::now();
             match sent {
                 Ok(()) => pending.over(now),
@@ -142,21 +167,33 @@ impl Hook {
         }
     }
 
-    /// The engine ends: what is left is told once, whatever its distance.
+    /// The engine ends: what is left is told once, whatever its distance. What is not taken now is told
+    /// after the next start.
     fn last(&self, pending: &mut Pending) {
-        if let Some(parcel) = pending.all() {
-            let body = serde_json::to_vec(&parcel).expect("alerts have string keys only");
-            if let Err(failed) = self.delivery.send(&body) {
-                let text = format!("{}: alerts are lost: {}", self.name, failed.why());
-                (self.tell)(Severity::Warning, &text);
-            }
+        let Some(parcel) = pending.all() else {
+            return;
+        };
+        let sent = self.delivery.send(&parcel);
+        let text = match &sent {
+            Ok(()) => None,
+            Err(Failed::ForGood(why)) => Some(format!("{}: alerts are lost: {why}", self.name)),
+            Err(Failed::ForNow(why)) => Some(format!(
+                "{}: {why}; alerts are told after the next start",
+                self.name
+            )),
+        };
+        if !matches!(sent, Err(Failed::ForNow(_))) {
+            pending.over(Instant::now());
+        }
+        if let Some(text) = text {
+            (self.tell)(Severity::Warning, &text);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
 
     use evermill_contract::alert::AlertKind;
     use evermill_http::testing::{Reply, Server};
@@ -197,11 +234,22 @@ mod tests {
             heard.lock().unwrap().push(text.to_owned());
         });
         let hooks = Hooks::start(vec![config], &tell).unwrap();
-        let sink = hooks.into_sink();
-        sink(&alert(AlertKind::Parked, "orders"));
-        sink(&alert(AlertKind::Parked, "other"));
-        sink(&alert(AlertKind::RunFailed, "orders"));
-        drop(sink);
+        let told = Arc::new(AtomicU32::new(0));
+        for (kind, dag) in [
+            (AlertKind::Parked, "orders"),
+            (AlertKind::Parked, "other"),
+            (AlertKind::RunFailed, "orders"),
+        ] {
+            let (alert, told) = (alert(kind, dag), Arc::clone(&told));
+            let receipt = Receipt::new(move || {
+                told.fetch_add(1, Ordering::AcqRel);
+            });
+            if hooks.wants(&alert) {
+                hooks.take(&alert, receipt);
+            }
+        }
+        hooks.finish();
+        assert_eq!(told.load(Ordering::Acquire), 1);
         let text = std::fs::read_to_string(&file).unwrap();
         let parcel: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parcel["alerts"].as_array().unwrap().len(), 1, "{parcel}");
@@ -213,11 +261,46 @@ mod tests {
     fn a_post_that_is_refused_is_lost_with_a_word_and_not_tried_again() {
         let server = Server::start(|_| Reply::new(404, ""));
         let delivery = Delivery::open(&HookTo::Post(server.url())).unwrap();
-        let failed = delivery.send(b"{}").unwrap_err();
+        let mut pending = Pending::new(Duration::ZERO);
+        let now = Instant::now();
+        pending.add(alert(AlertKind::Parked, "orders"), Receipt::new(|| {}), now);
+        let parcel = pending.all().unwrap();
+        let failed = delivery.send(&parcel).unwrap_err();
         assert!(
             matches!(&failed, Failed::ForGood(why) if why.contains("404")),
             "{failed:?}"
         );
-        assert_eq!(server.seen()[0].body, b"{}");
+        let seen = &server.seen()[0];
+        assert_eq!(seen.body, serde_json::to_vec(&parcel).unwrap());
+        let key = seen.header("idempotency-key");
+        assert_eq!(key.as_deref(), Some("parked-orders.parked-orders.1"));
+    }
+
+    #[test]
+    fn what_a_hook_cannot_take_at_the_end_is_left_for_the_next_start() {
+        let server = Server::start(|_| Reply::new(503, ""));
+        let config = HookConfig {
+            name: "alerts.1".into(),
+            kinds: Vec::new(),
+            dags: Vec::new(),
+            every: Duration::ZERO,
+            to: HookTo::Post(server.url()),
+        };
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = Arc::clone(&said);
+        let tell: DiagnosticSink = Arc::new(move |_, text| {
+            heard.lock().unwrap().push(text.to_owned());
+        });
+        let hooks = Hooks::start(vec![config], &tell).unwrap();
+        let told = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&told);
+        let receipt = Receipt::new(move || {
+            counted.fetch_add(1, Ordering::AcqRel);
+        });
+        hooks.take(&alert(AlertKind::Parked, "orders"), receipt);
+        hooks.finish();
+        assert_eq!(told.load(Ordering::Acquire), 0);
+        let said = said.lock().unwrap().join("\n");
+        assert!(said.contains("after the next start"), "{said}");
     }
 }

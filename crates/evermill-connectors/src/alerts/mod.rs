@@ -3,8 +3,9 @@
 mod config;
 mod deliver;
 mod hook;
+mod mail;
 mod parcel;
 
-pub use config::{HookConfig, HookTo};
+pub use config::{HookConfig, HookTo, MailTo};
 pub use deliver::Delivery;
 pub use hook::Hooks;

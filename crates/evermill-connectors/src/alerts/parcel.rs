@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use evermill_contract::alert::Alert;
+use evermill_contract::alert::{Alert, Receipt};
 use serde::Serialize;
 
 use crate::limits;
@@ -12,10 +12,24 @@ use crate::limits;
 #[derive(Debug, Serialize)]
 pub(super) struct Parcel<'a> {
     /// For people; where a chat shows a message it is this.
-    text: String,
-    alerts: &'a [Alert],
+    pub(super) text: String,
+    pub(super) alerts: &'a [Alert],
     /// Alerts that are not among them, because there were too many.
     left_out: u64,
+}
+
+impl Parcel<'_> {
+    /// The same whenever the same alerts are told again in one parcel.
+    pub(super) fn key(&self) -> String {
+        let end = |alert: Option<&Alert>| alert.map_or_else(String::new, |alert| alert.id.clone());
+        let (first, last) = (end(self.alerts.first()), end(self.alerts.last()));
+        format!("{first}.{last}.{}", self.count())
+    }
+
+    /// Alerts it stands for.
+    pub(super) const fn count(&self) -> u64 {
+        self.alerts.len() as u64 + self.left_out
+    }
 }
 
 /// Alerts on their way to one hook.
@@ -24,6 +38,8 @@ pub(super) struct Pending {
     every: Duration,
     alerts: Vec<Alert>,
     left_out: u64,
+    /// Of all of them.
+    receipts: Vec<Receipt>,
     /// Not before.
     next: Option<Instant>,
     /// After this delivery, or this failure.
@@ -37,13 +53,15 @@ impl Pending {
             every,
             alerts: Vec::new(),
             left_out: 0,
+            receipts: Vec::new(),
             next: None,
             earliest: None,
             failures: 0,
         }
     }
 
-    pub(super) fn add(&mut self, alert: Alert, now: Instant) {
+    pub(super) fn add(&mut self, alert: Alert, receipt: Receipt, now: Instant) {
+        self.receipts.push(receipt);
         if self.alerts.len() < limits::ALERTS_PER_DELIVERY {
             self.alerts.push(alert);
         } else {
@@ -84,6 +102,7 @@ impl Pending {
     /// It was taken, or refused for good.
     pub(super) fn over(&mut self, now: Instant) {
         self.alerts.clear();
+        self.receipts.drain(..).for_each(Receipt::told);
         (self.left_out, self.failures) = (0, 0);
         self.next = None;
         self.earliest = Some(now + self.every);
@@ -134,18 +153,22 @@ mod tests {
         }
     }
 
+    fn nobody() -> Receipt {
+        Receipt::new(|| {})
+    }
+
     #[test]
     fn alerts_that_come_together_go_together_and_deliveries_keep_their_distance() {
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
         let mut pending = Pending::new(minute);
         assert_eq!(pending.wait(start), None);
-        pending.add(alert(1), start);
-        pending.add(alert(2), start);
+        pending.add(alert(1), nobody(), start);
+        pending.add(alert(2), nobody(), start);
         assert!(pending.due(start).is_none(), "it waits for company");
         let sent = start + limits::ALERTS_GATHER;
         assert_eq!(pending.due(sent).expect("a parcel").alerts.len(), 2);
         pending.over(sent);
-        pending.add(alert(3), sent + Duration::from_secs(1));
+        pending.add(alert(3), nobody(), sent + Duration::from_secs(1));
         assert_eq!(pending.wait(sent), Some(minute));
         let parcel = pending.due(sent + minute);
         assert_eq!(parcel.expect("a parcel").text, "[parked] alert 3");
@@ -156,7 +179,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pending = Pending::new(Duration::ZERO);
         for number in 0..limits::ALERTS_PER_DELIVERY as u64 + 5 {
-            pending.add(alert(number), now);
+            pending.add(alert(number), nobody(), now);
         }
         let mut pauses = Vec::new();
         for _ in 0..12 {

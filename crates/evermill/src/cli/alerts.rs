@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::reach::{Reach, get};
 use crate::table::{first_line, print, table};
+use crate::vault::Vault;
 
 /// What can be typed behind `alerts`.
 #[derive(clap::Subcommand)]
@@ -69,7 +70,7 @@ fn list(as_json: bool, data_dir: Option<PathBuf>) -> Result<(), Failure> {
 fn test(data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let config = Config::read(data_dir, &[])?;
     if config.alerts.is_empty() {
-        let text = "evermill.toml has no [[alerts]]; write one with post = \"https://...\" or command = \"...\"";
+        let text = "evermill.toml has no [[alerts]]; write one with post = \"https://...\", smtp = \"smtps://...\" or command = \"...\"";
         return Err(Failure::usage(text.to_owned()));
     }
     let places: Vec<String> = config.alerts.iter().map(config::Hook::place).collect();
@@ -89,7 +90,10 @@ fn test(data_dir: Option<PathBuf>) -> Result<(), Failure> {
         text: "this is a test of evermill's alerts: nothing is wrong".to_owned(),
     };
     let mut failed = 0;
-    for (hook, place) in config::hooks(&config.alerts)?.iter().zip(places) {
+    for (hook, place) in config::hooks(&config.alerts, &Vault::open(&config)?)?
+        .iter()
+        .zip(places)
+    {
         let tried = Delivery::open(&hook.to).map_err(|cause| cause.to_string());
         match tried.and_then(|delivery| delivery.test(&alert)) {
             Ok(()) => print(&format!("{} ({place}): delivered\n", hook.name))?,

@@ -199,11 +199,11 @@ pub(super) fn open(
         Arc::new(move |severity, text: &str| notice(&screen, severity, text))
     };
     let told = Arc::clone(&notices);
+    let slots = config.pools.clone();
+    let hooks = Hooks::start(config::hooks(&config.alerts, &vault)?, &notices);
+    let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let settings: Arc<dyn Settings> = vault;
     let of_workers = Arc::clone(&settings);
-    let slots = config.pools.clone();
-    let hooks = Hooks::start(config::hooks(&config.alerts)?, &notices);
-    let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: store::factory(lock, config.retain),
@@ -214,7 +214,7 @@ pub(super) fn open(
         clock: Clock::system(),
         log,
         notices,
-        alerts: hooks.into_sink(),
+        alerts: Arc::new(hooks),
     });
     handle.map_err(|error| match error {
         OpenError::Lock(LockError::Held { .. }) => Failure::locked(error.to_string()),

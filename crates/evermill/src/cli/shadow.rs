@@ -278,7 +278,7 @@ fn play(
         clock: Clock::system(),
         log: run::log_lines(&screen, false),
         notices,
-        alerts: Arc::new(|_| {}),
+        alerts: Arc::new(evermill_contract::alert::Nobody),
     });
     let engine = engine.map_err(|error| Failure::failed(error.to_string()))?;
     let request = files.requests(true, false).find(|(_, it)| it.id == dag.id);

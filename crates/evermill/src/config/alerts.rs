@@ -8,24 +8,36 @@
 //! every = "5m"                     # the shortest time between two; 1m unless said
 //!
 //! [[alerts]]
+//! smtp = "smtps://user:password@mail.example.org" # or a reference, a connection's id
+//! from = "evermill@example.org"
+//! to = ["ops@example.org"]
+//!
+//! [[alerts]]
 //! command = "mail -s evermill ops@example.org"
 //! ```
 
-use evermill_connectors::alerts::{HookConfig, HookTo};
+use evermill_connectors::alerts::{HookConfig, HookTo, MailTo};
 use evermill_connectors::limits::ALERTS_EVERY;
 use evermill_contract::alert::AlertKind;
+use evermill_contract::settings::Settings as _;
+use evermill_secrets::Reference;
 use serde::Deserialize;
 
 use super::FILE;
 use crate::duration;
 use crate::failure::Failure;
 use crate::near::nearest;
+use crate::vault::Vault;
 
 /// A hook, as it stands in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Hook {
     post: Option<String>,
+    smtp: Option<String>,
+    from: Option<String>,
+    #[serde(default)]
+    to: Vec<String>,
     command: Option<String>,
     #[serde(default)]
     kinds: Vec<String>,
@@ -42,24 +54,27 @@ impl Hook {
 
     /// Where it leads, for people: nothing secret.
     pub(crate) fn place(&self) -> String {
-        match (&self.post, &self.command) {
-            (Some(post), _) if is_elsewhere(post) => post.clone(),
-            // The path of such a URL is the secret, as a rule.
-            (Some(post), _) => {
-                let (scheme, rest) = post.split_once("://").unwrap_or(("http", post));
+        match self.post.as_ref().or(self.smtp.as_ref()) {
+            Some(place) => {
+                // The path of such a URL is the secret, as a rule.
+                let Some((scheme, rest)) = place.split_once("://") else {
+                    return place.clone();
+                };
+                let path = if self.post.is_some() { "/***" } else { "" };
                 let host = rest.split(['/', '?']).next().unwrap_or_default();
                 let host = host.rsplit('@').next().unwrap_or_default();
-                format!("{scheme}://{host}/***")
+                format!("{scheme}://{host}{path}")
             }
-            (None, command) => command.clone().unwrap_or_default(),
+            None => self.command.clone().unwrap_or_default(),
         }
     }
 
     /// What it says, checked; secrets are looked up.
     ///
     /// # Errors
-    /// A word that is none, neither or both of `post` and `command`, a secret that is not there.
-    pub(crate) fn read(&self, number: usize) -> Result<HookConfig, Failure> {
+    /// A word that is none, not one of `post`, `smtp` and `command`, a secret or a connection that is not
+    /// there.
+    pub(crate) fn read(&self, number: usize, vault: &Vault) -> Result<HookConfig, Failure> {
         let name = Self::name(number);
         let wrong = |what: String| {
             Failure::usage(format!(
@@ -80,11 +95,29 @@ impl Hook {
         let every = self.every.as_deref().map(|text| {
             duration::parse(text).map_err(|why| wrong(format!("every = \"{text}\": {why}")))
         });
-        let to = match (&self.post, &self.command) {
-            (Some(post), None) => HookTo::Post(elsewhere(post).map_err(wrong)?),
-            (None, Some(command)) => HookTo::Command(command.clone()),
+        let of_mail = [("from", self.from.is_some()), ("to", !self.to.is_empty())];
+        let extra = of_mail.iter().find(|(_, given)| *given);
+        if let Some((field, _)) = extra.filter(|_| self.smtp.is_none()) {
+            return Err(wrong(format!("{field} is for smtp = \"smtps://...\"")));
+        }
+        let to = match (&self.post, &self.smtp, &self.command) {
+            (Some(post), None, None) => {
+                HookTo::Post(elsewhere("post", post, vault).map_err(wrong)?)
+            }
+            (None, Some(smtp), None) => {
+                let (Some(from), false) = (&self.from, self.to.is_empty()) else {
+                    let what = "smtp wants from = \"evermill@...\" and to = [\"...\"]";
+                    return Err(wrong(what.to_owned()));
+                };
+                HookTo::Mail(MailTo {
+                    server: elsewhere("smtp", smtp, vault).map_err(wrong)?,
+                    from: from.clone(),
+                    to: self.to.clone(),
+                })
+            }
+            (None, None, Some(command)) => HookTo::Command(command.clone()),
             _ => {
-                let what = "want one of post = \"https://...\" and command = \"...\"";
+                let what = "want one of post = \"https://...\", smtp = \"smtps://...\" and command = \"...\"";
                 return Err(wrong(what.to_owned()));
             }
         };
@@ -102,27 +135,35 @@ impl Hook {
 ///
 /// # Errors
 /// As [`Hook::read`].
-pub(crate) fn hooks(hooks: &[Hook]) -> Result<Vec<HookConfig>, Failure> {
+pub(crate) fn hooks(hooks: &[Hook], vault: &Vault) -> Result<Vec<HookConfig>, Failure> {
     let numbered = (1..).zip(hooks);
-    numbered.map(|(number, hook)| hook.read(number)).collect()
+    numbered
+        .map(|(number, hook)| hook.read(number, vault))
+        .collect()
 }
 
-fn is_elsewhere(text: &str) -> bool {
-    text.starts_with("env:") || text.starts_with("file:")
-}
-
-/// A secret where it stands.
-fn elsewhere(text: &str) -> Result<String, String> {
-    if let Some(name) = text.strip_prefix("env:") {
-        return std::env::var(name)
-            .map_err(|_| format!("post: the environment has no text {name}"));
+/// A place as it stands, or where it stands: in the environment, in a file, as a secret, or as a
+/// connection.
+fn elsewhere(field: &str, text: &str, vault: &Vault) -> Result<String, String> {
+    let named = |why: String| format!("{field}: {why}");
+    if let Some(path) = text.strip_prefix("file:") {
+        // Unlike a connection's, this one may be relative.
+        let read = std::fs::read_to_string(path);
+        let read = read.map_err(|cause| named(format!("{path}: {cause}")))?;
+        return Ok(read.trim().to_owned());
     }
-    let Some(path) = text.strip_prefix("file:") else {
-        return Ok(text.to_owned());
-    };
-    let read = std::fs::read_to_string(path);
-    let read = read.map_err(|cause| format!("post: {path}: {cause}"))?;
-    Ok(read.trim().to_owned())
+    if text.contains("://") || Reference::of(text).is_some() {
+        return vault.resolved(text).map_err(named);
+    }
+    let found = vault.connection(text).map_err(named)?;
+    let known = vault.names().map_err(named)?.connections;
+    found.ok_or_else(|| {
+        let cure = nearest(text, known.iter().map(String::as_str)).map_or_else(
+            || format!("write a URL, or give the connection an address: --connection {text}=URL"),
+            |meant| format!("did you mean '{meant}'?"),
+        );
+        format!("{field} = \"{text}\": there is no such connection; {cure}")
+    })
 }
 
 fn ordinal(number: usize) -> String {
@@ -142,7 +183,10 @@ mod tests {
 
     fn read(text: &str) -> Result<HookConfig, String> {
         let hook: Hook = toml::from_str(text).map_err(|error| error.to_string())?;
-        hook.read(2).map_err(|failure| failure.to_string())
+        let given = [("chat".to_owned(), "https://chat/x".to_owned())];
+        let place = tempfile::tempdir().unwrap();
+        let vault = Vault::with(given.into(), place.path()).unwrap();
+        hook.read(2, &vault).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -151,6 +195,10 @@ mod tests {
         assert_eq!(hook.kinds, [AlertKind::Parked]);
         assert_eq!(hook.every, Duration::from_secs(300));
         assert_eq!(hook.to, HookTo::Post("https://h/x".into()));
+        let hook = read("post = 'chat'").unwrap();
+        assert_eq!(hook.to, HookTo::Post("https://chat/x".into()));
+        let hook = read("smtp = 'smtps://h'\nfrom = 'a@b'\nto = ['c@d']").unwrap();
+        assert!(matches!(hook.to, HookTo::Mail(mail) if mail.to == ["c@d"]));
         for (text, part) in [
             ("kinds = []", "want one of post"),
             ("post = 'https://h'\ncommand = 'x'", "want one of post"),
@@ -161,6 +209,9 @@ mod tests {
             ("command = 'x'\nevery = 'soon'", "every = \"soon\""),
             ("post = 'env:EVERMILL_NO_SUCH'", "EVERMILL_NO_SUCH"),
             ("comand = 'x'", "comand"),
+            ("post = 'chatt'", "did you mean 'chat'?"),
+            ("post = 'https://h'\nto = ['a@b']", "to is for smtp"),
+            ("smtp = 'smtps://h'\nto = ['a@b']", "smtp wants from"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
@@ -182,5 +233,10 @@ mod tests {
             "https://hooks.example.org/***"
         );
         assert_eq!(shown("env:ALERTS_URL"), "env:ALERTS_URL");
+        let mail = Hook {
+            smtp: Some("smtps://a:b@mail.example.org?tls=required".to_owned()),
+            ..Hook::default()
+        };
+        assert_eq!(mail.place(), "smtps://mail.example.org");
     }
 }

@@ -3,6 +3,7 @@
 //! What needs the real broker lives in [`real_kafka`], what needs a real database in [`real_postgres`],
 //! what needs a queue or a bucket in [`real_sqs`] and [`real_s3`]; they fail without it.
 
+mod alerting;
 mod asking;
 mod checking;
 mod clocks;

@@ -112,7 +112,7 @@ fn open(
         clock: Clock::system(),
         log: run::log_lines(screen, false),
         notices,
-        alerts: Arc::new(|_| {}),
+        alerts: Arc::new(evermill_contract::alert::Nobody),
     });
     handle.map_err(|error| Failure::failed(error.to_string()))
 }
