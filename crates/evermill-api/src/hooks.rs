@@ -4,92 +4,41 @@
 //! page that a browser has from elsewhere: such a page can send requests here, but not without saying
 //! so (`Origin`), and not under our name (`Host`).
 
-use std::io;
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::IpAddr;
 
-use evermill_engine::{Handle, Operations, PushError, PushRequest};
+use bytes::Bytes;
+use evermill_engine::{Handle, PushError, PushRequest};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::problem::Problem;
-use crate::routes::{Response, respond};
-use crate::serve::{self, REQUEST_BYTES_MAX, Received, Service};
+use crate::routes::{self, Response};
+use crate::serve::Head;
 
-/// Connections that are answered at the same time.
-const CONNECTIONS_MAX: usize = 128;
-/// The longest that we wait for the next bytes of a request, or for an answer to be taken.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Where the path of a source that takes requests begins.
 const HOOKS: &str = "/hooks/";
 
-/// Answers every connection until the process ends, on the calling thread: what is brought to a source goes
-/// to the engine, everything else to `service`.
-///
-/// # Errors
-/// When no thread can be had.
-pub fn listen(listener: &TcpListener, handle: Handle, service: Service) -> io::Result<()> {
-    let patient = |stream: TcpStream| {
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        stream.set_nodelay(true).ok()?;
-        Some(stream)
-    };
-    let incoming = listener.incoming().flatten().filter_map(patient);
-    let handle = Arc::new(handle);
-    let sized = Arc::clone(&handle);
-    let bytes_max = move |target: &str| match place(target) {
-        // Somebody who has the wrong place is told so, and not that he brings too much.
-        Some((dag, source)) => sized
-            .push_body_max(&dag, &source)
-            .unwrap_or(REQUEST_BYTES_MAX),
-        None => REQUEST_BYTES_MAX,
-    };
-    let answer = move |received: Received| {
-        answer(&handle, &*service, received).unwrap_or_else(std::convert::Into::into)
-    };
-    serve::each(incoming, CONNECTIONS_MAX, bytes_max, answer)
-}
-
-fn answer(
-    handle: &Handle,
-    service: &dyn Operations,
-    received: Received,
-) -> Result<Response, Problem> {
-    refuse_strangers(&received)?;
-    if let Some((dag, source)) = place(&received.target) {
-        return push(handle, &dag, &source, &received);
-    }
-    if received.target == "/healthz" && received.method == "GET" {
-        return Ok(answered(&json!({"status": "ok"})));
-    }
-    Ok(respond(service, &received.request()?))
-}
-
 /// DAG and source of a path below `/hooks`.
-fn place(target: &str) -> Option<(String, String)> {
+pub(crate) fn place(target: &str) -> Option<(String, String)> {
     let path = target.split('?').next()?.strip_prefix(HOOKS)?;
     let (dag, source) = path.split_once('/')?;
     let decoded = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
     Some((decoded(dag)?, decoded(source)?))
 }
 
-fn push(
+/// Brings a request to a source.
+pub(crate) fn push(
     handle: &Handle,
     dag: &str,
     source: &str,
-    received: &Received,
+    head: &Head,
+    body: &Bytes,
 ) -> Result<Response, Problem> {
-    let query = received
-        .target
-        .split_once('?')
-        .map_or("", |(_, query)| query);
     let request = PushRequest {
-        method: &received.method,
-        query,
-        headers: &received.headers,
-        body: &received.body,
+        method: &head.method,
+        query: routes::split(&head.target).1,
+        headers: &head.headers,
+        body,
     };
     match handle.push(dag, source, &request) {
         Ok(pushed) => {
@@ -137,15 +86,19 @@ fn is_ending(handle: &Handle, dag: &str, source: &str) -> bool {
         .any(|found| found.id == source)
 }
 
-fn answered(body: &serde_json::Value) -> Response {
+/// An answer of JSON.
+pub(crate) fn answered(body: &serde_json::Value) -> Response {
     Response {
         status: 200,
         media_type: "application/json",
         body: body.to_string().into_bytes(),
+        etag: None,
+        allow: None,
     }
 }
 
-fn refuse_strangers(received: &Received) -> Result<(), Problem> {
+/// Refuses what a page from elsewhere asks, and what is asked under another name.
+pub(crate) fn refuse_strangers(received: &Head) -> Result<(), Problem> {
     let host = received.header("host").unwrap_or_default();
     if !is_here(host) {
         let detail = format!("this is not {host:?}; ask under 127.0.0.1 or localhost");
@@ -190,11 +143,10 @@ mod tests {
     fn status(headers: &[(&str, &str)]) -> u16 {
         let headers = headers.iter();
         let headers = headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned().into()));
-        let received = Received {
+        let received = Head {
             method: "POST".to_owned(),
             target: "/hooks/a/b".to_owned(),
             headers: headers.collect(),
-            body: bytes::Bytes::new(),
         };
         refuse_strangers(&received).map_or_else(|problem| problem.status, |()| 200)
     }

@@ -2,13 +2,20 @@
 //! except through the engine's [`evermill_engine::Operations`].
 
 pub mod drawing;
+mod feed;
 mod hooks;
+mod limits;
 pub mod live;
+mod openapi;
+mod patient;
 mod problem;
+mod reading;
 mod routes;
 mod serve;
+mod table;
 
-pub use hooks::listen;
+pub use openapi::document;
 pub use problem::Problem;
 pub use routes::{Method, Request, Response, respond};
-pub use serve::{REQUEST_BYTES_MAX, Service, serve};
+pub use serve::{Service, Site, listen, serve};
+pub use table::Role;

@@ -1,10 +1,11 @@
 //! Errors as problem details (RFC 9457).
 
 use evermill_engine::EngineError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a request was not answered as asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// A short name that does not change: `unknown_run`, `not_parked`, `refused`, ...
     pub code: String,
@@ -14,6 +15,10 @@ pub struct Problem {
     pub status: u16,
     /// What is wrong here, and the cure.
     pub detail: String,
+    /// The methods that the resource knows, for the header `Allow`.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) allow: Option<String>,
 }
 
 impl Problem {
@@ -26,6 +31,7 @@ impl Problem {
             title: title.to_owned(),
             status,
             detail: detail.into(),
+            allow: None,
         }
     }
 
@@ -40,7 +46,10 @@ impl Problem {
 
     pub(crate) fn wrong_method(allowed: &str) -> Self {
         let detail = format!("this resource knows {allowed}");
-        Self::new(405, "wrong_method", "The method does not fit", detail)
+        Self {
+            allow: Some(allowed.to_owned()),
+            ..Self::new(405, "wrong_method", "The method does not fit", detail)
+        }
     }
 }
 

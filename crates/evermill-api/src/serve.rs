@@ -1,125 +1,209 @@
-//! HTTP/1.1 over streams, one request a connection, each on a thread of its own.
+//! HTTP/1.1 over TCP and over the control socket: one server, one set of resources.
 //!
-//! Small on purpose: it carries what [`crate::respond`] answers and knows nothing else. Whoever is
-//! slow or gone holds up nobody but himself.
+//! Connections live on one thread of a runtime; what is asked for is worked on by threads beside it, since
+//! the engine's answers wait for commits. Whoever is slow or gone holds up nobody but himself.
 
-use std::io::{self, Read, Write};
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
-use evermill_engine::Operations;
+use bytes::{Bytes, BytesMut};
+use evermill_engine::{Handle, Operations};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::feed::{Events, Feed, Wants};
+use crate::hooks;
+use crate::limits;
+use crate::patient::Patient;
 use crate::problem::Problem;
-use crate::routes::{Method, Request, Response, respond};
-
-/// Bytes of a request; the payload of one parked event has to fit.
-pub const REQUEST_BYTES_MAX: usize = 32 << 20;
-/// Bytes of a request before its body.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-const HEADERS_MAX: usize = 64;
-/// Connections that are answered at the same time; further ones are told to come again.
-const CONNECTIONS_MAX: usize = 16;
-
-/// Of a request that is refused before it is there as much is still taken.
-const REFUSED_BYTES_MAX: usize = 32 << 20;
-/// See [`REFUSED_BYTES_MAX`].
-const REFUSED_TIME: Duration = Duration::from_secs(5);
+use crate::routes::{self, Method, Request, Response, respond};
+use crate::table::{Content, Route};
 
 /// Who answers; shared by all connections.
 pub type Service = Arc<dyn Operations>;
 
-/// Answers every connection of `incoming`, until that ends.
+/// What is served: the resources of an engine, and what changes of them.
+pub struct Site {
+    pub(crate) service: Service,
+    /// Takes what is brought to sources.
+    pub(crate) handle: Option<Handle>,
+    feed: Arc<Feed>,
+    /// Bytes of bodies that may be read at the same time, in KiB.
+    bodies: Semaphore,
+}
+
+impl Site {
+    /// What `service` answers, and with `handle` what is brought to sources over TCP.
+    #[must_use]
+    pub fn new(service: Service, handle: Option<Handle>) -> Arc<Self> {
+        Arc::new(Self {
+            feed: Feed::new(Arc::clone(&service)),
+            service,
+            handle,
+            bodies: Semaphore::new(limits::BODIES_KIB_MAX),
+        })
+    }
+}
+
+/// Where somebody asks from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// The control socket, which belongs to the owner of the data directory alone.
+    Control,
+    /// TCP.
+    Tcp,
+}
+
+/// Answers over the control socket until the process ends, on the calling thread.
 ///
 /// # Errors
-/// When no thread can be had.
-pub fn serve<S: Read + Write + Send + 'static>(
-    incoming: impl Iterator<Item = S>,
-    service: &Service,
-) -> io::Result<()> {
-    let service = Arc::clone(service);
-    let answer = move |received: Received| match received.request() {
-        Ok(request) => respond(&*service, &request),
-        Err(problem) => problem.into(),
-    };
-    each(incoming, CONNECTIONS_MAX, |_| REQUEST_BYTES_MAX, answer)
-}
-
-/// Reads one request of each connection, `most` of them at a time, and answers it. `bytes_max` bounds
-/// the body by the target.
-pub(crate) fn each<S: Read + Write + Send + 'static>(
-    incoming: impl Iterator<Item = S>,
-    most: usize,
-    bytes_max: impl Fn(&str) -> usize + Send + Sync + 'static,
-    answer: impl Fn(Received) -> Response + Send + Sync + 'static,
-) -> io::Result<()> {
-    let busy = Arc::new(AtomicUsize::new(0));
-    let shared = Arc::new((bytes_max, answer));
-    for mut stream in incoming {
-        if busy.fetch_add(1, Ordering::Relaxed) >= most {
-            let text = "too many requests at the same time; ask again";
-            let problem = Problem::new(503, "busy", "Too many requests", text);
-            // Who does not take the answer comes again anyway.
-            drop(write(&mut stream, &problem.into()));
-            busy.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let (shared, busy) = (Arc::clone(&shared), Arc::clone(&busy));
-        let serve_one = move || {
-            let (bytes_max, answer) = &*shared;
-            // Whoever asked may have gone.
-            match read(&mut stream, bytes_max) {
-                Ok(received) => drop(write(&mut stream, &answer(received))),
-                Err(problem) => {
-                    drop(write(&mut stream, &problem.into()));
-                    let_finish(&mut stream);
-                }
+/// When there is no runtime.
+pub fn serve(listener: UnixListener, site: &Arc<Site>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    runtime()?.block_on(async {
+        let listener = tokio::net::UnixListener::from_std(listener)?;
+        let guests = Guests::new(limits::CONTROL_CONNECTIONS_MAX);
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => guests.admit(stream, site, Door::Control),
+                Err(_) => sleep(ACCEPT_AGAIN).await,
             }
-            busy.fetch_sub(1, Ordering::Relaxed);
-        };
-        std::thread::Builder::new()
-            .name("api".to_owned())
-            .spawn(serve_one)?;
-    }
-    Ok(())
+        }
+    })
 }
 
-/// Takes what is still being sent, for a while: a connection that ends before is reset, and whoever
-/// sends hears of that and not of our answer.
-fn let_finish(stream: &mut impl Read) {
-    let mut part = [0; 16 << 10];
-    let (mut taken, begun) = (0, Instant::now());
-    while taken < REFUSED_BYTES_MAX && begun.elapsed() < REFUSED_TIME {
-        match stream.read(&mut part) {
-            Ok(n @ 1..) => taken += n,
-            Ok(0) | Err(_) => return,
+/// Answers over TCP until the process ends, on the calling thread: what is brought to a source goes to the
+/// engine, everything else to the site's service.
+///
+/// # Errors
+/// When there is no runtime.
+pub fn listen(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    runtime()?.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let guests = Guests::new(limits::CONNECTIONS_MAX);
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    // Slower without, not wrong.
+                    stream.set_nodelay(true).ok();
+                    guests.admit(stream, site, Door::Tcp);
+                }
+                Err(_) => sleep(ACCEPT_AGAIN).await,
+            }
+        }
+    })
+}
+
+/// How soon a connection is taken again after one could not be, such as for want of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(limits::AT_WORK_MAX)
+        .thread_name("api")
+        .build()
+}
+
+/// Who is connected.
+struct Guests {
+    room: Arc<Semaphore>,
+    turned_away: Arc<Semaphore>,
+}
+
+impl Guests {
+    fn new(most: usize) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(most)),
+            turned_away: Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX)),
+        }
+    }
+
+    fn admit<S>(&self, stream: S, site: &Arc<Site>, door: Door)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
+            let site = Arc::clone(site);
+            tokio::spawn(connection(stream, permit, Some((site, door))));
+        } else if let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() {
+            tokio::spawn(connection(stream, permit, None));
         }
     }
 }
 
-/// A request as it came.
+/// Answers one connection; without a site whoever asks is told to come again.
+async fn connection<S>(stream: S, _permit: OwnedSemaphorePermit, site: Option<(Arc<Site>, Door)>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stays = site.is_some();
+    let answer = move |request| {
+        let site = site.clone();
+        async move {
+            let answered = match site {
+                Some((site, door)) => answer(site, door, request).await,
+                None => Err(busy("too many connections at the same time; ask again")),
+            };
+            Ok::<_, Infallible>(
+                answered.unwrap_or_else(|problem| Response::from(problem).into_http()),
+            )
+        }
+    };
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::PATIENCE)
+        .max_headers(limits::HEADERS_MAX)
+        .max_buf_size(limits::HEAD_BYTES_MAX)
+        .keep_alive(stays)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service_fn(answer));
+    // Whoever asked may have gone.
+    drop(served.await);
+}
+
+fn busy(detail: &str) -> Problem {
+    Problem::new(503, "busy", "Too many requests", detail)
+}
+
+/// A request without its body.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Head {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, Bytes)>,
-    pub(crate) body: Bytes,
 }
 
-impl Received {
-    /// As a request to `/api/v1`.
-    pub(crate) fn request(self) -> Result<Request, Problem> {
-        let method = Method::of(&self.method);
-        let idempotency_key = self.header("idempotency-key").map(str::to_owned);
-        Ok(Request {
-            idempotency_key: idempotency_key.map(Bytes::from),
-            method: method.ok_or_else(|| Problem::wrong_method("GET, POST and PUT"))?,
-            target: self.target,
-            body: self.body,
-        })
+impl Head {
+    fn of(parts: &hyper::http::request::Parts) -> Self {
+        let headers = parts.headers.iter().map(|(name, value)| {
+            let value = Bytes::copy_from_slice(value.as_bytes());
+            (name.as_str().to_owned(), value)
+        });
+        Self {
+            method: parts.method.as_str().to_owned(),
+            target: parts.uri.path_and_query().map_or_else(
+                || parts.uri.path().to_owned(),
+                |target| target.as_str().to_owned(),
+            ),
+            headers: headers.collect(),
+        }
     }
 
     /// The first header of this lower-case name, as text.
@@ -128,288 +212,251 @@ impl Received {
         let found = headers.find_map(|(found, value)| (found == name).then_some(value));
         found.and_then(|value| std::str::from_utf8(value).ok())
     }
+
+    fn method(&self) -> Result<Method, Problem> {
+        // The server leaves the body of the answer away by itself.
+        let name = match self.method.as_str() {
+            "HEAD" => "GET",
+            name => name,
+        };
+        Method::of(name).ok_or_else(|| Problem::wrong_method("GET, POST, PUT"))
+    }
 }
 
-fn write(stream: &mut impl Write, response: &Response) -> io::Result<()> {
-    let Response {
-        status,
-        media_type,
-        body,
-    } = response;
-    let reason = match status {
-        200 => "OK",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        421 => "Misdirected Request",
-        429 => "Too Many Requests",
-        500 => "Internal Server Error",
-        _ => "Service Unavailable",
-    };
-    // Whoever is told to come again hears when.
-    let again = if matches!(status, 429 | 503) {
-        "retry-after: 1\r\n"
-    } else {
-        ""
-    };
-    let head = format!(
-        "HTTP/1.1 {status} {reason}\r\ncontent-type: {media_type}\r\ncontent-length: {}\r\n{again}\
-         connection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat())
-}
-
-/// Reads one request; a problem is what is wrong with it.
-fn read(
-    stream: &mut (impl Read + Write),
-    bytes_max: &impl Fn(&str) -> usize,
-) -> Result<Received, Problem> {
-    let mut bytes = Vec::new();
-    let head = loop {
-        if let Some(head) = Head::parse(&bytes)? {
-            break head;
+async fn answer(
+    site: Arc<Site>,
+    door: Door,
+    request: hyper::Request<Incoming>,
+) -> Result<Answered, Problem> {
+    let (parts, body) = request.into_parts();
+    let head = Head::of(&parts);
+    if door == Door::Tcp {
+        hooks::refuse_strangers(&head)?;
+        if let Some((dag, source)) = hooks::place(&head.target)
+            && let Some(handle) = site.handle.clone()
+        {
+            let most = handle.push_body_max(&dag, &source);
+            // Somebody who has the wrong place is told so, and not that he brings too much.
+            let most = most.unwrap_or(limits::PAYLOAD_BYTES_MAX);
+            let body = site.read(&head, body, most).await?;
+            let push = move || hooks::push(&handle, &dag, &source, &head, &body);
+            return work(push).await?.map(Response::into_http);
         }
-        if bytes.len() >= HEAD_BYTES_MAX {
-            return Err(too_large("its head", HEAD_BYTES_MAX));
+        if head.target == "/healthz" && head.method == "GET" {
+            return Ok(hooks::answered(&serde_json::json!({"status": "ok"})).into_http());
         }
-        more(stream, &mut bytes)?;
-    };
-    let most = bytes_max(&head.target);
-    if matches!(head.body, Body::Bytes(length) if length > most) {
-        return Err(too_large("it", most));
     }
-    if head.waits {
-        let go_on = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-        go_on.map_err(cut_short)?;
+    let method = head.method()?;
+    let (path, query) = routes::split(&head.target);
+    let (route, _) = routes::find(method, path)?;
+    if matches!(route.answer, Content::Events) {
+        let wants = wants(&head, query)?;
+        let feed = Arc::clone(&site.feed);
+        let events = work(move || feed.listen(wants, Box::new(|| true))).await??;
+        return Ok(self::events(events));
     }
-    let mut rest = bytes.split_off(head.end);
-    let body = match head.body {
-        Body::Bytes(length) => {
-            while rest.len() < length {
-                more(stream, &mut rest)?;
-            }
-            rest.truncate(length);
-            rest
-        }
-        Body::Chunks => chunks(stream, rest, most)?,
-    };
-    Ok(Received {
-        method: head.method,
+    let body = site.read(&head, body, bytes_max(route)).await?;
+    let request = Request {
+        method,
+        if_match: head.header("if-match").map(str::to_owned),
+        idempotency_key: head
+            .header("idempotency-key")
+            .map(|key| Bytes::copy_from_slice(key.as_bytes())),
         target: head.target,
-        headers: head.headers,
-        body: body.into(),
+        body,
+    };
+    let respond = move || respond(&*site.service, &request);
+    work(respond).await.map(Response::into_http)
+}
+
+const fn bytes_max(route: &Route) -> usize {
+    match route.body {
+        Content::Bytes => limits::PAYLOAD_BYTES_MAX,
+        _ => limits::BODY_BYTES_MAX,
+    }
+}
+
+/// Does what may wait, on a thread of its own.
+async fn work<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(what).await;
+    done.map_err(|_| {
+        Problem::new(
+            500,
+            "broken",
+            "Something broke here",
+            "see the engine's log",
+        )
     })
 }
 
-/// A body that comes in chunks; `bytes` is what came of it with the head.
-fn chunks(stream: &mut impl Read, mut bytes: Vec<u8>, most: usize) -> Result<Vec<u8>, Problem> {
-    let mut body = Vec::new();
-    loop {
-        let parsed = httparse::parse_chunk_size(&bytes)
-            .map_err(|_| Problem::bad_request("its chunks have no sizes"))?;
-        let httparse::Status::Complete((begin, length)) = parsed else {
-            more(stream, &mut bytes)?;
-            continue;
+fn wants(head: &Head, query: &str) -> Result<Wants, Problem> {
+    let mut wants = Wants {
+        last: head.header("last-event-id").map(str::to_owned),
+        ..Wants::default()
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "run" => drop(wants.runs.insert(value.into_owned())),
+            "pools" => wants.pools = value == "true",
+            _ => return Err(crate::reading::unknown_parameter(&name)),
+        }
+    }
+    Ok(wants)
+}
+
+impl Site {
+    /// Reads the body of a request whole.
+    async fn read(&self, head: &Head, mut body: Incoming, most: usize) -> Result<Bytes, Problem> {
+        let length = head.header("content-length");
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        let length = match length {
+            None if body.is_end_stream() => return Ok(Bytes::new()),
+            Some(0) => return Ok(Bytes::new()),
+            Some(length) if length > most => {
+                // Who waits for a word before the body gets this one.
+                if head.header("expect").is_none() {
+                    let_finish(&mut body).await;
+                }
+                return Err(too_large(most));
+            }
+            length => length.unwrap_or(most),
         };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > most.saturating_sub(body.len()) {
-            return Err(too_large("it", most));
+        let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = timeout(limits::PATIENCE, self.bodies.acquire_many(kib)).await;
+        let Ok(Ok(_room)) = room else {
+            return Err(busy(
+                "too much is being sent at the same time; send it again",
+            ));
+        };
+        let mut all = BytesMut::new();
+        loop {
+            let frame = timeout(limits::PATIENCE, body.frame()).await;
+            let frame = frame.map_err(|_| cut_short("nothing more came"))?;
+            let Some(frame) = frame else {
+                return Ok(all.freeze());
+            };
+            let frame = frame.map_err(|cause| cut_short(&cause.to_string()))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if data.len() > most - all.len() {
+                let_finish(&mut body).await;
+                return Err(too_large(most));
+            }
+            all.extend_from_slice(&data);
         }
-        // A chunk ends with a new line; trailers are of no interest, since the connection ends.
-        while length > 0 && bytes.len() < begin + length + 2 {
-            more(stream, &mut bytes)?;
-        }
-        if length == 0 {
-            return Ok(body);
-        }
-        body.extend_from_slice(&bytes[begin..begin + length]);
-        bytes.drain(..begin + length + 2);
     }
 }
 
-fn more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Result<(), Problem> {
-    let mut part = [0; 16 << 10];
-    let n = stream.read(&mut part).map_err(cut_short)?;
-    if n == 0 {
-        return Err(cut_short(io::ErrorKind::UnexpectedEof.into()));
+/// Takes what is still being sent, for a while: a connection that ends before is reset, and whoever sends
+/// hears of that and not of our answer.
+async fn let_finish(body: &mut Incoming) {
+    let (mut taken, end) = (0, Instant::now() + limits::REFUSED_TIME);
+    while taken < limits::REFUSED_BYTES_MAX {
+        match timeout_at(end, body.frame()).await {
+            Ok(Some(Ok(frame))) => taken += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
+        }
     }
-    bytes.extend_from_slice(&part[..n]);
-    Ok(())
 }
 
-fn cut_short(cause: io::Error) -> Problem {
+fn cut_short(cause: &str) -> Problem {
     Problem::bad_request(format!("it ended before it was complete: {cause}"))
 }
 
-fn too_large(what: &str, max: usize) -> Problem {
-    let detail = format!("{what} is larger than {max} bytes");
+fn too_large(most: usize) -> Problem {
+    let detail = format!("it is larger than {most} bytes");
     Problem::new(413, "too_large", "The request is too large", detail)
 }
 
-struct Head {
-    method: String,
-    target: String,
-    /// Names in lower case.
-    headers: Vec<(String, Bytes)>,
-    /// Where the body begins.
-    end: usize,
-    body: Body,
-    /// Whoever sends waits for a word before the body.
-    waits: bool,
+/// An answer on its way.
+type Answered = hyper::Response<Sent>;
+
+/// The body of an answer.
+pub(crate) enum Sent {
+    Whole(Bytes),
+    Events(Events),
 }
 
-enum Body {
-    Bytes(usize),
-    Chunks,
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match &mut *self {
+            Self::Whole(bytes) if bytes.is_empty() => None,
+            Self::Whole(bytes) => Some(std::mem::take(bytes)),
+            Self::Events(events) => ready!(events.poll_next(context)),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Events(_) => SizeHint::default(),
+        }
+    }
 }
 
-impl Head {
-    /// `None` while it is incomplete.
-    fn parse(bytes: &[u8]) -> Result<Option<Self>, Problem> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        let parsed = request
-            .parse(bytes)
-            .map_err(|cause| Problem::bad_request(format!("this is no HTTP request: {cause}")))?;
-        let httparse::Status::Complete(end) = parsed else {
-            return Ok(None);
-        };
-        let headers = request.headers.iter();
-        let headers: Vec<_> = headers
-            .map(|header| {
-                let value = Bytes::copy_from_slice(header.value);
-                (header.name.to_ascii_lowercase(), value)
-            })
-            .collect();
-        let named = |name: &str| {
-            let mut headers = headers.iter();
-            headers.find_map(|(found, value)| (found == name).then_some(value))
-        };
-        let length = named("content-length");
-        let body = match (named("transfer-encoding"), length) {
-            (None, None) => Body::Bytes(0),
-            (None, Some(length)) => {
-                let length = std::str::from_utf8(length).ok();
-                let length = length.and_then(|text| text.trim().parse().ok());
-                Body::Bytes(
-                    length
-                        .ok_or_else(|| Problem::bad_request("its content-length is no number"))?,
-                )
-            }
-            (Some(how), None) if how.eq_ignore_ascii_case(b"chunked") => Body::Chunks,
-            // Two lengths, or a coding that nobody knows: where the body ends would be a guess.
-            (Some(_), _) => {
-                return Err(Problem::bad_request(
-                    "send a content-length, or chunks alone",
-                ));
-            }
-        };
-        let waits = named("expect").is_some_and(|what| what.eq_ignore_ascii_case(b"100-continue"));
-        let method = request.method.unwrap_or_default().to_owned();
-        let target = request.path.unwrap_or_default().to_owned();
-        Ok(Some(Self {
-            method,
-            target,
-            headers,
-            end,
+/// What every answer says to browsers: nothing of it is a page, nobody keeps it.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+];
+
+fn dressed(status: u16, media_type: &'static str, body: Sent) -> Answered {
+    let mut response = hyper::Response::new(body);
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Events that go on until somebody leaves.
+fn events(events: Events) -> Answered {
+    dressed(200, "text/event-stream", Sent::Events(events))
+}
+
+impl Response {
+    fn into_http(self) -> Answered {
+        let Response {
+            status,
+            media_type,
             body,
-            waits,
-        }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What somebody sends, a few bytes at a time; what is written to him.
-    struct Drip(Vec<u8>, usize, usize, Vec<u8>);
-
-    impl Read for Drip {
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let part = self.0[self.1..].iter().take(self.2.min(into.len()));
-            let n = part
-                .zip(into.iter_mut())
-                .map(|(from, to)| *to = *from)
-                .count();
-            self.1 += n;
-            Ok(n)
+            etag,
+            allow,
+        } = self;
+        let mut response = dressed(status, media_type, Sent::Whole(body.into()));
+        let headers = response.headers_mut();
+        // Whoever is told to come again hears when.
+        let again = matches!(status, 429 | 503).then(|| "1".to_owned());
+        for (name, value) in [
+            (header::ETAG, etag),
+            (header::ALLOW, allow),
+            (header::RETRY_AFTER, again),
+        ] {
+            if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                headers.insert(name, value);
+            }
         }
-    }
-
-    impl Write for Drip {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.3.extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn received(bytes: &[u8], step: usize) -> Result<Received, Problem> {
-        let mut drip = Drip(bytes.to_vec(), 0, step, Vec::new());
-        read(&mut drip, &|_| 1000)
-    }
-
-    fn refused(bytes: &[u8]) -> Problem {
-        let read = received(bytes, 1 << 20);
-        read.and_then(Received::request).expect_err("it is wrong")
-    }
-
-    #[test]
-    fn a_request_is_read_whole_however_it_is_cut() {
-        let bytes = b"PUT /api/v1/x?id=a HTTP/1.1\r\nContent-Length: 5\r\nX-A: b\r\n\r\nhello";
-        let request = received(bytes, 1).unwrap();
-        assert_eq!(request.header("x-a"), Some("b"));
-        let request = request.request().unwrap();
-        assert_eq!(request.method, Method::Put);
-        assert_eq!(request.target, "/api/v1/x?id=a");
-        assert_eq!(request.body, "hello");
-    }
-
-    #[test]
-    fn chunks_are_put_together_and_bounded() {
-        let head = "POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n";
-        let bytes = format!("{head}5\r\nhello\r\n1;x=y\r\n!\r\n0\r\n\r\n");
-        for step in [1, 7, 1 << 20] {
-            assert_eq!(received(bytes.as_bytes(), step).unwrap().body, "hello!");
-        }
-        let wrong = |chunks: &str| refused(format!("{head}{chunks}").as_bytes()).status;
-        assert_eq!(wrong("3e9\r\n"), 413);
-        assert_eq!(wrong("200\r\n"), 400);
-        assert_eq!(wrong("ffffffffffffffff\r\n"), 413);
-        assert_eq!(wrong("x\r\n"), 400);
-        let both = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n";
-        assert_eq!(refused(both).status, 400);
-    }
-
-    #[test]
-    fn whoever_waits_before_the_body_is_told_to_go_on() {
-        let bytes = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi";
-        let mut drip = Drip(bytes.to_vec(), 0, 1 << 20, Vec::new());
-        assert_eq!(read(&mut drip, &|_| 2).unwrap().body, "hi");
-        assert!(drip.3.starts_with(b"HTTP/1.1 100 "));
-        let mut drip = Drip(bytes.to_vec(), 0, 1 << 20, Vec::new());
-        assert_eq!(read(&mut drip, &|_| 1).unwrap_err().status, 413);
-        assert!(drip.3.is_empty());
-    }
-
-    #[test]
-    fn what_is_no_request_or_too_large_is_a_problem_and_not_read_further() {
-        assert_eq!(refused(b"hello\r\n\r\n").status, 400);
-        assert_eq!(refused(b"GET / HTTP/1.1\r\n").status, 400);
-        assert_eq!(refused(b"BREW / HTTP/1.1\r\n\r\n").status, 405);
-        let huge = b"PUT / HTTP/1.1\r\ncontent-length: 99999999999\r\n\r\n";
-        assert_eq!(refused(huge).status, 413);
-        let long = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'y'; 20 << 10]].concat();
-        assert_eq!(refused(&long).status, 413);
+        response
     }
 }

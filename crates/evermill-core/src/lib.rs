@@ -4,6 +4,7 @@
 
 mod activation;
 mod bits;
+mod census;
 mod codec;
 pub mod command;
 mod cover;
@@ -43,6 +44,7 @@ mod version;
 mod wave;
 
 pub use activation::ParkReason;
+pub use census::Census;
 pub use codec::DecodeError;
 pub use dispatch::{DispatchView, MemberView};
 pub use lane::{Replay, Reset};

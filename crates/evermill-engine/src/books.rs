@@ -51,15 +51,23 @@ impl<'a> Books<'a> {
         Some(&*self.versions.get(version)?.outline)
     }
 
-    /// The DAG of a version, to be drawn; nothing when it is not known any more.
-    pub(crate) fn graph(&self, version: &str) -> GraphView {
-        let Some(known) = self.versions.get(version) else {
+    /// The DAG of a run, to be drawn, with what is where at the moment; nothing when its version is not known
+    /// any more.
+    pub(crate) fn graph(&self, run: &RunView) -> GraphView {
+        let Some(known) = self.versions.get(&run.version) else {
             return GraphView::default();
         };
         let spec = &known.dag.spec;
-        let node = |id: &str, kind| NodeView {
-            id: id.to_owned(),
-            kind,
+        let (tasks_now, edges_now) = self.now(run);
+        let node = |id: &str, kind| {
+            let [queued, running, held] = tasks_now.get(id).copied().unwrap_or_default();
+            NodeView {
+                id: id.to_owned(),
+                kind,
+                queued,
+                running,
+                held,
+            }
         };
         let sources = spec.sources.iter();
         let sources = sources.map(|source| node(&source.id, NodeKind::Source));
@@ -79,10 +87,51 @@ impl<'a> Books<'a> {
             let edges = task.upstream.iter().map(|from| (place(from), to));
             edges.collect::<Vec<_>>()
         };
+        let nodes: Vec<NodeView> = sources.chain(tasks).collect();
+        let edges: Vec<_> = spec.tasks.iter().enumerate().flat_map(into).collect();
+        let queued = |(from, to): &(usize, usize)| {
+            let ids = (nodes[*from].id.as_str(), nodes[*to].id.as_str());
+            edges_now.get(&ids).copied().unwrap_or(0)
+        };
         GraphView {
-            edges: spec.tasks.iter().enumerate().flat_map(into).collect(),
-            nodes: sources.chain(tasks).collect(),
+            queued: edges.iter().map(queued).collect(),
+            edges,
+            nodes,
         }
+    }
+
+    /// What is where in a run, by the ids of tasks and edges, which mean the same in each of its versions.
+    fn now(
+        &self,
+        run: &RunView,
+    ) -> (
+        BTreeMap<&'a str, [u64; 3]>,
+        BTreeMap<(&'a str, &'a str), u64>,
+    ) {
+        let (mut tasks, mut edges) = (BTreeMap::new(), BTreeMap::new());
+        let versions = self.machine.run_versions(run.run);
+        for census in self.machine.census(run.run) {
+            let version = versions.get(usize::from(census.version));
+            let Some(known) = version.and_then(|version| self.versions.get(version)) else {
+                continue;
+            };
+            let spec = &known.dag.spec;
+            let task = |index: u16| spec.tasks[usize::from(index)].id.as_str();
+            for (index, counts) in census.tasks {
+                let sums: &mut [u64; 3] = tasks.entry(task(index)).or_default();
+                sums.iter_mut()
+                    .zip(counts)
+                    .for_each(|(sum, more)| *sum += more);
+            }
+            for ((from, to), count) in census.edges {
+                let from = match from {
+                    Node::Source(index) => spec.sources[usize::from(index)].id.as_str(),
+                    Node::Task(index) => task(index),
+                };
+                *edges.entry((from, task(to))).or_default() += count;
+            }
+        }
+        (tasks, edges)
     }
 
     /// One page of what is parked.

@@ -12,6 +12,7 @@ use evermill_contract::manifest::Manifest;
 use evermill_contract::source::{Arrival, DiagnosticSink, PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
@@ -46,7 +47,7 @@ pub struct StartRequest {
 }
 
 /// A run that was switched on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Started {
     /// Run id.
     pub run: String,

@@ -79,6 +79,7 @@ mod workers;
 pub use clock::Clock;
 pub use copy::{Checked, workshop};
 pub use engine::Engine;
+pub use evermill_contract::alert::Alert;
 pub use evermill_contract::source::PushRequest;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
@@ -91,7 +92,7 @@ pub use open::{
     SourceRequest, StoreFactory, first_position, store_options,
 };
 pub use operate::{Operations, Order, Page, Resolve, Signal, SwitchOn};
-pub use past::PastQuery;
+pub use past::{PastPlace, PastQuery};
 pub use record::Why;
 pub use replay::{
     BackfillAsk, PlannedLane, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Sample,

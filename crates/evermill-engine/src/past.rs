@@ -2,6 +2,7 @@
 //! writer, never by the shard.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use evermill_core::command::RunIx;
@@ -25,8 +26,47 @@ pub struct PastQuery {
     pub position: Option<u64>,
     /// Only activations that were parked or dropped.
     pub problems: bool,
+    /// Only activations that ended so: [`crate::view::PastActivation::ended`].
+    pub ended: Option<String>,
+    /// Only those where this task failed.
+    pub task: Option<String>,
+    /// Only those with an event of this key.
+    pub key: Option<String>,
+    /// Only those that settled then or later, milliseconds since the Unix epoch.
+    pub since_ms: Option<i64>,
+    /// Only those that settled before, likewise.
+    pub until_ms: Option<i64>,
+    /// Where to go on: [`PastView::next`] of the page before.
+    pub from: Option<PastPlace>,
+    /// Without payloads and results.
+    pub brief: bool,
     /// At most so many; no more than [`limits::PAST_LISTED`].
     pub limit: usize,
+}
+
+/// A place in history: a row, and how many of the activations it remembers lie before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastPlace {
+    row: u64,
+    skip: usize,
+}
+
+impl fmt::Display for PastPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.row, self.skip)
+    }
+}
+
+impl std::str::FromStr for PastPlace {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (row, skip) = text.split_once('.').unwrap_or((text, "0"));
+        Ok(Self {
+            row: row.parse()?,
+            skip: skip.parse()?,
+        })
+    }
 }
 
 /// The names behind the numbers that history is written in.
@@ -72,20 +112,23 @@ pub(crate) fn look(
     wanted: &PastQuery,
 ) -> Result<PastView, EngineError> {
     let limit = wanted.limit.min(limits::PAST_LISTED);
+    let settled_ms = (wanted.since_ms.is_some() || wanted.until_ms.is_some())
+        .then(|| wanted.since_ms.unwrap_or(0)..wanted.until_ms.unwrap_or(i64::MAX));
     let mut query = HistoryQuery {
         run: Some(names.run),
         positions: wanted.position.map(|at| at..=at),
+        settled_ms,
         problems: wanted.problems,
+        before: wanted.from.map(|place| place.row.saturating_add(1)),
         ..HistoryQuery::default()
     };
     let mut view = PastView::default();
     for _ in 0..limits::PAST_PAGES {
         let page = reader.history(&query).map_err(EngineError::store)?;
         for entry in &page.entries {
-            names.add(entry, wanted, &mut view)?;
-            if view.activations.len() >= limit {
-                view.activations.truncate(limit);
+            if let Some(next) = names.add(entry, wanted, limit, &mut view)? {
                 view.more = true;
+                view.next = Some(next.to_string());
                 return Ok(view);
             }
         }
@@ -95,27 +138,50 @@ pub(crate) fn look(
         }
     }
     view.more = true;
+    let place = |before: u64| PastPlace {
+        row: before.saturating_sub(1),
+        skip: 0,
+    };
+    view.next = query.before.map(|before| place(before).to_string());
     Ok(view)
 }
 
 impl Names {
+    /// Adds what a row remembers, as far as `limit` allows; where the next page begins when it does not.
     fn add(
         &self,
         entry: &HistoryEntry,
         wanted: &PastQuery,
+        limit: usize,
         view: &mut PastView,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Option<PastPlace>, EngineError> {
         let row = &entry.row;
-        let settled = [row.done, row.skipped, row.parked, row.dropped];
-        view.settled += settled.map(u64::from).iter().sum::<u64>();
         let found = Remembered::decode(&row.body).map_err(EngineError::store)?;
-        view.kept += found.len() as u64;
-        for past in found.iter().rev() {
-            if self.is_wanted(past, wanted) {
-                view.activations.push(self.told(past, row.settled_ms));
-            }
+        let begin = wanted.from.filter(|place| place.row == entry.id);
+        let begin = begin.map_or(0, |place| place.skip);
+        if begin == 0 {
+            let settled = [row.done, row.skipped, row.parked, row.dropped];
+            view.settled += settled.map(u64::from).iter().sum::<u64>();
+            view.kept += found.len() as u64;
         }
-        Ok(())
+        for (at, past) in found.iter().rev().enumerate().skip(begin) {
+            if !self.is_wanted(past, wanted) {
+                continue;
+            }
+            if view.activations.len() >= limit {
+                return Ok(Some(PastPlace {
+                    row: entry.id,
+                    skip: at,
+                }));
+            }
+            let mut told = self.told(past, row.settled_ms);
+            if wanted.brief {
+                told.payload.clear();
+                told.tasks.iter_mut().for_each(|task| task.result = None);
+            }
+            view.activations.push(told);
+        }
+        Ok(None)
     }
 
     fn is_wanted(&self, past: &Remembered, wanted: &PastQuery) -> bool {
@@ -126,6 +192,24 @@ impl Names {
         wanted.lane.as_ref().is_none_or(is_of)
             && wanted.position.is_none_or(|at| at == past.position)
             && (!wanted.problems || bad)
+            && wanted
+                .ended
+                .as_ref()
+                .is_none_or(|word| word == ended(past.ended))
+            && wanted
+                .task
+                .as_ref()
+                .is_none_or(|id| self.failed_at(past, id))
+            && wanted.key.as_ref().is_none_or(|key| has_key(past, key))
+    }
+
+    fn failed_at(&self, past: &Remembered, id: &str) -> bool {
+        let outline = self.versions.get(usize::from(past.version));
+        let outline = outline.and_then(Option::as_deref);
+        past.tasks.iter().any(|task| {
+            let known = outline.and_then(|outline| outline.tasks.get(usize::from(task.task)));
+            task.state == TaskState::Failed && known.is_some_and(|known| *known.id == *id)
+        })
     }
 
     fn told(&self, past: &Remembered, settled_ms: i64) -> crate::view::PastActivation {
@@ -141,13 +225,7 @@ impl Names {
             id: format!("{}/{source}/{lane}/{}{child}", self.name, past.position),
             lane,
             position: past.position,
-            ended: match past.ended {
-                Ended::Done => "done",
-                Ended::Skipped => "skipped",
-                Ended::Parked => "parked",
-                Ended::Dropped => "dropped",
-            }
-            .to_owned(),
+            ended: ended(past.ended).to_owned(),
             round: past.round,
             arrived_ms,
             settled_ms: u64::try_from(settled_ms).unwrap_or(0),
@@ -165,6 +243,22 @@ impl Names {
                 .collect(),
         }
     }
+}
+
+const fn ended(how: Ended) -> &'static str {
+    match how {
+        Ended::Done => "done",
+        Ended::Skipped => "skipped",
+        Ended::Parked => "parked",
+        Ended::Dropped => "dropped",
+    }
+}
+
+/// An event that was too long to be kept is of no key.
+fn has_key(past: &Remembered, key: &str) -> bool {
+    let bodies = past.events.iter().filter_map(|event| event.body.as_ref());
+    let mut keys = bodies.map(|body| event_parts(0, body).key);
+    keys.any(|found| found.and_then(|found| found.bytes()).as_deref() == Some(key.as_bytes()))
 }
 
 fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {

@@ -7,6 +7,7 @@ use evermill_contract::manifest::{Catchup, DagManifest, Manifest, SourceConfig, 
 use evermill_contract::source::Place;
 use evermill_core::command::{Command, LaneId, ReplayMode, RunIx, RunState, Stretch};
 use evermill_core::{LaneView, RunView};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::books::Books;
@@ -15,7 +16,7 @@ use crate::requests::is_over;
 use crate::view::{ReplayLaneView, ReplayView, ResetView};
 
 /// A stretch that somebody wants read again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayAsk {
     /// Where to begin.
@@ -42,7 +43,7 @@ pub struct ReplayAsk {
 }
 
 /// Instants of a clock that somebody wants run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackfillAsk {
     /// The first instant, milliseconds since the Unix epoch.
@@ -61,7 +62,7 @@ pub struct BackfillAsk {
 }
 
 /// A position that somebody wants moved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResetAsk {
     /// Where to go on.
@@ -91,7 +92,7 @@ pub enum ReplayOrder {
 }
 
 /// What becomes of a stretch, or would.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayAnswer {
     /// Its number; `None` when nothing was begun.
     pub replay: Option<u32>,
@@ -110,7 +111,7 @@ pub struct ReplayAnswer {
 }
 
 /// A lane of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlannedLane {
     /// The lane that is read again.
     pub name: String,
@@ -129,7 +130,7 @@ pub struct PlannedLane {
 }
 
 /// An event that was looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
     /// Its position.
     pub position: u64,
@@ -138,7 +139,7 @@ pub struct Sample {
 }
 
 /// What became of positions, or would.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResetAnswer {
     /// Run id.
     pub run: String,

@@ -430,7 +430,7 @@ impl Shard {
             alerts: self.alerts.of_run(&found.name),
             parked_by: self.books().parked_by(run)?,
             failures: slot.failures.iter().rev().cloned().collect(),
-            graph: self.books().graph(&found.version),
+            graph: self.books().graph(&found),
             versions: version_views(
                 self.records.get(&found.dag),
                 &found.version,

@@ -336,7 +336,7 @@ impl Operations for AtRest {
             alerts: Vec::new(),
             parked_by: state.books().parked_by(run)?,
             failures: Vec::new(),
-            graph: state.books().graph(&found.version),
+            graph: state.books().graph(&found),
             versions: version_views(
                 state.records.get(&found.dag),
                 &found.version,

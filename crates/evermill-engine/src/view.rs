@@ -4,12 +4,13 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use evermill_contract::alert::Alert;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Why;
 
 /// Everything worth showing, as of one moment.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EngineView {
     /// Every run that is not over, and those that ended while this engine was open.
     pub runs: Vec<RunView>,
@@ -41,7 +42,7 @@ impl EngineView {
 pub type StateName = &'static str;
 
 /// One run, with the field names of the JSON lines in the contract.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunView {
     /// DAG id.
     pub dag: String,
@@ -51,6 +52,7 @@ pub struct RunView {
     pub version: String,
     /// `starting`, `running`, `paused`, `draining`, `drained`, `stopped`, `finished` or `failed`.
     #[serde(deserialize_with = "known_state")]
+    #[schemars(with = "String", extend("enum" = STATES))]
     pub state: StateName,
     /// Events taken in; `in = done + skipped + parked + dropped + in_flight`.
     #[serde(rename = "in")]
@@ -83,7 +85,7 @@ pub struct RunView {
 }
 
 /// A stretch that is read again, or was.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayView {
     /// Its number within the run.
     pub replay: u32,
@@ -110,7 +112,7 @@ pub struct ReplayView {
 }
 
 /// A lane of a replay.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayLaneView {
     /// The lane that is read again.
     pub name: String,
@@ -125,7 +127,7 @@ pub struct ReplayLaneView {
 }
 
 /// That somebody moved the live position of a lane.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResetView {
     /// Source id.
     pub source: String,
@@ -142,7 +144,7 @@ pub struct ResetView {
 }
 
 /// One run, with what explains its counters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunDetail {
     /// The run.
     #[serde(flatten)]
@@ -179,7 +181,7 @@ pub struct RunDetail {
 }
 
 /// A version of a DAG, as one of its runs went over to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionView {
     /// 64 lower-case hexadecimal digits.
     pub version: String,
@@ -204,25 +206,38 @@ pub struct VersionView {
 }
 
 /// A DAG as nodes and edges.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphView {
     /// Sources, then tasks, each in order of declaration.
     pub nodes: Vec<NodeView>,
     /// Which node comes after which, by their places.
     pub edges: Vec<(usize, usize)>,
+    /// By edge: events that have passed its first node and not yet begun at its second.
+    #[serde(default)]
+    pub queued: Vec<u64>,
 }
 
 /// A source or a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeView {
     /// Its id.
     pub id: String,
     /// What it is.
     pub kind: NodeKind,
+    /// Events that wait here for a slot or for their turn.
+    #[serde(default)]
+    pub queued: u64,
+    /// Events that run here.
+    #[serde(default)]
+    pub running: u64,
+    /// Events that are held here for a moment: a retry, a sensor. Who waits for longer is one of
+    /// [`RunDetail::waiting`].
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// What a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
     /// Listens for ever.
@@ -238,7 +253,7 @@ pub enum NodeKind {
 }
 
 /// An activation that missed a deadline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MissView {
     /// When that was known, milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -253,7 +268,7 @@ pub struct MissView {
 }
 
 /// An attempt that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FailureView {
     /// When it was reported, milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -269,10 +284,12 @@ pub struct FailureView {
     pub error: String,
 }
 
+/// The words for a run's state.
+pub const STATES: [StateName; 8] = [
+    "starting", "running", "paused", "draining", "drained", "stopped", "finished", "failed",
+];
+
 fn known_state<'de, D: serde::Deserializer<'de>>(from: D) -> Result<StateName, D::Error> {
-    const STATES: [StateName; 8] = [
-        "starting", "running", "paused", "draining", "drained", "stopped", "finished", "failed",
-    ];
     let word = String::deserialize(from)?;
     let known = STATES.iter().find(|state| **state == word);
     known
@@ -282,7 +299,7 @@ fn known_state<'de, D: serde::Deserializer<'de>>(from: D) -> Result<StateName, D
 
 /// One task of a run: attempts of it that ended since this engine opened, by how they did. A task
 /// without a callable has none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
     /// The task's id.
     pub id: String,
@@ -297,7 +314,7 @@ pub struct TaskView {
 }
 
 /// Two points of a distribution, milliseconds, about 3 % wide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Percentiles {
     /// Half of all values are at most this.
     pub p50: Option<f64>,
@@ -306,7 +323,7 @@ pub struct Percentiles {
 }
 
 /// One source of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceView {
     /// The source's id.
     pub id: String,
@@ -330,7 +347,7 @@ pub struct SourceView {
 }
 
 /// One lane of a source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneView {
     /// The source's name for it, such as `orders/3`.
     pub name: String,
@@ -343,7 +360,7 @@ pub struct LaneView {
 }
 
 /// The executor's slots.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkersView {
     /// Slots there are.
     pub slots: u16,
@@ -356,7 +373,7 @@ pub struct WorkersView {
 }
 
 /// A pool: named slots that tasks of any DAG share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolView {
     /// Its name.
     pub name: String,
@@ -387,7 +404,7 @@ impl PoolView {
 }
 
 /// Whose word the size of a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PoolWord {
     /// An operator's: `evermill pools set`.
@@ -399,7 +416,7 @@ pub enum PoolWord {
 }
 
 /// A task that takes slots of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolTaskView {
     /// DAG id.
     pub dag: String,
@@ -414,7 +431,7 @@ pub struct PoolTaskView {
 }
 
 /// Which parked activations are meant; every field narrows, the default means all of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ParkedFilter {
     /// Only these, by [`ParkedView::id`]; each must be there.
@@ -440,7 +457,7 @@ pub const PARK_REASONS: [&str; 6] = [
 ];
 
 /// A part of what is parked.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ParkedPage {
     /// How many match in all.
     pub matched: u64,
@@ -453,7 +470,7 @@ pub struct ParkedPage {
 }
 
 /// Parked activations that share reason and task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ParkedGroup {
     /// A word of [`PARK_REASONS`].
     pub reason: String,
@@ -464,7 +481,7 @@ pub struct ParkedGroup {
 }
 
 /// A parked activation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ParkedView {
     /// How to name it in [`crate::Handle::redrive`] and [`crate::Handle::discard`].
     #[serde(skip, default = "no_key")]
@@ -506,7 +523,7 @@ const fn no_key() -> evermill_core::command::ActivationKey {
 }
 
 /// What is remembered of activations that have settled, newest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PastView {
     /// Those that were asked for.
     pub activations: Vec<PastActivation>,
@@ -516,10 +533,13 @@ pub struct PastView {
     pub settled: u64,
     /// There may be more.
     pub more: bool,
+    /// Where the next page begins; a page may be short, or empty, before the last.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 /// An activation that has settled.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PastActivation {
     /// As [`ParkedView::id`].
     pub id: String,
@@ -542,7 +562,7 @@ pub struct PastActivation {
 }
 
 /// How a task of it ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PastTask {
     /// Task id.
     pub task: String,
@@ -561,7 +581,7 @@ pub struct PastTask {
 }
 
 /// An event with its content.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventView {
     /// Position in its lane.
     pub position: u64,
@@ -576,7 +596,7 @@ pub struct EventView {
 }
 
 /// Bytes in JSON: a string where they are UTF-8, else `{"base64": "..."}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Blob {
     /// UTF-8.

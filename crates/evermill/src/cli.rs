@@ -1,6 +1,7 @@
 //! The command line: what can be typed. Each command is a module with its arguments and its `run`.
 
 mod alerts;
+mod api;
 mod backfill;
 mod backup;
 mod check;
@@ -112,6 +113,9 @@ enum Command {
     /// Values that nobody must see: keep them sealed, list their names
     #[command(subcommand)]
     Secrets(secrets::Args),
+    /// What the HTTP API says of itself
+    #[command(subcommand)]
+    Api(api::Args),
     /// What is set, and by whom
     #[command(subcommand)]
     Config(config::Args),
@@ -162,6 +166,7 @@ impl Cli {
             Command::Verify(args) => backup::verify(&args, data_dir),
             Command::Connections(args) => connections::run(&args, data_dir),
             Command::Secrets(args) => secrets::run(&args, data_dir),
+            Command::Api(args) => api::run(&args),
             Command::Config(args) => config::run(&args, data_dir),
             Command::Completions(args) => completions::run(&args),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),

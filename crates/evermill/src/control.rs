@@ -1,6 +1,6 @@
 //! `DATA_DIR/control.sock`: how commands reach the engine that holds the data directory.
 //!
-//! It carries `/api/v1` ([`evermill_api`]), one request a connection, readable and writable by the
+//! It carries `/api/v1` ([`evermill_api`]), readable and writable by the
 //! owner alone (0600).
 
 use std::fs::{self, File, Permissions};
@@ -9,9 +9,10 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use evermill_api::{Request, Service};
+use evermill_api::{Request, Site};
 
 use crate::failure::Failure;
 
@@ -19,8 +20,6 @@ const NAME: &str = "control.sock";
 /// An answer longer than this is taken for a mistake.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 const HEADERS_MAX: usize = 32;
-/// The longest that the engine waits for whoever asks.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that whoever asks waits for the engine.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// A socket's path has room for 107 bytes (unix(7)); a longer one is reached through its folder.
@@ -38,7 +37,7 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub(crate) fn open(data_dir: &Path, service: Service) -> Result<Self, Failure> {
+    pub(crate) fn open(data_dir: &Path, site: Arc<Site>) -> Result<Self, Failure> {
         let path = data_dir.join(NAME);
         let refused = |cause| Failure::failed(format!("{}: {cause}", path.display()));
         match fs::remove_file(&path) {
@@ -48,16 +47,8 @@ impl Control {
         let listener = through(data_dir, |path| UnixListener::bind(path)).map_err(refused)?;
         // Until now the directory's own mode (0700) keeps others out.
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(refused)?;
-        let serve = move || {
-            let patient = |stream: UnixStream| {
-                stream.set_read_timeout(Some(PATIENCE)).ok()?;
-                stream.set_write_timeout(Some(PATIENCE)).ok()?;
-                Some(stream)
-            };
-            let incoming = listener.incoming().flatten().filter_map(patient);
-            // Without a thread for an answer there is nobody to tell; the run itself goes on.
-            drop(evermill_api::serve(incoming, &service));
-        };
+        // Without a runtime there is nobody to tell; the run itself goes on.
+        let serve = move || drop(evermill_api::serve(listener, &site));
         std::thread::Builder::new()
             .name("control".into())
             .spawn(serve)

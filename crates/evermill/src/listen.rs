@@ -1,9 +1,9 @@
 //! The TCP listener: opened when a DAG has a source that takes requests, or when somebody asks for it.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::sync::Arc;
 
-use evermill_api::Service;
-use evermill_engine::Handle;
+use evermill_api::Site;
 
 use crate::failure::Failure;
 
@@ -56,10 +56,10 @@ impl Listening {
     ///
     /// # Errors
     /// When there is no thread.
-    pub(crate) fn answer(self, handle: Handle, service: Service) -> Result<(), Failure> {
+    pub(crate) fn answer(self, site: Arc<Site>) -> Result<(), Failure> {
         let listener = self.listener;
-        // Without a thread for an answer there is nobody to tell; the run itself goes on.
-        let serve = move || drop(evermill_api::listen(&listener, handle, service));
+        // Without a runtime there is nobody to tell; the run itself goes on.
+        let serve = move || drop(evermill_api::listen(listener, &site));
         let thread = std::thread::Builder::new()
             .name("listen".into())
             .spawn(serve);

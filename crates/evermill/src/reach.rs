@@ -177,7 +177,7 @@ pub(crate) fn request(method: Method, path: &str, body: Bytes) -> Request {
         method,
         target: format!("/api/v1/{path}"),
         body,
-        idempotency_key: None,
+        ..Request::default()
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select, tick};
+use evermill_api::Site;
 use evermill_connectors::kafka::DevKafka;
 use evermill_engine::view::EngineView;
 use evermill_engine::{Handle, Idle};
@@ -108,7 +109,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         &screen,
         view.log(),
     )?;
-    let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
+    let _control = Control::open(&data_dir, Site::new(Arc::new(engine.clone()), None))?;
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)
         .and_then(|()| watch(args, &engine, signalled, shop, &mut view, &screen));

@@ -174,7 +174,7 @@ fn page(
         query.extend_pairs(value.iter().map(|value| (name, value)));
     }
     query.extend_pairs(which.since_ms.iter().map(|ms| ("since_ms", ms.to_string())));
-    query.append_pair("skip", &skip.to_string());
+    query.append_pair("cursor", &skip.to_string());
     query.append_pair("limit", &limit.to_string());
     query.append_pair("payload", &payload.to_string());
     let path = format!("runs/{}/parked?{}", part(&chosen.run), query.finish());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
+use evermill_api::Site;
 use evermill_connectors::alerts::Hooks;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
@@ -105,9 +106,10 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
     let engine = open(config, vault, lock, pools, &screen, log)?;
-    let _control = Control::open(&data_dir, Arc::new(engine.clone()))?;
+    let site = Site::new(Arc::new(engine.clone()), Some(engine.clone()));
+    let _control = Control::open(&data_dir, Arc::clone(&site))?;
     let outcome = start_all(args, &engine, &files)
-        .and_then(|()| listening.map_or(Ok(()), |open| answer(open, &engine, &files, &screen)))
+        .and_then(|()| listening.map_or(Ok(()), |open| answer(open, site, &files, &screen)))
         .and_then(|()| wait(args, &engine, &signalled, &screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
     let drained = drain(&engine, args.grace, &screen);
@@ -123,12 +125,12 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
 /// Answers requests from now on, and says where.
 fn answer(
     listening: Listening,
-    engine: &Handle,
+    site: Arc<Site>,
     files: &Files,
     screen: &Screen,
 ) -> Result<(), Failure> {
     let address = listening.address();
-    listening.answer(engine.clone(), Arc::new(engine.clone()))?;
+    listening.answer(site)?;
     screen.lines("", format!("listening on http://{address}").as_bytes());
     for (dag, source) in files.ways_in() {
         screen.lines("", way_in(address, dag, source).as_bytes());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+use evermill_api::Site;
 
 use self::face::Face;
 use self::keeper::Keeper;
@@ -92,9 +93,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         Arc::clone(&screen),
         address,
     ));
-    let service = Arc::new(Face(Arc::clone(&keeper)));
-    let _control = Control::open(&data_dir, service.clone())?;
-    listening.answer(engine.clone(), service)?;
+    let site = Site::new(Arc::new(Face(Arc::clone(&keeper))), Some(engine.clone()));
+    let _control = Control::open(&data_dir, Arc::clone(&site))?;
+    listening.answer(site)?;
     let say = |text: String| screen.lines("", text.as_bytes());
     say(format!(
         "serving {} on http://{address}; data in {}",

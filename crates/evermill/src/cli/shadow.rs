@@ -96,7 +96,10 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let reach = Reach::open(data_dir.clone())?;
     let detail = reach.run(&args.run)?;
     let last = args.last.min(limits::PAST_LISTED);
-    let path = format!("runs/{}/past?limit={last}", part(&detail.run.run));
+    let path = format!(
+        "runs/{}/activations?payload=true&limit={last}",
+        part(&detail.run.run)
+    );
     let past: Result<PastView, _> = reach.ask(&get(&path));
     reach.close()?;
     let mut report = Report {

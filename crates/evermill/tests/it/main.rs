@@ -4,6 +4,7 @@
 //! what needs a queue or a bucket in [`real_sqs`] and [`real_s3`]; they fail without it.
 
 mod alerting;
+mod api;
 mod asking;
 mod checking;
 mod clocks;

@@ -104,6 +104,14 @@ fn the_commands_are_those_that_the_binary_has() {
 }
 
 #[test]
+fn the_description_of_the_api_is_that_of_the_binary() {
+    page(
+        "../spec/openapi.json",
+        &said(&Place::new(), &["api", "openapi"]),
+    );
+}
+
+#[test]
 fn the_settings_are_those_that_the_binary_reads() {
     let place = Place::new();
     let mut out = format!(

@@ -22,9 +22,10 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
         query.append_pair("position", &event.position.to_string());
         query.extend_pairs(event.lane.iter().map(|lane| ("lane", lane)));
     }
+    query.append_pair("payload", "true");
     query.append_pair("problems", &args.problems.to_string());
     query.append_pair("limit", &args.recent.unwrap_or(AT_MOST).to_string());
-    let path = format!("runs/{}/past?{}", part(&args.run), query.finish());
+    let path = format!("runs/{}/activations?{}", part(&args.run), query.finish());
     let found: PastView = reach.ask(&get(&path))?;
     if args.json {
         let text = serde_json::to_string(&found);

@@ -1,0 +1,47 @@
+//! Every queue and size of this room, with its unit.
+
+use std::time::Duration;
+
+/// Connections over TCP that are open at the same time; further ones are told to come again.
+pub(crate) const CONNECTIONS_MAX: usize = 1_024;
+/// Connections that are told so at the same time; further ones are closed.
+pub(crate) const TURNED_AWAY_MAX: usize = 64;
+/// Connections over the control socket.
+pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 64;
+/// Requests that are worked on at the same time.
+pub(crate) const AT_WORK_MAX: usize = 128;
+/// The longest that we wait for the next bytes of a request, or for an answer to be taken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a request before its body.
+pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Headers of a request.
+pub(crate) const HEADERS_MAX: usize = 64;
+/// Bytes of the body of a request to the API ...
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+/// ... and of one that carries the payload of an event.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 32 << 20;
+/// Bytes of all bodies that are being read at the same time, in KiB.
+pub(crate) const BODIES_KIB_MAX: usize = 256 << 10;
+/// Of a body that is refused as much is still taken, so that its sender hears why ...
+pub(crate) const REFUSED_BYTES_MAX: usize = 32 << 20;
+/// ... for so long.
+pub(crate) const REFUSED_TIME: Duration = Duration::from_secs(5);
+
+/// How often those who listen to the stream are told what has changed.
+pub(crate) const TICK: Duration = Duration::from_millis(500);
+/// How often they are told that nothing has.
+pub(crate) const QUIET: Duration = Duration::from_secs(10);
+/// Who may listen to the stream at the same time.
+pub(crate) const LISTENERS_MAX: usize = 512;
+/// Ticks that wait for a listener; one who is slower gets the whole picture anew.
+pub(crate) const TICKS_QUEUED: usize = 8;
+/// Ticks that are kept for those who come back ...
+pub(crate) const TICKS_KEPT: usize = 240;
+/// ... and their bytes.
+pub(crate) const TICKS_KEPT_BYTES: usize = 8 << 20;
+/// Runs that one listener may want everything of.
+pub(crate) const RUNS_WATCHED: usize = 4;
+/// Runs that are looked at whole in each tick, for all listeners.
+pub(crate) const RUNS_LOOKED_AT: usize = 64;
+/// Sentences of a run about what is wrong outside.
+pub(crate) const TROUBLES_SHOWN: usize = 5;

@@ -1,0 +1,395 @@
+//! Every resource under `/api/v1`, a row for each: how it is named, who may use it, what goes in and out,
+//! what is done. Requests are answered by this table, the OpenAPI file is made of it, and access is decided
+//! by it, so that no resource can be without one of these.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use evermill_engine::Alert;
+use evermill_engine::view::{
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, RunView,
+};
+use evermill_engine::{
+    BackfillAsk, Checked, Operations, Order, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer,
+    ResetAsk, Resolve, Started, SwitchOn,
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::openapi;
+use crate::problem::Problem;
+use crate::reading::{
+    cursor, number, read_conf, read_order, read_past, read_place, read_query, read_signal,
+    read_wanted,
+};
+use crate::routes::{Method, Request, etag, json};
+
+/// Who may do something; each may do what those before may.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Looks after runs.
+    Operator,
+    /// Looks after the engine.
+    Admin,
+}
+
+/// What a resource belongs to, for those who may see some DAGs only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// A run or a DAG, the first name of its path.
+    Dag,
+    /// All of the engine: not for those who may see some DAGs only.
+    Engine,
+    /// Lists what belongs to DAGs: everybody sees his own.
+    Listed,
+}
+
+/// A resource and what is done to it.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// Below `/api/v1`, with names in braces.
+    pub(crate) path: &'static str,
+    /// Its name in clients.
+    pub(crate) id: &'static str,
+    /// What it is for, one line.
+    pub(crate) about: &'static str,
+    pub(crate) role: Role,
+    pub(crate) of: Of,
+    pub(crate) query: &'static [Parameter],
+    pub(crate) body: Content,
+    pub(crate) answer: Content,
+    pub(crate) act: fn(&Call<'_>) -> Result<Answer, Problem>,
+}
+
+/// What may stand in a query.
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) kind: Kind,
+}
+
+/// What a parameter is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Text,
+    /// Of these words.
+    Word(&'static [&'static str]),
+    /// A text that may be given several times.
+    Texts,
+    /// From 0 to a limit.
+    Number(u64),
+    Milliseconds,
+    Flag,
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Content {
+    Nothing,
+    /// JSON of this shape.
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    /// The same, and it may be left out.
+    JsonOrNothing(fn(&mut SchemaGenerator) -> Schema),
+    /// Bytes as they are.
+    Bytes,
+    /// Events as they come.
+    Events,
+}
+
+/// A request to a resource.
+pub(crate) struct Call<'a> {
+    pub(crate) engine: &'a dyn Operations,
+    /// What stands in the path in place of names.
+    pub(crate) parts: Vec<String>,
+    pub(crate) query: &'a str,
+    pub(crate) request: &'a Request,
+}
+
+/// What is answered.
+pub(crate) struct Answer {
+    pub(crate) body: Vec<u8>,
+    /// Its ETag, for those who change it next.
+    pub(crate) tag: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Triggered {
+    /// Its name, unless it came before.
+    activation: Option<String>,
+    /// 1 when it came before under the same key.
+    repeated: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Signalled {
+    /// Messages that are durable now.
+    kept: u64,
+    /// Messages that came before under the same id.
+    repeated: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Count {
+    /// Activations it was done to.
+    count: u64,
+}
+
+/// Runs, a page of them, and the engine.
+#[derive(Serialize, JsonSchema)]
+struct Runs {
+    #[serde(flatten)]
+    engine: EngineView,
+    /// Where the next page begins; absent after the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// How large a pool is to be.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Slots {
+    /// Executions at a time; null: as `evermill.toml` says.
+    slots: Option<u32>,
+}
+
+/// How a DAG is to be switched on.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Start {
+    /// What its tasks find in `params` and `dag_run.conf`.
+    conf: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Do not go on behind the positions of the stopped run before.
+    fresh: bool,
+}
+
+/// Which version to go back to.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct Rollback {
+    /// The beginning of its hash; the version before, unless said.
+    version: Option<String>,
+}
+
+/// What a backup needs to know.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Backup {
+    /// A file that is not there yet, as the engine sees it, from the root.
+    to: PathBuf,
+}
+
+const fn shape<T: JsonSchema>() -> fn(&mut SchemaGenerator) -> Schema {
+    SchemaGenerator::subschema_for::<T>
+}
+
+const fn json_of<T: JsonSchema>() -> Content {
+    Content::Json(shape::<T>())
+}
+
+const LIMIT: Parameter = Parameter {
+    name: "limit",
+    about: "at most so many entries",
+    kind: Kind::Number(1_000),
+};
+const CURSOR: Parameter = Parameter {
+    name: "cursor",
+    about: "where to go on: `next` of the page before",
+    kind: Kind::Text,
+};
+const PAYLOAD: Parameter = Parameter {
+    name: "payload",
+    about: "with the events themselves, and with results",
+    kind: Kind::Flag,
+};
+
+/// Runs of a page when nothing else is asked for: all of them.
+const RUNS_ENTRIES: usize = usize::MAX;
+/// Changes under a condition are one at a time: what was compared is what is changed.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+pub(crate) use self::rows::ROUTES;
+
+impl Call<'_> {
+    fn run(&self) -> &str {
+        &self.parts[0]
+    }
+
+    fn part(&self, at: usize) -> &str {
+        &self.parts[at]
+    }
+
+    fn body(&self) -> &Bytes {
+        &self.request.body
+    }
+}
+
+fn told<T: Serialize>(value: &T) -> Result<Answer, Problem> {
+    Ok(Answer {
+        body: json(value),
+        tag: None,
+    })
+}
+
+/// The same for what can be changed under a condition.
+fn told_with_tag<T: Serialize>(value: &T) -> Result<Answer, Problem> {
+    let body = json(value);
+    Ok(Answer {
+        tag: Some(etag(&body)),
+        body,
+    })
+}
+
+fn order(call: &Call<'_>, order: Order) -> Result<Answer, Problem> {
+    call.engine.order(call.run(), order)?;
+    told(&call.engine.detail(call.run())?)
+}
+
+fn resolve(call: &Call<'_>, how: Resolve) -> Result<Answer, Problem> {
+    let which: ParkedFilter = serde_json::from_slice(call.body())
+        .map_err(|cause| Problem::bad_request(format!("the filter: {cause}")))?;
+    let count = call.engine.resolve(call.run(), &which, how)?;
+    told(&Count { count })
+}
+
+fn trigger(call: &Call<'_>) -> Result<Answer, Problem> {
+    let conf = read_conf(call.body())?;
+    let activation = match &call.request.idempotency_key {
+        None => Some(call.engine.trigger(call.run(), conf)?),
+        Some(key) => call.engine.trigger_as(call.run(), conf, key.clone())?,
+    };
+    let repeated = u64::from(activation.is_none());
+    told(&Triggered {
+        activation,
+        repeated,
+    })
+}
+
+fn steer_replay(call: &Call<'_>, order: ReplayOrder) -> Result<Answer, Problem> {
+    let number = number("replay", call.part(1))?;
+    call.engine.steer_replay(call.run(), number, order)?;
+    told(&call.engine.replays(call.run())?)
+}
+
+fn runs(call: &Call<'_>) -> Result<Answer, Problem> {
+    let (mut limit, mut skip, mut state, mut dag) = (RUNS_ENTRIES, 0_usize, None, None);
+    for (name, value) in form_urlencoded::parse(call.query.as_bytes()) {
+        match &*name {
+            "limit" => limit = number(&name, &value)?,
+            "cursor" => skip = cursor(&value)?,
+            "state" => state = Some(value.into_owned()),
+            "dag" => dag = Some(value.into_owned()),
+            _ => return Err(crate::reading::unknown_parameter(&name)),
+        }
+    }
+    let view = call.engine.overview()?;
+    let is_wanted = |run: &&RunView| {
+        state.as_deref().is_none_or(|state| state == run.state)
+            && dag.as_deref().is_none_or(|dag| dag == run.dag)
+    };
+    let mut wanted = view.runs.iter().filter(is_wanted).skip(skip);
+    let page: Vec<RunView> = wanted.by_ref().take(limit).cloned().collect();
+    let next = wanted
+        .next()
+        .map(|_| skip.saturating_add(limit).to_string());
+    let engine = EngineView {
+        runs: page,
+        workers: view.workers.clone(),
+        stalled: view.stalled.clone(),
+        notes: view.notes.clone(),
+        log_lines_lost: view.log_lines_lost,
+        refused_reports: view.refused_reports,
+        reloads: view.reloads,
+    };
+    told(&Runs { engine, next })
+}
+
+fn pool(call: &Call<'_>) -> Result<PoolView, Problem> {
+    let name = call.part(0);
+    let pools = call.engine.pools()?;
+    let found = pools.into_iter().find(|pool| pool.name == name);
+    found.ok_or_else(|| {
+        let detail = format!("there is no pool '{name}'; /api/v1/pools lists them");
+        Problem::new(404, "unknown_pool", "No such pool", detail)
+    })
+}
+
+/// What of a pool somebody can change: how it is used changes by itself.
+fn size_tag(pool: &PoolView) -> String {
+    etag(format!("{} {:?}", pool.slots, pool.set_by).as_bytes())
+}
+
+fn set_pool(call: &Call<'_>) -> Result<Answer, Problem> {
+    let Slots { slots } = serde_json::from_slice(call.body())
+        .map_err(|cause| Problem::bad_request(format!("the slots: {cause}")))?;
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if call.request.if_match.is_some() {
+        unchanged(call, &size_tag(&pool(call)?))?;
+    }
+    told(&call.engine.set_pool(call.part(0), slots)?)
+}
+
+/// Refuses when it is not any more what the asker has seen.
+fn unchanged(call: &Call<'_>, now: &str) -> Result<(), Problem> {
+    let Some(wanted) = &call.request.if_match else {
+        return Ok(());
+    };
+    let mut tags = wanted.split(',').map(str::trim);
+    if wanted == "*" || tags.any(|tag| tag == now) {
+        return Ok(());
+    }
+    let detail = format!("it is {now} now; look at it again, and then decide");
+    Err(Problem::new(
+        412,
+        "changed",
+        "It has changed meanwhile",
+        detail,
+    ))
+}
+
+/// The event of a parked activation that somebody wants to look at, or to change.
+fn payload(
+    call: &Call<'_>,
+    id: &str,
+    event: u32,
+) -> Result<evermill_engine::view::EventView, Problem> {
+    let which = ParkedFilter {
+        ids: vec![id.to_owned()],
+        ..ParkedFilter::default()
+    };
+    let page = evermill_engine::Page {
+        skip: 0,
+        limit: 1,
+        payload: true,
+    };
+    let found = call.engine.parked(call.run(), &which, page)?;
+    let parked = found.entries.into_iter().next();
+    let mut payload = parked.map(|parked| parked.payload).unwrap_or_default();
+    let at = event as usize;
+    if at < payload.len() {
+        return Ok(payload.swap_remove(at));
+    }
+    let detail = format!(
+        "'{id}' has {} events, counted from 0; there is no {event}",
+        payload.len()
+    );
+    Err(Problem::new(404, "unknown_event", "No such event", detail))
+}
+
+fn amend(call: &Call<'_>) -> Result<Answer, Problem> {
+    let (id, event) = read_place(call.query)?;
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if call.request.if_match.is_some() {
+        unchanged(call, &etag(&json(&payload(call, &id, event)?)))?;
+    }
+    call.engine
+        .amend(call.run(), &id, event, call.body().clone())?;
+    told(&Count { count: 1 })
+}
+
+mod rows;
