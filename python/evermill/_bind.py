@@ -169,7 +169,7 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
                     results[node.id] = None
     for node in nodes_within(task.mapped):
         results[node.id] = None
-    ctx = ctx or bool(results) or bool(task.mapped) or emits(task.fn)
+    ctx = ctx or bool(results) or bool(task.mapped) or bool(task.outlets) or emits(task.fn)
     found = {"event": event, "ctx": ctx, "state": state, "results": list(results)}
     return {name: value for name, value in found.items() if value}
 

@@ -57,27 +57,38 @@ def dag_of(made: Any) -> Dag:
     return made.dag if isinstance(made, DagFunction) else made
 
 
-def build(made: Any) -> Dag:
+def build(made: Any, listens: bool = True) -> Dag:
     """Calls the function that declares a DAG, unless its author did, and settles what only the whole decides."""
     if isinstance(made, DagFunction):
         made()
     dag = dag_of(made)
     promote(dag)
     begin_by_schedule(dag)
+    if not listens:
+        demote(dag)
     validate(dag)
     end_laps(dag)
     return dag
 
 
 def promote(dag: Dag) -> None:
-    """A listening sensor with nothing but no-ops before it becomes a source (W7), unless a clock begins
+    """A listening sensor with nothing but no-ops before it becomes a source (W7), unless something else begins
     the activations."""
-    if dag.clock:
+    if dag.clock or dag.fields.get("schedule") == "once":
         return
     for node in dag.nodes.values():
-        if isinstance(node, _dag.Task) and node.listens and not node.is_source:
-            if all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
-                node.is_source = True
+        if not isinstance(node, _dag.Task) or node.is_source or node.mapped:
+            continue
+        if not all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
+            continue
+        node.is_source = bool(node.listens)
+
+
+def demote(dag: Dag) -> None:
+    """Sensors are what they are in an activation that nobody's event caused: they are asked until it is there."""
+    for node in dag.nodes.values():
+        if isinstance(node, _dag.Task) and node.is_source and (node.poking or node.wait):
+            node.is_source = False
 
 
 def begin_by_schedule(dag: Dag) -> None:

@@ -57,11 +57,11 @@ class Program:
         self.plain: Optional[Callable[[Any], Any]] = None
         #: As `run`, to be awaited; None unless the function is a coroutine function that runs in company.
         self.run_async: Optional[Callable[[Any, Any], Any]] = None
-        if self.concurrency > 1 and inspect.iscoroutinefunction(task.fn):
+        if self.concurrency > 1 and inspect.iscoroutinefunction(task.fn) and not task.outlets:
             self.run_async = _compile(task, binding.arguments, awaits=False)
             if task.kind == "branch":
                 self.run_async = _awaited_branch(task, self.run_async)
-        call = _compile(task, binding.arguments)
+        call = _telling(task, _compile(task, binding.arguments))
         if "batch" in task.fields:
             self.run_batch = _checked_batch(task.id, call)
             self.run = _single(self.run_batch)
@@ -134,13 +134,27 @@ def _compile(task: Task, arguments: List[Argument], awaits: bool = True) -> Call
     return eval(compile(source, f"<call of {task.id}>", "eval"), names)
 
 
+def _telling(task: Task, call: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The call, and what it says to other DAGs when it has succeeded."""
+    if not task.outlets:
+        return call
+
+    def run(event: Any, ctx: Any) -> Any:
+        value = call(event, ctx)
+        for topic, said in task.outlets:
+            ctx.emit(topic, {**said, "dag_id": task.dag.id, "task_id": task.id})
+        return value
+
+    return run
+
+
 def _takes_both(arguments: List[Argument]) -> bool:
     return [(argument.name, argument.how) for argument in arguments] == [(None, "event"), (None, "ctx")]
 
 
 def _is_plain(task: Task, arguments: List[Argument]) -> bool:
     takes_event = [(argument.name, argument.how) for argument in arguments] == [(None, "event")]
-    return takes_event and not emits(task.fn) and not inspect.iscoroutinefunction(task.fn)
+    return takes_event and not task.outlets and not emits(task.fn) and not inspect.iscoroutinefunction(task.fn)
 
 
 def _part(name: Optional[str], text: str) -> str:

@@ -23,7 +23,7 @@ from datetime import datetime
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _airflow_context, _sink, context
-from ._dag import Dag, Node
+from ._dag import Dag, Node, Source
 from ._fault import DagError, collecting
 from ._file import build, dags, import_file
 from ._frames import fields
@@ -36,6 +36,9 @@ __all__ = ["Activation", "Result", "TaskEnd", "event", "load", "run"]
 #: How a task of an activation ended: `state` (`success`, `failed`, `skipped`, `upstream_failed`), `tries`,
 #: `result`, `error` (the exception), and the `instances` of a mapped task.
 TaskEnd = End
+
+#: Sources whose events carry nothing but their time: an activation by hand stands for one.
+_BY_TIME = ("cron", "every", "loop")
 
 #: The lane of events that name none.
 _LANE = "test/0"
@@ -144,7 +147,8 @@ def run(
     connections: Optional[Mapping[str, str]] = None,
     secrets: Optional[Mapping[str, str]] = None,
 ) -> Result:
-    """Runs a DAG on these events, or once when it has no source.
+    """Runs a DAG on these events, or once when it has no source, or none but a schedule or root sensors: these are
+    asked then, as in any activation by hand.
 
     `dag` is what `@evermill.dag` made of a function, a DAG of Airflow's style, or what `load` returned. An event is an `Event`, or
     a value as `event` takes it. For a DAG of several sources give a dict: source id -> events. `conf` is what a
@@ -153,7 +157,7 @@ def run(
     would refuse raises `DagError`; a task that fails raises nothing: look at `result.parked` and
     `activation.error`.
     """
-    made = _checked(dag)
+    made = _checked(dag, listens=events is not None)
     context.ordered.discard(made.id)
     if is_ordered(made):
         context.ordered.add(made.id)
@@ -170,9 +174,9 @@ def run(
     return Result(activations, state)
 
 
-def _checked(dag: Any) -> Dag:
+def _checked(dag: Any, listens: bool) -> Dag:
     with collecting() as found:
-        made = build(dag)
+        made = build(dag, listens)
         wrong = [*found, *faults(made)]
     if wrong:
         raise wrong[0]
@@ -195,6 +199,8 @@ def _by_source(dag: Dag, events: Any) -> List[Tuple[Optional[Node], Optional[Seq
         if events:
             raise ValueError(f"DAG {dag.id!r} has no source, so it takes no events; conf= is what a run by hand brings along")
         return [(None, None)]
+    if events is None and all(isinstance(node, Source) and (dag.clock or node.config["kind"] in _BY_TIME) for node in sources.values()):
+        return [(node, None) for node in sources.values()]
     if isinstance(events, Mapping):
         unknown = [id for id in events if id not in sources]
         if unknown:

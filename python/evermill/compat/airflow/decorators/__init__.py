@@ -6,6 +6,7 @@ import functools
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from airflow._option import task_fields
+from airflow.datasets import outlets
 from airflow.models.dag import DAG
 from airflow.sensors.base import asked
 from evermill._dag import Dag, Task
@@ -21,7 +22,14 @@ class _AirflowTask(TaskFunction):
     def settle(self, dag: Optional[Dag]) -> Tuple[Optional[str], Dict[str, Any]]:
         options = dict(self.options)
         id = options.pop("task_id", None)
+        options.pop("outlets", None)
         return id, task_fields(f"task {id or self.__name__!r}", options, dag.defaults if dag else {})
+
+
+    def _declare(self, dag: Dag, args: tuple, kwargs: Dict[str, Any]) -> Task:
+        task = super()._declare(dag, args, kwargs)
+        task.outlets = outlets(f"task {task.id!r}", self.options.get("outlets"))
+        return task
 
 
 class _AirflowSensor(_AirflowTask):

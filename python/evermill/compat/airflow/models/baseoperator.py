@@ -6,6 +6,7 @@ import inspect
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from airflow._option import task_fields
+from airflow.datasets import outlets
 from evermill._dag import Dag, Task, building
 from evermill._fault import DagError
 
@@ -29,10 +30,14 @@ class BaseOperator(Task):
             raise DagError(
                 "no_dag", f"task {task_id!r} is in no DAG", "declare it within `with DAG(...)`, or give it dag="
             )
+        tells = outlets(f"task {task_id!r}", options.pop("outlets", None))
+        if tells and kind == "noop":
+            kind, fn = "call", _nothing  # somebody has to say so
         own = inspect.signature(type(self).__init__).parameters
         fields = task_fields(f"task {task_id!r}", options, dag.defaults, also=own)
         super().__init__(task_id, kind, fn, args, kwargs, fields, dag)
         self.task_id = task_id
+        self.outlets = tells
 
     @property
     def output(self) -> Task:
@@ -44,3 +49,7 @@ class BaseOperator(Task):
 
     def set_downstream(self, others: Any) -> None:
         self >> others
+
+
+def _nothing() -> None:
+    pass

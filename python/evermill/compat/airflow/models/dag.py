@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import Any, Dict, Optional, Tuple
 
 from airflow._option import default_fields, refuse
+from airflow.datasets import heard
 from evermill import _option
 from evermill._dag import Dag, declared
 from evermill._fault import DagError, blame, nearest
@@ -115,6 +116,9 @@ def _clock(owner: str, value: Any, begins: Any, catchup: bool) -> Optional[Tuple
     missed = "all" if catchup else "none"
     if isinstance(value, timedelta):
         return "every", clock_config(owner, EVERY, duration=value, catchup=missed)
+    dataset = heard(owner, value)
+    if dataset is not None:
+        return "topic", dataset
     if not isinstance(value, str) or value in _SCHEDULES:
         return None
     zone = getattr(begins, "tzinfo", None)
@@ -129,7 +133,7 @@ def _schedule(owner: str, value: Any) -> str:
     try:
         return _SCHEDULES[value]
     except (KeyError, TypeError):
-        cure = "use None, '@once', '@continuous', a preset such as '@daily', a cron expression or a timedelta"
+        cure = "use None, '@once', '@continuous', a preset such as '@daily', a cron expression, a timedelta or a Dataset"
         blame(DagError("not_built", f"{owner}: schedule={value!r} is not built yet", cure))
         return "none"
 
