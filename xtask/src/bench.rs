@@ -19,7 +19,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
     /// Only these figures: throughput, closure, latency, burst, chain, start,
-    /// history, idle, waits.
+    /// history, idle, waits, polls.
     #[arg(long)]
     only: Vec<String>,
 }
@@ -35,13 +35,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
             "--example",
         ];
         workspace::run(workspace::cargo().args(example).arg("waits_bench"))?;
-        if args.only.iter().all(|name| name == "waits") && !args.only.is_empty() {
+        if args.is_only(&["waits"]) {
             return Ok(());
         }
     }
     let python = PythonEnv::ensure(&[Packages::Bench])?;
     let build = ["build", "--release", "--package", "evermill"];
     workspace::run(workspace::cargo().args(build))?;
+    if args.wants("polls") {
+        let mut command = Command::new(python.python());
+        command.arg(workspace::root().join("xtask/python/polls.py"));
+        workspace::run(command.arg(built("evermill")?))?;
+        if args.is_only(&["waits", "polls"]) {
+            return Ok(());
+        }
+    }
     if args.wants("closure") {
         let example = ["--example", "closure_bench"];
         workspace::run(workspace::cargo().args(build).args(example))?;
@@ -63,13 +71,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
         .arg(built("examples/closure_bench")?);
     command.args(["--runs", &args.runs.to_string()]);
     command.args(["--messages", &args.messages.to_string()]);
-    for name in args.only.iter().filter(|name| *name != "waits") {
+    let others = args
+        .only
+        .iter()
+        .filter(|name| !["waits", "polls"].contains(&name.as_str()));
+    for name in others {
         command.args(["--only", name]);
     }
     workspace::run(&mut command)
 }
 
 impl Args {
+    /// Whether nothing but some of these is wanted.
+    fn is_only(&self, figures: &[&str]) -> bool {
+        let mut wanted = self.only.iter();
+        !self.only.is_empty() && wanted.all(|name| figures.contains(&name.as_str()))
+    }
+
     fn wants(&self, figure: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|name| name == figure)
     }

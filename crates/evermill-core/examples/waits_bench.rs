@@ -53,6 +53,8 @@ fn main() {
         position += events.len() as u64;
         machine.apply(1, Command::Ingest { lane: LANE, events }, &mut out);
         machine.seal(&mut out);
+        // Whoever commits says so: what only waits then lies in the store alone.
+        machine.committed(machine.sealed());
         for write in out.writes.drain(..) {
             if let Write::Put(row) = write {
                 rows += (row.key.id.len() + row.body.len()) as u64;

@@ -172,14 +172,6 @@ impl Snapshot {
         out.finish()
     }
 
-    /// The version alone of what `encode` wrote.
-    pub(crate) fn version_in(body: Bytes) -> Result<u16, DecodeError> {
-        let mut body = Reader::new("activation", body, ACTIVATION_FORMAT)?;
-        decode_held(&mut body)?;
-        body.int()?;
-        body.small()
-    }
-
     pub(crate) fn decode(key: ActivationKey, body: Bytes) -> Result<(Self, Held), DecodeError> {
         let mut body = Reader::new("activation", body, ACTIVATION_FORMAT)?;
         let held = decode_held(&mut body)?;
@@ -214,6 +206,14 @@ impl Snapshot {
             },
             held,
         ))
+    }
+}
+
+impl ActivationKey {
+    /// The address of its row in [`crate::row::Table::Activation`], if it has one.
+    #[must_use]
+    pub fn row(self) -> Key {
+        row_key(self)
     }
 }
 

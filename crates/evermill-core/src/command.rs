@@ -180,6 +180,12 @@ pub enum Command {
         /// A new run inherits neither positions nor state of the DAG's last one.
         fresh: bool,
     },
+    /// Rows of activations that only waited, as the store has them: bodies that [`crate::Machine::wanted`] or
+    /// [`crate::Machine::owed`] named.
+    Fetched {
+        /// Each with the body of its row in [`crate::row::Table::Activation`].
+        bodies: Vec<(ActivationKey, Bytes)>,
+    },
     /// A source found a lane. Answered by `Effect::LaneOpen` after the commit (C7).
     OpenLane {
         /// The run.

@@ -380,6 +380,8 @@ pub struct Dag {
     pub plans: Vec<Plan>,
     /// Plan of each source. A DAG without sources is activated through source 0 of plan 0.
     pub plan_of_source: Vec<u16>,
+    /// The failure of a task may end a run of it, and with that everything that waits.
+    pub(crate) ends_by_itself: bool,
     /// Milliseconds from arrival, and of which task; `None` for the whole activation (W13).
     pub deadlines: Vec<(u64, Option<u16>)>,
 }
@@ -428,6 +430,9 @@ impl Dag {
             return Err(faults.list);
         }
         let groups = source_groups(&spec, &order);
+        let stops = |task: &TaskSpec| task.on_failure == OnFailure::Stop;
+        let loops = |source: &SourceSpec| source.looped.is_some();
+        let ends_by_itself = spec.tasks.iter().any(stops) || spec.sources.iter().any(loops);
         let mut plan_of_source = vec![0; spec.sources.len().max(1)];
         let mut plans: Vec<Plan> = Vec::with_capacity(groups.len());
         for group in groups {
@@ -460,6 +465,7 @@ impl Dag {
                 spec,
                 plans,
                 plan_of_source,
+                ends_by_itself,
             })
         } else {
             Err(faults.list)

@@ -78,11 +78,12 @@ impl Machine {
         let Some((run, held)) = run.zip(held) else {
             return;
         };
-        let (kind, body) = (held.held, held.body.clone());
+        let kind = held.held;
         if matches!(kind, Held::Running { .. } | Held::Parked(_)) {
             return;
         }
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, body) else {
+        // One that may miss its deadline has its body here.
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.own_body()) else {
             return;
         };
         let dag = std::sync::Arc::clone(&run.dags[usize::from(snapshot.version)]);
@@ -97,9 +98,11 @@ impl Machine {
             activation::row_key(key),
             body.clone(),
         );
+        let written = self.sealed + 1;
         let run = self.runs.get_mut(&key.lane.run).expect("just looked at");
         let held = run.materialised.get_mut(&key).expect("just looked at");
-        held.body = body;
+        held.bring(body);
+        held.written = written;
         let ix = run.ix;
         self.tell_missed(ix, vec![dag.missed(key, due, task)], out);
     }
@@ -146,7 +149,7 @@ impl Wave {
 
 impl Snapshot {
     /// The same of an activation with a row of its own: of its tasks those that wait are known.
-    fn deadline(&self, dag: &Dag) -> Option<(Ms, Option<u16>)> {
+    pub(crate) fn deadline(&self, dag: &Dag) -> Option<(Ms, Option<u16>)> {
         if self.late {
             return None;
         }

@@ -565,11 +565,15 @@ impl Machine {
     /// What has come to an end or a turn by the passing of time.
     pub(crate) fn timer(&mut self, out: &mut Decision) {
         self.cover_long(out);
-        while let Some(&(due, timer)) = self.timers.first() {
+        while let Some((due, timer)) = self.first_timer() {
             if due > self.now {
                 return;
             }
-            self.timers.pop_first();
+            if let Timer::Held(key) = timer {
+                self.held_timers.remove(&(due, key));
+            } else {
+                self.timers.pop_first();
+            }
             match timer {
                 Timer::Wave(ix, id) => {
                     if self.waves[ix as usize]
@@ -588,6 +592,12 @@ impl Machine {
                 Timer::Signal(run) => self.expire_signals(run, out),
             }
         }
+    }
+
+    fn first_timer(&self) -> Option<(Ms, Timer)> {
+        let held = self.held_timers.first();
+        let held = held.map(|(&(due, key), ())| (due, Timer::Held(key)));
+        self.timers.first().copied().into_iter().chain(held).min()
     }
 
     fn wake_wave(&mut self, ix: u32, out: &mut Decision) {

@@ -92,11 +92,11 @@ impl Machine {
             .expect("activations have runs");
         run.close_join(key, Some(source));
         if let Some(held) = run.materialised.get(&key) {
-            let Ok((mut snapshot, kind)) = Snapshot::decode(key, held.body.clone()) else {
+            let Ok((mut snapshot, kind)) = Snapshot::decode(key, held.own_body()) else {
                 return;
             };
             snapshot.bound.push((source, lane, event));
-            let scope = held.scope;
+            let scope = held.scope();
             self.materialise(snapshot, kind, scope, out);
             self.release(key);
             return;
@@ -130,7 +130,7 @@ impl Machine {
             .expect("activations have runs");
         run.close_join(key, None);
         let held = run.materialised[&key].clone();
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else {
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.own_body()) else {
             return;
         };
         if run.dags[usize::from(snapshot.version)]
@@ -141,7 +141,7 @@ impl Machine {
             return self.park(snapshot, ParkReason::JoinTimeout, None, out);
         }
         snapshot.silenced = true;
-        self.materialise(snapshot, Held::Waiting, held.scope, out);
+        self.materialise(snapshot, Held::Waiting, held.scope(), out);
         self.release(key);
     }
 

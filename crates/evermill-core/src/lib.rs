@@ -17,6 +17,7 @@ mod form;
 #[cfg(test)]
 mod golden;
 pub mod history;
+mod idle;
 mod intake;
 mod join;
 mod lane;
@@ -24,6 +25,7 @@ pub mod limits;
 mod machine;
 mod map;
 mod outcome;
+mod packed;
 mod parked;
 mod pool;
 mod rate;

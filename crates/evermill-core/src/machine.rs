@@ -18,6 +18,7 @@ use crate::dispatch::{DispatchView, Dispatches};
 use crate::few::Few;
 use crate::history::Budget;
 use crate::lane::{Lane, Replay, Reset};
+use crate::packed::Packed;
 use crate::pool::Pool;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
@@ -58,6 +59,18 @@ pub struct Machine {
     pub(crate) slots: u32,
     pub(crate) used: u32,
     pub(crate) timers: BTreeSet<(Ms, Timer)>,
+    /// Timers of materialised activations ([`Timer::Held`]): there may be many.
+    pub(crate) held_timers: Packed<(Ms, ActivationKey), ()>,
+    /// Decisions that were sealed.
+    pub(crate) sealed: u64,
+    /// Activations that began to wait since then.
+    pub(crate) fresh_waits: Vec<ActivationKey>,
+    /// Those that began to wait in a decision that was sealed and is not known to be durable.
+    pub(crate) begun_waits: VecDeque<(u64, Vec<ActivationKey>)>,
+    /// Activations that would go on if their bodies were here.
+    pub(crate) owed: BTreeSet<ActivationKey>,
+    /// Of those, the ones that somebody is bringing.
+    pub(crate) fetching: BTreeSet<ActivationKey>,
     pub(crate) pools: BTreeMap<u16, Pool>,
     /// Runs with ready members: by their most important task, then the least served first.
     pub(crate) ready_runs: Few<(i64, u64, RunIx)>,
@@ -194,6 +207,12 @@ impl Machine {
             slots: 0,
             used: 0,
             timers: BTreeSet::new(),
+            held_timers: Packed::new(),
+            sealed: 0,
+            fresh_waits: Vec::new(),
+            begun_waits: VecDeque::new(),
+            owed: BTreeSet::new(),
+            fetching: BTreeSet::new(),
             pools: BTreeMap::new(),
             ready_runs: Few::new(),
             served: 0,
@@ -256,6 +275,7 @@ impl Machine {
                 self.died(dispatch, fence, started, &error, out);
             }
             Command::Timer => self.timer(out),
+            Command::Fetched { bodies } => self.fetched(bodies),
             control => self.control(control, out),
         }
         self.pump(out);
@@ -327,6 +347,7 @@ impl Machine {
 
     /// Completes a decision: cursors, counters, hints and credit. Once per commit.
     pub fn seal(&mut self, out: &mut Decision) {
+        self.seal_waits();
         let mut at = None;
         while let Some(id) = self.dirty_lanes.after(at) {
             at = Some(id);
@@ -389,7 +410,11 @@ impl Machine {
     #[must_use]
     pub fn next_timer(&self) -> Option<Ms> {
         let timer = self.timers.first().map(|(due, _)| *due);
-        timer.into_iter().chain(self.next_long()).min()
+        let held = self.held_timers.first().map(|((due, _), ())| *due);
+        // What is owed is due.
+        let owed = (!self.owed.is_empty()).then_some(self.now);
+        let all = [timer, held, owed, self.next_long()];
+        all.into_iter().flatten().min()
     }
 
     /// The fence outcomes must carry.
@@ -790,12 +815,12 @@ fn parked_view(run: &Run, key: ActivationKey, activation: &Materialised) -> Opti
     let Held::Parked(reason) = activation.held else {
         return None;
     };
-    let (snapshot, _) = Snapshot::decode(key, activation.body.clone()).ok()?;
+    let (snapshot, _) = Snapshot::decode(key, activation.own_body()).ok()?;
     let bound = snapshot.bound.iter().map(|(.., event)| event);
     Some(ParkedView {
         activation: key,
         reason,
-        events: activation.weight,
+        events: activation.weight(),
         round: snapshot.round,
         version: run.row.versions[usize::from(snapshot.version)].clone(),
         errors: snapshot.errors(),

@@ -576,9 +576,10 @@ impl Machine {
     pub(crate) fn release_if_due(&mut self, key: ActivationKey) {
         let now = self.now;
         let held = &self.runs[&key.lane.run].materialised[&key];
-        let due = Snapshot::decode(key, held.body.clone())
-            .ok()
-            .and_then(|(s, _)| s.due());
+        let Some(body) = held.body().cloned() else {
+            return self.owe(key);
+        };
+        let due = Snapshot::decode(key, body).ok().and_then(|(s, _)| s.due());
         if due.is_none_or(|due: Ms| due <= now) {
             self.release(key);
         }

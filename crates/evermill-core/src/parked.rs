@@ -23,21 +23,21 @@ impl Machine {
         for key in chosen {
             let run = self.runs.get_mut(&ix).expect("selected from it");
             let held = run.materialised[&key].clone();
-            let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body.clone()) else {
+            let Ok((mut snapshot, _)) = Snapshot::decode(key, held.own_body()) else {
                 continue;
             };
             let dag = Arc::clone(&run.dags[usize::from(snapshot.version)]);
             clear_failed(&dag, &mut snapshot);
             snapshot.round += 1;
-            run.row.counters.parked -= held.weight;
+            run.row.counters.parked -= held.weight();
             let blocked = held.held == Held::Parked(ParkReason::Blocked);
             if blocked
-                && let Some((scope, seq)) = held.scope
+                && let Some((scope, seq)) = held.scope()
                 && let Some(queue) = run.scopes.get_mut(&scope)
             {
                 queue.redriven(seq);
             }
-            self.materialise(snapshot, Held::Waiting, held.scope, out);
+            self.materialise(snapshot, Held::Waiting, held.scope(), out);
             self.release(key);
         }
     }
@@ -63,12 +63,12 @@ impl Machine {
         for key in self.select(ix, selection) {
             let run = self.runs.get_mut(&ix).expect("selected from it");
             let held = run.unhold(key).expect("selected from it");
-            run.row.counters.parked -= held.weight;
-            run.row.counters.dropped += held.weight;
+            run.row.counters.parked -= held.weight();
+            run.row.counters.dropped += held.weight();
             out.writes
                 .push(Write::Delete(Table::Activation, activation::row_key(key)));
             self.dirty_runs.insert(ix);
-            if let Some((scope, seq)) = held.scope {
+            if let Some((scope, seq)) = held.scope() {
                 self.leave_scope(ix, scope, seq);
             }
         }
@@ -86,7 +86,7 @@ impl Machine {
         let Some(held) = run.and_then(|run| run.materialised.get_mut(&key)) else {
             return;
         };
-        let Ok((mut snapshot, how @ Held::Parked(_))) = Snapshot::decode(key, held.body.clone())
+        let Ok((mut snapshot, how @ Held::Parked(_))) = Snapshot::decode(key, held.own_body())
         else {
             return;
         };
@@ -94,9 +94,9 @@ impl Machine {
         let mut carried = snapshot.events.iter_mut().chain(bound);
         if let Some(event) = carried.nth(event as usize) {
             event.body = body;
-            held.body = snapshot.encode(how);
-            let row = activation::row_key(key);
-            put(out, Table::Activation, row, held.body.clone());
+            let body = snapshot.encode(how);
+            held.bring(body.clone());
+            put(out, Table::Activation, activation::row_key(key), body);
         }
     }
 
@@ -165,7 +165,7 @@ impl Machine {
             .map(|(&key, _)| key)
             .collect();
         for key in waiting {
-            let body = self.runs[&ix].materialised[&key].body.clone();
+            let body = self.runs[&ix].materialised[&key].own_body();
             if let Ok((snapshot, _)) = Snapshot::decode(key, body) {
                 self.park(snapshot, ParkReason::RunStopped, None, out);
             }

@@ -13,9 +13,9 @@ use crate::dag::{Dag, OnInterrupt, Order, PlanNode, TaskKind};
 use crate::form::place;
 use crate::history::Ended;
 use crate::limits;
-use crate::machine::{Machine, Timer, put};
+use crate::machine::{Machine, put};
 use crate::row::Table;
-use crate::run::Run;
+use crate::run::{Materialised, Run};
 use crate::scope::Place;
 use crate::wave::{Member, Row, Trial, Wave};
 
@@ -185,7 +185,11 @@ impl Machine {
             if matches!(activation.held, Held::Parked(_)) {
                 continue;
             }
-            let Ok((snapshot, held)) = Snapshot::decode(key, activation.body.clone()) else {
+            let Some(body) = activation.body().cloned() else {
+                self.owed.insert(key);
+                continue;
+            };
+            let Ok((snapshot, held)) = Snapshot::decode(key, body) else {
                 continue;
             };
             let dag = &run.dags[usize::from(snapshot.version)];
@@ -373,12 +377,13 @@ impl Run {
         at: u32,
     ) -> Option<(crate::scope::ScopeKey, u64)> {
         let held = self.unhold(key).expect("released activations exist");
-        if let Some((scope, seq)) = held.scope
+        let place = held.scope();
+        if let Some((scope, seq)) = place
             && let Some(scope) = self.scopes.get_mut(&scope)
         {
             scope.move_to(seq, Place::Wave(slot, at));
         }
-        held.scope
+        place
     }
 
     /// Ordered activations materialised before a stop take their place in their scope when the
@@ -409,7 +414,7 @@ impl Run {
                 continue;
             };
             let order = self.dags[usize::from(version)].spec.order;
-            let Some(scope) = Self::order_scope(order, order_lane, held.key) else {
+            let Some(scope) = Self::order_scope(order, order_lane, held.key()) else {
                 continue;
             };
             let queue = self.scopes.entry(scope).or_default();
@@ -423,7 +428,7 @@ impl Run {
             {
                 releases.push(key);
             }
-            held.scope = Some((scope, seq));
+            held.put_into(Some((scope, seq)));
         }
     }
 }
@@ -482,7 +487,7 @@ impl Machine {
             .runs
             .get_mut(&key.lane.run)
             .expect("activations have runs");
-        run.row.counters.parked += run.materialised[&key].weight;
+        run.row.counters.parked += run.materialised[&key].weight();
         self.dirty_runs.insert(key.lane.run);
     }
 
@@ -494,7 +499,9 @@ impl Machine {
         scope: Option<(crate::scope::ScopeKey, u64)>,
         out: &mut Decision,
     ) {
-        let (key, weight, due) = (snapshot.key, snapshot.weight(), snapshot.due());
+        let (key, due) = (snapshot.key, snapshot.due());
+        self.note_wait(&snapshot, held);
+        let written = self.sealed + 1;
         self.watch_held_deadline(&snapshot, held);
         let body = snapshot.encode(held);
         put(
@@ -503,7 +510,6 @@ impl Machine {
             activation::row_key(key),
             body.clone(),
         );
-        let event_key = snapshot.events.first().map_or(0, |event| event.key);
         let run = self
             .runs
             .get_mut(&key.lane.run)
@@ -514,23 +520,16 @@ impl Machine {
             scope.move_to(seq, Place::Held(key));
         }
         run.joins.remove(&key);
-        run.hold(
-            key,
-            crate::run::Materialised {
-                held,
-                body,
-                weight,
-                scope,
-                key: event_key,
-            },
-        );
+        let mut materialised = Materialised::new(&snapshot, held, body, written);
+        materialised.put_into(scope);
+        run.hold(key, materialised);
         let until = match held {
             Held::Open { until } => until,
             Held::Waiting => due,
             _ => None,
         };
         if let Some(due) = until {
-            self.timers.insert((due, Timer::Held(key)));
+            self.held_timers.insert((due, key), ());
         }
         self.dirty_runs.insert(key.lane.run);
     }

@@ -389,8 +389,8 @@ impl Machine {
             }
             let body = snapshot.encode(held);
             let weight = snapshot.weight();
-            let event = snapshot.events.first();
-            let event_key = event.map_or(0, |e| e.key);
+            self.note_wait(&snapshot, held);
+            let written = self.sealed + 1;
             let run = self
                 .runs
                 .get_mut(&key.lane.run)
@@ -402,14 +402,7 @@ impl Machine {
                 let lane = run.lanes.get_mut(&key.lane.lane).expect("checked before");
                 lane.deferred.insert(key, snapshot.version);
             }
-            let scope = None;
-            let materialised = crate::run::Materialised {
-                held,
-                body,
-                weight,
-                scope,
-                key: event_key,
-            };
+            let materialised = crate::run::Materialised::new(&snapshot, held, body, written);
             run.hold(key, materialised);
             if !parked {
                 run.row.counters.seen += weight;
@@ -417,12 +410,12 @@ impl Machine {
                 self.watch_held_deadline(&snapshot, held);
                 match (held, snapshot.due().filter(|&due| due > self.now)) {
                     (Held::Running { stops }, _) => self.release_running(key, stops),
-                    (_, Some(due)) => drop(self.timers.insert((due, Timer::Held(key)))),
+                    (_, Some(due)) => drop(self.held_timers.insert((due, key), ())),
                     (_, None) => self.release(key),
                 }
             }
             if let Held::Open { until: Some(until) } = held {
-                self.timers.insert((until, Timer::Held(key)));
+                self.held_timers.insert((until, key), ());
             }
         }
     }

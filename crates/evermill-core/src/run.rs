@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::activation::{Held, ParkReason};
+use crate::activation::{Held, ParkReason, Snapshot};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{ActivationKey, Counters, LaneId, Limited, Ms, RunIx, RunState, ScopeState};
 use crate::dag::{Dag, Order};
 use crate::few::Few;
 use crate::lane::Lane;
 use crate::limits;
+use crate::packed::Packed;
 use crate::rate::{KeyRates, Rate};
 use crate::scope::{Scope, ScopeKey};
+use crate::signal::Waiter;
 
 /// Format number of run rows.
 const RUN_FORMAT: u8 = 1;
@@ -98,22 +100,83 @@ impl RunRow {
     }
 }
 
-/// A materialised activation in memory: its row body, and what must be known without decoding it.
+/// A materialised activation in memory: its row body, and what must be known without decoding it. There
+/// may be a million of them that only wait, so what few have is behind a pointer.
 #[derive(Debug, Clone)]
 pub(crate) struct Materialised {
     pub(crate) held: Held,
-    pub(crate) body: Bytes,
-    pub(crate) weight: u64,
-    /// Place in its scope.
-    pub(crate) scope: Option<(ScopeKey, u64)>,
-    /// The first event's ordering and join key.
-    pub(crate) key: u128,
+    /// `None` while it lies in the store alone (`idle.rs`).
+    body: Option<Box<Bytes>>,
+    scope: Option<Box<(ScopeKey, u64)>>,
+    key: [u8; 16],
+    weight: u32,
+    /// The version it is pinned to.
+    pub(crate) version: u16,
+    /// The decision its row was last written with.
+    pub(crate) written: u64,
 }
 
+/// What an idle wait costs, beside its key.
+const _: () = assert!(size_of::<Materialised>() <= 72);
+
 impl Materialised {
-    const fn blocked_events(&self) -> u64 {
+    pub(crate) fn new(snapshot: &Snapshot, held: Held, body: Bytes, written: u64) -> Self {
+        let event = snapshot.events.first();
+        Self {
+            held,
+            body: Some(Box::new(body)),
+            scope: None,
+            key: event.map_or(0, |event| event.key).to_ne_bytes(),
+            weight: u32::try_from(snapshot.weight()).unwrap_or(u32::MAX),
+            version: snapshot.version,
+            written,
+        }
+    }
+
+    /// Its row's body; `None` while it lies in the store alone.
+    pub(crate) fn body(&self) -> Option<&Bytes> {
+        self.body.as_deref()
+    }
+
+    /// The body of one that is not let go of.
+    ///
+    /// # Panics
+    /// If it is not here: whoever drives the machine brings it first.
+    pub(crate) fn own_body(&self) -> Bytes {
+        let body = self.body().cloned();
+        body.expect("the driver brings what a command needs")
+    }
+
+    pub(crate) fn bring(&mut self, body: Bytes) {
+        self.body = Some(Box::new(body));
+    }
+
+    pub(crate) fn let_go(&mut self) {
+        self.body = None;
+    }
+
+    /// Place in its scope.
+    pub(crate) fn scope(&self) -> Option<(ScopeKey, u64)> {
+        self.scope.as_deref().copied()
+    }
+
+    pub(crate) fn put_into(&mut self, scope: Option<(ScopeKey, u64)>) {
+        self.scope = scope.map(Box::new);
+    }
+
+    /// The first event's ordering and join key.
+    pub(crate) const fn key(&self) -> u128 {
+        u128::from_ne_bytes(self.key)
+    }
+
+    /// Events it counts for.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.into()
+    }
+
+    fn blocked_events(&self) -> u64 {
         match self.held {
-            Held::Parked(ParkReason::Blocked) => self.weight,
+            Held::Parked(ParkReason::Blocked) => self.weight(),
             _ => 0,
         }
     }
@@ -168,7 +231,7 @@ pub(crate) struct Run {
     pub(crate) stored: Vec<u8>,
     pub(crate) dags: Vec<Arc<Dag>>,
     pub(crate) lanes: BTreeMap<u32, Lane>,
-    pub(crate) materialised: BTreeMap<ActivationKey, Materialised>,
+    pub(crate) materialised: Packed<ActivationKey, Materialised>,
     /// Of `materialised`, those not parked.
     pub(crate) waiting: usize,
     /// Events of blocked activations: parked, but in the way (W19).
@@ -193,7 +256,7 @@ pub(crate) struct Run {
     /// Where activations of joins are: a wave slot and member; absent while materialised.
     pub(crate) joins: BTreeMap<ActivationKey, (u32, u32)>,
     /// Who waits for a signal: name -> (since, activation, task).
-    pub(crate) waiters: BTreeMap<String, BTreeSet<(Ms, ActivationKey, u16)>>,
+    pub(crate) waiters: BTreeMap<String, Packed<Waiter, ()>>,
     pub(crate) signals: BTreeMap<String, Signal>,
     /// Its share so far, in dispatches: fairness between runs.
     pub(crate) served: u64,
@@ -211,7 +274,7 @@ impl Run {
             stored: Vec::new(),
             dags,
             lanes: BTreeMap::new(),
-            materialised: BTreeMap::new(),
+            materialised: Packed::new(),
             waiting: 0,
             blocked: 0,
             scopes: BTreeMap::new(),

@@ -5,12 +5,16 @@ use bytes::Bytes;
 use crate::activation::{self, Held, Snapshot, Standing};
 use crate::bits;
 use crate::codec::Writer;
-use crate::command::{ActivationKey, Decision, RunIx};
+use crate::command::{ActivationKey, Decision, Ms, RunIx};
 use crate::dag::TaskKind;
 use crate::machine::{Machine, Timer, put};
+use crate::packed::Packed;
 use crate::row::{Key, Table, Write};
 use crate::run::{Materialised, Run, Signal};
 use crate::wave::Row;
+
+/// Who waits for a signal: since when, which activation, which task.
+pub(crate) type Waiter = (Ms, ActivationKey, u16);
 
 /// Format number of signal rows.
 const SIGNAL_FORMAT: u8 = 1;
@@ -31,7 +35,7 @@ impl Machine {
             return;
         }
         self.timers.insert((signal.expires, Timer::Signal(ix)));
-        let waiting: Vec<(ActivationKey, u16)> = run.waiting_for(&signal);
+        let waiting = run.waiting_for(&signal.name, signal.key);
         let receivers = if all {
             &waiting[..]
         } else {
@@ -40,8 +44,8 @@ impl Machine {
         let consumed = !receivers.is_empty();
         let signal = Signal { consumed, ..signal };
         write_signal(ix, &id, &signal, out);
-        for &(key, task) in receivers {
-            self.deliver(key, task, &signal.body, out);
+        for &waiter in receivers {
+            self.deliver(&signal.name, waiter, &signal.body, out);
         }
         let run = self.runs.get_mut(&ix).expect("looked up above");
         run.signals.insert(id, signal);
@@ -73,7 +77,7 @@ impl Machine {
                 run.waiters
                     .entry(name)
                     .or_default()
-                    .insert((since, key, task));
+                    .insert((since, key, task), ());
                 continue;
             };
             let signal = run.signals.get_mut(&id).expect("just found");
@@ -91,18 +95,19 @@ impl Machine {
         }
     }
 
-    fn deliver(&mut self, key: ActivationKey, task: u16, body: &Bytes, out: &mut Decision) {
+    fn deliver(&mut self, name: &str, waiter: Waiter, body: &Bytes, out: &mut Decision) {
+        let (_, key, task) = waiter;
         let run = self
             .runs
             .get_mut(&key.lane.run)
             .expect("activations have runs");
-        for waiters in run.waiters.values_mut() {
-            waiters.retain(|(_, waiter, of)| (*waiter, *of) != (key, task));
+        if let Some(waiters) = run.waiters.get_mut(name) {
+            waiters.remove(&waiter);
         }
         let Some(held) = run.materialised.get(&key).cloned() else {
             return self.deliver_in_wave(key, task, body, out);
         };
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.body) else {
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.own_body()) else {
             return;
         };
         snapshot.entries.retain(|entry| entry.task != task);
@@ -117,7 +122,7 @@ impl Machine {
             instance: 0,
             standing,
         });
-        self.materialise(snapshot, Held::Waiting, held.scope, out);
+        self.materialise(snapshot, Held::Waiting, held.scope(), out);
         self.release(key);
     }
 
@@ -182,19 +187,19 @@ impl Run {
         }
     }
 
-    /// Who waits for this signal, oldest first.
-    fn waiting_for(&self, signal: &Signal) -> Vec<(ActivationKey, u16)> {
-        let fits = |key: &ActivationKey| {
-            signal.key == 0
+    /// Who waits for a signal of this name and key, oldest first.
+    pub(crate) fn waiting_for(&self, name: &str, key: u128) -> Vec<Waiter> {
+        let fits = |waiter: &ActivationKey| {
+            key == 0
                 || self
                     .materialised
-                    .get(key)
-                    .is_none_or(|m: &Materialised| m.key == signal.key)
+                    .get(waiter)
+                    .is_none_or(|m: &Materialised| m.key() == key)
         };
-        let waiters = self.waiters.get(&signal.name).into_iter().flatten();
+        let waiters = self.waiters.get(name).into_iter().flat_map(Packed::keys);
         waiters
-            .filter(|(_, key, _)| fits(key))
-            .map(|&(_, key, task)| (key, task))
+            .filter(|(_, waiter, _)| fits(waiter))
+            .copied()
             .collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::activation::{Held, Snapshot};
+use crate::activation::Held;
 use crate::bits;
 use crate::command::{Limited, RunIx};
 use crate::dag::Dag;
@@ -53,9 +53,7 @@ impl Machine {
         };
         let waves = self.waves.iter().flatten().filter(|wave| wave.run == ix);
         let mut named: BTreeSet<u16> = waves.map(|wave| wave.version).collect();
-        let held = run.materialised.values();
-        // One that cannot be read is refused where it is needed.
-        named.extend(held.filter_map(|held| Snapshot::version_in(held.body.clone()).ok()));
+        named.extend(run.materialised.values().map(|held| held.version));
         let loaded = run.loads.iter();
         named.extend(loaded.filter_map(|(&(version, _), load)| (load.out > 0).then_some(version)));
         for lane in run.lanes.values() {
@@ -111,9 +109,7 @@ impl Machine {
         for held in
             waiting.filter(|held| !matches!(held.held, Held::Parked(_) | Held::Running { .. }))
         {
-            if let Ok(version) = Snapshot::version_in(held.body.clone()) {
-                *counts.entry(version).or_default() += held.weight;
-            }
+            *counts.entry(held.version).or_default() += held.weight();
         }
         let named = counts.into_iter().filter(|(_, count)| *count > 0);
         named

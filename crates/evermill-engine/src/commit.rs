@@ -98,6 +98,7 @@ impl Shard {
             number: self.groups.number(),
             after,
             runs,
+            sealed: self.machine.sealed(),
             durable: writes.is_empty(),
             rest,
         };

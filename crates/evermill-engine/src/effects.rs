@@ -27,6 +27,7 @@ impl Shard {
 
     fn perform(&mut self, group: Group) {
         self.view_stale = true;
+        self.machine.committed(group.sealed);
         for (run, state, counters) in group.runs {
             if let Some(slot) = self.runs.get_mut(&run) {
                 (slot.counters, slot.state) = (counters, state);

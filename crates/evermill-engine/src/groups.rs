@@ -32,6 +32,8 @@ pub(crate) struct Group {
     pub(crate) after: Vec<After>,
     /// Runs as of this group.
     pub(crate) runs: Vec<RunMark>,
+    /// The machine's own number of the decision.
+    pub(crate) sealed: u64,
     /// Nothing is left to wait for but the groups before it.
     pub(crate) durable: bool,
     /// Sabotage only: what a second transaction brings.

@@ -178,6 +178,9 @@ pub const TOKEN_EPOCH_BITS: u32 = 12;
 /// See [`TOKEN_DISPATCH_BITS`].
 pub const TOKEN_INCARNATION_BITS: u32 = 12;
 
+/// Rows of activations that waited and are due, read at a time; in between there is room for others.
+pub const BROUGHT_AT_ONCE: usize = 256;
+
 const _: () = {
     assert!(TOKEN_DISPATCH_BITS + TOKEN_EPOCH_BITS + TOKEN_INCARNATION_BITS == 64);
     assert!(INPUTS_PER_TURN <= INPUTS_QUEUED);

@@ -28,7 +28,9 @@ use evermill_contract::manifest::Manifest;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::Executor;
 use evermill_core::Machine;
-use evermill_core::command::{Command, Counters, Decision, Effect, LaneId, RunIx, RunState};
+use evermill_core::command::{
+    ActivationKey, Command, Counters, Decision, Effect, LaneId, RunIx, RunState,
+};
 use evermill_core::dag::Dag;
 use evermill_store::{CommitError, CommitId, Committer};
 
@@ -349,8 +351,26 @@ impl Shard {
         }
     }
 
-    /// Applies a command and sends at once what may start before the commit.
+    /// Applies a command, with the rows that it needs, and sends at once what may start before the commit.
     pub(crate) fn apply(&mut self, command: Command) {
+        let wanted = self.machine.wanted(&command);
+        self.bring(wanted);
+        self.decide(command);
+        let owed = self.machine.owed(limits::BROUGHT_AT_ONCE);
+        self.bring(owed);
+    }
+
+    /// Reads what the machine has let go of. What is still owed then is due at once: a timer brings it.
+    fn bring(&mut self, activations: Vec<ActivationKey>) {
+        if activations.is_empty() {
+            return;
+        }
+        let row = |key: ActivationKey| (key, self.spill.waiting(key));
+        let bodies = activations.into_iter().map(row).collect();
+        self.decide(Command::Fetched { bodies });
+    }
+
+    fn decide(&mut self, command: Command) {
         self.pressing |= !matches!(
             command,
             Command::Ingest { .. }

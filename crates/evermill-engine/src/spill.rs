@@ -16,7 +16,7 @@ use std::time::Instant;
 use bytes::{BufMut, Bytes};
 use evermill_core::command::{ActivationKey, DispatchId, LaneId, Outcome, OutcomeRun};
 use evermill_core::row::{Key, Row, Table, Write};
-use evermill_store::{Reader, Store, StoreError};
+use evermill_store::{HistoryPage, HistoryQuery, Reader, Store, StoreError};
 
 use crate::groups::After;
 use crate::limits;
@@ -100,6 +100,27 @@ impl Spill {
         let body = found.ok_or("a large result is missing in the table spill")?;
         bodies.remember(key, body.clone());
         Ok(body)
+    }
+
+    /// The row of an activation that only waits, and of which the machine has the address alone.
+    ///
+    /// # Panics
+    /// If the store does not give it: the shard is then loaded again, from what it gives.
+    pub(crate) fn waiting(&self, activation: ActivationKey) -> Bytes {
+        let mut bodies = self.bodies.borrow_mut();
+        let found = bodies.reader.row(Table::Activation, &activation.row());
+        match found {
+            Ok(Some(body)) => body,
+            Ok(None) => panic!("the row of an activation that waits is missing: {activation:?}"),
+            Err(cause) => panic!("an activation that waits cannot be read: {cause}"),
+        }
+    }
+
+    /// What is remembered, by the same reader.
+    pub(crate) fn history(&self, query: &HistoryQuery) -> Result<HistoryPage, String> {
+        let mut bodies = self.bodies.borrow_mut();
+        let page = bodies.reader.history(query);
+        page.map_err(|cause| cause.to_string())
     }
 
     fn is_due(&self) -> bool {

@@ -245,6 +245,8 @@ named! {
         Fatal = "failure not retryable",
         /// W2.
         Materialise = "activation materialised",
+        /// W2: the body of one that waited came back from the store.
+        Brought = "waiting body brought back",
         /// W10.
         Done = "settled done",
         /// W10.
@@ -424,6 +426,7 @@ const fn owner(mark: Mark) -> &'static [Feature] {
         Mark::SelfSkip => &[F::Skip],
         Mark::Retry | Mark::Fatal => &[F::Retry],
         Mark::Materialise => &[F::Retry, F::LongBackoff],
+        Mark::Brought => &[F::Delay],
         Mark::Skipped => &[F::Branch],
         Mark::Blocked => &[F::Policy, F::Order],
         Mark::Dropped => &[F::Policy],

@@ -52,6 +52,12 @@ impl SimStore {
         self.rows.iter().map(row).collect()
     }
 
+    /// The body of one row.
+    #[must_use]
+    pub fn row(&self, table: Table, key: &Key) -> Option<&Bytes> {
+        self.rows.get(&(table, key.clone()))
+    }
+
     /// Addresses in one table.
     pub fn keys(&self, table: Table) -> impl Iterator<Item = &Key> + '_ {
         self.rows

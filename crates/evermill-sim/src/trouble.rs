@@ -168,6 +168,7 @@ impl World<'_> {
             }
         }
         self.open = Batch {
+            sealed: self.machine.sealed(),
             decision,
             facts: Vec::new(),
             fired: Vec::new(),

@@ -30,6 +30,9 @@ use crate::worker::{Running, some_of};
 /// The only run of a case.
 pub const RUN: RunIx = 1;
 
+/// Rows that are brought at a time: few, so that some are still owed while other things happen.
+const OWED_MAX: usize = 2;
+
 /// Steps after which a case counts as stuck.
 const STEPS_MAX: u64 = 200_000;
 
@@ -43,6 +46,8 @@ pub(crate) struct Batch {
     pub(crate) dirty: bool,
     /// Of the run, as of the seal.
     pub(crate) counters: Option<Counters>,
+    /// The machine's number of it.
+    pub(crate) sealed: u64,
 }
 
 /// The reader of one lane.
@@ -301,6 +306,26 @@ impl<'a> World<'a> {
         self.apply(Command::Capacity { slots })
     }
 
+    /// Reads what the machine has let go of, as the store has it.
+    fn bring(&mut self, activations: Vec<ActivationKey>) -> Result<(), String> {
+        if activations.is_empty() {
+            return Ok(());
+        }
+        let mut bodies = Vec::new();
+        for key in activations {
+            let body = self.store.row(Table::Activation, &key.row());
+            let body = body.ok_or_else(|| format!("{key:?} was let go of and has no row"))?;
+            bodies.push((key, body.clone()));
+        }
+        self.coverage.hit(Mark::Brought);
+        self.machine.apply(
+            self.now,
+            Command::Fetched { bodies },
+            &mut self.open.decision,
+        );
+        Ok(())
+    }
+
     pub(crate) fn apply(&mut self, command: Command) -> Result<(), String> {
         self.say(|_| match &command {
             Command::Start { .. } => "apply Start".into(),
@@ -311,8 +336,12 @@ impl<'a> World<'a> {
             command => format!("apply {command:?}"),
         });
         let before = self.open.decision.effects.len();
+        let wanted = self.machine.wanted(&command);
+        self.bring(wanted)?;
         self.machine
             .apply(self.now, command, &mut self.open.decision);
+        let owed = self.machine.owed(OWED_MAX);
+        self.bring(owed)?;
         self.open.dirty = true;
         let fresh: Vec<Effect> = self.open.decision.effects[before..].to_vec();
         for effect in fresh {
@@ -558,6 +587,7 @@ impl<'a> World<'a> {
     pub(crate) fn seal(&mut self) -> Result<(), String> {
         let mut batch = std::mem::take(&mut self.open);
         self.machine.seal(&mut batch.decision);
+        batch.sealed = self.machine.sealed();
         self.check_counters()?;
         batch.counters = self.machine.run(RUN).map(|run| run.counters);
         if batch.decision.writes.is_empty()
@@ -575,7 +605,9 @@ impl<'a> World<'a> {
         let Some(batch) = self.queue.pop_front() else {
             return Ok(());
         };
+        let sealed = batch.sealed;
         let effects = self.make_durable(batch)?;
+        self.machine.committed(sealed);
         for effect in effects {
             self.perform(effect)?;
         }

@@ -1,6 +1,7 @@
 //! What the machine does, command by command.
 
 mod chain;
+mod idle;
 mod parked;
 mod replays;
 mod swap;
