@@ -15,6 +15,8 @@ from ._response import Response
 from .event import Event
 
 RESPONSE_CHECK = "response_check"
+#: A root sensor's own function.
+POKE = "poke"
 
 
 class PokeReturnValue:
@@ -53,8 +55,26 @@ def word(said: Any) -> List[Any]:
     return [bool(said)] if found is None or not said else [True, found]
 
 
+def _pokes(fn: Callable[..., Any]) -> Callable[[Event], List[Any]]:
+    return lambda event: word(fn())
+
+
 #: By option: the author's function as one that takes the event and gives what the engine reads.
-_WRAPPED: Dict[str, Callable[[Callable[..., Any]], Callable[[Event], Any]]] = {RESPONSE_CHECK: _checks}
+_WRAPPED: Dict[str, Callable[[Callable[..., Any]], Callable[[Event], Any]]] = {RESPONSE_CHECK: _checks, POKE: _pokes}
+
+
+def poked(run: Callable[[Any, Any], Any]) -> Callable[[Any, Any], List[Any]]:
+    """A sensor's function as a source's. One that names a time to come back at has said *not yet*."""
+
+    def ask(event: Any, ctx: Any) -> List[Any]:
+        try:
+            return word(run(event, ctx))
+        except Exception as error:
+            if getattr(error, "reschedule_date", None) is None:
+                raise
+            return [False]
+
+    return ask
 
 
 class Asked:

@@ -196,6 +196,8 @@ class Task(Node):
     polls: Optional[Dict[str, Any]] = None
     #: For a sensor that can listen: the `config` of the source it may become (W7).
     listens: Optional[Dict[str, Any]] = None
+    #: A sensor whose function can be asked where no activation is: it may become a source that does that.
+    may_be_asked = False
     #: What it says to which topics once it has succeeded.
     outlets: List[Tuple[str, Dict[str, Any]]] = []
     #: Where its value goes, in place of a function.

@@ -12,6 +12,7 @@ from . import _archive, _dag, _world
 from ._content import judged
 from ._dag import Dag
 from ._fault import DagError
+from ._sensor import asked_config
 from ._task import DagFunction
 
 _COMPAT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compat")
@@ -72,8 +73,8 @@ def build(made: Any, listens: bool = True) -> Dag:
 
 
 def promote(dag: Dag) -> None:
-    """A listening sensor with nothing but no-ops before it becomes a source (W7), unless something else begins
-    the activations."""
+    """A sensor with nothing but no-ops before it becomes a source (W7), unless something else begins the
+    activations: a clock, or, for one that is only asked, a source that was declared as such."""
     if dag.clock or dag.fields.get("schedule") == "once":
         return
     for node in dag.nodes.values():
@@ -81,6 +82,9 @@ def promote(dag: Dag) -> None:
             continue
         if not all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
             continue
+        followed = any(node in other.upstream for other in dag.nodes.values())
+        if node.may_be_asked and not node.listens and followed and not dag.declared_sources:
+            node.listens = asked_config(node)
         node.is_source = bool(node.listens)
 
 

@@ -121,6 +121,10 @@ class Handle:
             raise missing(kind, next(iter(args.values()), ""))
         return None
 
+    def ended(self, dag_id: str, at: Any) -> Optional[Dict[str, Any]]:
+        """How the activation of another DAG for this instant ended, with the states of its tasks; None while it has not."""
+        return self.ask("ended", dag=dag_id, at_ms=round(at.timestamp() * 1000))
+
     def xcom_push(self, key: str, value: Any) -> None:
         if self.xcoms is None:
             self.xcoms = {}

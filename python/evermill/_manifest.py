@@ -50,6 +50,9 @@ def faults(dag: Dag) -> List[DagError]:
     for rule in (_check_cycle, _check_schedule, _check_reach):
         check(rule, dag)
     ordered = is_ordered(dag)
+    for source in dag.sources():
+        if isinstance(source, Task) and source.may_be_asked:
+            check(bind, source)
     for task in dag.tasks():
         check(_check_task, task, ordered)
     return found

@@ -11,7 +11,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional
 
 from . import _airflow_context, _dag, _world, context
-from ._asked import Asked
+from ._asked import POKE, Asked, poked
 from ._bind import Argument, bind, joins
 from ._dag import Dag, Node, Task, nodes_within
 from ._fault import DagError, nearest
@@ -90,13 +90,21 @@ def load_program(entry: str, dag_id: str, task_id: str, folder: Optional[str] = 
     source, asked, option = task_id.partition("?")
     if asked:
         whose = _named("source or sensor", source, dag.nodes, path)
-        program: Any = Asked(whose, option, _awaited)
+        program: Any = _poked(whose, task_id) if option == POKE and isinstance(whose, Task) else Asked(whose, option, _awaited)
         program.dag_id, program.params, program.ordered = dag_id, dag.params, is_ordered(dag)
         settle(program, folder or os.path.dirname(path))
         return program
     task = _named("task", task_id, {task.id: task for task in dag.tasks()}, path)
     program = Program(task)
     settle(program, folder or os.path.dirname(path))
+    return program
+
+
+def _poked(sensor: Any, id: str) -> Program:
+    """A root sensor as a source has it asked."""
+    program = Program(sensor)
+    program.run, program.id, program.kind = poked(program.run), id, "call"
+    program.plain = program.run_async = None
     return program
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+import inspect
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
 from . import _option
-from ._dag import Dag, Task
+from ._asked import POKE as ASKED
+from ._dag import Dag, Source, Task
+from ._fault import DagError, blame
+from ._source import OWN, declare
 from ._task import TaskDecorator, TaskFunction, task
 
 #: Option of a sensor -> (field of the manifest's `poke`, converter).
@@ -27,6 +31,55 @@ def poke_fields(owner: str, given: Dict[str, Any]) -> Dict[str, Any]:
     fields.pop("mode", None)
     kept = {name: value for name, value in fields.items() if _DEFAULTS.get(name) != value}
     return kept or {"interval_ms": _DEFAULTS["interval_ms"]}
+
+
+def asked_config(sensor: Task) -> Dict[str, Any]:
+    """The `config` of the source that a root sensor becomes whose function is asked."""
+    name = getattr(sensor, "asked_as", None) or getattr(sensor.fn, "__name__", None) or sensor.id
+    return poll_config(str(name), sensor.poking.get("interval_ms", _DEFAULTS["interval_ms"]))
+
+
+def poll_config(function: str, interval_ms: int) -> Dict[str, Any]:
+    """The `config` of a source that asks a function, without what is default."""
+    config: Dict[str, Any] = {"kind": "poll", "function": function}
+    if interval_ms != _DEFAULTS["interval_ms"]:
+        config["poke_interval_ms"] = interval_ms
+    return config
+
+
+def poll(
+    function: Callable[[], Any],
+    *,
+    poke_interval: Any = 60,
+    order: str = "none",
+    name: Optional[str] = None,
+    freshness: Any = None,
+    rate_limit: Optional[str] = None,
+    **unknown: NoReturn,
+) -> Source:
+    """Asks a function every `poke_interval`, for ever. An event is the moment in which it becomes true, or in which
+    what it found is something else.
+
+    It returns True or False, or a `PokeReturnValue` whose value is the event's content. It runs in a worker, outside
+    of any task, and what it raises says nothing: it is asked again.
+    """
+    owner = f"poll({getattr(function, '__name__', function)})"
+    if not callable(function):
+        blame(DagError("bad_value", f"{owner}: it is no function", "give it a function that says True or False"))
+    else:
+        try:
+            inspect.signature(function).bind()
+        except TypeError:
+            cure = "give it no parameters; what it needs it can reach by itself"
+            blame(DagError("bad_call", f"{owner}: the function is called without arguments", cure))
+        except ValueError:  # some built-in callables have no signature
+            pass
+    interval = _option.convert(owner, {"poke_interval": POKE["poke_interval"]}, {"poke_interval": poke_interval})
+    config = poll_config(str(getattr(function, "__name__", type(function).__name__)), interval.get("interval_ms", 60_000))
+    own = {"order": order, "freshness": freshness, "rate_limit": rate_limit, **unknown}
+    source = declare("poll", config, name, _option.convert(owner, OWN, own))
+    source.functions = {ASKED: function}
+    return source
 
 
 class SensorFunction(TaskFunction):

@@ -1,6 +1,9 @@
 """What one DAG hears of another: what a file says, and what the manifest has of it."""
 
+from datetime import datetime, timezone
+
 import pytest
+from evermill.context import Context
 
 import evermill
 
@@ -98,5 +101,73 @@ def test_airflows_sensor_of_a_dag_at_the_root_is_a_source(load, path):
     said = "external_dag_id='orders', allowed_states=['success', 'failed']"
     (source,) = load(SENSOR.format(path, said)).manifest["dags"][0]["sources"]
     assert source["config"]["states"] == ["done", "failed"]
-    assert "not_built" in load(SENSOR.format(path, "external_dag_id='o', external_task_id='t'")).out
+    assert "not_built" in load(SENSOR.format(path, "external_dag_id='o', external_task_group_id='g'")).out
     assert "bad_value" in load(SENSOR.format(path, "external_dag_id='o', allowed_states=['running']")).out
+
+
+INSIDE = """
+from datetime import datetime, timedelta, timezone
+from airflow import DAG
+from airflow.exceptions import AirflowFailException, AirflowSkipException
+from airflow.operators.empty import EmptyOperator
+from airflow.sensors.external_task import ExternalTaskSensor
+with DAG(dag_id="flow", schedule="@daily") as dag:
+    ExternalTaskSensor(task_id="wait", external_dag_id="orders", {}) >> EmptyOperator(task_id="next")
+"""
+
+
+class Elsewhere:
+    """A handle whose engine knows one activation of another DAG."""
+
+    state_ops = xcoms = says = None
+    events = ()
+    logical_date = datetime(2024, 5, 2, tzinfo=timezone.utc)
+
+    def __init__(self, told):
+        self.told, self.asked = told, []
+
+    def ended(self, dag_id, at):
+        self.asked.append((dag_id, at.isoformat()))
+        return self.told
+
+    def __getattr__(self, name):
+        return "" if name in ("run_id", "dag_id", "task_id") else {} if name == "conf" else 1
+
+
+@pytest.mark.parametrize(
+    "said, told, expected",
+    [
+        ("", None, False),
+        ("", {"state": "done", "tasks": {}}, True),
+        ("", {"state": "skipped", "tasks": {}}, True),
+        ("", {"state": "failed", "tasks": {}}, False),
+        ("allowed_states=['skipped']", {"state": "done", "tasks": {}}, False),
+        ("failed_states=['failed']", {"state": "failed", "tasks": {}}, "AirflowFailException"),
+        ("skipped_states=['skipped']", {"state": "skipped", "tasks": {}}, "AirflowSkipException"),
+        ("external_task_id='t'", {"state": "failed", "tasks": {"t": "success"}}, True),
+        ("external_task_ids=['t', 'u']", {"state": "done", "tasks": {"t": "success", "u": "skipped"}}, False),
+        ("external_task_id='t'", {"state": "done", "tasks": {"u": "success"}}, "AirflowFailException"),
+        ("external_task_id='t'", {"state": "failed", "tasks": {}}, False),
+    ],
+)
+def test_a_sensor_of_a_dag_inside_an_activation_goes_by_how_that_ended(program, said, told, expected):
+    sensor = program(INSIDE.format(said), "wait")
+    handle = Elsewhere(told)
+    try:
+        assert sensor.run(None, Context(handle)) is expected
+    except Exception as raised:
+        assert type(raised).__name__ == expected
+    assert handle.asked == [("orders", "2024-05-02T00:00:00+00:00")]
+
+
+@pytest.mark.parametrize(
+    "said, dates",
+    [
+        ("execution_delta=timedelta(hours=1)", ["2024-05-01T23:00:00+00:00"]),
+        ("execution_date_fn=lambda d: [d, d - timedelta(days=1)]", ["2024-05-02T00:00:00+00:00", "2024-05-01T00:00:00+00:00"]),
+    ],
+)
+def test_a_sensor_of_a_dag_asks_for_the_dates_it_is_told(program, said, dates):
+    sensor, handle = program(INSIDE.format(said), "wait"), Elsewhere({"state": "done", "tasks": {}})
+    assert sensor.run(None, Context(handle)) is True
+    assert [date for _, date in handle.asked] == dates

@@ -215,3 +215,66 @@ def test_the_golden_of_airflows_own_sensor_decorator(ends):
         "dummy_operator": ("success", 1),
     }
     assert tasks["wait_for_upstream"].result == "xcom_value"
+
+
+MINE = (
+    "class Mine(BaseSensorOperator):\n"
+    "    def poke(self, context):\n"
+    "        return PokeReturnValue(bool(context['ds']), {{'n': 1}})\n"
+    "with DAG('flow', schedule={}) as dag:\n"
+    "    Mine(task_id='s', poke_interval=5) >> PythonOperator(task_id='a', python_callable=lambda event=None: event and event.json())\n"
+)
+
+
+@pytest.mark.parametrize("schedule, is_source", [("None", True), ("'@continuous'", True), ("'@once'", False), ("'@daily'", False)])
+def test_any_sensor_at_the_root_is_a_source_unless_something_else_begins(load, schedule, is_source):
+    loaded = load(HEAD + MINE.format(schedule))
+    assert loaded.code == 0, loaded.out
+    dag = loaded.manifest["dags"][0]
+    sources = {one["id"]: one["config"] for one in dag.get("sources", [])}
+    assert ("s" in sources) is is_source
+    assert ("s" in [one["id"] for one in dag["tasks"]]) is not is_source
+    if is_source:
+        assert sources["s"] == {"kind": "poll", "function": "Mine", "poke_interval_ms": 5_000}
+
+
+def test_in_an_activation_by_hand_it_is_a_sensor_and_with_an_event_a_source(ends):
+    body = MINE.format("None").replace("'flow'", "'by_hand'")
+    tasks = ends(body)
+    assert tasks["s"].result == {"n": 1} and tasks["a"].result is None
+    assert ends(body, events=[{"m": 2}])["a"].result == {"m": 2}
+
+
+def test_a_clock_alone_needs_no_event_for_an_activation_by_hand(ends):
+    assert ends(MINE.format("'@daily'"))["s"].state == "success"
+
+
+def test_a_root_sensor_as_a_source_says_what_it_found(program):
+    asked = program(HEAD + MINE.format("None"), "s?poke")
+    from evermill.context import Context
+
+    from conftest import Handle
+
+    assert asked.run(None, Context(Handle())) == [True, {"n": 1}]
+
+
+def test_one_that_waits_for_a_time_stays_a_task(load):
+    body = "with DAG('flow', schedule=None) as d:\n    TimeDeltaSensor(task_id='s', delta=timedelta(1)) >> WaitSensor(task_id='w', time_to_wait=1)\n"
+    assert "sources" not in load(HEAD + body).manifest["dags"][0]
+
+
+POLL = "import evermill\n@evermill.task\ndef a(event): pass\ndef ready(): return {}\n@evermill.dag\ndef flow():\n    a(evermill.poll({}))\n"
+
+
+def test_a_function_is_polled_and_its_word_is_true_or_false_and_what_it_found(load, program):
+    loaded = load(POLL.format("True", "ready, poke_interval='10s', name='r'"))
+    (source,) = loaded.manifest["dags"][0]["sources"]
+    assert (source["id"], source["config"]) == ("r", {"kind": "poll", "function": "ready", "poke_interval_ms": 10_000})
+    for said, word in [("1", [True]), ("[]", [False]), ("evermill.PokeReturnValue(True, 7)", [True, 7])]:
+        assert program(POLL.format(said, "ready"), "poll?poke").run(None, None) == word
+
+
+@pytest.mark.parametrize("given, code", [("7", "bad_value"), ("lambda x: x", "bad_call"), ("ready, poke_interval='soon'", "bad_value")])
+def test_what_is_wrong_with_a_polled_function_is_said(load, given, code):
+    loaded = load(POLL.format("True", given))
+    assert loaded.code == 3 and code in loaded.out

@@ -8,7 +8,6 @@
 mod ask;
 mod config;
 mod judge;
-mod memory;
 mod observe;
 mod page;
 mod place;

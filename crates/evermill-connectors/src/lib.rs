@@ -18,11 +18,16 @@ pub mod codec;
 mod errand;
 pub mod files;
 pub mod http;
+mod jitter;
 pub mod kafka;
 pub mod limits;
+mod memory;
 mod near;
+pub mod poll;
+
 pub mod sqs;
 pub mod webhook;
+mod word;
 
 /// What a source is given beside its own settings.
 pub struct Environment<'a> {
@@ -84,6 +89,10 @@ pub fn open(config: &SourceConfig, environment: &Environment<'_>) -> Result<Open
         | SourceConfig::Topic(_) => Ok(Opened::Signalled),
         SourceConfig::Http(config) => {
             let source = http::HttpSource::open(config, environment)?;
+            Ok(Opened::Received(Box::new(source)))
+        }
+        SourceConfig::Poll(config) => {
+            let source = poll::PollSource::open(config)?;
             Ok(Opened::Received(Box::new(source)))
         }
         SourceConfig::Files(config) => {

@@ -113,12 +113,25 @@ pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const HTTP_AGAIN: Duration = Duration::from_secs(1);
 
 /// A poll comes up to this part of the wait too early, so that many sources do not ask in step.
-pub const HTTP_JITTER_PERCENT: u32 = 10;
+pub const JITTER_PERCENT: u32 = 10;
 
 const _: () = {
     assert!(HTTP_POKE_MIN.as_millis() < HTTP_AGAIN.as_millis());
-    assert!(HTTP_JITTER_PERCENT < 100);
+    assert!(JITTER_PERCENT < 100);
 };
+
+/// No function of a root sensor is asked more often.
+pub const POLL_POKE_MIN: Duration = Duration::from_millis(50);
+
+/// Wait between two questions to it, where nobody says.
+pub const POLL_POKE: Duration = Duration::from_secs(60);
+
+/// The longest wait between two questions, whatever a DAG file asks for.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// After a word that says nothing, the next question comes sooner than usual: first after this long, then
+/// after twice as long each time, until it is the usual wait.
+pub const POLL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The largest body of a request to a webhook, in bytes.
 pub const WEBHOOK_BODY_BYTES_MAX: usize = 4 << 20;

@@ -34,7 +34,7 @@ pub use content::Codec;
 pub use fault::{Fault, ManifestError};
 pub use files::FilesSource;
 pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
-pub use inside::{AfterSource, End, TopicSource, listeners_first};
+pub use inside::{AfterSource, Circle, End, TopicSource, circles, listeners_first};
 pub use sink::{KafkaSink, SinkConfig};
 pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};
 pub use version::Version;
@@ -195,6 +195,8 @@ pub enum SourceConfig {
     After(AfterSource),
     /// What tasks emit.
     Topic(TopicSource),
+    /// A function of the DAG file that is asked again and again.
+    Poll(PollSource),
 }
 
 impl SourceConfig {
@@ -213,7 +215,8 @@ impl SourceConfig {
             | Self::Signal(_)
             | Self::Alerts(_)
             | Self::After(_)
-            | Self::Topic(_) => None,
+            | Self::Topic(_)
+            | Self::Poll(_) => None,
         }
     }
 
@@ -231,7 +234,8 @@ impl SourceConfig {
             | Self::Sqs(_)
             | Self::Alerts(_)
             | Self::After(_)
-            | Self::Topic(_) => false,
+            | Self::Topic(_)
+            | Self::Poll(_) => false,
         }
     }
 }
@@ -242,6 +246,18 @@ impl SourceConfig {
 pub struct SignalSource {
     /// The name they are sent to.
     pub name: String,
+}
+
+/// A function of the DAG file, a root sensor's, that is asked again and again. A worker runs it, outside
+/// of any activation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PollSource {
+    /// What the function is called: what is remembered of its answers belongs to this name.
+    pub function: String,
+    /// Wait between two questions; without it a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poke_interval_ms: Option<u64>,
 }
 
 /// Alerts about other DAGs of this engine.

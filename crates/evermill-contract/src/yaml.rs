@@ -25,6 +25,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod wait;
 
 use self::option::{
     AFTER, BATCH, BOTH, CRON, DAG, EVERY, FILES, KAFKA, LOOP, Opt, SHARED, SIGNAL, SOURCE, SQS,
@@ -128,6 +129,8 @@ struct Task {
     run: Option<String>,
     http: Option<Map<String, Value>>,
     sink: Option<Map<String, Value>>,
+    /// What it waits for: `wait`, or `polls` and `poke`.
+    waits: Option<(String, Map<String, Value>)>,
     /// Whose result it reads: `stdin` of a command, `body_from` of a request.
     stdin: Option<After>,
 }
@@ -512,6 +515,7 @@ impl Reader<'_> {
             run: None,
             http: None,
             sink: None,
+            waits: None,
             stdin: None,
         };
         let mut body_from = None;
@@ -531,6 +535,16 @@ impl Reader<'_> {
                         self.fault(name.at, Code::BadValue, message, "make two tasks of it");
                     }
                     body_from = from;
+                }
+                "wait" | "wait_http" => {
+                    let waits = match name.text.as_str() {
+                        "wait" => self.wait(&owner, name, value),
+                        _ => self.wait_http(&owner, name, value),
+                    };
+                    if task.waits.replace((name.text.clone(), waits)).is_some() {
+                        let message = format!("{owner} has wait and wait_http");
+                        self.fault(name.at, Code::BadValue, message, "make two tasks of it");
+                    }
                 }
                 "env" => self.env(&owner, name, value, &mut task.fields),
                 "connections" | "secrets" => {
@@ -555,9 +569,18 @@ impl Reader<'_> {
                             .map(|opt| opt.name);
                         nearest(
                             other,
-                            ["after", "run", "stdin", "http", "to_kafka", "to_sqs"]
-                                .into_iter()
-                                .chain(known),
+                            [
+                                "after",
+                                "run",
+                                "stdin",
+                                "http",
+                                "to_kafka",
+                                "to_sqs",
+                                "wait",
+                                "wait_http",
+                            ]
+                            .into_iter()
+                            .chain(known),
                         )
                     };
                     let message = format!("{owner} has no option '{other}'");
@@ -716,6 +739,12 @@ impl Reader<'_> {
                 ("run", task.run.is_some()),
                 ("http", task.http.is_some()),
                 (sink::option_of(task.sink.as_ref()), task.sink.is_some()),
+                (
+                    task.waits
+                        .as_ref()
+                        .map_or("wait", |(option, _)| option.as_str()),
+                    task.waits.is_some(),
+                ),
             ];
             let mut acts = acts.iter().filter(|(_, is)| *is).map(|(name, _)| name);
             if let (Some(one), Some(other)) = (acts.next(), acts.next()) {
@@ -763,6 +792,7 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
         run,
         http,
         sink,
+        waits,
         stdin,
     } = task;
     let acts = run.is_some() || http.is_some() || sink.is_some();
@@ -780,7 +810,13 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
     fields.insert("id".into(), id.into());
     fields.insert("line".into(), at.line.into());
     fields.insert("upstream".into(), after.iter().map(edge).collect());
-    fields.insert("kind".into(), if acts { "call" } else { "noop" }.into());
+    let kind = match (acts, &waits) {
+        (true, _) => "call",
+        (false, Some(_)) => "sensor",
+        (false, None) => "noop",
+    };
+    fields.insert("kind".into(), kind.into());
+    fields.extend(waits.into_iter().flat_map(|(_, waits)| waits));
     if acts {
         let results: Vec<_> = stdin.iter().cloned().collect();
         fields.insert(

@@ -24,6 +24,7 @@ mod dispatch;
 mod doors;
 mod drain;
 mod effects;
+mod elsewhere;
 mod engine;
 pub mod failpoint;
 mod failures;

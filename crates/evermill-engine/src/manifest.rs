@@ -689,7 +689,8 @@ fn source_outline(source: &declared::SourceManifest) -> SourceOutline {
             | SourceConfig::Sqs(_)
             | SourceConfig::Alerts(_)
             | SourceConfig::After(_)
-            | SourceConfig::Topic(_) => IdKind::Position,
+            | SourceConfig::Topic(_)
+            | SourceConfig::Poll(_) => IdKind::Position,
             SourceConfig::Cron(_) | SourceConfig::Every(_) => IdKind::Instant,
             SourceConfig::Loop(_) => IdKind::Iteration,
         },

@@ -96,7 +96,8 @@ pub const fn first_position(source: &SourceManifest) -> FirstPosition {
         | SourceConfig::Sqs(_)
         | SourceConfig::Alerts(_)
         | SourceConfig::After(_)
-        | SourceConfig::Topic(_) => FirstPosition::Earliest,
+        | SourceConfig::Topic(_)
+        | SourceConfig::Poll(_) => FirstPosition::Earliest,
     }
 }
 

@@ -446,6 +446,7 @@ fn can_be_read_again(source: &SourceManifest, run: &str) -> Result<(), EngineErr
         SourceConfig::Http(_) => "what a page said",
         SourceConfig::Webhook(_) => "a request",
         SourceConfig::Signal(_) => "a signal",
+        SourceConfig::Poll(_) => "what a function found",
         _ => "an event",
     };
     refuse(format!(

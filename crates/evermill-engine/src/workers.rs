@@ -204,6 +204,7 @@ impl Shard {
     fn answer(&self, token: Token, member: u32, question: &Question) -> Answer {
         let settings = &self.world.settings;
         let found = match question {
+            Question::Ended { dag, at_ms } => return self.ended_elsewhere(dag, *at_ms),
             Question::Variable { name } => settings.variable(name),
             Question::Connection { conn_id } => {
                 return self.outside(token, "connection", conn_id, |id| settings.connection(id));
@@ -251,6 +252,7 @@ impl Shard {
             }
             Question::Variable { .. }
             | Question::Connection { .. }
+            | Question::Ended { .. }
             | Question::Secret { .. }
             | Question::Judge { .. } => None,
         }

@@ -4,6 +4,8 @@ mod ctx;
 mod end;
 mod event;
 mod failure;
+pub mod files;
+mod inside;
 pub mod kafka;
 pub mod sqs;
 mod state;
@@ -25,6 +27,7 @@ use serde_json::{Map, Value, json};
 pub use self::ctx::Ctx;
 pub use self::event::Event;
 pub use self::failure::Failure;
+pub use self::inside::{After, after, topic};
 use self::state::Changes;
 pub use self::state::State;
 

@@ -25,7 +25,11 @@
 mod closure;
 mod local;
 
-pub use closure::{Ctx, Dag, Event, Failure, Source, State, kafka, sqs};
-pub use evermill_contract::manifest::{Codec, History, OnFailure, OnInterrupt, Order, TriggerRule};
+pub use closure::{
+    After, Ctx, Dag, Event, Failure, Source, State, after, files, kafka, sqs, topic,
+};
+pub use evermill_contract::manifest::{
+    Codec, End, History, OnFailure, OnInterrupt, Order, TriggerRule,
+};
 pub use evermill_engine::view::RunView;
 pub use local::{Engine, Error, Local, Running};

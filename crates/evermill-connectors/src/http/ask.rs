@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use evermill_contract::source::{Arrival, Reply};
 use evermill_http::Response;
-use serde_json::Value;
 
 use super::judge::{Found, Verdict};
+use crate::word::Word;
 
 /// The option the function is given as.
 pub(super) const RESPONSE_CHECK: &str = "response_check";
@@ -35,20 +35,11 @@ pub(super) fn about(response: &Response) -> Arrival {
 
 /// What its word comes to: whatever is no clear answer is unknown.
 pub(super) fn verdict(said: Reply, found: Found, place: &str) -> Verdict {
-    let unknown = |what: &str| Verdict::Unknown(format!("{place}: response_check {what}"));
-    let said = match said {
-        Reply::Failed(why) => return unknown(&format!("failed: {why}")),
-        Reply::Returned(None) => return unknown("said nothing"),
-        Reply::Returned(Some(said)) => said,
-    };
-    match serde_json::from_slice::<Vec<Value>>(&said).as_deref() {
-        Ok([Value::Bool(false), ..]) => Verdict::False,
-        Ok([Value::Bool(true)]) => Verdict::True(found),
-        Ok([Value::Bool(true), value]) => Verdict::True(Found {
-            chosen: Some(value.clone()),
-            ..found
-        }),
-        _ => unknown("said what is no answer"),
+    match Word::of(said) {
+        Word::False => Verdict::False,
+        Word::True(None) => Verdict::True(found),
+        Word::True(chosen) => Verdict::True(Found { chosen, ..found }),
+        Word::Nothing(why) => Verdict::Unknown(format!("{place}: response_check {why}")),
     }
 }
 

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::hex;
 use super::judge::Verdict;
-use super::memory::Memory;
+use crate::memory::Memory;
 
 /// What an answer comes to.
 #[derive(Debug, PartialEq)]
@@ -56,7 +56,7 @@ impl Edge<'_> {
         if self.select.is_none() && found.chosen.is_none() {
             let body = Bytes::copy_from_slice(&response.body);
             let event = || arrival(body, response.header("content-type"), now_ms);
-            let fires = self.fires(before, None);
+            let fires = before.fires(None, self.fire_on_start);
             return known(before, Some(true), None, fires.then(event));
         }
         let pointed = |document: &Value| document.pointer(self.select?).cloned();
@@ -68,16 +68,8 @@ impl Edge<'_> {
         let text = selected.to_string();
         let mark = hex(&Sha256::digest(&text));
         let event = || arrival(Bytes::from(text), Some("application/json"), now_ms);
-        let fires = self.fires(before, Some(&mark));
+        let fires = before.fires(Some(&mark), self.fire_on_start);
         known(before, Some(true), Some(mark), fires.then(event))
-    }
-
-    fn fires(&self, before: &Memory, selected: Option<&str>) -> bool {
-        match before.holds {
-            None => self.fire_on_start,
-            Some(false) => true,
-            Some(true) => before.selected.as_deref() != selected,
-        }
     }
 }
 

@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::hex;
 use super::judge::{Verdict, plain};
-use super::memory::Memory;
 use super::observe::{Observed, json_arrival};
+use crate::memory::Memory;
 
 /// How a list is read.
 pub(super) struct Page<'a> {

@@ -1,6 +1,5 @@
 //! Asks when it is time, on a thread of its own so that whoever waits can be woken; tells what came of it.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,9 +12,10 @@ use evermill_http::{Error, Request, Response, retry_after};
 use super::ask;
 use super::config::Question;
 use super::judge::{Found, Verdict, judge};
-use super::memory::Memory;
 use super::observe::{Edge, Observed};
 use super::page::Page;
+use crate::jitter::earlier;
+use crate::memory::Memory;
 use crate::{Environment, limits};
 
 /// A place that is being polled.
@@ -325,14 +325,6 @@ impl Drop for HttpSource {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// A little earlier than this.
-fn earlier(wait: Duration) -> Duration {
-    // A fresh hasher's keys are random; that is all there is to it.
-    let random = RandomState::new().hash_one(0_u8) % 1000;
-    let part = f64::from(limits::HTTP_JITTER_PERCENT) / 100.0 * random as f64 / 1000.0;
-    wait.mul_f64(1.0 - part)
 }
 
 /// What to send next time, so that an answer that has not changed need not be sent again.

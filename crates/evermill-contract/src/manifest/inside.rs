@@ -1,6 +1,6 @@
 //! What one DAG hears of another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,53 @@ pub fn listeners_first<T>(all: &mut [T], dag: impl Fn(&T) -> &DagManifest) {
     all.sort_by_key(|one| std::cmp::Reverse(ranks.get(&dag(one).id).copied()));
 }
 
+/// A circle in which DAGs hear each other's ends, so that they never come to rest.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Circle<'a> {
+    /// The DAGs, each hearing of the next one, and the last one of the first.
+    pub dags: Vec<&'a str>,
+    /// The source by which the first one does.
+    pub source: &'a str,
+}
+
+/// The circles among these DAGs, each once, with its first DAG in order of name.
+pub fn circles<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Circle<'a>> {
+    let mut hears: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for dag in dags {
+        for source in &dag.sources {
+            if let SourceConfig::After(after) = &source.config {
+                let edges = hears.entry(dag.id.as_str()).or_default();
+                edges.push((after.dag.as_str(), source.id.as_str()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for (&first, edges) in &hears {
+        for &(next, source) in edges {
+            // The shortest way back, over later names only: each circle belongs to its first name.
+            let mut ways = VecDeque::from([vec![first, next]]);
+            let mut seen = BTreeSet::new();
+            while let Some(way) = ways.pop_front() {
+                let at = way[way.len() - 1];
+                if at == first {
+                    let dags = way[..way.len() - 1].to_vec();
+                    found.push(Circle { dags, source });
+                    break;
+                }
+                if at < first || !seen.insert(at) {
+                    continue;
+                }
+                for &(next, _) in hears.get(at).into_iter().flatten() {
+                    let mut longer = way.clone();
+                    longer.push(next);
+                    ways.push_back(longer);
+                }
+            }
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -124,5 +171,27 @@ mod tests {
         // A circle is refused later; it must not hang here.
         let mut circle = vec![dag("a", after("b")), dag("b", after("a"))];
         listeners_first(&mut circle, |dag| dag);
+    }
+
+    #[test]
+    fn each_circle_is_found_once_and_a_chain_is_none() {
+        let after =
+            |dag: &str| json!([{"id": "s", "line": 1, "config": {"kind": "after", "dag": dag}}]);
+        let chain = [
+            dag("a", after("b")),
+            dag("b", after("c")),
+            dag("c", json!([])),
+        ];
+        assert_eq!(circles(chain.iter()), []);
+        let ring = [
+            dag("b", after("c")),
+            dag("c", after("a")),
+            dag("a", after("b")),
+            dag("d", after("a")),
+            dag("e", after("e")),
+        ];
+        let found = circles(ring.iter());
+        let dags: Vec<_> = found.iter().map(|circle| circle.dags.join(" ")).collect();
+        assert_eq!(dags, ["a b c", "e"]);
     }
 }

@@ -25,6 +25,14 @@ pub enum Question {
         /// Name within the scope.
         name: String,
     },
+    /// How the activation of another DAG for an instant ended: an object of its `state` and of its
+    /// `tasks`. Nothing as long as it has not.
+    Ended {
+        /// The other DAG.
+        dag: String,
+        /// The instant, milliseconds since 1970.
+        at_ms: i64,
+    },
     /// A variable of the installation.
     Variable {
         /// Its name.

@@ -102,7 +102,7 @@ impl Reader<'_> {
         Value::Object(config)
     }
 
-    fn wrong(&mut self, owner: &str, key: &Key, value: &Node, cure: String) {
+    pub(super) fn wrong(&mut self, owner: &str, key: &Key, value: &Node, cure: String) {
         let written =
             text(value).map_or_else(|| value.sort().to_owned(), |text| format!("'{text}'"));
         let message = format!("{owner}: {}: {written} is not possible", key.text);

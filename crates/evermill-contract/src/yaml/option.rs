@@ -217,6 +217,40 @@ pub(super) const TASK: &[Opt] = &[opt(
     "how those before it must have ended",
 )];
 
+/// How a sensor is asked: options of `wait_http` beside those of the place.
+pub(super) const POKE: &[Opt] = &[
+    opt(
+        "poke_interval",
+        "interval_ms",
+        Of::Duration,
+        "wait between two questions, a minute unless said",
+    ),
+    opt(
+        "exponential_backoff",
+        "exponential",
+        Of::Flag,
+        "double that wait each time",
+    ),
+    opt(
+        "max_wait",
+        "max_interval_ms",
+        Of::Duration,
+        "the doubled wait never exceeds this",
+    ),
+    opt(
+        "timeout",
+        "timeout_ms",
+        Of::Duration,
+        "how long it waits in all; for ever unless said",
+    ),
+    opt(
+        "soft_fail",
+        "soft_fail",
+        Of::Flag,
+        "one that runs out of time is skipped, not failed",
+    ),
+];
+
 /// Options of a DAG alone.
 pub(super) const DAG: &[Opt] = &[
     opt("tags", "tags", Of::Texts, "labels for people"),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asked::COMPARISONS;
 use super::option::{
     AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt,
-    SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC,
+    POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC,
 };
 
 /// The schema (draft 2020-12).
@@ -76,6 +76,22 @@ pub fn schema() -> Value {
                     to_sqs,
                     "a message to a queue of Amazon SQS, in place of a command",
                 ),
+            ),
+            (
+                "wait",
+                described(
+                    json!({"anyOf": [Of::Duration.schema(), {
+                        "type": "object",
+                        "properties": {"signal": {"type": "string", "minLength": 1}},
+                        "required": ["signal"],
+                        "additionalProperties": false,
+                    }]}),
+                    "waits so long, or for a message of this name",
+                ),
+            ),
+            (
+                "wait_http",
+                described(waited_for(), "waits until a place answers as it should"),
             ),
         ],
         &[],
@@ -176,6 +192,20 @@ fn sink(options: &'static [Opt], must: &str) -> Value {
     let about = "the task whose result is written, else the event's content is";
     let from = described(json!({"type": "string"}), about);
     object(&[options], [("value_from", from)], &[must])
+}
+
+/// A place that a task waits for: it is asked as a source asks one, but for what is a source's own.
+fn waited_for() -> Value {
+    let mut place = polled();
+    if let Some(properties) = place["properties"].as_object_mut() {
+        properties.remove("fire_on_start");
+        properties.remove("cursor");
+        let asked = object(&[POKE], [], &[]);
+        for (name, schema) in asked["properties"].as_object().into_iter().flatten() {
+            properties.insert(name.clone(), schema.clone());
+        }
+    }
+    place
 }
 
 fn polled() -> Value {

@@ -509,3 +509,63 @@ fn what_values_have_to_be_is_the_same_for_every_kind_of_source() {
         assert!(source.connections().any(|id| id == "reg"));
     }
 }
+
+#[test]
+fn tasks_that_wait_become_sensors() {
+    let text = "
+dag: waits
+sources: { in: { signal: go } }
+tasks:
+  pause: { after: in, wait: 10m }
+  approve: { after: pause, wait: { signal: approve } }
+  ready:
+    after: approve
+    wait_http: { endpoint: /m, select: /v, poke_interval: 5s, timeout: 1h, soft_fail: true, response_check: { pointer: /ok, equals: true } }
+  usual: { after: ready, wait_http: { endpoint: /m } }
+";
+    let read = read(text, "flow.yaml").unwrap();
+    let tasks = serde_json::to_value(&read.manifest.dags[0].tasks).unwrap();
+    assert_eq!(tasks[0]["kind"], "sensor");
+    assert_eq!(tasks[0]["wait"], json!({"delay_ms": 600_000}));
+    assert_eq!(tasks[1]["wait"], json!({"signal": "approve"}));
+    let poke = json!({"interval_ms": 5_000, "timeout_ms": 3_600_000, "soft_fail": true});
+    assert_eq!(tasks[2]["poke"], poke);
+    assert_eq!(tasks[2]["polls"]["select"], "/v");
+    assert_eq!(tasks[3]["poke"], json!({"interval_ms": 60_000}));
+}
+
+#[test]
+fn what_is_wrong_with_a_wait_is_said() {
+    let task = |task: &str| {
+        let text = format!(
+            "dag: d\nsources: {{ in: {{ signal: go }} }}\ntasks:\n  w: {{ after: in, {task} }}\n"
+        );
+        let faults = read(&text, "flow.yaml").map(drop).unwrap_err();
+        faults
+            .into_iter()
+            .map(|fault| format!("{} {}", fault.message, fault.cure))
+            .collect::<String>()
+    };
+    for (given, said) in [
+        ("wait: soon", "{ signal: NAME }"),
+        ("wait: { message: x }", "{ signal: NAME }"),
+        ("wait: 1m, run: 'true'", "has run and wait"),
+        (
+            "wait: 1m, wait_http: { endpoint: /x }",
+            "has wait and wait_http",
+        ),
+        ("wait_http: { poke_interval: 1s }", "has no endpoint"),
+        (
+            "wait_http: { endpoint: /x, fire_on_start: false }",
+            "an option of a source",
+        ),
+        (
+            "wait_http: { endpoint: /x, cursor: since }",
+            "a cursor is for a source",
+        ),
+        ("wait_http: { endpoint: /x, timeoutt: 1s }", "timeoutt"),
+    ] {
+        let found = task(given);
+        assert!(found.contains(said), "{given}: {found}");
+    }
+}

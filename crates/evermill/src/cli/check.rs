@@ -15,7 +15,7 @@ use evermill_api::drawing;
 use evermill_contract::manifest::Severity;
 use evermill_contract::yaml;
 
-pub(super) use self::loading::{Loaded, Loading, duplicates, outside, sorted, unreadable};
+pub(super) use self::loading::{Loaded, Loading, circles, duplicates, outside, sorted, unreadable};
 pub(super) use self::report::text as said;
 
 use self::report::File;
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let mut loading = Loading::new(sdk::folder(scratch.path())?);
     loading.leave_no_trace(args.time_limit);
     let mut checked = files::check(&args.paths, &loading, &names);
-    duplicates_among(&mut checked);
+    faults_among(&mut checked);
     let out = match args.format {
         Format::Text => report::drawings(&checked),
         Format::Json => report::json(&checked),
@@ -95,14 +95,15 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     Ok(())
 }
 
-fn duplicates_among(checked: &mut [File]) {
-    let loaded = checked.iter().filter_map(|file| file.loaded.as_ref());
-    for fault in duplicates(loaded) {
+/// What is wrong with files taken together.
+fn faults_among(checked: &mut [File]) {
+    let loaded = || checked.iter().filter_map(|file| file.loaded.as_ref());
+    let mut faults = duplicates(loaded());
+    faults.extend(circles(loaded()));
+    for fault in faults {
         let owner = checked.iter_mut().rev().find(|file| {
-            let paths = file.loaded.iter().flat_map(|loaded| loaded.declared());
-            paths
-                .into_iter()
-                .any(|(path, line, _)| path == fault.file && line == fault.line)
+            let mut paths = file.loaded.iter().flat_map(|loaded| loaded.declared());
+            paths.any(|(path, ..)| path == fault.file)
         });
         if let Some(owner) = owner {
             owner.faults.push(fault);

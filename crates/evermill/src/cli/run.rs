@@ -175,11 +175,16 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
     loop {
         let held = match DirLock::take(&config.data_dir) {
             Ok(lock) => return Ok(lock),
-            Err(held @ LockError::Held { .. }) => Failure::locked(held.to_string()),
+            Err(held @ LockError::Held { .. }) => held.to_string(),
             Err(error @ LockError::Io { .. }) => return Err(Failure::failed(error.to_string())),
         };
-        if control::is_answered(&config.data_dir) || Instant::now() >= deadline {
-            return Err(held);
+        if control::is_answered(&config.data_dir) {
+            return Err(Failure::locked(format!(
+                "{held}: an engine runs there. What it runs shows `evermill ps`. A server takes DAGs from its folder:                  put the file there, then `evermill start DAG`. To run beside it, give this one a place of                  its own: --data-dir DIR"
+            )));
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::locked(held));
         }
         std::thread::sleep(LOOK_AGAIN);
     }

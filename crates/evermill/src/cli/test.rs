@@ -13,7 +13,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use evermill_contract::manifest::{DagManifest, TaskManifest};
+use evermill_contract::manifest::{DagManifest, SourceConfig, SourceManifest, TaskManifest};
 use evermill_contract::settings::{Settings as _, is_for_the_engine};
 use evermill_contract::yaml::is_yaml;
 use serde::Serialize;
@@ -208,7 +208,8 @@ fn source<'a>(
     let id = &dag.id;
     let sources: Vec<&str> = dag.sources.iter().map(|source| &source.id[..]).collect();
     let Some(given) = given else {
-        if sources.is_empty() {
+        let in_yaml = is_yaml(&args.file.to_string_lossy());
+        if dag.sources.iter().all(|one| !in_yaml && is_by_hand(one)) {
             return Ok(None);
         }
         return Err(Failure::usage(format!(
@@ -232,6 +233,16 @@ fn source<'a>(
             "DAG '{id}' has several sources; choose one by --source: {}",
             sources.join(", ")
         ))),
+    }
+}
+
+/// Whether an activation by hand needs no event of it: it carries nothing but a time, or it is a sensor that
+/// can be asked in its stead.
+const fn is_by_hand(source: &SourceManifest) -> bool {
+    match &source.config {
+        SourceConfig::Cron(_) | SourceConfig::Every(_) | SourceConfig::Loop(_) => true,
+        SourceConfig::Kafka(_) => false,
+        _ => source.promoted_from_task.is_some(),
     }
 }
 

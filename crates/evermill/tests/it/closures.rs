@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use evermill::{Ctx, Dag, Engine, Event, Failure, Order, RunView, TriggerRule, kafka};
+use evermill::{Ctx, Dag, Engine, Event, Failure, Order, RunView, TriggerRule, files, kafka};
 
 use crate::mock::Mock;
 use crate::process::Place;
@@ -362,4 +362,31 @@ fn what_is_no_dag_is_refused_with_what_is_wrong() {
     let dag = Dag::new("lost").task("work", &["nowhere"], async |_: Event, _: Ctx| Ok(()));
     let error = block_on(Engine::local(place.data_dir()).run(dag)).unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[test]
+fn a_closure_hears_of_files() {
+    let place = Place::new();
+    let folder = place.data_dir().with_file_name("in");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a.txt"), "one").unwrap();
+    std::fs::write(folder.join("b.csv"), "other").unwrap();
+    let notes = Notes::default();
+    let seen = notes.clone();
+    let dag = Dag::new("files")
+        .source(
+            "in",
+            files::place(folder.to_str().unwrap()).pattern("*.txt"),
+        )
+        .task("look", &["in"], async move |event: Event, _: Ctx| {
+            let said: serde_json::Value = event.json()?;
+            let path = said["path"].as_str().unwrap_or_default();
+            seen.note(path.rsplit('/').next().unwrap_or_default());
+            Ok(())
+        });
+    let running = Engine::local(place.data_dir()).start(dag).unwrap();
+    running.wait_idle(Duration::from_millis(300));
+    let run = running.drain(Duration::from_secs(10)).unwrap();
+    assert_eq!((run.taken_in, run.done), (1, 1));
+    assert_eq!(notes.taken(), ["a.txt"]);
 }

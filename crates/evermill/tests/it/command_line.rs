@@ -179,6 +179,7 @@ fn a_locked_data_directory_ends_with_exit_code_4_and_names_the_holder() {
         "{}",
         ended.stderr
     );
+    assert!(ended.stderr.contains("--data-dir DIR"), "{}", ended.stderr);
 }
 
 #[test]

@@ -177,3 +177,134 @@ fn airflows_http_sensor_counts_trouble_as_a_failed_try() {
     assert_eq!((&run["in"], &run["done"]), (&json!(1), &json!(1)), "{run}");
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
+
+const POLLED: &str = r#"
+import os
+import evermill
+
+def there():
+    if not os.path.exists("SIGN"):
+        return False
+    with open("SIGN") as file:
+        return evermill.PokeReturnValue(True, file.read())
+
+@evermill.task
+def after(event):
+    print("found:", event.json())
+
+@evermill.dag
+def flow():
+    after(evermill.poll(there, poke_interval=0.05))
+"#;
+
+#[test]
+fn a_polled_function_fires_once_for_each_edge_over_kill_9() {
+    let place = Place::new();
+    let sign = place.file("sign", "");
+    std::fs::remove_file(&sign).unwrap();
+    let text = POLLED.replace("SIGN", sign.to_str().unwrap());
+    let write = |text: &str| {
+        // Whole at once: what is found is what was written.
+        let half = place.file("half", text);
+        std::fs::rename(half, &sign).unwrap();
+    };
+    let running = start(&place, &text, &[]);
+    write("one");
+    running.wait_for_lines("found: one", 1);
+    place.wait_for_run(|run| run["done"] == 1);
+    running.kill();
+    let running = start(&place, &text, &[]);
+    write("two");
+    running.wait_for_lines("found: two", 1);
+    assert_eq!(running.count("found: one"), 0, "the edge was seen before");
+    running.signal(Signal::TERM);
+    let run = running.end().only_run();
+    let counts = ["in", "done"].map(|field| run[field].as_u64().unwrap());
+    assert_eq!(counts, [2, 2], "{run}");
+}
+
+#[test]
+fn a_polled_function_that_raises_says_so_and_is_asked_again() {
+    let place = Place::new();
+    let text = "import evermill\nasked = []\ndef there():\n    raise ValueError('no such thing')\n\
+                @evermill.task\ndef a(event): pass\n@evermill.dag\ndef flow():\n    a(evermill.poll(there, poke_interval=0.05))\n";
+    let running = start(&place, text, &[]);
+    place.wait_for_run(|run| {
+        let said = run["sources"][0]["degraded"].as_str();
+        said.is_some_and(|said| said.contains("there failed: ValueError: no such thing"))
+    });
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().only_run()["in"], json!(0));
+}
+
+const ROOT: &str = r#"
+from airflow import DAG
+from airflow.operators.python import PythonOperator
+from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
+
+class Mine(BaseSensorOperator):
+    def poke(self, context):
+        return PokeReturnValue(True, {"ds": context["ds"]})
+
+with DAG("flow", schedule=None):
+    Mine(task_id="mine", poke_interval=0.05) >> PythonOperator(task_id="after", python_callable=lambda ti: print("after"))
+"#;
+
+#[test]
+fn airflows_root_sensor_listens_and_is_a_task_in_an_activation_by_hand() {
+    let place = Place::new();
+    let running = start(&place, ROOT, &["--until-idle", "300ms"]);
+    let ended = running.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(
+        ended.only_run()["in"],
+        json!(1),
+        "one edge, however often it is asked"
+    );
+    let file = place.file("flow.py", ROOT);
+    let tested = place.finish(["test", file.to_str().unwrap(), "--json"]);
+    assert_eq!(tested.code(), 0, "{}", tested.stderr);
+    let tasks: serde_json::Value = serde_json::from_str(&tested.stdout).unwrap();
+    let ids: Vec<_> = tasks["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["task_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["mine", "after"], "{tasks}");
+}
+
+const ELSEWHERE: &str = r#"
+from datetime import timedelta
+from airflow import DAG
+from airflow.operators.python import PythonOperator
+from airflow.sensors.external_task import ExternalTaskSensor
+
+with DAG("orders", schedule=timedelta(seconds=1)):
+    PythonOperator(task_id="load", python_callable=lambda ts: print("loaded", ts))
+
+with DAG("flow", schedule=timedelta(seconds=1)):
+    ExternalTaskSensor(
+        task_id="wait", external_dag_id="orders", external_task_id="load", poke_interval=0.05
+    ) >> PythonOperator(task_id="after", python_callable=lambda ts: print("after", ts))
+"#;
+
+#[test]
+fn airflows_sensor_of_another_dag_waits_for_the_same_date() {
+    let place = Place::new();
+    let running = start(&place, ELSEWHERE, &[]);
+    running.wait_for_lines("after", 2);
+    running.signal(Signal::TERM);
+    let ended = running.end();
+    let dates = |word: &str| -> Vec<String> {
+        let lines = ended.stderr.lines().filter(|line| line.contains(word));
+        let dates = lines.filter_map(|line| line.split(word).nth(1));
+        dates.map(|date| date.trim().to_owned()).collect()
+    };
+    let (loaded, after) = (dates("loaded "), dates("after "));
+    assert!(
+        after.iter().all(|date| loaded.contains(date)),
+        "{}",
+        ended.stderr
+    );
+}

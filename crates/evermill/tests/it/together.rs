@@ -122,3 +122,52 @@ fn a_dag_that_listens_to_nobody_says_so_and_a_circle_is_refused() {
         ended.stderr
     );
 }
+
+#[test]
+fn check_finds_a_circle_over_files_and_names_its_line() {
+    let place = Place::new();
+    let dag = |id: &str, of: &str| {
+        let text = format!(
+            "dag: {id}\nsources:\n  s: {{ after: {of} }}\ntasks: {{ w: {{ after: s, run: 'true' }} }}\n"
+        );
+        place.file(&format!("{id}.yaml"), &text)
+    };
+    let files = [dag("p", "q"), dag("q", "r"), dag("r", "p"), dag("s", "p")];
+    let mut arguments = vec!["check".to_owned()];
+    arguments.extend(files.iter().map(|file| file.display().to_string()));
+    let ended = place.finish(&arguments);
+    assert_eq!(ended.code(), 3, "{}", ended.stderr);
+    let said = "p.yaml:3: error: DAG 'p' listens to 'q' listens to 'r' listens to 'p': they would never come to rest";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert_eq!(
+        ended.stderr.matches("[cycle]").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+}
+
+const DATASETS: &str = r#"
+from datetime import timedelta
+from airflow import DAG, Dataset
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+
+with DAG("makes", schedule=timedelta(seconds=1)):
+    EmptyOperator(task_id="made", outlets=[Dataset("s3://bucket/x")])
+
+with DAG("takes", schedule=[Dataset("s3://bucket/x")]):
+    PythonOperator(task_id="take", python_callable=lambda event: print("heard", event.json()["uri"]))
+"#;
+
+#[test]
+fn a_dag_whose_schedule_is_a_dataset_runs_once_for_each_time_it_is_made() {
+    let place = Place::new();
+    let file = place.file("datasets.py", DATASETS);
+    let running = Running::start(&mut place.evermill(["run", file.to_str().unwrap(), "--json"]));
+    running.wait_for_lines("heard s3://bucket/x", 2);
+    running.signal(rustix::process::Signal::TERM);
+    let runs = by_dag(running.end().json());
+    // What was said as the end came may still lie in the inbox.
+    assert!((2..=done(&runs, "makes")).contains(&done(&runs, "takes")));
+}

@@ -72,6 +72,11 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
             vec![format!("after DAG {} · {}", after.dag, ends.join(", "))]
         }
         SourceConfig::Topic(topic) => vec![format!("topic {}", topic.name)],
+        SourceConfig::Poll(poll) => vec![format!(
+            "asks {} every {}",
+            poll.function,
+            duration(poll.poke_interval_ms.unwrap_or(SENSOR_INTERVAL_MS))
+        )],
     };
     said.extend(content(source));
     let order = source.order.filter(|order| *order != dag.order);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermill_contract::manifest::{
-    BundleFile, Code, DagManifest, Fault, Manifest, SourceConfig, SourceManifest,
+    self, BundleFile, Code, DagManifest, Fault, Manifest, SourceConfig, SourceManifest,
 };
 use evermill_contract::yaml;
 use evermill_worker::Loader;
@@ -282,6 +282,34 @@ pub(in crate::cli) fn duplicates<'a>(files: impl Iterator<Item = &'a Loaded>) ->
         }
     }
     faults
+}
+
+/// DAGs that would hear of their own ends, over whatever others, and never come to rest.
+pub(in crate::cli) fn circles<'a>(files: impl Iterator<Item = &'a Loaded>) -> Vec<Fault> {
+    let files: Vec<&Loaded> = files.collect();
+    let dags = files.iter().flat_map(|file| &file.manifest.dags);
+    let circles = manifest::circles(dags);
+    let fault = |circle: manifest::Circle<'_>| {
+        let (first, file) = files.iter().find_map(|file| {
+            let mut dags = file.manifest.dags.iter();
+            Some((dags.find(|dag| dag.id == circle.dags[0])?, file))
+        })?;
+        let source = first.sources.iter().find(|one| one.id == circle.source)?;
+        let mut way = circle.dags;
+        way.push(&first.id);
+        Some(Fault {
+            file: file.path(&first.file),
+            line: source.line,
+            column: None,
+            code: Code::Cycle,
+            message: format!(
+                "DAG '{}': they would never come to rest",
+                way.join("' listens to '")
+            ),
+            cure: "leave one evermill.after out".to_owned(),
+        })
+    };
+    circles.into_iter().filter_map(fault).collect()
 }
 
 /// By file as they came, then by line.

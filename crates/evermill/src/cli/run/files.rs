@@ -43,6 +43,7 @@ pub(in crate::cli) fn load(paths: &[PathBuf], sdk: &Path) -> Result<Files, Failu
         }
     }
     faults.extend(check::duplicates(loaded.iter()));
+    faults.extend(check::circles(loaded.iter()));
     if !faults.is_empty() {
         return Err(Failure::dag_file(said(&faults)));
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use evermill_contract::manifest::Fault;
+use evermill_contract::manifest::{Fault, listeners_first};
 use evermill_engine::view::RunView;
 use evermill_engine::{EngineError, Handle, Operations as _, Order, Started, SwitchOn};
 
@@ -207,8 +207,15 @@ impl Keeper {
         let (owners, refused) = self.lock().catalogue.owners();
         self.tell_refused(&refused);
         let mut again = false;
-        for (dag, (path, file)) in &owners {
-            again |= self.follow_one(dag, path, file);
+        // Who listens to others is there before these say anything.
+        let declared = owners.iter().filter_map(|(dag, (path, file))| {
+            let declared = file.dag(dag)?;
+            Some((declared, path, file))
+        });
+        let mut declared: Vec<_> = declared.collect();
+        listeners_first(&mut declared, |(declared, ..)| declared);
+        for (declared, path, file) in declared {
+            again |= self.follow_one(&declared.id, path, file);
         }
         let gone: Vec<String> = {
             let state = self.lock();

@@ -45,6 +45,7 @@ class _AirflowSensor(_AirflowTask):
     def _declare(self, dag: Dag, args: tuple, kwargs: Dict[str, Any]) -> Task:
         task = super()._declare(dag, args, kwargs)
         task.poking = asked(f"task {task.id!r}", dag, self._asked())
+        task.may_be_asked = True
         return task
 
     def _asked(self) -> Dict[str, Any]:

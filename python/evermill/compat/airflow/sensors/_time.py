@@ -10,7 +10,9 @@ from airflow.sensors.base import BaseSensorOperator
 
 
 class UntilSensor(BaseSensorOperator):
-    """Waits until `target(context)`, whatever its `poke_interval`."""
+    """Waits until `target(context)`, whatever its `poke_interval`. A time is one of an activation, so it is no source."""
+
+    may_be_asked = False
 
     def target(self, context: Any) -> datetime:
         """The instant, aware."""

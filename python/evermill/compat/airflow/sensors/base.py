@@ -26,8 +26,11 @@ def asked(owner: str, dag: Optional[Dag], given: Dict[str, Any]) -> Dict[str, An
 
 class BaseSensorOperator(BaseOperator):
     """A sensor is a subclass with `poke(context)`. Each poke is a short attempt; between two of them nothing runs,
-    so `mode="poke"` and `mode="reschedule"` are the same here.
+    so `mode="poke"` and `mode="reschedule"` are the same here. At the root of a DAG without a schedule it is a source:
+    asked for ever, and an event is the moment in which it becomes true.
     """
+
+    may_be_asked = True
 
     def __init__(
         self,
@@ -66,6 +69,8 @@ class BaseSensorOperator(BaseOperator):
         self.silent_fail = silent_fail
         self.never_fail = never_fail
         self.mode = mode or "poke"
+        #: What is remembered of a source's answers belongs to this.
+        self.asked_as = type(self).__name__
 
     def poke(self, context: Any) -> Any:
         """Whether what is waited for is there: True, False, or a `PokeReturnValue` with what was found."""

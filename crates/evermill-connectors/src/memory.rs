@@ -9,23 +9,23 @@ const FORMAT: u32 = 1;
 
 /// The last observation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Memory {
-    pub(super) format: u32,
+pub(crate) struct Memory {
+    pub(crate) format: u32,
     /// Of which question.
-    pub(super) question: String,
+    pub(crate) question: String,
     /// What the last answer that said something said; `None` before the first.
-    pub(super) holds: Option<bool>,
+    pub(crate) holds: Option<bool>,
     /// SHA-256 of what was selected, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) selected: Option<String>,
+    pub(crate) selected: Option<String>,
     /// The id of the last item of a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) last_item: Option<String>,
+    pub(crate) last_item: Option<String>,
 }
 
 impl Memory {
     /// Nothing has been seen of this question.
-    pub(super) fn new(question: &str) -> Self {
+    pub(crate) fn new(question: &str) -> Self {
         Self {
             format: FORMAT,
             question: question.to_owned(),
@@ -37,7 +37,7 @@ impl Memory {
     ///
     /// # Errors
     /// [`SourceError::Refused`] when another build wrote it.
-    pub(super) fn read(memo: Option<&[u8]>, question: &str) -> Result<Self, SourceError> {
+    pub(crate) fn read(memo: Option<&[u8]>, question: &str) -> Result<Self, SourceError> {
         let Some(memo) = memo else {
             return Ok(Self::new(question));
         };
@@ -61,7 +61,16 @@ impl Memory {
         })
     }
 
-    pub(super) fn write(&self) -> Bytes {
+    /// Whether an answer that is true is an edge: it was not so before, or what is selected has changed.
+    pub(crate) fn fires(&self, selected: Option<&str>, fire_on_start: bool) -> bool {
+        match self.holds {
+            None => fire_on_start,
+            Some(false) => true,
+            Some(true) => self.selected.as_deref() != selected,
+        }
+    }
+
+    pub(crate) fn write(&self) -> Bytes {
         serde_json::to_vec(self)
             .expect("a memory is plain JSON")
             .into()
