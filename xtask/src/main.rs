@@ -27,6 +27,7 @@ mod sim;
 mod steps;
 mod test;
 mod tidy;
+mod web;
 mod workspace;
 
 use std::process::ExitCode;
@@ -63,6 +64,8 @@ enum Verb {
     Sabotage,
     /// Write docs/reference/ from what the code says of itself.
     Reference,
+    /// Build the web page, which the next build of the binary embeds.
+    Web,
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
     /// Run the tests' emulators of AWS in the foreground and print their addresses.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Crash(args) => crash::run(&args),
         Verb::Sabotage => sabotage::run(),
         Verb::Reference => reference::run(),
+        Verb::Web => web::run(),
         Verb::Kafka(args) => kafka::run(&args),
         Verb::Aws => aws::run(),
         Verb::Postgres => postgres::run(),

@@ -34,6 +34,21 @@ pub(crate) const PYTHON: Program = Program {
     package: "python3 python3-venv",
     versions: None,
 };
+pub(crate) const NODE: Program = Program {
+    name: "node",
+    package: "nodejs",
+    versions: None,
+};
+pub(crate) const NPM: Program = Program {
+    name: "npm",
+    package: "npm",
+    versions: None,
+};
+pub(crate) const CHROMIUM: Program = Program {
+    name: "chromium",
+    package: "chromium",
+    versions: None,
+};
 pub(crate) const POSTGRES: Program = Program {
     name: "initdb",
     package: "postgresql",

@@ -12,9 +12,11 @@ use clap::ValueEnum;
 use crate::aws_emulator::{self, Emulator};
 use crate::kafka_broker::{self, Broker};
 use crate::postgres_server::{self, Postgres};
+use crate::programs;
 use crate::python_env::{Packages, PythonEnv};
 use crate::steps::Steps;
 use crate::tidy;
+use crate::web::Web;
 use crate::workspace::{self, Fault};
 
 /// The cargo profile that CI builds everything with, once.
@@ -54,6 +56,7 @@ enum Step {
     Clippy,
     Rust,
     Python,
+    Web,
 }
 
 impl Args {
@@ -131,12 +134,31 @@ fn clippy() -> Result<(), Fault> {
 /// A real part that could not be had has failed its own step; the tests run all the same, and
 /// those that need the part say so.
 fn tests(args: &Args, steps: &mut Steps) {
-    if !args.wants(Step::Rust) && !args.wants(Step::Python) {
+    if ![Step::Rust, Step::Python, Step::Web]
+        .into_iter()
+        .any(|step| args.wants(step))
+    {
         steps.leave_out("tests", "not asked for");
         return;
     }
+    // Before the build, which embeds it.
+    let page = match args.wants(Step::Web) {
+        false => None,
+        true => steps.take("page", page),
+    };
     let built = steps.take("build", || build(args)).is_some();
     let python = steps.take("venv", || PythonEnv::ensure(&[Packages::Test]));
+    match (args.wants(Step::Web), built, page) {
+        (false, ..) => steps.leave_out("web", "not asked for"),
+        (true, false, _) => steps.leave_out("web", "the build failed"),
+        (true, true, None) => steps.leave_out("web", "the page was not built"),
+        (true, true, Some(page)) => drop(steps.take("web", || web_tests(&page, python.as_ref()))),
+    }
+    if !args.wants(Step::Rust) && !args.wants(Step::Python) {
+        steps.leave_out("rust", "not asked for");
+        steps.leave_out("python", "not asked for");
+        return;
+    }
     let broker = start_broker(args, built, steps);
     let database = start_database(args, steps);
     let emulators = start_emulators(args, steps);
@@ -303,6 +325,29 @@ fn python_tests(args: &Args, real_parts: &RealParts) -> Result<(), Fault> {
     command.env("PYTHONPATH", workspace::root().join("python"));
     real_parts.hand_to(&mut command);
     workspace::run(&mut command)
+}
+
+/// The page's types hold against the description of the API, and it is small enough.
+fn page() -> Result<Web, Fault> {
+    let web = Web::installed()?;
+    web.npm(&["run", "check"])?;
+    web.npm(&["run", "build"])?;
+    Ok(web)
+}
+
+/// A real browser looks at the real binary.
+fn web_tests(web: &Web, python: Option<&PythonEnv>) -> Result<(), Fault> {
+    let python = python.ok_or("no Python environment")?;
+    let browser = programs::require(&programs::CHROMIUM)?;
+    let binary = built_binary().ok_or("the build left no binary")?;
+    web.npm_with(
+        &["test"],
+        [
+            ("EVERMILL_TEST_BIN", binary.into()),
+            ("EVERMILL_TEST_BROWSER", browser.into()),
+            ("EVERMILL_TEST_PYTHON", python.python().into()),
+        ],
+    )
 }
 
 /// The broker's warnings outlive it: a failed test may need them.

@@ -7,6 +7,7 @@ mod hooks;
 mod limits;
 pub mod live;
 mod openapi;
+mod pages;
 mod patient;
 mod problem;
 mod reading;

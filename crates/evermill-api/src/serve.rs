@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::feed::{Events, Feed, Wants};
 use crate::hooks;
 use crate::limits;
+use crate::pages::{self, Served};
 use crate::patient::Patient;
 use crate::problem::Problem;
 use crate::routes::{self, Method, Request, Response, respond};
@@ -245,6 +246,9 @@ async fn answer(
         if head.target == "/healthz" && head.method == "GET" {
             return Ok(hooks::answered(&serde_json::json!({"status": "ok"})).into_http());
         }
+        if let Some(served) = pages::asked(&head) {
+            return Ok(page(served));
+        }
     }
     let method = head.method()?;
     let (path, query) = routes::split(&head.target);
@@ -433,6 +437,16 @@ fn dressed(status: u16, media_type: &'static str, body: Sent) -> Answered {
 /// Events that go on until somebody leaves.
 fn events(events: Events) -> Answered {
     dressed(200, "text/event-stream", Sent::Events(events))
+}
+
+/// A file of the web page, whose own headers take the place of the usual ones.
+fn page(served: Served) -> Answered {
+    let body = Sent::Whole(Bytes::from_static(served.body));
+    let mut response = dressed(served.status, served.media_type, body);
+    for (name, value) in served.headers {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 impl Response {

@@ -47,6 +47,14 @@ impl Listening {
         Ok(Self { listener, address })
     }
 
+    /// Takes the usual port of loopback, or any that is free.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn anywhere() -> Result<Self, Failure> {
+        Self::open(None).or_else(|_| Self::open(Some("127.0.0.1:0")))
+    }
+
     /// Where it is.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address

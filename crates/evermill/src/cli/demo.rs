@@ -6,6 +6,7 @@ mod shop;
 mod view;
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use super::run::{idle, lock, open, pools, print_lines, verdict};
 use crate::config::Config;
 use crate::control::Control;
 use crate::failure::Failure;
+use crate::listen::Listening;
 use crate::screen::Screen;
 use crate::vault::Vault;
 use crate::{duration, sdk, signals};
@@ -59,6 +61,9 @@ pub(super) struct Args {
     /// Orders a second, on the average; they come in waves, and wait while a thousand are under way
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     rate: u32,
+    /// Where the web page is: a port of loopback; 4700 unless it is taken
+    #[arg(long, value_name = "ADDR", conflicts_with = "print")]
+    listen: Option<String>,
     /// Print one JSON line per run on standard output at the end
     #[arg(long)]
     json: bool,
@@ -98,7 +103,11 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     let vault = Arc::new(Vault::open(&config)?);
     files.check_settings(&vault)?;
     let screen = Screen::new();
-    introduce(&screen, &file, &broker, &data_dir);
+    let listening = match &args.listen {
+        None => Listening::anywhere()?,
+        Some(address) => Listening::open(Some(address))?,
+    };
+    introduce(&screen, &file, &broker, &data_dir, listening.address());
     let mut view = View::new(&screen, &files);
     let pools = pools(None, &files, &sdk);
     let engine = open(
@@ -109,7 +118,9 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         &screen,
         view.log(),
     )?;
-    let _control = Control::open(&data_dir, Site::new(Arc::new(engine.clone()), None))?;
+    let site = Site::new(Arc::new(engine.clone()), None);
+    let _control = Control::open(&data_dir, Arc::clone(&site))?;
+    listening.answer(site)?;
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)
         .and_then(|()| watch(args, &engine, signalled, shop, &mut view, &screen));
@@ -194,9 +205,16 @@ fn is_ready(view: &EngineView) -> bool {
     sources.all(|source| source.ready) && view.workers.ready == view.workers.slots
 }
 
-fn introduce(screen: &Screen, file: &Path, broker: &DevKafka, data_dir: &Path) {
+fn introduce(
+    screen: &Screen,
+    file: &Path,
+    broker: &DevKafka,
+    data_dir: &Path,
+    listening: SocketAddr,
+) {
     let text = format!(
-        "Kafka in this process: {}, topic '{TOPIC}' with {PARTITIONS} partitions\n\
+        "watch it in a browser: http://{listening}\n\
+         Kafka in this process: {}, topic '{TOPIC}' with {PARTITIONS} partitions\n\
          the DAG: {}\nthe data: {}, gone at the end\n\n",
         broker.bootstrap(),
         file.display(),

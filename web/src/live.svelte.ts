@@ -1,0 +1,155 @@
+/** What the engine tells, as it tells it: one stream of events for the whole page. */
+import { address, get, parse, Refusal } from './api/client';
+import type { EngineLine, PoolView, RunDetail, RunLine } from './api/types';
+import { History } from './history';
+
+/** How soon a stream that was refused is asked for again; doubled up to the second. */
+const AGAIN_MS = [500, 8_000] as const;
+/** A stream that says nothing for so long is gone, whatever the connection pretends: the engine speaks every 10 s. */
+const SILENT_MS = 25_000;
+
+export type Link = 'connecting' | 'live' | 'lost';
+
+interface Wants {
+  run: string | null;
+  pools: boolean;
+}
+
+class Live {
+  link = $state<Link>('connecting');
+  /** Why there is no stream, in the engine's words. */
+  why = $state<string | null>(null);
+  engine = $state.raw<EngineLine | null>(null);
+  runs = $state.raw<ReadonlyMap<string, RunLine>>(new Map());
+  /** All of the run that is looked at. */
+  detail = $state.raw<RunDetail | null>(null);
+  isMissing = $state(false);
+  pools = $state.raw<PoolView[] | null>(null);
+  /** The engine's clock, about. */
+  now = $state(Date.now());
+  /** Changes with every sample of `history`. */
+  beat = $state(0);
+  readonly history = new History();
+
+  #wants: Wants = { run: null, pools: false };
+  #source: EventSource | null = null;
+  #heardAt = 0;
+  #offset = 0;
+  #again = 0;
+  #wait: number = AGAIN_MS[0];
+  /** What a tick changes is shown when the tick is complete. */
+  #fresh: Map<string, RunLine> | null = null;
+
+  constructor() {
+    setInterval(() => this.#second(), 1_000);
+    document.addEventListener('visibilitychange', () => {
+      if (document.visibilityState === 'visible') this.#second();
+    });
+  }
+
+  /** Listens for the overview, and for this beside it. */
+  want(wants: Wants): void {
+    const isSame = wants.run === this.#wants.run && wants.pools === this.#wants.pools;
+    if (isSame && this.#source) return;
+    if (wants.run !== this.#wants.run) {
+      this.detail = null;
+      this.isMissing = false;
+    }
+    if (!wants.pools) this.pools = null;
+    this.#wants = wants;
+    this.open();
+  }
+
+  open(): void {
+    clearTimeout(this.#again);
+    this.#source?.close();
+    const query: Record<string, string> = {};
+    if (this.#wants.run !== null) query.run = this.#wants.run;
+    if (this.#wants.pools) query.pools = 'true';
+    const source = new EventSource(address('stream', query));
+    this.#source = source;
+    this.#heardAt = Date.now();
+    const on = <T>(name: string, take: (data: T) => void): void => {
+      source.addEventListener(name, (event) => {
+        if (source !== this.#source) return;
+        this.#heardAt = Date.now();
+        take(parse<T>((event as MessageEvent<string>).data));
+      });
+    };
+    on<{ engine: EngineLine; runs: RunLine[] }>('snapshot', ({ engine, runs }) => {
+      this.engine = engine;
+      this.#fresh = new Map(runs.map((run) => [run.run, run]));
+    });
+    on<EngineLine>('engine', (engine) => (this.engine = engine));
+    on<RunLine>('run', (run) => this.#next().set(run.run, run));
+    on<{ run: string }>('gone', ({ run }) => this.#next().delete(run));
+    on<RunDetail>('detail', (detail) => {
+      this.detail = detail;
+      this.isMissing = false;
+    });
+    on<unknown>('missing', () => (this.isMissing = true));
+    on<PoolView[]>('pools', (pools) => (this.pools = pools));
+    on<{ at_ms: number }>('told', ({ at_ms }) => this.#told(at_ms));
+    source.onerror = () => {
+      if (source === this.#source) this.#broken(source);
+    };
+  }
+
+  #next(): Map<string, RunLine> {
+    this.#fresh ??= new Map(this.runs);
+    return this.#fresh;
+  }
+
+  #told(at: number): void {
+    this.link = 'live';
+    this.why = null;
+    this.#wait = AGAIN_MS[0];
+    this.#offset = at - Date.now();
+    this.now = at;
+    if (this.#fresh) {
+      this.runs = this.#fresh;
+      this.#fresh = null;
+    }
+    if (this.history.told(this.runs, at)) this.beat += 1;
+  }
+
+  #second(): void {
+    if (this.link === 'live') {
+      this.now = Date.now() + this.#offset;
+      if (this.history.quiet(this.runs, this.now)) this.beat += 1;
+    }
+    if (this.#source && Date.now() - this.#heardAt > SILENT_MS) this.#lose(0);
+  }
+
+  #broken(source: EventSource): void {
+    if (this.link === 'live') {
+      this.link = 'lost';
+      this.history.lost();
+    }
+    // The browser comes back by itself, with the last event that it got, unless it was refused.
+    if (source.readyState === EventSource.CLOSED) this.#lose(this.#wait);
+  }
+
+  #lose(after: number): void {
+    this.#source?.close();
+    this.#source = null;
+    if (this.link === 'live') this.history.lost();
+    this.link = 'lost';
+    this.#wait = Math.min(this.#wait * 2, AGAIN_MS[1]);
+    clearTimeout(this.#again);
+    this.#again = window.setTimeout(() => void this.#ask(), after);
+  }
+
+  /** A stream does not say why it was refused; an ordinary request does. */
+  async #ask(): Promise<void> {
+    try {
+      await get('runs', { limit: '0' });
+      this.open();
+    } catch (cause) {
+      this.why = cause instanceof Refusal ? cause.problem.detail : null;
+      this.#lose(this.#wait);
+    }
+  }
+}
+
+export const live = new Live();

@@ -1,0 +1,260 @@
+// What an operator sees and does, in a real browser, on the real binary with events that flow.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { assertClean, Engine, openBrowser, openPage, SHOP, until } from './harness.mjs';
+
+let browser;
+let shop;
+
+before(async () => {
+  [browser, shop] = await Promise.all([openBrowser(), Engine.start('serve', { files: { 'shop.py': SHOP } })]);
+  await until('the shop is open', async () => {
+    const { runs } = await shop.ask('/api/v1/runs');
+    return runs.some((run) => run.dag === 'shop' && run.state === 'running');
+  });
+});
+after(async () => {
+  await browser?.close();
+  await shop?.close();
+});
+
+/** What of an order comes to be, one after another until `enough`. */
+async function flow(from, enough) {
+  for (let number = from; ; number += 1) {
+    await shop.push({ number, amount: (number * 37) % 200 });
+    if (await enough()) return;
+  }
+}
+
+test('an empty engine says what to do first', async () => {
+  const engine = await Engine.start('serve');
+  try {
+    const page = await openPage(browser, engine);
+    await page.getByRole('heading', { name: 'No DAG is switched on yet' }).waitFor();
+    await assertClean(page, 'the empty overview');
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
+test('the overview says that data flows, and its numbers move by themselves', async () => {
+  const page = await openPage(browser, shop);
+  await page.getByRole('heading', { level: 1, name: /Nothing|Listening|quiet/ }).waitFor();
+  const flows = page.getByRole('heading', { level: 1, name: 'Data flows' });
+  await flow(1, () => flows.isVisible());
+  await page.getByRole('link', { name: 'shop', exact: true }).click();
+  await page.getByRole('heading', { level: 1, name: 'shop' }).waitFor();
+  const counters = page.getByRole('group', { name: 'Events by what became of them' });
+  const number = async (name) => Number((await counters.locator('.part', { hasText: name }).locator('.value').textContent()).replaceAll(',', ''));
+  const first = await number('events in');
+  await shop.push({ number: 900, amount: 5 });
+  await until('the counter moves', async () => (await number('events in')) > first);
+  await until('everything has settled', async () => (await shop.run('shop')).in_flight === 0);
+  const told = await shop.run('shop');
+  await until('the page says what the API says', async () => (await number('done')) === told.done);
+  // The parts are the whole.
+  const parts = await Promise.all(['done', 'skipped', 'in flight', 'parked', 'dropped'].map(number));
+  assert.equal(parts.reduce((sum, one) => sum + one, 0), await number('events in'));
+  await page.context().close();
+});
+
+test('the graph has every node, and a node tells more when it is chosen by keyboard', async () => {
+  const page = await openPage(browser, shop, { path: '#/runs/shop' });
+  for (const name of ['source orders', 'task check', 'branch choose', 'task courier', 'task post', 'task thank']) {
+    await page.getByRole('button', { name: new RegExp(`^${name}\\b`) }).waitFor();
+  }
+  await page.getByRole('button', { name: /^task check\b/ }).focus();
+  await page.keyboard.press('Enter');
+  const about = page.getByRole('complementary', { name: 'About check' });
+  await about.getByText('succeeded').waitFor();
+  await page.context().close();
+});
+
+test('pausing asks first, is done through the API, and can be taken back', async () => {
+  const page = await openPage(browser, shop, { path: '#/runs/shop' });
+  await page.getByRole('button', { name: 'Pause' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Pause shop?' });
+  await assertClean(page, 'the question');
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'hidden' });
+  assert.equal((await shop.run('shop')).state, 'running', 'who says no changes nothing');
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await dialog.getByRole('button', { name: 'Pause' }).click();
+  await page.getByText('Somebody paused this run').waitFor();
+  assert.equal((await shop.run('shop')).state, 'paused');
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Resume' }).click();
+  await page.getByRole('button', { name: 'Pause' }).waitFor();
+  await until('it runs again', async () => (await shop.run('shop')).state === 'running');
+  await page.context().close();
+});
+
+test('stopping wants the name to be typed', async () => {
+  const page = await openPage(browser, shop, { path: '#/runs/shop' });
+  await page.getByRole('button', { name: 'Stop' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Stop shop for good?' });
+  assert.ok(await dialog.getByRole('button', { name: 'Stop for good' }).isDisabled());
+  await dialog.getByRole('textbox').fill('shop');
+  assert.ok(await dialog.getByRole('button', { name: 'Stop for good' }).isEnabled());
+  await dialog.getByRole('button', { name: 'Cancel' }).click();
+  assert.notEqual((await shop.run('shop')).state, 'stopped');
+  await page.context().close();
+});
+
+test('what is parked can be understood, mended and run again', async () => {
+  for (const amount of [-3, -4]) await shop.push({ number: amount, amount });
+  await until('two are parked', async () => (await shop.run('shop')).parked === 2);
+  const page = await openPage(browser, shop);
+  await page.getByText('2 activations parked').waitFor();
+  await page.getByRole('link', { name: /See why/ }).click();
+  await page.getByRole('link', { name: '2 A task failed in check' }).waitFor();
+  await page.getByRole('button', { name: /ValueError: an amount of -3/ }).click();
+  const value = page.getByRole('textbox', { name: 'Value of the event' });
+  await until('the payload is there', async () => (await value.inputValue()).includes('-3'));
+  await assertClean(page, 'the parked page');
+  await value.fill('{"number": -3, "amount": 3');
+  await page.getByText('It was JSON and is not any more.').waitFor();
+  await value.fill('{"number": -3, "amount": 3}');
+  await page.getByRole('button', { name: 'Save the value' }).click();
+  await page.getByText('It stays parked until you retry it.').waitFor();
+  await page.getByRole('button', { name: 'Retry', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Retry 1' }).click();
+  await until('one is parked', async () => (await shop.run('shop')).parked === 1);
+  await page.getByRole('button', { name: /^Drop all/ }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Drop 1' }).click();
+  await page.getByText('Nothing is parked').waitFor();
+  const told = await shop.run('shop');
+  assert.deepEqual([told.parked, told.dropped], [0, 1]);
+  assert.deepEqual(page.faults, []);
+  await page.context().close();
+});
+
+test('a mended payload that somebody else has changed meanwhile is not written over', async () => {
+  await shop.push({ number: 70, amount: -7 });
+  await until('it is parked', async () => (await shop.run('shop')).parked === 1);
+  const page = await openPage(browser, shop, { path: '#/runs/shop/parked' });
+  await page.getByRole('button', { name: /an amount of -7/ }).click();
+  const value = page.getByRole('textbox', { name: 'Value of the event' });
+  await until('the payload is there', async () => (await value.inputValue()).includes('-7'));
+  const { entries } = await shop.ask('/api/v1/runs/shop/parked');
+  const other = '{"number": 70, "amount": 8}';
+  await shop.ask(`/api/v1/runs/shop/parked/payload?id=${encodeURIComponent(entries[0].id)}&event=0`, { method: 'PUT', body: other });
+  await value.fill('{"number": 70, "amount": 9}');
+  await page.getByRole('button', { name: 'Save the value' }).click();
+  await page.getByText('Somebody else has changed it meanwhile').waitFor();
+  await page.getByRole('button', { name: 'Load again' }).click();
+  await until('it shows what is there', async () => (await value.inputValue()) === other);
+  await shop.ask('/api/v1/runs/shop/parked/retry', { method: 'POST', body: '{}' });
+  await until('it has settled', async () => (await shop.run('shop')).parked === 0);
+  await page.context().close();
+});
+
+test('the grid shows how tasks of recent activations ended, and one of them whole', async () => {
+  await shop.push({ number: 4711, amount: 150 });
+  const page = await openPage(browser, shop, { path: '#/runs/shop/activations' });
+  const grid = page.getByRole('table').first();
+  await grid.getByRole('rowheader', { name: 'courier' }).waitFor();
+  const column = grid.getByRole('columnheader').getByRole('button').last();
+  await until('the newest is there', async () => {
+    await column.click();
+    return page.getByText('"number": 4711').isVisible();
+  });
+  await page.getByText('4711 within the hour').waitFor();
+  await assertClean(page, 'the activations page');
+  await page.context().close();
+});
+
+test('a pool is made smaller by asking first', async () => {
+  const page = await openPage(browser, shop, { path: '#/pools' });
+  await page.getByRole('button', { name: 'Change slots of carriers' }).click();
+  await page.getByRole('spinbutton', { name: 'Slots of carriers' }).fill('3');
+  await page.getByRole('button', { name: 'Set', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Set 3' }).click();
+  await page.getByText('3 slots, by an operator').waitFor();
+  assert.equal((await shop.ask('/api/v1/pools/carriers')).slots, 3);
+  await page.context().close();
+});
+
+test('keys lead from page to page', async () => {
+  const page = await openPage(browser, shop);
+  await page.getByRole('link', { name: 'shop', exact: true }).waitFor();
+  await page.keyboard.press('g');
+  await page.keyboard.press('p');
+  await page.getByRole('heading', { level: 1, name: 'Pools' }).waitFor();
+  await page.keyboard.press('g');
+  await page.keyboard.press('o');
+  await page.getByRole('link', { name: 'shop', exact: true }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { level: 1, name: 'shop' }).waitFor();
+  await page.keyboard.press('3');
+  await page.getByText('Nothing is parked').waitFor();
+  await page.keyboard.press('?');
+  await page.getByRole('dialog', { name: 'Keys' }).waitFor();
+  await page.context().close();
+});
+
+const PAGES = ['#/', '#/runs/shop', '#/runs/shop/activations', '#/runs/shop/parked', '#/runs/shop/versions', '#/pools', '#/alerts', '#/nowhere', '#/runs/nowhere'];
+for (const [width, scheme] of [
+  [1280, 'light'],
+  [1280, 'dark'],
+  [390, 'light'],
+]) {
+  test(`every page is accessible and fits at ${width} pixels, ${scheme}`, async () => {
+    const page = await openPage(browser, shop, { width, scheme });
+    for (const path of PAGES) {
+      await page.goto(`${shop.url}/${path}`);
+      await page.getByRole('heading').first().waitFor();
+      await page.getByText(/Asking|Looking/).waitFor({ state: 'hidden' });
+      await assertClean(page, `${path} at ${width}, ${scheme}`);
+    }
+    await page.context().close();
+  });
+}
+
+test('a page that loses the engine says so, and goes on when it is back', async () => {
+  const files = { 'shop.py': SHOP };
+  const engine = await Engine.start('serve', { files });
+  let next;
+  try {
+    const page = await openPage(browser, engine);
+    await page.getByRole('link', { name: 'shop', exact: true }).waitFor();
+    await engine.end();
+    await page.getByRole('alert').getByText('The engine does not answer.').waitFor();
+    next = await Engine.start('serve', { files, folder: engine.folder, listen: new URL(engine.url).host });
+    await page.getByRole('status').getByText('live').waitFor();
+    await page.getByRole('alert').waitFor({ state: 'hidden' });
+    await page.context().close();
+  } finally {
+    await next?.close();
+    await engine.close();
+  }
+});
+
+test('the demo shows orders from Kafka as they flow', async () => {
+  const engine = await Engine.start('demo');
+  try {
+    const page = await openPage(browser, engine);
+    await page.getByRole('heading', { level: 1, name: 'Data flows' }).waitFor();
+    await page.getByRole('link', { name: 'shop', exact: true }).click();
+    await page.getByRole('button', { name: /^task charge .*runs/ }).waitFor();
+    await page.getByRole('cell', { name: 'orders/2' }).waitFor();
+    await assertClean(page, 'the demo');
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
+test('files of the page are kept by browsers for as long as they may be, and come compressed', async () => {
+  const index = await fetch(shop.url, { headers: { 'accept-encoding': 'br' } });
+  assert.equal(index.headers.get('content-encoding'), 'br');
+  assert.equal(index.headers.get('cache-control'), 'no-cache');
+  const script = /\.\/assets\/[^"]+\.js/.exec(await index.text())[0];
+  const asset = await fetch(new URL(script, shop.url));
+  assert.match(asset.headers.get('cache-control'), /immutable/);
+  assert.match(asset.headers.get('content-type'), /javascript/);
+  const again = await fetch(shop.url, { headers: { 'if-none-match': index.headers.get('etag'), 'accept-encoding': 'br' } });
+  assert.equal(again.status, 304);
+});
