@@ -1,5 +1,7 @@
 """DAG files written for Airflow."""
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import ROOT, Handle, load_file
 
@@ -162,3 +164,23 @@ def test_what_is_not_there_is_refused_by_name(load, body, code, words):
     assert loaded.code == 3
     fault = loaded.faults[0]
     assert fault["code"] == code and words in fault["message"] + fault.get("cure", ""), fault
+
+
+def test_an_sla_is_a_deadline_and_its_callback_a_dag_that_hears_of_misses(load, program, capsys):
+    text = HEAD + (
+        "def missed(dag, task_list, blocking_task_list, slas, blocking_tis):\n"
+        "    print(dag.dag_id, task_list, len(slas), slas[0].task_id)\n"
+        "with DAG('flow', schedule='@continuous', sla_miss_callback=missed):\n"
+        "    KafkaSensor(task_id='in', topic='t') >> PythonOperator(\n"
+        "        task_id='work', python_callable=print, sla=timedelta(minutes=5))\n"
+    )
+    loaded = load(text)
+    assert loaded.code == 0, loaded.out
+    flow, beside = loaded.manifest["dags"]
+    assert beside["id"] == "flow.sla_miss_callback"
+    assert beside["sources"][0]["config"] == {"kind": "alerts", "kinds": ["deadline_missed"], "dags": ["flow"]}
+    assert flow["tasks"][0]["deadline_ms"] == 300_000
+    alert = SimpleNamespace(json=lambda: {"task": "work", "at_ms": 0, "text": "late"})
+    made = program(text, beside["tasks"][0]["id"], beside["id"])
+    made.run(alert, _runtime.make_context(Handle(None, {})))
+    assert capsys.readouterr().out == "flow work on 1970-01-01T00:00:00+00:00 1 work\n"

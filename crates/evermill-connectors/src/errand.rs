@@ -2,7 +2,7 @@
 //! it can be woken.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evermill_contract::source::Waker;
 
@@ -11,7 +11,8 @@ pub(crate) struct Errands<T> {
     post: Arc<Post<T>>,
     /// Answers to earlier errands are of no use after a new beginning.
     generation: u64,
-    out: bool,
+    /// Since when one is under way.
+    out: Option<Instant>,
 }
 
 /// Where an errand's thread leaves the answer.
@@ -53,7 +54,7 @@ impl<T> Default for Errands<T> {
                 changed: Condvar::new(),
             }),
             generation: 0,
-            out: false,
+            out: None,
         }
     }
 }
@@ -61,13 +62,18 @@ impl<T> Default for Errands<T> {
 impl<T: Send + 'static> Errands<T> {
     /// Whether one is under way.
     pub(crate) const fn is_out(&self) -> bool {
-        self.out
+        self.out.is_some()
+    }
+
+    /// How much longer than so long one has been under way.
+    pub(crate) fn overdue(&self, limit: Duration) -> Option<Duration> {
+        self.out?.elapsed().checked_sub(limit)
     }
 
     /// Whatever is under way is of no use any more.
     pub(crate) const fn forget(&mut self) {
         self.generation += 1;
-        self.out = false;
+        self.out = None;
     }
 
     /// Begins one; `failed` makes the answer when the system gives no thread.
@@ -88,7 +94,7 @@ impl<T: Send + 'static> Errands<T> {
         if let Err(cause) = thread {
             self.post.lock().answer = Some((generation, failed(cause)));
         }
-        self.out = true;
+        self.out = Some(Instant::now());
     }
 
     /// Waits for an answer, until then at most.
@@ -99,7 +105,7 @@ impl<T: Send + 'static> Errands<T> {
             if let Some((generation, answer)) = state.answer.take()
                 && generation == self.generation
             {
-                self.out = false;
+                self.out = None;
                 return Waited::Answer(answer);
             }
             if state.closed || std::mem::take(&mut state.woken) {

@@ -307,3 +307,14 @@ const _: () = {
     assert!(REGISTRY_WAIT.as_millis() < JUDGE_WAIT.as_millis());
     assert!(DECODED_BYTES_MAX < BATCH_BYTES_MAX);
 };
+
+/// How long one look at a whole folder or bucket may take before it is overdue.
+pub const FILES_LOOK_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How long requests to a queue may take, one after the other, before they are overdue; their own limits
+/// are shorter.
+pub const SQS_OVERDUE: Duration = Duration::from_secs(5 * 60);
+
+/// How much longer than its own limit a request may take before it is overdue: names are looked up
+/// without one.
+pub const HTTP_OVERDUE: Duration = Duration::from_secs(30);

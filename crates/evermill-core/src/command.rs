@@ -327,6 +327,8 @@ pub enum Command {
         run: RunIx,
         /// The new version; the same DAG id.
         dag: Arc<Dag>,
+        /// As [`Command::RateLimit`], by places in the new version: they hold before anything of it starts.
+        rates: Vec<(Limited, u32, Ms)>,
     },
     /// Read stretches of lanes again, each as a lane of its own (W18). Together they are one replay,
     /// and have one generation.

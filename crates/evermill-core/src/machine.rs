@@ -316,7 +316,12 @@ impl Machine {
                 };
                 self.signal(run, id, signal, all, out);
             }
-            Command::Swap { run, dag } => self.swap(run, &dag),
+            Command::Swap { run, dag, rates } => {
+                self.swap(run, &dag);
+                for (of, members, interval_ms) in rates {
+                    self.rate_limit(run, of, members, interval_ms);
+                }
+            }
             Command::Announce { dags } => self.announced = Some(dags),
             Command::HoldUp { run, on } => self.hold_up(run, on, out),
             Command::Replay {

@@ -51,7 +51,9 @@ impl Shard {
         let end = self.inboxes.get(number).map_or(first, Inbox::next);
         self.after.push(After::Do(Box::new(move |shard| {
             fp!("inbox.kept");
-            let Some(source) = shard.listening.get_mut(&key) else {
+            let source = shard.listening.get_mut(&key);
+            // Whoever reads the source by now counts his own tickets.
+            let Some(source) = source.filter(|source| source.session == session) else {
                 return;
             };
             if let Some(receipts) = &mut source.receipts {
@@ -250,6 +252,7 @@ impl Shard {
         let lane =
             lanes.find_map(|(id, lane)| (lane.source == key).then_some((*id, lane.position)));
         let listening = self.listening.get_mut(&key);
+        let session = listening.as_ref().map(|listening| listening.session);
         let receipts = listening.and_then(|listening| listening.receipts.as_mut());
         let (Some((lane, position)), Some(receipts)) = (lane, receipts) else {
             return;
@@ -269,7 +272,8 @@ impl Shard {
         }
         // The machine is ahead of the store; what it has decided so far is durable then.
         self.after.push(After::Do(Box::new(move |shard| {
-            let Some(source) = shard.listening.get_mut(&key) else {
+            let source = shard.listening.get_mut(&key);
+            let Some(source) = source.filter(|source| Some(source.session) == session) else {
                 return;
             };
             if let Some(receipts) = &mut source.receipts {

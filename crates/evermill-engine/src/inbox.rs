@@ -327,6 +327,20 @@ impl Inboxes {
         Ok(inboxes)
     }
 
+    /// Events that are kept for sources of a DAG which are not among `known`.
+    pub(crate) fn left_behind<'a>(
+        &'a self,
+        dag: &'a str,
+        known: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'a str, usize)> + 'a {
+        let of_dag = self
+            .by_number
+            .values()
+            .filter(move |inbox| inbox.dag == dag);
+        let left = of_dag.filter(move |inbox| inbox.held_events > 0 && !known(&inbox.source));
+        left.map(|inbox| (inbox.source.as_str(), inbox.held_events))
+    }
+
     fn take_head(&mut self, number: u32, body: &[u8]) -> Option<()> {
         let head = Head::decode(body)?;
         let mut inbox = Inbox::new(number, head.dag, head.source);

@@ -64,8 +64,15 @@ impl Shard {
             refused_reports: self.refused_before + self.machine.refused(),
             reloads: self.reloads,
             stalled: self.stalled.clone(),
-            notes: Vec::new(),
+            notes: self.notes(),
         }
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let started = self.runs.iter().filter(|(_, slot)| slot.started);
+        started
+            .flat_map(|(run, _)| self.left_behind(*run))
+            .collect()
     }
 
     pub(crate) fn run_view(&self, run: RunIx, slot: &RunSlot) -> RunView {

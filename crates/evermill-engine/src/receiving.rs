@@ -13,14 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use evermill_contract::source::{Received, Receiver, Reply, Waker};
 
+use crate::clock::Clock;
 use crate::failpoint::fp;
 use crate::gate::{self, Asked, Keeper};
-use crate::input::{Input, LastWord, SourceInput, SourceKey};
+use crate::input::{LastWord, SourceInput, SourceKey};
 use crate::limits;
-use crate::stall::Line;
+use crate::stall::{Line, Pulse};
 
 /// Where the shard leaves what a receiving thread has to hear; bounded by the deliveries that are
 /// out and the events that are kept.
@@ -142,7 +142,9 @@ impl Desk {
 pub(crate) struct Receiving {
     pub(crate) key: SourceKey,
     pub(crate) receiver: Box<dyn Receiver>,
-    pub(crate) input: Sender<Input>,
+    pub(crate) line: Line,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) clock: Clock,
     pub(crate) desk: Arc<Desk>,
     pub(crate) keeper: Keeper,
 }
@@ -150,7 +152,7 @@ pub(crate) struct Receiving {
 impl Receiving {
     /// The thread's body.
     pub(crate) fn run(mut self) {
-        let mut last_word = LastWord::new(self.key, Line::new(self.input.clone()));
+        let mut last_word = LastWord::new(self.key, self.line.clone());
         // A desk has one receiver for its whole life.
         drop(self.desk.waker.set(self.receiver.waker()));
         last_word.end = self.listen().err();
@@ -170,35 +172,38 @@ impl Receiving {
             let full = orders.full;
             if let Some(begin) = &orders.begin {
                 backlog.clear();
-                self.receiver.recall(&begin.pages);
-                self.receiver
-                    .begin(begin.memo.as_deref())
-                    .map_err(|cause| cause.to_string())?;
+                let begun = self.within(|receiver| {
+                    receiver.recall(&begin.pages);
+                    receiver.begin(begin.memo.as_deref())
+                });
+                begun.map_err(|cause| cause.to_string())?;
                 (out, session) = (0, Some(begin.session));
             }
-            for ticket in orders.kept {
-                fp!("receive.kept");
-                self.receiver.kept(ticket);
-                out = out.saturating_sub(1);
-            }
-            orders
-                .settled
-                .into_iter()
-                .for_each(|ticket| self.receiver.settled(ticket));
-            for (number, replies) in orders.told {
-                self.receiver.told(number, replies);
+            out = out.saturating_sub(orders.kept.len());
+            if !orders.is_empty() {
+                self.within(|receiver| {
+                    for ticket in orders.kept {
+                        fp!("receive.kept");
+                        receiver.kept(ticket);
+                    }
+                    for ticket in orders.settled {
+                        receiver.settled(ticket);
+                    }
+                    for (number, replies) in orders.told {
+                        receiver.told(number, replies);
+                    }
+                });
             }
             if orders.close {
                 return Ok(());
             }
             if alive.elapsed() >= limits::KEEP_ALIVE {
                 alive = Instant::now();
-                self.receiver.keep_alive();
+                self.within(|receiver| receiver.keep_alive());
             }
             if waits_for_outcome && looked.elapsed() >= limits::OUTCOMES_LOOK {
                 looked = Instant::now();
-                let look = Input::Source(self.key, SourceInput::Outcomes);
-                if self.input.send(look).is_err() {
+                if !self.line.say(self.key, SourceInput::Outcomes) {
                     return Ok(());
                 }
             }
@@ -217,9 +222,12 @@ impl Receiving {
                 self.desk.wait(full, limits::OUTCOMES_LOOK);
                 continue;
             };
-            self.receiver
-                .receive(limits::POLL_WAIT, &mut received)
-                .map_err(|cause| cause.to_string())?;
+            let heard = self.within(|receiver| {
+                let heard = receiver.receive(limits::POLL_WAIT, &mut received);
+                (heard, receiver.overdue())
+            });
+            self.pulse.overdue(&self.clock, heard.1);
+            heard.0.map_err(|cause| cause.to_string())?;
             backlog.extend(received.drain(..));
             match self.pass_on(session, &mut backlog) {
                 None => return Ok(()),
@@ -268,6 +276,12 @@ impl Receiving {
             Received::Degraded { reason } => SourceInput::Degraded(reason),
             Received::Recovered => SourceInput::Recovered,
         };
-        self.input.send(Input::Source(self.key, input)).is_ok()
+        self.line.say(self.key, input)
+    }
+
+    /// Calls into the receiver's code, and lets whoever watches know.
+    fn within<T>(&mut self, call: impl FnOnce(&mut dyn Receiver) -> T) -> T {
+        let receiver = &mut *self.receiver;
+        self.pulse.within(&self.clock, || call(receiver))
     }
 }

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use evermill_core::command::{Command, Limited, RunIx, RunState, Selection};
 use evermill_core::row::{Key, Row, Table, Write};
 
+use crate::MANUAL;
 use crate::books::Books;
 use crate::failpoint::fp;
 use crate::groups::After;
 use crate::handle::{EngineError, Started};
 use crate::input::{Reply, Request, Steer};
+use crate::manifest::Outline;
 use crate::operate::{self, Order, Resolve};
 use crate::prepare::{Prepared, PreparedSource, Stored};
 use crate::record::{Record, Why};
@@ -358,22 +360,12 @@ impl Shard {
         let Some(outline) = self.outline_of(run) else {
             return;
         };
-        let tasks = (0..).zip(&outline.tasks);
-        let of_tasks = tasks.flat_map(|(task, outline)| {
-            let rate = outline.rate.map(|rate| (Limited::Task(task), rate));
-            let of_keys = outline.key_rate.map(|rate| (Limited::Key(task), rate));
-            rate.into_iter().chain(of_keys)
-        });
-        let sources = (0..).zip(&outline.sources);
-        let of_sources =
-            sources.filter_map(|(source, outline)| Some((Limited::Source(source), outline.rate?)));
-        let limited: Vec<_> = of_tasks.chain(of_sources).collect();
-        for (of, rate) in limited {
+        for (of, members, interval_ms) in rates(outline) {
             self.apply(Command::RateLimit {
                 run,
                 of,
-                members: rate.members,
-                interval_ms: rate.interval_ms,
+                members,
+                interval_ms,
             });
         }
     }
@@ -437,9 +429,27 @@ impl Shard {
                 &self.machine.in_flight_by_version(found.run),
                 |version| self.versions.contains_key(version),
             ),
-            notes: Vec::new(),
+            notes: self.left_behind(found.run),
             resets: self.books().resets(&found),
         })
+    }
+
+    /// Events that wait for a source which the run's version has not (W16).
+    pub(crate) fn left_behind(&self, run: RunIx) -> Vec<String> {
+        let (Some(slot), Some(outline)) = (self.runs.get(&run), self.outline_of(run)) else {
+            return Vec::new();
+        };
+        let known =
+            |id: &str| id == MANUAL || outline.sources.iter().any(|source| *source.id == *id);
+        let left = self.inboxes.left_behind(&slot.dag, known);
+        left.map(|(source, events)| {
+            let (events, are) = match events {
+                1 => ("1 event".to_owned(), "is"),
+                more => (format!("{more} events"), "are"),
+            };
+            format!("{}: {events} of source '{source}' {are} kept, and {are} taken up when a version has it again", slot.name)
+        })
+        .collect()
     }
 
     pub(crate) fn books(&self) -> Books<'_> {
@@ -472,4 +482,20 @@ fn refuse_fresh(prepared: &Prepared, open: &str) -> Result<(), EngineError> {
 pub(crate) fn answer<T>(reply: &Reply<T>, result: Result<T, EngineError>) {
     // Nobody listens any more when the asker has given up.
     drop(reply.try_send(result));
+}
+
+/// What a version limits, by its places.
+pub(crate) fn rates(outline: &Outline) -> Vec<(Limited, u32, u64)> {
+    let tasks = (0..).zip(&outline.tasks);
+    let of_tasks = tasks.flat_map(|(task, outline)| {
+        let rate = outline.rate.map(|rate| (Limited::Task(task), rate));
+        let of_keys = outline.key_rate.map(|rate| (Limited::Key(task), rate));
+        rate.into_iter().chain(of_keys)
+    });
+    let sources = (0..).zip(&outline.sources);
+    let of_sources =
+        sources.filter_map(|(source, outline)| Some((Limited::Source(source), outline.rate?)));
+    let all = of_tasks.chain(of_sources);
+    all.map(|(of, rate)| (of, rate.members, rate.interval_ms))
+        .collect()
 }

@@ -163,23 +163,55 @@ impl Shard {
 
     /// A thread receives for an inbox.
     fn receive(&mut self, key: SourceKey, id: &str, receiver: Box<dyn Receiver>, keeper: Keeper) {
+        let mut listening = Listening::of_inbox();
+        self.attend(key, &mut listening, receiver, keeper);
+        self.read_inbox(key, id, listening);
+        self.begin(key);
+    }
+
+    /// The same by another thread: the one before was left behind. What it delivered and is not kept yet
+    /// is of a session that is over.
+    pub(crate) fn receive_again(
+        &mut self,
+        key: SourceKey,
+        receiver: Box<dyn Receiver>,
+        keeper: Keeper,
+    ) {
+        let Some(mut listening) = self.listening.remove(&key) else {
+            return;
+        };
+        listening.gate = keeper.gate();
+        self.attend(key, &mut listening, receiver, keeper);
+        self.listening.insert(key, listening);
+        self.begin(key);
+    }
+
+    fn attend(
+        &self,
+        key: SourceKey,
+        listening: &mut Listening,
+        receiver: Box<dyn Receiver>,
+        keeper: Keeper,
+    ) {
         let desk = Arc::new(Desk::default());
-        let receipts = receiver.waits_for_outcome().then(Receipts::default);
+        let watched = Watched {
+            pulse: Arc::default(),
+            line: Line::new(self.world.input.clone()),
+            restarts: 0,
+        };
+        listening.receipts = receiver.waits_for_outcome().then(Receipts::default);
         let receiving = Receiving {
             key,
             receiver,
-            input: self.world.input.clone(),
+            line: watched.line.clone(),
+            pulse: Arc::clone(&watched.pulse),
+            clock: self.world.clock.clone(),
             desk: Arc::clone(&desk),
             keeper,
         };
-        let listening = Listening {
-            receives: Some(desk),
-            receipts,
-            ended: spawn(key, move || receiving.run()),
-            ..Listening::of_inbox()
-        };
-        self.read_inbox(key, id, listening);
-        self.begin(key);
+        listening.receives = Some(desk);
+        listening.watched = Some(watched);
+        listening.ended = spawn(key, move || receiving.run());
     }
 
     /// Whoever has a request for the source finds it; there is nothing to wait for.

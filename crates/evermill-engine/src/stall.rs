@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | a call into the source does not return | [`limits::SOURCE_STALL_MS`], doubled with each restart in a row | left behind, opened again |
 //! | credit is open, the lag grows, nothing comes | the same | the same |
+//! | of a source that receives: an answer from outside is overdue | the same | the same |
 //! | [`limits::SOURCE_RESTARTS`] of them without progress in between | | the source has ended |
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use evermill_contract::alert::AlertKind;
-use evermill_contract::source::{Opened, Severity, SourceBudget};
+use evermill_contract::source::{FirstPosition, Opened, Severity, SourceBudget};
 use evermill_core::command::RunState;
 
 use crate::alerts::About;
@@ -22,25 +23,46 @@ use crate::gate::Keeper;
 use crate::input::{Input, SourceInput, SourceKey};
 use crate::limits;
 use crate::open::{SourceRequest, first_position};
+use crate::payload::Keys;
 use crate::shard::Shard;
 use crate::sources::{Reading, ungated};
 
-/// Since when a source's thread is inside the source's code.
+/// Since when a source's thread is inside the source's code, and since when an answer from outside is
+/// overdue there; milliseconds since the Unix epoch, 0 for neither.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse(AtomicU64);
+pub(crate) struct Pulse {
+    call: AtomicU64,
+    outside: AtomicU64,
+}
 
 impl Pulse {
     /// Calls into the source.
     pub(crate) fn within<T>(&self, clock: &Clock, call: impl FnOnce() -> T) -> T {
-        self.0.store(clock.now_ms().max(1), Ordering::Release);
+        self.call.store(clock.now_ms().max(1), Ordering::Release);
         let answer = call();
-        self.0.store(0, Ordering::Release);
+        self.call.store(0, Ordering::Release);
         answer
+    }
+
+    /// How long an answer from outside is overdue.
+    pub(crate) fn overdue(&self, clock: &Clock, by: Option<Duration>) {
+        let since = by.map_or(0, |by| {
+            clock.now_ms().saturating_sub(by.as_millis() as u64).max(1)
+        });
+        // Without a change nobody else has to fetch it.
+        if self.outside.load(Ordering::Relaxed) == 0 || since == 0 {
+            self.outside.store(since, Ordering::Release);
+        }
     }
 
     /// When the call began that has not returned.
     fn since(&self) -> Option<u64> {
-        let since = self.0.load(Ordering::Acquire);
+        let since = self.call.load(Ordering::Acquire);
+        (since > 0).then_some(since)
+    }
+
+    fn outside_since(&self) -> Option<u64> {
+        let since = self.outside.load(Ordering::Acquire);
         (since > 0).then_some(since)
     }
 }
@@ -116,6 +138,10 @@ impl Shard {
             let seconds = patience / 1_000;
             return Some(format!("it has not answered for {seconds} s"));
         }
+        if watched.pulse.outside_since().is_some_and(long) {
+            let seconds = patience / 1_000;
+            return Some(format!("what it asked outside is {seconds} s overdue"));
+        }
         let lagging = self.lanes.iter().filter(|(_, lane)| lane.source == key);
         let lagging = lagging.filter(|(_, lane)| lane.stopped.is_none());
         let mut lagging = lagging.filter(|(id, lane)| {
@@ -144,6 +170,9 @@ impl Shard {
         }
         // If it comes back it finds that it is to end.
         listening.mailbox.close();
+        if let Some(desk) = &listening.receives {
+            desk.close();
+        }
         let (restarts, progress) = (watched.restarts + 1, listening.progress);
         let passes_gaps = listening.passes_gaps;
         let id = listening.id.clone();
@@ -166,17 +195,25 @@ impl Shard {
             Ok(made) => made,
             Err(cause) => return self.give_up(key, about, format!("{who} has ended: {cause}")),
         };
-        let keys = self
-            .outline_of(key.run)
-            .map_or(crate::payload::Keys::Unused, |outline| outline.keys);
-        let (source, first, keeper) = made;
-        let how = Reading {
-            first,
-            keys,
-            passes_gaps,
-            keeper,
-        };
-        self.read(key, &id, source, how);
+        let (made, first, keeper) = made;
+        match made {
+            Opened::Received(receiver) => self.receive_again(key, receiver, keeper),
+            Opened::Log(source) => {
+                let outline = self.outline_of(key.run);
+                let keys = outline.map_or(Keys::Unused, |outline| outline.keys);
+                let how = Reading {
+                    first,
+                    keys,
+                    passes_gaps,
+                    keeper,
+                };
+                self.read(key, &id, source, how);
+            }
+            _ => {
+                let text = format!("{who} has ended: it is another kind of source by now");
+                return self.give_up(key, about, text);
+            }
+        }
         self.watch_freshness(key);
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.progress = progress;
@@ -196,17 +233,7 @@ impl Shard {
     }
 
     /// The same source once more.
-    fn make_again(
-        &self,
-        key: SourceKey,
-    ) -> Result<
-        (
-            Box<dyn evermill_contract::source::Source>,
-            evermill_contract::source::FirstPosition,
-            Keeper,
-        ),
-        String,
-    > {
+    fn make_again(&self, key: SourceKey) -> Result<(Opened, FirstPosition, Keeper), String> {
         let outline = self.outline_of(key.run);
         let outline = outline.ok_or("its DAG is not known any more")?;
         let place = self.place_of(key);
@@ -226,9 +253,6 @@ impl Shard {
             diagnostics: Arc::clone(&self.world.notices),
         })?;
         let (made, gate) = ungated(made);
-        match made {
-            Opened::Log(made) => Ok((made, first_position(source), Keeper::new(gate))),
-            _ => Err("it is no log any more".to_owned()),
-        }
+        Ok((made, first_position(source), Keeper::new(gate)))
     }
 }

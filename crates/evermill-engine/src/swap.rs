@@ -22,9 +22,11 @@ use crate::groups::After;
 use crate::handle::{EngineError, Started};
 use crate::input::SourceKey;
 use crate::lanes::Parting;
+use crate::manifest::Outline;
 use crate::payload::Keys;
 use crate::prepare::{Prepared, PreparedSource};
 use crate::record::{Change, Record};
+use crate::requests::rates;
 use crate::shard::Shard;
 use crate::view::VersionView;
 
@@ -116,9 +118,17 @@ impl Shard {
         self.tell_pools();
         let leaving = self.part_with_sources(run, &prepared);
         self.note_change(run, &dag, &version, &prepared);
+        let lifted = before
+            .as_deref()
+            .and_then(|before| self.versions.get(before));
+        let mut limits = lifted.map_or_else(Vec::new, |before| {
+            lifted_rates(&before.outline, &prepared.outline)
+        });
+        limits.extend(rates(&prepared.outline));
         self.apply(Command::Swap {
             run,
             dag: Arc::clone(&prepared.dag),
+            rates: limits,
         });
         fp!("swap.applied");
         let Some(view) = self.machine.run(run) else {
@@ -126,8 +136,6 @@ impl Shard {
         };
         self.note_run(&view);
         self.find_hearers();
-        self.lift_rates(run, before.as_deref());
-        self.tell_rates(run);
         let started = Started {
             run: view.name,
             version,
@@ -138,44 +146,6 @@ impl Shard {
         self.after.push(After::Do(Box::new(move |shard| {
             shard.swapped(run, leaving, sources, passes_gaps, started, &reply);
         })));
-    }
-
-    /// What had a rate in the version before and has none now is as fast as it can.
-    fn lift_rates(&mut self, run: RunIx, before: Option<&str>) {
-        let (Some(before), Some(now)) = (
-            before.and_then(|version| self.versions.get(version)),
-            self.outline_of(run),
-        ) else {
-            return;
-        };
-        let tasks = before.outline.tasks.iter();
-        let of_tasks = tasks.flat_map(|task| {
-            let place = now.task(&task.id);
-            let next = place.map(|place| &now.tasks[usize::from(place)]);
-            let whole = task.rate.is_some() && next.is_some_and(|next| next.rate.is_none());
-            let keys = task.key_rate.is_some() && next.is_some_and(|next| next.key_rate.is_none());
-            let whole = place.filter(|_| whole).map(Limited::Task);
-            whole
-                .into_iter()
-                .chain(place.filter(|_| keys).map(Limited::Key))
-        });
-        let sources = before.outline.sources.iter();
-        let of_sources = sources.filter(|source| source.rate.is_some());
-        let of_sources = of_sources.filter_map(|source| {
-            let mut next = now.sources.iter();
-            let place = next.position(|next| next.id == source.id)?;
-            let lifted = now.sources[place].rate.is_none();
-            lifted.then_some(Limited::Source(place as u16))
-        });
-        let lifted: Vec<Limited> = of_tasks.chain(of_sources).collect();
-        for of in lifted {
-            self.apply(Command::RateLimit {
-                run,
-                of,
-                members: u32::MAX,
-                interval_ms: 1,
-            });
-        }
     }
 
     /// Lets sources that the next version has not, or has differently, deliver nothing more.
@@ -335,6 +305,30 @@ impl Shard {
             }
         }
     }
+}
+
+/// What had a rate in the version before and has none now is as fast as it can.
+fn lifted_rates(before: &Outline, now: &Outline) -> Vec<(Limited, u32, u64)> {
+    let of_tasks = before.tasks.iter().flat_map(|task| {
+        let place = now.task(&task.id);
+        let next = place.map(|place| &now.tasks[usize::from(place)]);
+        let whole = task.rate.is_some() && next.is_some_and(|next| next.rate.is_none());
+        let keys = task.key_rate.is_some() && next.is_some_and(|next| next.key_rate.is_none());
+        let whole = place.filter(|_| whole).map(Limited::Task);
+        whole
+            .into_iter()
+            .chain(place.filter(|_| keys).map(Limited::Key))
+    });
+    let sources = before.sources.iter();
+    let of_sources = sources.filter(|source| source.rate.is_some());
+    let of_sources = of_sources.filter_map(|source| {
+        let mut next = now.sources.iter();
+        let place = next.position(|next| next.id == source.id)?;
+        let lifted = now.sources[place].rate.is_none();
+        lifted.then_some(Limited::Source(place as u16))
+    });
+    let lifted = of_tasks.chain(of_sources);
+    lifted.map(|of| (of, u32::MAX, 1)).collect()
 }
 
 fn is_for_an_inbox(source: &Opened) -> bool {

@@ -315,7 +315,11 @@ impl World<'_> {
         let version = format!("{}.{}", self.case.spec.version, self.swaps);
         if let Some(dag) = self.versions.get(&version).cloned() {
             self.dag = Arc::clone(&dag);
-            self.apply(Command::Swap { run: RUN, dag })?;
+            self.apply(Command::Swap {
+                run: RUN,
+                dag,
+                rates: Vec::new(),
+            })?;
         }
         Ok(())
     }

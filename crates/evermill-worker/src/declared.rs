@@ -1,15 +1,16 @@
 //! Tasks that a DAG file declares without code: commands ([`shell`]) and requests ([`http`]).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::TaskManifest;
+use evermill_contract::manifest::{HttpCall, TaskManifest};
 use evermill_contract::settings::Settings;
 use evermill_contract::worker::{Dispatch, Outcome, Success, TaskErrorKind, TaskRef};
 use evermill_contract::yaml;
 
-use crate::http::Http;
+use crate::http::{self, Http};
 use crate::member::part;
 use crate::shell;
 use crate::threads::{Runs, Shared, Slot, failed};
@@ -19,14 +20,52 @@ pub(crate) struct Declared {
     tasks: Tasks,
     http: Http,
     settings: Arc<dyn Settings>,
+    shadow: Option<Shadow>,
+}
+
+/// A request that a shadow does not make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld<'a> {
+    /// Task id.
+    pub task: &'a str,
+    /// The lane of the event, as tasks see it.
+    pub lane: &'a str,
+    /// Its position.
+    pub position: u64,
+    /// Method and place, for people.
+    pub request: String,
+}
+
+/// Stands in for the outside world in a shadow run: hears of what is not sent, and says what was
+/// answered, as JSON, or why nothing was.
+#[derive(Clone)]
+pub struct Shadow(Arc<Answers>);
+
+type Answers = dyn Fn(&Withheld<'_>) -> Answer + Send + Sync;
+
+/// What a request that was not made is taken to have come to.
+pub type Answer = Result<Option<Vec<u8>>, String>;
+
+impl Shadow {
+    /// `answer` is called on the thread of whoever would have asked.
+    pub fn new(answer: impl Fn(&Withheld<'_>) -> Answer + Send + Sync + 'static) -> Self {
+        Self(Arc::new(answer))
+    }
+}
+
+impl fmt::Debug for Shadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shadow").finish_non_exhaustive()
+    }
 }
 
 impl Declared {
-    pub(crate) fn new(settings: Arc<dyn Settings>) -> Self {
+    pub(crate) fn new(settings: Arc<dyn Settings>, shadow: Option<Shadow>) -> Self {
         Self {
             tasks: Tasks::default(),
             http: Http::new(Arc::clone(&settings)),
             settings,
+            shadow,
         }
     }
 }
@@ -51,18 +90,39 @@ impl Runs for Declared {
         };
         match (&task.run, &task.http) {
             (Some(run), _) => {
-                let outside = match shell::outside(task, &*self.settings) {
+                let mut outside = match shell::outside(task, &*self.settings) {
                     Ok(outside) => outside,
                     Err(why) => return Some(failed(TaskErrorKind::Load, why, String::new())),
                 };
+                if self.shadow.is_some() {
+                    outside.push(("EVERMILL_SHADOW".to_owned(), "1".to_owned()));
+                }
                 shell::run(run, task, outside, slot, events, dispatch, index)
             }
-            (None, Some(call)) => self.http.run(call, slot, dispatch, index),
+            (None, Some(call)) => match &self.shadow {
+                Some(shadow) => Some(withheld(shadow, call, dispatch, index)),
+                None => self.http.run(call, slot, dispatch, index),
+            },
             (None, None) => {
                 let why = format!("task '{}' has neither a command nor a request", task.id);
                 Some(failed(TaskErrorKind::Load, why, String::new()))
             }
         }
+    }
+}
+
+fn withheld(shadow: &Shadow, call: &HttpCall, dispatch: &Dispatch, index: u32) -> Outcome {
+    let event = &dispatch.members[index as usize].event;
+    let lane = dispatch.lanes.get(usize::from(event.lane));
+    let told = Withheld {
+        task: &dispatch.task.task,
+        lane: lane.map_or("", |lane| &lane.lane),
+        position: event.position,
+        request: http::place(call),
+    };
+    match (shadow.0)(&told) {
+        Ok(answer) => answer.map_or(Outcome::Success(None), |answer| success(&answer)),
+        Err(why) => failed(TaskErrorKind::Load, why, String::new()),
     }
 }
 

@@ -104,6 +104,18 @@ impl Http {
     }
 }
 
+/// Where a request goes, for people: without what its connection adds.
+pub(crate) fn place(call: &HttpCall) -> String {
+    let place = match (&call.url, call.needs()) {
+        (Some(url), _) => url.clone(),
+        (None, connection) => {
+            let path = call.path.as_deref().unwrap_or_default();
+            format!("{}:{path}", connection.unwrap_or_default())
+        }
+    };
+    format!("{} {place}", call.method)
+}
+
 fn request(call: &HttpCall, dispatch: &Dispatch, index: u32) -> Request {
     let method = Method::from_bytes(call.method.as_bytes()).unwrap_or(Method::POST);
     let target = match &call.url {

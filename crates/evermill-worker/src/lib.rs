@@ -36,6 +36,7 @@ mod threads;
 mod watch;
 
 pub use config::{PoolConfig, Preload};
+pub use declared::{Answer, Shadow, Withheld};
 pub use load::Loader;
 pub use native::{Lease, NativePool, NativeTask};
 pub use places::Places;

@@ -16,7 +16,7 @@ use evermill_contract::worker::{
 use evermill_contract::yaml;
 
 use crate::config::PoolConfig;
-use crate::declared::Declared;
+use crate::declared::{Declared, Shadow};
 use crate::http;
 use crate::places::{self, Asking, Places};
 use crate::pool::PythonPool;
@@ -69,6 +69,8 @@ pub struct DeclaredConfig {
     pub places: Option<Places>,
     /// DAGs come later, too: there are slots for requests whether any is known or not.
     pub grows: bool,
+    /// These are the workers of a shadow: no request is made, and commands are told.
+    pub shadow: Option<Shadow>,
 }
 
 impl Default for DeclaredConfig {
@@ -80,6 +82,7 @@ impl Default for DeclaredConfig {
             sinks: None,
             places: None,
             grows: false,
+            shadow: None,
         }
     }
 }
@@ -101,6 +104,7 @@ impl Pools {
             sinks,
             places,
             grows,
+            shadow,
         } = declared;
         if configs.is_empty() && shell_slots == 0 {
             return Err("no interpreter was named".to_owned());
@@ -130,11 +134,11 @@ impl Pools {
         }
         if shell_slots > 0 {
             all.shell = Some(all.pools.len());
-            all.add_threads(shell_slots, &events, &settings)?;
+            all.add_threads(shell_slots, &events, &settings, shadow.as_ref())?;
         }
         if shell_slots > 0 && (grows || !all.requests.is_empty()) {
             all.http = Some(all.pools.len());
-            all.add_threads(http::SLOTS, &events, &settings)?;
+            all.add_threads(http::SLOTS, &events, &settings, shadow.as_ref())?;
         }
         if let Some(sinks) = sinks {
             all.sinks = Some(all.pools.len());
@@ -196,10 +200,12 @@ impl Pools {
         slots: u16,
         events: &Arc<Events>,
         settings: &Arc<dyn Settings>,
+        shadow: Option<&Shadow>,
     ) -> Result<(), String> {
         let tell = Arc::new(moving(events, self.slots()));
         let settings = Arc::clone(settings);
-        let make = move || Declared::new(Arc::clone(&settings));
+        let shadow = shadow.cloned();
+        let make = move || Declared::new(Arc::clone(&settings), shadow.clone());
         self.add(slots, Box::new(Threads::start(slots, tell, make)?))
     }
 

@@ -233,6 +233,10 @@ impl Receiver for FilesSource {
         // Nobody outside waits for it: the memory is committed with the events.
     }
 
+    fn overdue(&self) -> Option<Duration> {
+        self.errands.overdue(limits::FILES_LOOK_MAX)
+    }
+
     fn waker(&self) -> Waker {
         self.errands.waker()
     }

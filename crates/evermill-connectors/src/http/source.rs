@@ -28,7 +28,8 @@ pub struct HttpSource {
     validators: Vec<(String, String)>,
     due: Instant,
     /// A request is under way.
-    asking: bool,
+    /// Since when a request is under way.
+    asking: Option<Instant>,
     /// The author's function has this before it, under the number of the inquiry.
     judging: Option<(u64, Response, Found)>,
     /// What it said of that.
@@ -76,7 +77,7 @@ impl HttpSource {
             events_max: environment.budget.batch_events.max(1),
             validators: Vec::new(),
             due: Instant::now(),
-            asking: false,
+            asking: None,
             judging: None,
             said: None,
             inquiries: 0,
@@ -103,19 +104,19 @@ impl HttpSource {
                 post.changed.notify_all();
             });
         match thread {
-            Ok(_) => self.asking = true,
+            Ok(_) => self.asking = Some(Instant::now()),
             Err(cause) => {
                 let why = format!("the system gives no thread: {cause}");
                 let place = self.question.client.connection().place();
                 let answer = Err(Error::Unreachable { place, why });
                 self.post.lock().answer = Some((generation, answer));
-                self.asking = true;
+                self.asking = Some(Instant::now());
             }
         }
     }
 
     fn heard(&mut self, answer: Result<Response, Error>, out: &mut Vec<Received>) {
-        self.asking = false;
+        self.asking = None;
         let response = match answer {
             Ok(response) => response,
             Err(error) => return self.unknown(error.to_string(), None, out),
@@ -246,7 +247,7 @@ impl Receiver for HttpSource {
         self.memory = Memory::read(memo, &self.question.mark)?;
         self.validators.clear();
         self.generation += 1;
-        self.asking = false;
+        self.asking = None;
         (self.judging, self.said) = (None, None);
         self.due = Instant::now();
         Ok(())
@@ -276,7 +277,7 @@ impl Receiver for HttpSource {
             if state.closed || std::mem::take(&mut state.woken) || now >= deadline {
                 return Ok(());
             }
-            let busy = self.asking || self.judging.is_some();
+            let busy = self.asking.is_some() || self.judging.is_some();
             if !busy && now >= self.due {
                 drop(state);
                 self.ask();
@@ -305,6 +306,12 @@ impl Receiver for HttpSource {
 
     fn kept(&mut self, _ticket: u64) {
         // Nobody outside waits for it: the memory is committed with the events.
+    }
+
+    fn overdue(&self) -> Option<Duration> {
+        // A request has a limit of its own; one that outlives it by so much will not end.
+        let limit = self.question.client.connection().timeout() + limits::HTTP_OVERDUE;
+        self.asking?.elapsed().checked_sub(limit)
     }
 
     fn waker(&self) -> Waker {

@@ -1,7 +1,7 @@
 //! A queue being read. Requests run on threads of their own and leave their answers in the post; everything
 //! that is decided is decided on the thread of whoever drives the source.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,10 @@ struct Post {
 #[derive(Default)]
 struct State {
     answers: VecDeque<Came>,
+    /// When requests began that are under way, by number.
+    under_way: BTreeMap<u64, Instant>,
+    /// Requests so far.
+    asked: u64,
     woken: bool,
     closed: bool,
 }
@@ -120,9 +124,22 @@ impl Post {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn begin(&self) -> u64 {
+        let mut state = self.lock();
+        state.asked += 1;
+        let number = state.asked;
+        state.under_way.insert(number, Instant::now());
+        number
+    }
+
     fn leave(&self, came: Came) {
         self.lock().answers.push_back(came);
         self.changed.notify_all();
+    }
+
+    fn end(&self, number: u64, came: Came) {
+        self.lock().under_way.remove(&number);
+        self.leave(came);
     }
 }
 
@@ -159,11 +176,13 @@ impl SqsSource {
     /// Runs a request on a thread of its own. False when the system gives none; that is said.
     fn spawn(&mut self, request: impl FnOnce() -> Came + Send + 'static) -> bool {
         let post = Arc::clone(&self.post);
-        let run = move || post.leave(request());
+        let number = post.begin();
+        let run = move || post.end(number, request());
         let thread = std::thread::Builder::new().name("sqs".to_owned());
         let Err(cause) = thread.spawn(run) else {
             return true;
         };
+        self.post.lock().under_way.remove(&number);
         let said = format!("the system gives no thread: {cause}; tried again");
         let fault = Fault::new(Kind::Away, said);
         self.receives.fails(&fault, Instant::now());
@@ -562,6 +581,12 @@ impl Receiver for SqsSource {
 
     fn settled(&mut self, ticket: u64) {
         self.leases.done(ticket);
+    }
+
+    fn overdue(&self) -> Option<Duration> {
+        let oldest = self.post.lock().under_way.values().min().copied();
+        // Each has a limit of its own; one that outlives it by so much will not end.
+        oldest?.elapsed().checked_sub(limits::SQS_OVERDUE)
     }
 
     fn waits_for_outcome(&self) -> bool {

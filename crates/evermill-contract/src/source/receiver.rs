@@ -58,6 +58,12 @@ pub trait Receiver: Send {
     /// Called every few seconds, also while there is no room: leases are extended here.
     fn keep_alive(&mut self) {}
 
+    /// How long an answer of the outside world is overdue: since a request took longer than it may. `None`
+    /// when none is, as it has to be of a source whose requests always end.
+    fn overdue(&self) -> Option<Duration> {
+        None
+    }
+
     /// Something any thread may call to make a blocked `receive` return at once.
     fn waker(&self) -> Waker;
 

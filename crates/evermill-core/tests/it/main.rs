@@ -4,4 +4,5 @@ mod chain;
 mod idle;
 mod parked;
 mod replays;
+mod sharing;
 mod swap;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evermill_core::Machine;
-use evermill_core::command::{Command, Decision, DispatchId, Fence, LaneId, Outcome, OutcomeRun};
+use evermill_core::command::{
+    Command, Decision, DispatchId, Fence, LaneId, Limited, Outcome, OutcomeRun,
+};
 use evermill_core::dag::{Dag, DagSpec, JoinSpec, Node, Order, SourceSpec, TaskSpec};
 use evermill_core::row::{Row, Write};
 
@@ -84,9 +86,14 @@ impl Scene {
     }
 
     fn swap(&mut self, dag: &Arc<Dag>) {
+        self.swap_with(dag, Vec::new());
+    }
+
+    fn swap_with(&mut self, dag: &Arc<Dag>, rates: Vec<(Limited, u32, u64)>) {
         self.apply(Command::Swap {
             run: 1,
             dag: Arc::clone(dag),
+            rates,
         });
     }
 
@@ -240,4 +247,21 @@ fn what_is_in_flight_is_counted_by_version_and_versions_that_nothing_names_are_s
     let named: Vec<&str> = scene.machine.versions().collect();
     assert!(!named.contains(&"v0") && named.contains(&"v4"), "{named:?}");
     assert_eq!(scene.machine.run(1).unwrap().version, "v4");
+}
+
+/// W16, W19: what waits for a slot of `max_active_runs` starts with the swap that lifts it, and no faster than the
+/// new version allows.
+#[test]
+fn the_rates_of_a_version_hold_before_anything_of_it_starts() {
+    let mut spec = version("old", &["in"]).spec.clone();
+    spec.max_active_runs = Some(1);
+    let old = Arc::new(Dag::compile(spec).expect("it is a DAG"));
+    let mut scene = Scene::started(&old);
+    let lane = scene.open(0, "in");
+    scene.read(lane, 0..10);
+    let new = version("new", &["in"]);
+    scene.swap_with(&new, vec![(Limited::Task(0), 2, 60_000)]);
+    let ran = scene.work();
+    let of_new = ran.iter().filter(|(task, _)| task == "new_in").count();
+    assert_eq!(of_new, 2, "{ran:?}");
 }

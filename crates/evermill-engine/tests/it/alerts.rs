@@ -4,19 +4,25 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use evermill_contract::alert::AlertKind;
+use evermill_contract::alert::{Alert, AlertKind, AlertTaker, Receipt};
 use evermill_contract::source::{
     FirstPosition, LaneName, Opened, Resolved, Source, SourceBudget, SourceError, SourceEvent,
     Waker,
 };
 use evermill_contract::worker::{Outcome, TaskError, TaskErrorKind};
+use evermill_core::row::Table;
 use evermill_engine::limits::{SOURCE_LOOK, SOURCE_RESTARTS, SOURCE_STALL_MS};
 use evermill_engine::view::PoolWord;
 use evermill_engine::{Clock, EngineError, Handle, Operations as _, StartRequest};
 
+use evermill_store::Fault;
+
 use crate::broker::Broker;
 use crate::executor::Workers;
-use crate::harness::{World, after_source, recording, request, started, until, until_true, values};
+use crate::harness::{
+    World, after_source, recording, request, started, until, until_true, values, with,
+};
+use crate::queue::Queue;
 
 const GRACE: Duration = Duration::from_secs(30);
 /// When the manual clock begins.
@@ -33,18 +39,6 @@ fn still(workers: Workers) -> World {
 fn later(world: &World, handle: &Handle, seconds: u64) {
     world.clock.advance_us(seconds * SECOND_US);
     handle.poke();
-}
-
-/// The request with another field in each source, or in the DAG.
-fn with(request: &StartRequest, change: impl Fn(&mut serde_json::Value)) -> StartRequest {
-    let mut json = serde_json::to_value(&*request.manifest).unwrap();
-    change(&mut json["dags"][0]);
-    let json = serde_json::to_vec(&json).unwrap();
-    let manifest = evermill_contract::manifest::Manifest::decode(&json).unwrap();
-    StartRequest {
-        manifest: Arc::new(manifest),
-        ..request.clone()
-    }
 }
 
 fn one_task() -> StartRequest {
@@ -137,6 +131,53 @@ fn what_is_parked_is_told_with_the_task_and_the_event() {
     assert!(told[0].text.contains("ValueError: bad"), "{}", told[0].text);
     assert_eq!(handle.alerts().unwrap(), told);
     handle.drain(GRACE).unwrap();
+}
+
+/// A sink of alerts that takes none before it is opened.
+#[derive(Clone, Default)]
+struct Shut {
+    open: Arc<AtomicBool>,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl AlertTaker for Shut {
+    fn wants(&self, alert: &Alert) -> bool {
+        alert.kind == AlertKind::Parked
+    }
+
+    fn take(&self, alert: &Alert, receipt: Receipt) {
+        self.told.lock().unwrap().push(alert.id.clone());
+        if self.open.load(Ordering::Acquire) {
+            receipt.told();
+        }
+    }
+}
+
+#[test]
+fn an_alert_is_told_again_under_its_id_until_it_was_taken_over_restarts_and_reloads() {
+    let mut world = World::memory(Broker::with_lanes(&["a"]), failing());
+    let shut = Shut::default();
+    world.hooks = Some(Arc::new(shut.clone()));
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.faults.next(Fault::UnknownCommitted);
+    world.broker.publish("a", ["bad".to_owned()]);
+    until(&handle, "a parked event", |run| run.parked == 1);
+    let told = || shut.told.lock().unwrap().clone();
+    until_true("the alert", || !told().is_empty());
+    let first = told();
+    assert_eq!(first.len(), 1, "a reload tells it once");
+    handle.drain(GRACE).unwrap();
+    drop(handle);
+    assert_eq!(world.rows(Table::Outbox).len(), 1);
+
+    shut.open.store(true, Ordering::Release);
+    let handle = world.open();
+    until_true("the alert again", || told().len() == 2);
+    assert_eq!(told()[1], first[0]);
+    handle.drain(GRACE).unwrap();
+    drop(handle);
+    assert_eq!(world.rows(Table::Outbox), [], "it was taken");
 }
 
 /// A source that can be made to hang in `poll`.
@@ -243,6 +284,50 @@ fn c01_a_source_that_hangs_is_left_behind_and_opened_again_and_nothing_is_lost()
     until(&handle, "one more", |run| run.done == 101);
     assert_eq!(ledger.repeated(), Vec::<String>::new());
     handle.drain(GRACE).unwrap();
+}
+
+/// C01 for queues, polls and files: another reader takes over, and each message is deleted once, after it
+/// is kept.
+#[test]
+fn c01_a_receiver_that_hangs_or_waits_for_ever_outside_is_left_behind_and_opened_again() {
+    for silent in [false, true] {
+        let (ledger, workers) = recording(2);
+        let queue = Queue::default();
+        let mut world = still(workers);
+        let opened = queue.clone();
+        world.opens = Some(Arc::new(move || opened.open()));
+        let handle = world.open();
+        started(&handle, &one_task());
+        queue.send(values(0..50));
+        until(&handle, "the first messages", |run| run.done == 50);
+        // What it has not heard of yet would come again, and these messages have no ids.
+        until_true("they are deleted", || queue.deleted().len() == 50);
+        if silent {
+            queue.fall_silent();
+        } else {
+            queue.hang();
+            until_true("a hanging reader", || queue.hung() == 1);
+        }
+        queue.send(values(50..100));
+        // What is overdue is noted by the source's own thread, which looks when it comes by.
+        until_true("another reader", || {
+            later(&world, &handle, SOURCE_LOOK.as_secs() + 1);
+            queue.made() == 2
+        });
+        let run = until(&handle, "the others", |run| run.done == 100);
+        assert_eq!((run.taken_in, run.in_flight), (100, 0));
+        let told = world.alerts_of(AlertKind::SourceStalled);
+        assert_eq!((told.len(), told[0].source.as_deref()), (1, Some("in")));
+        until_true("all deleted", || queue.deleted().len() == 100);
+        queue.let_go();
+        until_true("the end of the one left behind", || queue.closed() == 1);
+        queue.send(values(100..101));
+        until(&handle, "one more", |run| run.done == 101);
+        until_true("their outcomes", || queue.settled().contains(&100));
+        assert_eq!(queue.deleted(), (0..101).collect::<Vec<_>>());
+        assert_eq!(ledger.repeated(), Vec::<String>::new());
+        handle.drain(GRACE).unwrap();
+    }
 }
 
 #[test]

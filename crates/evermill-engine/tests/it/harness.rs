@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermill_contract::alert::{Alert, AlertKind};
+use evermill_contract::alert::{Alert, AlertKind, AlertSink};
 use evermill_contract::manifest::{Manifest, SourceConfig};
 use evermill_contract::source::Opened;
 use evermill_contract::worker::Outcome;
@@ -23,6 +23,7 @@ use evermill_store::{
 use crate::broker::Broker;
 use crate::executor::Workers;
 use crate::gate::{Gate, GatedStore};
+use crate::queue::Queue;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,6 +41,10 @@ pub(crate) struct World {
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
     pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
     pub(crate) alerts: Arc<Mutex<Vec<Alert>>>,
+    /// Where alerts go in place of `alerts`.
+    pub(crate) hooks: Option<AlertSink>,
+    /// Sources that are queues, by id.
+    pub(crate) queues: BTreeMap<String, Queue>,
     pub(crate) clock: Clock,
     dir: tempfile::TempDir,
 }
@@ -77,6 +82,8 @@ impl World {
             notices: Arc::default(),
             lines: Arc::default(),
             alerts: Arc::default(),
+            hooks: None,
+            queues: BTreeMap::new(),
             clock: Clock::system(),
             dir: tempfile::tempdir().unwrap(),
         }
@@ -101,14 +108,19 @@ impl World {
             clock: self.clock.clone(),
             log: Box::new(move |line| lines.lock().unwrap().push(line)),
             notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),
-            alerts: Arc::new(move |alert: &Alert| alerts.lock().unwrap().push(alert.clone())),
+            alerts: self.hooks.clone().unwrap_or_else(|| {
+                Arc::new(move |alert: &Alert| alerts.lock().unwrap().push(alert.clone()))
+            }),
         })
     }
 
     pub(crate) fn sources(&self) -> SourceFactory {
         let (broker, others) = (self.broker.clone(), self.others.clone());
-        let opens = self.opens.clone();
+        let (opens, queues) = (self.opens.clone(), self.queues.clone());
         Arc::new(move |request| {
+            if let Some(queue) = queues.get(&request.source.id) {
+                return Ok(queue.open());
+            }
             if let SourceConfig::After(_) | SourceConfig::Topic(_) = request.source.config {
                 return Ok(Opened::Signalled);
             }
@@ -313,4 +325,19 @@ impl Ledger {
 
 pub(crate) fn values(range: std::ops::Range<u64>) -> impl Iterator<Item = String> {
     range.map(|n| n.to_string())
+}
+
+/// The request with another field in each source, or in the DAG.
+pub(crate) fn with(
+    request: &StartRequest,
+    change: impl Fn(&mut serde_json::Value),
+) -> StartRequest {
+    let mut json = serde_json::to_value(&*request.manifest).unwrap();
+    change(&mut json["dags"][0]);
+    let json = serde_json::to_vec(&json).unwrap();
+    let manifest = Manifest::decode(&json).unwrap();
+    StartRequest {
+        manifest: Arc::new(manifest),
+        ..request.clone()
+    }
 }

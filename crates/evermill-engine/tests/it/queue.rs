@@ -29,6 +29,13 @@ struct State {
     closed: u32,
     /// Asked to return.
     woken: bool,
+    /// Readers that were made.
+    made: u32,
+    /// Up to this one they do not come back from `receive`, or say that what they asked is overdue.
+    hangs: u32,
+    late: u32,
+    /// That hang now.
+    hung: u32,
 }
 
 impl Queue {
@@ -67,9 +74,38 @@ impl Queue {
         self.shared.0.lock().unwrap().closed
     }
 
+    pub(crate) fn made(&self) -> u32 {
+        self.shared.0.lock().unwrap().made
+    }
+
+    /// The readers made so far hang in `receive` from now on.
+    pub(crate) fn hang(&self) {
+        let mut state = self.shared.0.lock().unwrap();
+        state.hangs = state.made;
+    }
+
+    pub(crate) fn hung(&self) -> u32 {
+        self.shared.0.lock().unwrap().hung
+    }
+
+    /// Those that hang come back.
+    pub(crate) fn let_go(&self) {
+        self.shared.0.lock().unwrap().hangs = 0;
+        self.shared.1.notify_all();
+    }
+
+    /// What the readers made so far ask is never answered, and they deliver nothing more.
+    pub(crate) fn fall_silent(&self) {
+        let mut state = self.shared.0.lock().unwrap();
+        state.late = state.made;
+    }
+
     pub(crate) fn open(&self) -> Opened {
+        let mut state = self.shared.0.lock().unwrap();
+        state.made += 1;
         Opened::Received(Box::new(Reader {
             queue: self.clone(),
+            number: state.made,
             out: BTreeMap::new(),
             tickets: 0,
         }))
@@ -79,6 +115,7 @@ impl Queue {
 /// A visibility window that lasts as long as the reader lives, or until it begins again.
 struct Reader {
     queue: Queue,
+    number: u32,
     /// Message by ticket.
     out: BTreeMap<u64, u64>,
     tickets: u64,
@@ -94,6 +131,22 @@ impl Receiver for Reader {
 
     fn receive(&mut self, wait: Duration, out: &mut Vec<Received>) -> Result<(), SourceError> {
         let (lock, changed) = &*self.queue.shared;
+        {
+            let mut state = lock.lock().unwrap();
+            if state.late >= self.number {
+                let silent = |state: &mut State| !state.woken;
+                state = changed.wait_timeout_while(state, wait, silent).unwrap().0;
+                state.woken = false;
+                return Ok(());
+            }
+            if state.hangs >= self.number {
+                state.hung += 1;
+                let hangs = |state: &mut State| state.hangs >= self.number;
+                state = changed.wait_while(state, hangs).unwrap();
+                state.hung -= 1;
+                return Ok(());
+            }
+        }
         let hidden: Vec<u64> = self.out.values().copied().collect();
         let next = |state: &State| {
             let mut all = state.messages.iter();
@@ -132,6 +185,11 @@ impl Receiver for Reader {
         if let Some(number) = self.out.get(&ticket) {
             self.queue.shared.0.lock().unwrap().settled.push(*number);
         }
+    }
+
+    fn overdue(&self) -> Option<Duration> {
+        let state = self.queue.shared.0.lock().unwrap();
+        (state.late >= self.number).then_some(Duration::ZERO)
     }
 
     fn waits_for_outcome(&self) -> bool {

@@ -10,7 +10,8 @@ use evermill_store::Fault;
 
 use crate::broker::Broker;
 use crate::executor::Workers;
-use crate::harness::{Ledger, World, request_of, until, until_true, values};
+use crate::harness::{Ledger, World, request_of, until, until_true, values, with};
+use crate::queue::Queue;
 
 /// Notes `task:value` and succeeds.
 fn noting(slots: u16) -> (Ledger, Workers) {
@@ -283,4 +284,37 @@ fn a_task_that_waits_for_its_next_try_ends_on_its_version() {
     until(&handle, "both done", |run| run.done == 2);
     assert_eq!(ledger.times("old:0"), 2);
     assert_eq!(ledger.times("new:1"), 1);
+}
+
+/// W16: what a source that goes away left in its inbox waits for a version that has it again, and is shown.
+#[test]
+fn what_a_removed_source_left_in_its_inbox_is_told_and_taken_up_when_it_is_back() {
+    let (ledger, workers) = noting(1);
+    let mut world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let queue = Queue::default();
+    world.queues = [("q".to_owned(), queue.clone())].into();
+    let handle = world.open();
+    let one_by_one =
+        |request: &StartRequest| with(request, |dag| dag["max_active_runs"] = 1.into());
+    world.workers.close_gate();
+    let both = one_by_one(&version("old", &["in", "q"]));
+    handle.start(&both).unwrap();
+    queue.send(values(0..5));
+    until_true("all kept", || queue.deleted().len() == 5);
+    until(&handle, "the first", |run| {
+        run.taken_in == 5 && run.tasks[0].running == 1
+    });
+    handle.start(&one_by_one(&version("new", &["in"]))).unwrap();
+    world.workers.open_gate();
+    until(&handle, "its end", |run| run.done == 1);
+    let told = "4 events of source 'q' are kept";
+    let notes = handle.detail("d").unwrap().notes;
+    assert!(notes.len() == 1 && notes[0].contains(told), "{notes:?}");
+    let notes = handle.fresh_view().unwrap().notes.clone();
+    assert!(notes.len() == 1 && notes[0].contains(told), "{notes:?}");
+    handle.start(&both).unwrap();
+    until(&handle, "the others", |run| run.done == 5);
+    assert_eq!(ran(&ledger, "old", 0..5), [1; 5]);
+    assert_eq!(handle.detail("d").unwrap().notes, Vec::<String>::new());
+    handle.drain(Duration::from_secs(30)).unwrap();
 }

@@ -48,6 +48,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let rows = rows.map_err(|error| Failure::failed(format!("the answer is strange: {error}")))?;
     print(&runs_table(&rows))?;
     print(&replays(&rows))?;
+    print(&late(&rows))?;
     for why in stalled.iter().chain(&notes) {
         eprintln!("! {why}");
     }
@@ -70,6 +71,12 @@ pub(super) fn replays(runs: &[RunView]) -> String {
         run.replays.iter().map(line).collect::<String>()
     };
     runs.iter().map(of_run).collect()
+}
+
+/// What is late, or was, a line each.
+pub(super) fn late(runs: &[RunView]) -> String {
+    let late = super::run::progress::late(runs).into_iter();
+    late.map(|late| format!("{late}\n")).collect()
 }
 
 const HEAD: [&str; 10] = [

@@ -20,7 +20,7 @@ use evermill_engine::{
     Settings,
 };
 use evermill_store::{DirLock, LockError};
-use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Sinks};
+use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Shadow, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
@@ -272,13 +272,14 @@ impl Workers {
         }
     }
 
-    /// Those of a shadow: nothing is given to places outside but to `sinks`, and tasks in Python can
-    /// tell.
-    pub(super) fn in_shadow(mut self, sinks: Sinks) -> Self {
+    /// Those of a shadow: nothing is given to places outside but to `sinks`, no request is made but
+    /// `shadow` hears of it, and commands and tasks in Python can tell.
+    pub(super) fn in_shadow(mut self, sinks: Sinks, shadow: Shadow) -> Self {
         for (pool, _) in &mut self.python {
             pool.env.push(("EVERMILL_SHADOW".into(), "1".into()));
         }
         self.sinks = Some(sinks);
+        self.declared.shadow = Some(shadow);
         self
     }
 

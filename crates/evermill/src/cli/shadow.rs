@@ -1,38 +1,29 @@
 //! `evermill shadow RUN FILE`: another version of a DAG on the same events, without effects of ours.
 //!
 //! The events are those that the run has settled and its history remembers whole. They go through an
-//! engine in memory that reads no source, acknowledges nothing and sends nothing; what comes of each is
+//! engine of their own that reads no source, acknowledges nothing and sends nothing; what comes of each is
 //! compared with what came of it in the run, by lane and position.
 
+mod player;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::select;
 use evermill_contract::manifest::{DagManifest, History, Manifest};
-use evermill_contract::sink::{Record, Sink, SinkError};
-use evermill_contract::source::{DiagnosticSink, Opened};
 use evermill_engine::view::{Blob, PastActivation, PastTask, PastView};
-use evermill_engine::{
-    Clock, Engine, EngineError, Handle, OpenOptions, Operations as _, PastQuery, Settings,
-    StartRequest, limits,
-};
-use evermill_store::{MemoryDisk, MemoryStore, StoreId};
-use evermill_worker::Sinks;
+use evermill_engine::{StartRequest, limits};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::run::{self, files, files::Files};
-use super::test::commands::without_waits;
-use super::test::once::{Event, Once};
+use self::player::{Outside, Player};
+use super::run::files;
+use super::test::once::Event;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::reach::{Reach, get, part};
-use crate::screen::Screen;
 use crate::table::{first_line, print, table};
-use crate::vault::Vault;
 use crate::{sdk, signals};
 
 /// What can be typed behind `shadow`.
@@ -45,6 +36,9 @@ pub(super) struct Args {
     /// How many of the latest settled activations
     #[arg(long, value_name = "N", default_value_t = 200)]
     last: usize,
+    /// Go on with what the run settles from now on, until Ctrl-C, and show differences as they come
+    #[arg(long)]
+    follow: bool,
     /// Differences that are shown
     #[arg(long, value_name = "N", default_value_t = 10)]
     examples: usize,
@@ -56,9 +50,8 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// Nothing more is about to happen when nothing has for so long.
-const QUIET: Duration = Duration::from_millis(200);
-const NO_GRACE: Duration = Duration::ZERO;
+/// How often the run is asked what it has settled.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Characters of a value that are shown.
 const VALUE_WIDTH: usize = 40;
 
@@ -77,6 +70,10 @@ struct Report {
     left_out: u64,
     /// What tasks gave to places outside, and was not sent.
     not_sent: u64,
+    /// Requests of tasks in YAML that were not made: each got what the run was answered.
+    not_asked: u64,
+    /// The first of them.
+    requests: Vec<Request>,
     examples: Vec<Difference>,
 }
 
@@ -91,23 +88,35 @@ struct Difference {
     shadow: String,
 }
 
+/// A request that was not made.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Request {
+    lane: String,
+    position: u64,
+    task: String,
+    /// Method and place.
+    request: String,
+}
+
 /// Compares; fails when there is a difference.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let signalled = signals::catch()?;
     let reach = Reach::open(data_dir.clone())?;
     let detail = reach.run(&args.run)?;
-    let last = args.last.min(limits::PAST_LISTED);
-    let path = format!(
-        "runs/{}/activations?payload=true&limit={last}",
-        part(&detail.run.run)
-    );
-    let past: Result<PastView, _> = reach.ask(&get(&path));
-    reach.close()?;
-    let mut report = Report {
-        run: detail.run.run.clone(),
-        ..Report::default()
+    let live = past(&reach, &detail.run.run, args.last)?;
+    if args.follow && !reach.is_live() {
+        reach.close()?;
+        return Err(Failure::usage(
+            "no engine runs on this data directory, so there is nothing to follow; leave --follow out".to_owned(),
+        ));
+    }
+    let reach = if args.follow {
+        Some(reach)
+    } else {
+        reach.close()?;
+        None
     };
-    let live = Live::of(past?, &detail.run.run, &mut report);
-    if live.activations.is_empty() {
+    if live.activations.is_empty() && !args.follow {
         return Err(Failure::failed(format!(
             "run '{}' remembers no settled activation whole: there is nothing to compare with. history=\"full\" \
              of a DAG remembers each",
@@ -128,24 +137,32 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     })?;
     check(dag)?;
     let config = Config::read(data_dir, &[])?;
-    let sent = Arc::new(AtomicU64::new(0));
-    let shadow = play(
+    let outside = Outside::new(args.examples);
+    let player = Player::open(
         &files,
         dag,
-        &live,
         args.workers,
         config,
         (place.path(), &sdk),
-        &sent,
+        &outside,
     )?;
-    report.not_sent = sent.load(Ordering::Relaxed);
-    report.versions = [detail.run.version.clone(), shadow.version];
-    compare(
-        &live.activations,
-        &shadow.activations,
-        args.examples,
+    let mut report = Report {
+        run: detail.run.run.clone(),
+        versions: [detail.run.version.clone(), player.version.clone()],
+        ..Report::default()
+    };
+    let played = play(
+        args,
+        reach.as_ref(),
+        live,
+        &player,
+        &outside,
+        &signalled,
         &mut report,
     );
+    player.close();
+    played?;
+    outside.tell(&mut report);
     if args.json {
         print(&super::replay::line(&report))?;
     } else {
@@ -161,14 +178,66 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     }
 }
 
-/// A shadow would do outside what it only looks like doing.
-fn check(dag: &DagManifest) -> Result<(), Failure> {
-    if let Some(task) = dag.tasks.iter().find(|task| task.http.is_some()) {
-        return Err(Failure::usage(format!(
-            "task '{}' of DAG '{}' is a request over HTTP, and a shadow would send it once more",
-            task.id, dag.id
-        )));
+/// One round, or, following, one for whatever the run has settled since the one before.
+fn play(
+    args: &Args,
+    reach: Option<&Reach>,
+    mut live: Live,
+    player: &Player,
+    outside: &Outside,
+    signalled: &crossbeam_channel::Receiver<()>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let mut fed = Fed::default();
+    loop {
+        let round = fed.next(live, report);
+        if !round.activations.is_empty() {
+            outside.answers(&round.activations);
+            let before = report.examples.len();
+            if !player.play(&round, signalled)? {
+                return if reach.is_some() {
+                    Ok(())
+                } else {
+                    Err(Failure::failed("interrupted"))
+                };
+            }
+            let shadow = player.settled(&round.activations)?;
+            let room = if reach.is_some() {
+                usize::MAX
+            } else {
+                args.examples
+            };
+            compare(&round.activations, &shadow, room, report);
+            if reach.is_some() {
+                tell(&report.examples[before..], args.json)?;
+                report.examples.clear();
+            }
+        }
+        let Some(reach) = reach else {
+            return Ok(());
+        };
+        if signalled.recv_timeout(LOOK_AGAIN).is_ok() {
+            return Ok(());
+        }
+        live = match past(reach, &report.run, limits::PAST_LISTED) {
+            Ok(live) => live,
+            Err(_) => {
+                eprintln!("the engine has ended");
+                return Ok(());
+            }
+        };
     }
+}
+
+/// The latest that the run has settled.
+fn past(reach: &Reach, run: &str, last: usize) -> Result<Live, Failure> {
+    let last = last.min(limits::PAST_LISTED);
+    let path = format!("runs/{}/activations?payload=true&limit={last}", part(run));
+    Ok(Live::of(reach.ask(&get(&path))?, run))
+}
+
+/// A shadow knows one event of an activation.
+fn check(dag: &DagManifest) -> Result<(), Failure> {
     if dag.sources.iter().any(|source| source.join.is_some()) {
         return Err(Failure::usage(format!(
             "DAG '{}' joins events of several sources; which ones met is not known here",
@@ -181,127 +250,88 @@ fn check(dag: &DagManifest) -> Result<(), Failure> {
 type Place = (String, u64);
 
 /// What the run has settled.
+#[derive(Default)]
 struct Live {
-    /// By source id.
-    events: BTreeMap<String, Vec<Event>>,
+    /// Source id and event.
+    events: BTreeMap<Place, (String, Event)>,
     activations: BTreeMap<Place, PastActivation>,
+    /// What cannot be compared.
+    left_out: BTreeSet<Place>,
 }
 
 impl Live {
-    fn of(past: PastView, run: &str, report: &mut Report) -> Self {
-        let mut live = Self {
-            events: BTreeMap::new(),
-            activations: BTreeMap::new(),
-        };
+    fn of(past: PastView, run: &str) -> Self {
+        let mut live = Self::default();
         for activation in past.activations {
             let place = (activation.lane.clone(), activation.position);
             // `run/source/lane/position`: whoever has more is a child.
             let end = format!("/{}/{}", activation.lane, activation.position);
             let source = activation.id.strip_prefix(&format!("{run}/"));
             let source = source.and_then(|rest| rest.strip_suffix(&end));
-            let [event] = &activation.payload[..] else {
-                report.left_out += 1;
-                continue;
-            };
             let apart = ["replay-", "before-reset-"];
             let is_apart = apart.iter().any(|word| activation.lane.starts_with(word));
-            let whole = event.value.is_some() || event.key.is_some();
-            let Some(source) = source.filter(|_| !is_apart) else {
-                report.left_out += 1;
+            let (Some(source), [event], false) = (source, &activation.payload[..], is_apart) else {
+                live.left_out.insert(place);
                 continue;
             };
-            // A clock's event has neither, and is whole.
-            if !whole && event.timestamp_ms.is_none() {
-                report.left_out += 1;
+            // A clock's event has neither value nor key, and is whole.
+            if event.value.is_none() && event.key.is_none() && event.timestamp_ms.is_none() {
+                live.left_out.insert(place);
                 continue;
             }
-            let events = live.events.entry(source.to_owned()).or_default();
-            events.push(Event {
+            let event = Event {
                 position: event.position,
                 timestamp_ms: event.timestamp_ms,
                 key: event.key.clone(),
                 headers: event.headers.clone(),
                 value: event.value.clone(),
                 lane: activation.lane.clone(),
-            });
+            };
+            live.events
+                .insert(place.clone(), (source.to_owned(), event));
             live.activations.insert(place, activation);
         }
         live
     }
 }
 
-/// What the shadow came to.
-struct Shadow {
-    version: String,
-    activations: BTreeMap<Place, PastActivation>,
+/// How far the shadow was fed.
+#[derive(Default)]
+struct Fed {
+    /// The last position by lane.
+    last: BTreeMap<String, u64>,
+    /// What the answer before held, fed or not.
+    seen: BTreeSet<Place>,
 }
 
-/// Takes what is to be sent, and counts it.
-struct Swallow(Arc<AtomicU64>);
-
-impl Sink for Swallow {
-    fn send(&self, records: Vec<Record>, _wait: Duration) -> Vec<Result<(), SinkError>> {
-        self.0.fetch_add(records.len() as u64, Ordering::Relaxed);
-        records.into_iter().map(|_| Ok(())).collect()
-    }
-}
-
-fn play(
-    files: &Files,
-    dag: &DagManifest,
-    live: &Live,
-    workers: Option<u16>,
-    config: Config,
-    (place, sdk): (&Path, &Path),
-    sent: &Arc<AtomicU64>,
-) -> Result<Shadow, Failure> {
-    let signalled = signals::catch()?;
-    let screen = Screen::new();
-    let counted = Arc::clone(sent);
-    let sinks = Sinks::new(move |_| Ok(Box::new(Swallow(Arc::clone(&counted)))));
-    let workers = run::pools(workers, files, sdk).in_shadow(sinks);
-    let notices: DiagnosticSink = {
-        let screen = Arc::clone(&screen);
-        Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
-    };
-    let (told, disk) = (Arc::clone(&notices), MemoryDisk::new(StoreId([0; 16])));
-    let settings: Arc<dyn Settings> = Arc::new(Vault::open(&config)?);
-    let of_workers = Arc::clone(&settings);
-    let events = live.events.clone();
-    let engine = Engine::open(OpenOptions {
-        data_dir: place.join("data"),
-        store: Box::new(move || Ok(Box::new(MemoryStore::open(&disk)))),
-        executor: Box::new(move |events| workers.start(of_workers, told, events)),
-        sources: Arc::new(move |request| {
-            let own = events.get(&request.source.id).map_or(&[][..], |own| own);
-            Ok(Opened::Log(Box::new(Once::new(own))))
-        }),
-        settings,
-        pools: config.pools,
-        clock: Clock::system(),
-        log: run::log_lines(&screen, false),
-        notices,
-        alerts: Arc::new(evermill_contract::alert::Nobody),
-    });
-    let engine = engine.map_err(|error| Failure::failed(error.to_string()))?;
-    let request = files.requests(true, false).find(|(_, it)| it.id == dag.id);
-    let (request, _) = request.expect("it was found in the file");
-    let started = engine.start(&remembering(without_waits(request)));
-    let started = started.map_err(|error: EngineError| Files::explain(&error))?;
-    let idle = run::idle(engine.clone(), QUIET, None)?;
-    select! {
-        recv(idle) -> _ => {}
-        recv(signalled) -> _ => {
-            engine.drain(NO_GRACE).ok();
-            return Err(Failure::failed("interrupted"));
+impl Fed {
+    /// What is new in an answer. A shadow reads a lane in order: what has settled behind something
+    /// later is left out.
+    fn next(&mut self, live: Live, report: &mut Report) -> Live {
+        let mut round = Live::default();
+        let mut seen = BTreeSet::new();
+        report.left_out += live.left_out.difference(&self.seen).count() as u64;
+        for (place, activation) in live.activations {
+            seen.insert(place.clone());
+            if self.seen.contains(&place) {
+                continue;
+            }
+            if self.last.get(&place.0).is_some_and(|last| place.1 <= *last) {
+                report.left_out += 1;
+                continue;
+            }
+            if let Some(event) = live.events.get(&place) {
+                round.events.insert(place.clone(), event.clone());
+            }
+            round.activations.insert(place, activation);
         }
+        for (lane, position) in round.activations.keys() {
+            self.last.insert(lane.clone(), *position);
+        }
+        seen.extend(live.left_out);
+        self.seen = seen;
+        round
     }
-    let activations = settled(&engine, &started.run);
-    engine.drain(NO_GRACE).ok();
-    Ok(Shadow {
-        version: started.version,
-        activations: activations?,
-    })
 }
 
 /// Each activation of it is remembered, however fast they come.
@@ -319,15 +349,21 @@ fn remembering(request: StartRequest) -> StartRequest {
     }
 }
 
-fn settled(engine: &Handle, run: &str) -> Result<BTreeMap<Place, PastActivation>, Failure> {
-    let wanted = PastQuery {
-        limit: limits::PAST_LISTED,
-        ..PastQuery::default()
-    };
-    let past = engine.past(run, &wanted);
-    let past = past.map_err(|error| Failure::failed(error.to_string()))?;
-    let place = |it: PastActivation| ((it.lane.clone(), it.position), it);
-    Ok(past.activations.into_iter().map(place).collect())
+/// Differences as they come.
+fn tell(found: &[Difference], as_json: bool) -> Result<(), Failure> {
+    for it in found {
+        print(&if as_json {
+            super::replay::line(it)
+        } else {
+            let task = if it.task.is_empty() { "-" } else { &it.task };
+            let (live, shadow) = (
+                first_line(&it.live, VALUE_WIDTH),
+                first_line(&it.shadow, VALUE_WIDTH),
+            );
+            format!("{}@{} {task}: {live} | {shadow}\n", it.lane, it.position)
+        })?;
+    }
+    Ok(())
 }
 
 fn compare(
@@ -446,6 +482,16 @@ fn text(report: &Report) -> String {
             "{} records for places outside were not sent\n",
             report.not_sent
         ));
+    }
+    if report.not_asked > 0 {
+        text.push_str(&format!(
+            "{} requests were not made; tasks got what the run was answered\n",
+            report.not_asked
+        ));
+        for it in &report.requests {
+            let place = format!("{}@{}", it.lane, it.position);
+            text.push_str(&format!("  {place} {}: {}\n", it.task, it.request));
+        }
     }
     let row = |it: &Difference| {
         let task = if it.task.is_empty() { "-" } else { &it.task };

@@ -291,13 +291,7 @@ fn lane_rows(source: &SourceView) -> Vec<[String; 5]> {
 
 fn troubles(source: &SourceView) -> Vec<String> {
     let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.clone());
-    let stale = source.stale.then(|| {
-        let since = source.progress_ms.map_or_else(
-            || "nothing of it was settled since the engine started".to_owned(),
-            |at_ms| format!("nothing of it was settled since {}", age(at_ms)),
-        );
-        format!("not fresh: {since}")
-    });
+    let stale = super::run::progress::stale(source);
     let told = source.degraded.iter().chain(&source.ended).cloned();
     told.chain(stale).chain(stopped).collect()
 }

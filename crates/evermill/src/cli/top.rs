@@ -9,8 +9,8 @@ use evermill_api::drawing::Graph;
 use evermill_api::live::{Snapshot, Watch, lines};
 use evermill_engine::view::{EngineView, RunView};
 
-use super::ps::{replays, runs_table};
-use super::run::progress::troubles;
+use super::ps::{late, replays, runs_table};
+use super::run::progress::{self, troubles};
 use crate::failure::Failure;
 use crate::reach::{Reach, get};
 use crate::screen::Screen;
@@ -47,6 +47,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let first = look()?;
     if args.once || !reach.is_live() {
         print(&runs_table(&first.runs))?;
+        print(&replays(&first.runs))?;
+        print(&late(&first.runs))?;
         if !reach.is_live() && !args.once {
             eprintln!("no engine runs on this data directory, so nothing moves");
         }
@@ -104,11 +106,15 @@ fn show(
 ) -> Result<(), Failure> {
     if !screen.is_terminal() {
         print(&runs_table(&view.runs))?;
-        return print(&replays(&view.runs));
+        print(&replays(&view.runs))?;
+        return print(&late(&view.runs));
     }
     let snapshot = Snapshot {
         runs: watch.look(age, view),
-        wrong: troubles(view),
+        wrong: troubles(view)
+            .into_iter()
+            .chain(missed(&view.runs))
+            .collect(),
         said: Vec::new(),
         age,
         hint: "Ctrl-C ends watching; the engine runs on".to_owned(),
@@ -116,4 +122,16 @@ fn show(
     let (width, height) = screen.size();
     screen.picture(&lines(&snapshot, width, height.saturating_sub(1)));
     Ok(())
+}
+
+/// Deadlines that were missed; what is not fresh is among the troubles.
+fn missed(runs: &[RunView]) -> Vec<String> {
+    let late = runs.iter().filter(|run| run.deadlines_missed > 0);
+    let late: Vec<RunView> = late
+        .map(|run| RunView {
+            sources: Vec::new(),
+            ..run.clone()
+        })
+        .collect();
+    progress::late(&late)
 }

@@ -225,6 +225,11 @@ impl Running {
             .wait(text, |lines| lines.iter().any(|line| line.contains(text)));
     }
 
+    /// How many lines standard output has by now.
+    pub(crate) fn stdout_lines(&self) -> usize {
+        self.stdout.lines().len()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

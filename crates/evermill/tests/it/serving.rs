@@ -3,6 +3,7 @@
 
 mod following;
 mod packed;
+mod real_kafka;
 mod swapping;
 
 use std::path::PathBuf;

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use evermill_engine::view::{EngineView, RunView};
+use evermill_engine::view::{EngineView, RunView, SourceView};
+
+use crate::cli::parked::age;
 
 /// One line about the runs of this process; the same text as long as nothing has changed.
 pub(in crate::cli) fn line(view: &EngineView) -> String {
@@ -31,9 +33,55 @@ pub(in crate::cli) fn troubles(view: &EngineView) -> Vec<String> {
     for source in view.runs.iter().flat_map(|run| &run.sources) {
         let stopped = source.lanes.iter().filter_map(|lane| lane.stopped.as_ref());
         let of_source = source.degraded.iter().chain(&source.ended).chain(stopped);
-        troubles.extend(of_source.map(|why| format!("{}: {why}", source.id)));
+        let stale = stale(source);
+        let all = of_source.chain(&stale);
+        troubles.extend(all.map(|why| format!("{}: {why}", source.id)));
     }
     troubles
+}
+
+/// That a source is not as fresh as it says.
+pub(in crate::cli) fn stale(source: &SourceView) -> Option<String> {
+    source.stale.then(|| {
+        let since = source.progress_ms.map_or_else(
+            || "nothing of it was settled since the engine started".to_owned(),
+            |at_ms| format!("the last of it was settled {}", age(at_ms)),
+        );
+        format!("not fresh: {since}")
+    })
+}
+
+/// What is late, or was: a sentence for each run.
+pub(in crate::cli) fn late(runs: &[RunView]) -> Vec<String> {
+    let of_run = |run: &RunView| {
+        let misses = (run.deadlines_missed > 0).then(|| {
+            format!(
+                "{}: {} missed their deadline",
+                run.run, run.deadlines_missed
+            )
+        });
+        let times = |count: u64| {
+            if count == 1 {
+                "once".to_owned()
+            } else {
+                format!("{count} times")
+            }
+        };
+        let sources = run
+            .sources
+            .iter()
+            .filter(|source| source.freshness_missed > 0);
+        let sources = sources.map(|source| {
+            let state = stale(source).unwrap_or_else(|| "fresh again".to_owned());
+            let missed = times(source.freshness_missed);
+            format!(
+                "{}: source {} was not fresh {missed}; {state}",
+                run.run, source.id
+            )
+        });
+        misses.into_iter().chain(sources).collect::<Vec<_>>()
+    };
+    runs.iter().flat_map(of_run).collect()
 }
 
 fn push(text: &mut String, why: &str) {
@@ -68,6 +116,9 @@ fn of_run(run: &RunView) -> String {
     if !behind.is_empty() {
         write!(text, ", behind {}", behind.iter().sum::<u64>()).expect("a String takes everything");
     }
+    if run.deadlines_missed > 0 {
+        write!(text, ", late {}", run.deadlines_missed).expect("a String takes everything");
+    }
     if let (Some(p50), Some(p99)) = (run.latency_ms.p50, run.latency_ms.p99) {
         write!(text, ", {p50:.1} ms p50, {p99:.1} ms p99").expect("a String takes everything");
     }
@@ -76,7 +127,7 @@ fn of_run(run: &RunView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use evermill_engine::view::{LaneView, Percentiles, SourceView};
+    use evermill_engine::view::{LaneView, Percentiles};
 
     use super::*;
 
@@ -128,6 +179,39 @@ mod tests {
         };
         assert!(!line(&view(vec![left.clone(), a_run()])).contains("left"));
         assert!(line(&view(vec![left])).contains("left drained"));
+    }
+
+    #[test]
+    fn what_is_late_is_said_of_runs_and_of_sources() {
+        let source = |id: &str, stale| SourceView {
+            id: id.into(),
+            stale,
+            freshness_missed: 2,
+            ..SourceView::default()
+        };
+        let run = RunView {
+            deadlines_missed: 3,
+            sources: vec![source("in", true), source("other", false)],
+            ..a_run()
+        };
+        let never = "not fresh: nothing of it was settled since the engine started";
+        assert_eq!(
+            late(std::slice::from_ref(&run)),
+            [
+                "orders-1: 3 missed their deadline".to_owned(),
+                format!("orders-1: source in was not fresh 2 times; {never}"),
+                "orders-1: source other was not fresh 2 times; fresh again".to_owned(),
+            ]
+        );
+        let view = EngineView {
+            runs: vec![run],
+            ..EngineView::default()
+        };
+        let line = line(&view);
+        assert!(
+            line.contains("late 3") && line.ends_with(&format!("! in: {never}")),
+            "{line}"
+        );
     }
 
     #[test]

@@ -25,10 +25,9 @@ impl Operations for Face {
         if notes.is_empty() {
             return Ok(view);
         }
-        Ok(Arc::new(EngineView {
-            notes,
-            ..EngineView::clone(&view)
-        }))
+        let mut view = EngineView::clone(&view);
+        view.notes.extend(notes);
+        Ok(Arc::new(view))
     }
 
     fn detail(&self, run: &str) -> Result<RunDetail, EngineError> {

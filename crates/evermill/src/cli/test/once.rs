@@ -95,7 +95,7 @@ impl Once {
     }
 }
 
-fn batch<'a>(events: impl Iterator<Item = &'a Event>) -> EventBatch {
+pub(in crate::cli) fn batch<'a>(events: impl Iterator<Item = &'a Event>) -> EventBatch {
     let bytes = |blob: &Option<Blob>| blob.as_ref().and_then(Blob::bytes);
     let mut batch = BatchBuilder::default();
     for event in events {

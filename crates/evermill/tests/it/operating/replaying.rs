@@ -1,5 +1,6 @@
 //! Reading again, and moving a position, by the built binary.
 
+use evermill_http::testing::{Reply, Server};
 use serde_json::Value;
 
 use super::Scene;
@@ -217,6 +218,72 @@ fn a_shadow_runs_another_version_on_what_was_settled_and_tells_where_it_parts() 
     );
     let after = std::fs::read_to_string(&out).expect("what tasks wrote");
     assert_eq!(outside, after, "nothing outside is touched");
+}
+
+/// Asks a server, and notes its answer outside unless it is a shadow.
+const ASKING: &str = r#"
+dag: asking
+sources: { in: { kafka: { topic: t, auto_offset_reset: earliest } } }
+tasks:
+  ask: { after: [in], http: { url: "@URL@/price" } }
+  note: { after: [ask], run: "@RUN@[ -n \"$EVERMILL_SHADOW\" ] || echo outside >> @OUT@; cat", stdin: ask }
+"#;
+
+#[test]
+fn a_shadow_makes_no_request_gives_tasks_what_the_run_was_answered_and_follows_it() {
+    let scene = Scene::new();
+    let out = scene.place.file("out", "");
+    let server = Server::start(|_| Reply::new(200, r#"{"price":7}"#));
+    let text = ASKING
+        .replace("@URL@", &server.url())
+        .replace("@OUT@", out.to_str().expect("UTF-8"));
+    let file = scene.place.file("asking.yaml", &text.replace("@RUN@", ""));
+    let same = scene
+        .place
+        .file("same.yaml", &text.replace("@RUN@", "true; "));
+    let other = scene
+        .place
+        .file("other.yaml", &text.replace("@RUN@", "printf 1; "));
+    let connection = scene.mock.connection();
+    let file = file.to_str().expect("UTF-8");
+    let arguments = ["run", file, "--connection", &connection];
+    let running = Running::start(&mut scene.place.evermill(arguments));
+    write_numbers(&scene, 0..4);
+    scene.place.wait_for_run(|run| run["done"] == 4);
+
+    let same = scene.well(&["shadow", "asking", same.to_str().expect("UTF-8")]);
+    assert!(same.contains("4 equal, 0 different"), "{same}");
+    assert!(same.contains("4 requests were not made"), "{same}");
+    assert!(
+        same.contains(&format!("ask: POST {}/price", server.url())),
+        "{same}"
+    );
+    assert_eq!(server.seen().len(), 4, "the run's own");
+
+    let other = other.to_str().expect("UTF-8");
+    let arguments = ["shadow", "asking", other, "--follow", "--json"];
+    let follower = Running::start(&mut scene.place.evermill(arguments));
+    eventually("what had settled is compared", || {
+        (follower.stdout_lines() == 4).then_some(())
+    });
+    write_numbers(&scene, 4..6);
+    eventually("what settles is, too", || {
+        (follower.stdout_lines() == 6).then_some(())
+    });
+    follower.signal(rustix::process::Signal::INT);
+    let ended = follower.end();
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    let told = ended.json();
+    assert_eq!(told[5]["task"], "note", "{told:?}");
+    assert_eq!(
+        (&told[6]["different"], &told[6]["not_asked"]),
+        (&6.into(), &6.into()),
+        "{told:?}"
+    );
+    assert_eq!(server.seen().len(), 6, "the run's own");
+    let outside = std::fs::read_to_string(&out).expect("what tasks wrote");
+    assert_eq!(outside.lines().count(), 6, "no shadow wrote");
+    running.kill();
 }
 
 fn write_numbers(scene: &Scene, range: std::ops::Range<u32>) {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
-from typing import Any, Dict, Optional, Tuple
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from airflow._option import default_fields, refuse
 from airflow.datasets import heard
@@ -11,6 +12,7 @@ from evermill import _option
 from evermill._dag import Dag, declared
 from evermill._fault import DagError, blame, nearest
 from evermill._source import CRON, EVERY, clock_config
+from evermill._task import beside
 
 _SCHEDULES = {None: "none", "@continuous": "continuous", "@once": "once"}
 _PRESETS = {
@@ -37,7 +39,6 @@ _REFUSED = {
     "concurrency": (None,),
     "on_failure_callback": (None,),
     "on_success_callback": (None,),
-    "sla_miss_callback": (None,),
     "fail_stop": (None, False),
     "fail_fast": (None, False),
     "template_undefined": (None,),
@@ -60,6 +61,7 @@ class DAG(Dag):
         schedule_interval: Any = None,
         max_active_runs: Optional[int] = None,
         max_consecutive_failed_dag_runs: int = 0,
+        sla_miss_callback: Optional[Callable[..., Any]] = None,
         **others: Any,
     ) -> None:
         owner = f"DAG {dag_id!r}"
@@ -73,6 +75,7 @@ class DAG(Dag):
             "schedule_interval",
             "max_active_runs",
             "max_consecutive_failed_dag_runs",
+            "sla_miss_callback",
         )
         for name in others:
             if name not in _INERT and name not in _REFUSED:
@@ -101,6 +104,8 @@ class DAG(Dag):
         self.failures_in_a_row = max_consecutive_failed_dag_runs
         self.params = {name: getattr(value, "value", value) for name, value in (params or {}).items()}
         declared.append(self)
+        if sla_miss_callback is not None:
+            beside(self, "sla_miss_callback", _sla_miss(self, sla_miss_callback), ["deadline_missed"])
 
     def __enter__(self) -> "DAG":
         self._built = self.build()
@@ -109,6 +114,20 @@ class DAG(Dag):
 
     def __exit__(self, *_raised: Any) -> None:
         self._built.__exit__(None, None, None)
+
+
+def _sla_miss(dag: "DAG", callback: Any) -> Any:
+    """Airflow's callback as a task that an alert starts."""
+    if not callable(callback):
+        return callback
+
+    def sla_miss(event: Any) -> None:
+        alert = event.json()
+        task, at = alert.get("task") or "", datetime.fromtimestamp(alert["at_ms"] / 1000, timezone.utc)
+        missed = SimpleNamespace(dag_id=dag.dag_id, task_id=task, timestamp=at, execution_date=at, description=alert["text"])
+        callback(dag, f"{task} on {at.isoformat()}", "", [missed], [])
+
+    return sla_miss
 
 
 def _clock(owner: str, value: Any, begins: Any, catchup: bool) -> Optional[Tuple[str, Dict[str, Any]]]:
