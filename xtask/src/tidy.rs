@@ -4,6 +4,7 @@
 //! where there is one, what is wrong and how to put it right.
 
 mod decisions;
+mod evidence;
 mod imports;
 mod names;
 mod sizes;
@@ -39,6 +40,7 @@ fn check(root: &Path) -> Result<Vec<Fault>, Fault> {
     faults.extend(names::check(&tree));
     faults.extend(words::check(&tree));
     faults.extend(decisions::check(&tree));
+    faults.extend(evidence::check(&tree));
     Ok(faults)
 }
 

@@ -65,6 +65,9 @@ impl From<EngineError> for Problem {
             EngineError::NotParked(_) => (404, "not_parked", "Nothing is parked under this id"),
             EngineError::Store(_) => (500, "store", "The store cannot be read or copied"),
             EngineError::Full(_) => (429, "full", "There is no room for more yet"),
+            EngineError::OtherContent(_) => {
+                (409, "other_content", "The id stands for something else")
+            }
             EngineError::Interrupted => (503, "interrupted", "The commit failed"),
             EngineError::Closed => (503, "closed", "The engine has stopped"),
             _ => (409, "refused", "The state does not allow it"),

@@ -88,6 +88,18 @@ pub(crate) fn read_query(query: &str) -> Result<(ParkedFilter, Page), Problem> {
     Ok((which, page))
 }
 
+/// Whether only a count is wanted.
+pub(crate) fn read_dry_run(query: &str) -> Result<bool, Problem> {
+    let mut dry_run = false;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "dry_run" => dry_run = value == "true",
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok(dry_run)
+}
+
 pub(crate) fn read_past(query: &str) -> Result<PastQuery, Problem> {
     let mut wanted = PastQuery {
         limit: PAGE_ENTRIES,

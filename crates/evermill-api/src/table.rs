@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
-    cursor, number, read_conf, read_order, read_past, read_place, read_query, read_signal,
-    read_wanted,
+    cursor, number, read_conf, read_dry_run, read_order, read_past, read_place, read_query,
+    read_signal, read_wanted,
 };
 use crate::routes::{Method, Request, etag, json};
 
@@ -202,6 +202,12 @@ const CURSOR: Parameter = Parameter {
     about: "where to go on: `next` of the page before",
     kind: Kind::Text,
 };
+const DRY_RUN: Parameter = Parameter {
+    name: "dry_run",
+    about: "count them, and change nothing",
+    kind: Kind::Flag,
+};
+
 const PAYLOAD: Parameter = Parameter {
     name: "payload",
     about: "with the events themselves, and with results",
@@ -253,7 +259,8 @@ fn order(call: &Call<'_>, order: Order) -> Result<Answer, Problem> {
 fn resolve(call: &Call<'_>, how: Resolve) -> Result<Answer, Problem> {
     let which: ParkedFilter = serde_json::from_slice(call.body())
         .map_err(|cause| Problem::bad_request(format!("the filter: {cause}")))?;
-    let count = call.engine.resolve(call.run(), &which, how)?;
+    let dry_run = read_dry_run(call.query)?;
+    let count = call.engine.resolve(call.run(), &which, how, dry_run)?;
     told(&Count { count })
 }
 

@@ -6,7 +6,7 @@ use evermill_core::command::{Command, Event, LaneId};
 
 use crate::failpoint::fp;
 use crate::groups::After;
-use crate::inbox::{self, Accepted, Inbox, Refusal, Room, Shelved};
+use crate::inbox::{self, Accepted, Bringer, Inbox, Refusal, Shelved};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::payload::{self, Keys};
@@ -37,7 +37,7 @@ impl Shard {
         } = delivery;
         // What a source was asked for before there was no room is taken.
         let accepted = inbox::check_pages(&pages)
-            .and_then(|()| self.take_in(number, &events, memo, Room::Granted));
+            .and_then(|()| self.take_in(number, &events, memo, Bringer::LetIn));
         let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(refusal) => return self.refused(key, &refusal),
@@ -81,12 +81,12 @@ impl Shard {
         number: u32,
         arrivals: &[Arrival],
         memo: Option<bytes::Bytes>,
-        room: Room,
+        by: Bringer,
     ) -> Result<Accepted, Refusal> {
         let now_us = self.world.clock.now_us();
         let inbox = self.inboxes.get_mut(number);
         let inbox = inbox.expect("whoever takes in has numbered its inbox");
-        let accepted = inbox.accept(arrivals, memo, now_us, room, &mut self.decision.writes)?;
+        let accepted = inbox.accept(arrivals, memo, now_us, by, &mut self.decision.writes)?;
         fp!("inbox.accepted");
         self.pressing = true;
         self.unseal();

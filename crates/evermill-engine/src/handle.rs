@@ -172,6 +172,9 @@ pub enum EngineError {
     /// The machine does not do this to a run in its present state.
     #[error("{0}")]
     Refused(String),
+    /// What was brought has the id of something else that came before; nothing of it is kept.
+    #[error("{0}")]
+    OtherContent(String),
     /// There is no such DAG where DAGs come from.
     #[error("there is no DAG '{name}' in {place}{}", did_you_mean(.nearest.as_deref()))]
     NoSuchDag {

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::books::name_of;
 use crate::failpoint::fp;
-use crate::inbox::{Inboxes, Room, Shelved};
+use crate::inbox::{Bringer, Inboxes, Shelved};
 use crate::limits;
 use crate::manifest::Hears;
 use crate::outcome::Said;
@@ -336,7 +336,7 @@ pub(crate) fn pass_on(
                 continue;
             };
             // What cannot be kept is longer than anything that a task may say.
-            let accepted = inbox.accept(part, None, now_us, Room::Granted, writes);
+            let accepted = inbox.accept(part, None, now_us, Bringer::LetIn, writes);
             kept.extend(
                 accepted
                     .ok()
@@ -407,7 +407,7 @@ impl Shard {
         let word = self.hearers.word(news, &mut names, now_ms);
         for (number, heard) in word.by_inbox {
             for part in parts(&heard.arrivals) {
-                if let Err(refusal) = self.take_in(number, part, None, Room::Granted) {
+                if let Err(refusal) = self.take_in(number, part, None, Bringer::LetIn) {
                     self.notice(
                         Severity::Error,
                         &format!("what a DAG said is lost: {refusal}"),

@@ -65,12 +65,14 @@ impl Shelved {
     }
 }
 
-/// Whether arrivals are refused when there is no room.
+/// Who brings arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    Needed,
-    /// Whoever brings them was let in before.
-    Granted,
+pub(crate) enum Bringer {
+    /// Somebody who hears what becomes of them: that there is no room, or that an id of theirs stands for
+    /// something else.
+    Asks,
+    /// A reader who was let in before, and whose ids are the world's.
+    LetIn,
 }
 
 /// What became of arrivals.
@@ -89,6 +91,19 @@ pub(crate) enum Refusal {
     Full { events: usize, bytes: usize },
     #[error("{0}")]
     TooLong(String),
+    #[error(
+        "{}its id came before with other content, and what came first is kept; send what is new under an id of its own",
+        of_several(*.at, *.of)
+    )]
+    Other { at: usize, of: usize },
+}
+
+/// Names one of several events.
+fn of_several(at: usize, of: usize) -> String {
+    match of {
+        1 => String::new(),
+        _ => format!("event {at}: "),
+    }
 }
 
 impl Inbox {
@@ -164,11 +179,11 @@ impl Inbox {
         arrivals: &[Arrival],
         memo: Option<Bytes>,
         now_us: u64,
-        room: Room,
+        by: Bringer,
         writes: &mut Vec<Write>,
     ) -> Result<Accepted, Refusal> {
         check(arrivals, memo.as_ref())?;
-        if room == Room::Needed && !self.has_room() && !arrivals.is_empty() {
+        if by == Bringer::Asks && !self.has_room() && !arrivals.is_empty() {
             return Err(Refusal::Full {
                 events: self.held_events,
                 bytes: self.held_bytes,
@@ -176,7 +191,7 @@ impl Inbox {
         }
         let fresh = self
             .window
-            .admit(self.number, arrivals, now_us / 1_000, writes);
+            .admit(self.number, arrivals, by, now_us / 1_000, writes)?;
         let repeated = (arrivals.len() - fresh.len()) as u64;
         let shelved = (!fresh.is_empty()).then(|| {
             let bodies: Vec<Bytes> = fresh.iter().map(|one| row::body(one, now_us)).collect();

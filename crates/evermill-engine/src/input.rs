@@ -249,6 +249,7 @@ pub(crate) enum Request {
         run: String,
         which: ParkedFilter,
         how: Resolve,
+        dry_run: bool,
         reply: Sender<Result<u64, EngineError>>,
     },
     Amend {

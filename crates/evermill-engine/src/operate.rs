@@ -170,12 +170,19 @@ pub trait Operations: Send + Sync {
         page: Page,
     ) -> Result<ParkedPage, EngineError>;
 
-    /// Runs parked activations again, or gives them up; how many there were.
+    /// Runs parked activations again, or gives them up; how many there were. A dry run counts them and
+    /// leaves them as they are.
     ///
     /// # Errors
     /// [`EngineError::UnknownRun`], [`EngineError::NotParked`], [`EngineError::Refused`],
     /// [`EngineError::Closed`].
-    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError>;
+    fn resolve(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        how: Resolve,
+        dry_run: bool,
+    ) -> Result<u64, EngineError>;
 
     /// Gives the `event`-th event of a parked activation another value. It stays parked.
     ///
@@ -325,12 +332,19 @@ impl Operations for Handle {
         })?
     }
 
-    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
+    fn resolve(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        how: Resolve,
+        dry_run: bool,
+    ) -> Result<u64, EngineError> {
         let (run, which) = (run.to_owned(), which.clone());
         self.ask(|reply| Request::Resolve {
             run,
             which,
             how,
+            dry_run,
             reply,
         })?
     }

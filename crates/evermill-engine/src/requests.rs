@@ -102,8 +102,9 @@ impl Shard {
                 run,
                 which,
                 how,
+                dry_run,
                 reply,
-            } => match self.resolve(&run, &which, how) {
+            } => match self.resolve(&run, &which, how, dry_run) {
                 Ok(count) => self.reply_after_commit(reply, Ok(count)),
                 refused => answer(&reply, refused),
             },
@@ -393,12 +394,16 @@ impl Shard {
         run: &str,
         which: &ParkedFilter,
         how: Resolve,
+        dry_run: bool,
     ) -> Result<u64, EngineError> {
         let books = self.books();
         let found = books.find(run)?;
         operate::may_resolve(&books, &found, how)?;
         let keys = books.chosen(run, which)?;
         let count = keys.len() as u64;
+        if dry_run {
+            return Ok(count);
+        }
         let (run, selection) = (found.run, Selection::Keys(keys));
         self.apply(match how {
             Resolve::Retry => Command::Redrive { run, selection },

@@ -21,7 +21,7 @@ use crate::copy::{self, Checked};
 use crate::engine::Engine;
 use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
-use crate::inbox::{Accepted, Inboxes, Room};
+use crate::inbox::{Accepted, Bringer, Inboxes};
 use crate::open::{OpenError, SourceFactory};
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
@@ -222,7 +222,7 @@ impl State {
         inbox.raise(read.unwrap_or(0));
         let (now_us, mut writes) = (self.clock.now_us(), Vec::new());
         let arrivals = std::slice::from_ref(arrival);
-        let accepted = inbox.accept(arrivals, None, now_us, Room::Needed, &mut writes);
+        let accepted = inbox.accept(arrivals, None, now_us, Bringer::Asks, &mut writes);
         // What is refused must not take along what resuming would write.
         let accepted = accepted.map_err(triggering::refusal)?;
         let mut decision = std::mem::take(&mut self.pending);
@@ -442,13 +442,19 @@ impl Operations for AtRest {
         self.lock().books().parked(run, which, page)
     }
 
-    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
+    fn resolve(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        how: Resolve,
+        dry_run: bool,
+    ) -> Result<u64, EngineError> {
         let mut state = self.lock();
         let found = state.books().find(run)?;
         operate::may_resolve(&state.books(), &found, how)?;
         let keys = state.books().chosen(run, which)?;
         let count = keys.len() as u64;
-        if count > 0 {
+        if count > 0 && !dry_run {
             let (run, selection) = (found.run, Selection::Keys(keys));
             state.apply(match how {
                 Resolve::Retry => Command::Redrive { run, selection },

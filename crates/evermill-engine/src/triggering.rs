@@ -11,7 +11,7 @@ use evermill_core::{LaneView, RunView};
 
 use crate::MANUAL;
 use crate::handle::{EngineError, Pushed};
-use crate::inbox::{Accepted, Refusal, Room};
+use crate::inbox::{Accepted, Bringer, Refusal};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::manifest::Outline;
@@ -71,7 +71,7 @@ impl Shard {
             number,
             &[by_hand(conf, id, self.world.clock.now_ms())],
             None,
-            Room::Needed,
+            Bringer::Asks,
         );
         let accepted = accepted.map_err(refusal)?;
         let shelved = accepted.shelved;
@@ -95,7 +95,7 @@ impl Shard {
             }
         };
         let number = self.inboxes.number(&found.dag, &id);
-        let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, Room::Needed);
+        let accepted = self.take_in(number, &[arrival(signal, now_ms)], None, Bringer::Asks);
         Ok(pushed(&accepted.map_err(refusal)?))
     }
 
@@ -112,7 +112,7 @@ impl Shard {
                 "the source has been closed".to_owned(),
             ));
         };
-        let accepted = self.take_in(number, arrivals, None, Room::Needed);
+        let accepted = self.take_in(number, arrivals, None, Bringer::Asks);
         Ok(pushed(&accepted.map_err(refusal)?))
     }
 }
@@ -228,5 +228,6 @@ pub(crate) fn refusal(refusal: Refusal) -> EngineError {
     match refusal {
         Refusal::Full { .. } => EngineError::Full(refusal.to_string()),
         Refusal::TooLong(what) => EngineError::Refused(what),
+        Refusal::Other { .. } => EngineError::OtherContent(refusal.to_string()),
     }
 }

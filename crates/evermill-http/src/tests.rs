@@ -80,6 +80,26 @@ fn every_status_is_an_answer() {
     }
 }
 
+/// F07: a head that is too long, has too many headers, or holds what no header may.
+#[test]
+fn f07_a_head_without_measure_or_sense_is_no_answer() {
+    let heads = [
+        format!("x: {}\r\n", "y".repeat(100_000)),
+        (0..10_000).map(|n| format!("x{n}: y\r\n")).collect(),
+        "x\u{1}y: z\r\n".to_owned(),
+        "x y: z\r\n".to_owned(),
+        "no colon\r\n".to_owned(),
+    ];
+    for head in heads {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{head}\r\nhi");
+        let server = Server::start(move |_| Reply::Raw(answer.clone().into_bytes()));
+        let client = client(&server.url());
+        let start: String = head.chars().take(20).collect();
+        let answered = client.send(&below("/"));
+        assert!(answered.is_err(), "{start:?}: {answered:?}");
+    }
+}
+
 /// F05, F06.
 #[test]
 fn an_answer_is_bounded_before_and_after_decompression() {

@@ -8,6 +8,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 const NANOSECONDS: u64 = 1_000_000;
+/// Changes of a wall clock behind which it is looked for an instant.
+const LEAPS: usize = 2;
 
 /// The instants of a schedule; all in nanoseconds since 1970.
 #[derive(Debug, Clone)]
@@ -86,9 +88,7 @@ impl Instants {
                 // Whole seconds: the next one that is not before it.
                 let second = i64::try_from(ns.div_ceil(1_000_000_000)).ok()?;
                 let at = Timestamp::from_second(second).ok()?;
-                let next = cron
-                    .find_next_occurrence(&Zoned::new(at, zone.clone()), true)
-                    .ok()?;
+                let next = next(cron, zone, at)?;
                 u64::try_from(next.timestamp().as_nanosecond()).ok()
             }
         }
@@ -114,6 +114,15 @@ impl Instants {
         };
         found.filter(|found| (from..to).contains(found))
     }
+}
+
+/// The first instant of an expression that is not before `at`. The library gives up where a whole day was
+/// left out, as on Samoa; behind that it goes on.
+fn next(cron: &Cron, zone: &TimeZone, at: Timestamp) -> Option<Zoned> {
+    let from = |at| cron.find_next_occurrence(&Zoned::new(at, zone.clone()), true);
+    let leaps = zone.following(at).map(|leap| leap.timestamp());
+    let mut tried = std::iter::once(at).chain(leaps.take(LEAPS));
+    tried.find_map(|at| from(at).ok())
 }
 
 /// Whether a schedule can be read and will ever fire.

@@ -16,6 +16,9 @@ use crate::limits;
 const LANE: &str = "clock";
 /// The longest wait at a time: the wall clock may be set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks that lie further apart than this, nanoseconds, nobody listened: the machine slept, or the
+/// wall clock was set ahead.
+const AWAY: u64 = 60_000_000_000;
 
 /// A clock that is listened to.
 pub struct ClockSource {
@@ -36,6 +39,8 @@ pub struct ClockSource {
     told: bool,
     /// Instants that were passed over, to be told of: where it stood and where it goes on.
     passed: Option<(u64, u64)>,
+    /// When it was last looked at.
+    seen: u64,
 }
 
 #[derive(Default)]
@@ -77,6 +82,16 @@ impl ClockSource {
             open: true,
             told: false,
             passed: None,
+            seen: u64::MAX,
+        }
+    }
+
+    /// What passed while nobody looked is missed, as what passes while nothing runs.
+    fn look(&mut self) {
+        let now = (self.now)();
+        let seen = std::mem::replace(&mut self.seen, now);
+        if self.open && now > seen.saturating_add(AWAY) {
+            self.next = self.next.map(|next| self.go_on(next));
         }
     }
 
@@ -159,6 +174,7 @@ impl Source for ClockSource {
             }));
             return Ok(());
         }
+        self.look();
         if let Some((from, to)) = self.passed.take() {
             let lane = LANE.into();
             out.push(SourceEvent::Passed { lane, from, to });
@@ -169,7 +185,10 @@ impl Source for ClockSource {
         if out.is_empty() {
             let until = due.map(|due| Duration::from_nanos(due.saturating_sub((self.now)())));
             self.wait(until.map_or(wait, |until| until.min(wait)));
-            if let Some(from) = self.next.filter(|_| self.open) {
+            self.look();
+            // What was passed over is told first.
+            let from = self.next.filter(|_| self.open && self.passed.is_none());
+            if let Some(from) = from {
                 self.deliver(from, out);
             }
         }
@@ -222,10 +241,15 @@ impl Source for ClockSource {
 
     fn start_lane(
         &mut self,
-        _lane: &LaneName,
+        lane: &LaneName,
         from: u64,
         _incarnation: Option<&str>,
     ) -> Result<(), SourceError> {
+        if lane.as_str() != LANE {
+            return Err(SourceError::Refused(format!(
+                "a clock has no lane '{lane}'; its only one is '{LANE}'"
+            )));
+        }
         // The shard was loaded again: nobody has been away.
         let again = std::mem::replace(&mut self.started, true);
         self.passed = None;
@@ -234,7 +258,10 @@ impl Source for ClockSource {
         Ok(())
     }
 
-    fn credit(&mut self, _lane: &LaneName, open: bool) {
+    fn credit(&mut self, lane: &LaneName, open: bool) {
+        if lane.as_str() != LANE {
+            return;
+        }
         if open && !self.open {
             self.next = self.next.map(|next| self.go_on(next));
         }

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evermill_contract::manifest::{Catchup, CronSource, EverySource};
+use evermill_contract::source::conformance::timing::{Timeline, check_all};
 use evermill_contract::source::{
     FirstPosition, LaneName, Place, Source, SourceBudget, SourceEvent,
 };
@@ -227,7 +228,7 @@ impl Hand {
 }
 
 #[test]
-fn each_instant_fires_once_when_it_comes() {
+fn g01_each_instant_fires_once_when_it_comes() {
     let mut hand = Hand::new(Catchup::None, None, 5);
     let first = hand.first();
     assert_eq!(first, 5);
@@ -245,7 +246,7 @@ fn each_instant_fires_once_when_it_comes() {
 
 /// G07.
 #[test]
-fn instants_that_nobody_saw_pass_fire_as_the_dag_says() {
+fn g07_instants_that_nobody_saw_pass_fire_as_the_dag_says() {
     let cases: [(Catchup, &[u64]); 3] = [
         (Catchup::None, &[]),
         (Catchup::Last, &[40]),
@@ -279,6 +280,47 @@ fn instants_that_nobody_saw_pass_fire_as_the_dag_says() {
     }
 }
 
+/// G01, G05: a wall clock that is set ahead by years, and a machine that slept, are like an engine that was
+/// down: no burst, unless the DAG asks for all.
+#[test]
+fn g01_g05_what_lies_in_a_leap_of_the_clock_is_missed_as_the_dag_says() {
+    const YEARS: u64 = 10 * 365 * 86_400;
+    let cases: [(Catchup, u64, &[u64]); 3] = [
+        (Catchup::None, YEARS, &[]),
+        (Catchup::Last, YEARS, &[YEARS + 10]),
+        (Catchup::All, 65, &[20, 30, 40, 50, 60, 70]),
+    ];
+    for (catchup, leap, expected) in cases {
+        let mut hand = Hand::new(catchup, None, 5);
+        hand.start(5 * SECOND);
+        hand.set(10);
+        assert_eq!(hand.fired(), [10], "{catchup:?}");
+        hand.set(14 + leap);
+        let told = hand.poll();
+        let passed = told.iter().find_map(|event| match event {
+            SourceEvent::Passed { from, to, .. } => Some((*from, *to / SECOND)),
+            _ => None,
+        });
+        let to = match catchup {
+            Catchup::None => Some(14 + leap),
+            Catchup::Last => Some(leap + 10),
+            Catchup::All => None,
+        };
+        assert_eq!(passed, to.map(|to| (10 * SECOND + 1, to)), "{catchup:?}");
+        let mut fired: Vec<u64> = Vec::new();
+        for event in told {
+            if let SourceEvent::Batch { batch, .. } = event {
+                fired.extend(batch.events.iter().map(|event| event.position / SECOND));
+            }
+        }
+        fired.extend(hand.fired());
+        assert_eq!(fired, expected, "{catchup:?}");
+        // Set back to where it should be: nothing again, and then as usual.
+        hand.set(15);
+        assert_eq!(hand.fired(), [0; 0], "{catchup:?}");
+    }
+}
+
 #[test]
 fn a_clock_says_how_many_instants_lie_in_a_time_and_where_it_lies() {
     let mut hand = Hand::new(Catchup::All, None, 45);
@@ -300,4 +342,48 @@ fn a_start_date_is_where_catching_up_begins() {
     let first = hand.first();
     hand.start(first * SECOND);
     assert_eq!(hand.fired(), [10, 20, 30, 40]);
+}
+
+/// A clock of one instant per second, whose time a test moves.
+struct Seconds {
+    now: Arc<AtomicU64>,
+    instants: Instants,
+}
+
+impl Seconds {
+    fn of(instants: Instants) -> Self {
+        let now = Arc::new(AtomicU64::new(1_700_000_000 * SECOND + 7));
+        Self { now, instants }
+    }
+}
+
+impl Timeline for Seconds {
+    fn open(&self) -> Box<dyn Source> {
+        let now = Arc::clone(&self.now);
+        let (instants, budget) = (self.instants.clone(), SourceBudget::default());
+        let clock = ClockSource::on(instants, Catchup::All, None, budget, move || {
+            now.load(Ordering::Relaxed)
+        });
+        Box::new(clock)
+    }
+
+    fn pass(&self, instants: usize) {
+        let time = instants as u64 * SECOND;
+        self.now.fetch_add(time, Ordering::Relaxed);
+    }
+
+    fn turn_back(&self, instants: usize) {
+        let time = instants as u64 * SECOND;
+        self.now.fetch_sub(time, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_cron_expression_passes_the_checks_of_clocks() {
+    check_all(|| Seconds::of(cron("* * * * * *", "America/New_York")));
+}
+
+#[test]
+fn an_interval_passes_the_checks_of_clocks() {
+    check_all(|| Seconds::of(every(1, Some(3 * SECOND))));
 }

@@ -172,6 +172,23 @@ mod tests {
         assert_eq!(said, ["-", "?", "a", "-", "?", "-", "-", "?", "d", "-"]);
     }
 
+    /// F12: what was otherwise between two looks leaves no trace, unless something counts it.
+    #[test]
+    fn f12_what_changes_and_changes_back_between_two_looks_is_no_event() {
+        let answers = [
+            (200, r#"{"state": "a", "changes": 1}"#),
+            // It was "b" in between.
+            (200, r#"{"state": "a", "changes": 3}"#),
+        ];
+        for (select, expected) in [("/state", ["\"a\"", "-"]), ("/changes", ["1", "3"])] {
+            let edge = Edge {
+                select: Some(select),
+                fire_on_start: true,
+            };
+            assert_eq!(run(&edge, &answers), expected, "{select}");
+        }
+    }
+
     #[test]
     fn a_first_observation_that_is_true_fires_unless_told_not_to() {
         let mut edge = Edge {

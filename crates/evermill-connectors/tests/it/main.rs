@@ -1,5 +1,6 @@
 //! Sources against the worlds they listen to.
 
+mod clocks;
 mod codec;
 mod files;
 mod http_poll;

@@ -5,6 +5,7 @@ use evermill_contract::source::conformance::{Driver, World, check_all, numbered}
 use evermill_contract::source::{FirstPosition, LaneName, Source, SourceError, SourceEvent};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::kafka_world::{PATIENCE, Record, Topic, client};
 
@@ -60,7 +61,7 @@ fn lanes_carry_the_id_of_their_topic() {
 }
 
 #[test]
-fn keys_values_headers_and_their_absence_arrive_as_sent() {
+fn c13_keys_values_headers_and_their_absence_arrive_as_sent() {
     let mut topic = topic("orders", 1);
     let mut source = topic.open();
     let headers: [(&str, Option<&[u8]>); 3] = [
@@ -203,6 +204,69 @@ fn acknowledged_positions_reach_the_group_for_lag_tools() {
     );
 }
 
+/// Row C17: what the broker makes of a group's offsets decides nothing.
+#[test]
+fn c17_an_offset_that_the_broker_does_not_take_is_no_trouble_and_the_next_one_is_tried() {
+    let mut topic = topic("orders", 1);
+    topic.config.group_id = Some("billing".to_owned());
+    let mut driver = Driver::new(topic.open());
+    let lanes = driver.start_all(1);
+    topic.publish(&lanes[0], &numbered("a", 5));
+    driver.receive(&lanes[0], 5);
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID; 20];
+    let cluster = topic.dev().cluster();
+    cluster.request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+    driver.source().ack(&lanes[0], 3);
+    driver.watch();
+    topic.publish(&lanes[0], &numbered("b", 5));
+    driver.receive(&lanes[0], 10);
+    assert!(degraded(&driver).is_empty(), "{:?}", degraded(&driver));
+    let cluster = topic.dev().cluster();
+    cluster.clear_request_errors(RDKafkaApiKey::OffsetCommit);
+    driver.source().ack(&lanes[0], 8);
+    driver.source().close();
+    assert_eq!(committed(&topic, "billing", 0), Offset::Offset(8));
+}
+
+/// Row C18: somebody else sets the group's offsets, back and ahead, while we read and while we do not.
+#[test]
+fn c18_offsets_that_an_outsider_sets_move_no_position_of_ours() {
+    let mut topic = topic("orders", 1);
+    topic.config.group_id = Some("billing".to_owned());
+    let mut driver = Driver::new(topic.open());
+    let lanes = driver.start_all(1);
+    topic.publish(&lanes[0], &numbered("a", 10));
+    let seen = driver.receive(&lanes[0], 10);
+    driver.source().ack(&lanes[0], 10);
+    driver.watch();
+    set_committed(&topic, "billing", 0);
+    driver.watch();
+    assert_eq!(driver.values(&lanes[0]).len(), 10, "nothing comes again");
+    driver.source().close();
+    for outsider in [2, 10] {
+        set_committed(&topic, "billing", outsider);
+        let mut again = Driver::new(topic.open());
+        again.find_lanes(1);
+        again.start(&lanes[0], seen[6].0);
+        assert_eq!(again.receive(&lanes[0], 4), seen[6..]);
+        again.source().close();
+    }
+}
+
+fn set_committed(topic: &Topic, group: &str, offset: i64) {
+    let outsider: BaseConsumer = client(topic.bootstrap())
+        .set("group.id", group)
+        .create()
+        .expect("a consumer");
+    let mut list = rdkafka::TopicPartitionList::new();
+    list.add_partition_offset(topic.name(), 0, Offset::Offset(offset))
+        .expect("an offset");
+    outsider
+        .commit(&list, rdkafka::consumer::CommitMode::Sync)
+        .expect("the group has it");
+    assert_eq!(committed(topic, group, 0), Offset::Offset(offset));
+}
+
 #[test]
 fn another_group_can_be_taken_over() {
     let mut topic = topic("orders", 1);
@@ -243,7 +307,7 @@ fn committed(topic: &Topic, group: &str, partition: i32) -> Offset {
 }
 
 #[test]
-fn a_broker_that_goes_away_degrades_and_recovers_without_loss() {
+fn c01_a_broker_that_goes_away_degrades_and_recovers_without_loss() {
     let broker = DevKafka::start(&[("orders", 1)], None).expect("a broker");
     let mut topic = topic_on(broker, "orders", 1);
     let mut driver = Driver::new(topic.open());
@@ -271,7 +335,7 @@ fn a_broker_that_goes_away_degrades_and_recovers_without_loss() {
 }
 
 #[test]
-fn a_broker_that_is_away_at_the_start_is_waited_for() {
+fn c01_a_broker_that_is_away_at_the_start_is_waited_for() {
     let broker = DevKafka::start(&[("orders", 1)], None).expect("a broker");
     let mut topic = topic_on(broker, "orders", 1);
     topic.dev().cluster().broker_down(1).expect("down");
@@ -318,7 +382,7 @@ fn the_development_broker_is_reached_at_the_address_asked_for() {
 }
 
 #[test]
-fn nothing_is_printed_and_diagnostics_hold_no_secret() {
+fn c16_nothing_is_printed_and_diagnostics_hold_no_secret() {
     let mut topic = topic("orders", 1);
     topic.connection = format!(
         "{}&security.protocol=SASL_PLAINTEXT&sasl.mechanism=PLAIN&sasl.username=me&sasl.password=hunter2",

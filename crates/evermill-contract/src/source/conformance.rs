@@ -1,5 +1,6 @@
-//! Checks that every source passes, whatever it listens to; those for what cannot be read again are in
-//! [`receiving`].
+//! Checks that every source passes whose events can be read again. Other kinds have checks of their own:
+//! clocks those in [`timing`], what is kept first those in [`receiving`] and, where others bring it, in
+//! [`pushing`].
 //!
 //! A connector's tests implement [`World`] and call [`check_all`]. Each check gets a world of its
 //! own, waits for conditions, and panics with what it saw when one does not come true.
@@ -7,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub mod pushing;
 pub mod receiving;
+pub mod timing;
 
 use super::{CLOSE_WAIT, FirstPosition, LaneName, Source, SourceError, SourceEvent};
 
@@ -247,6 +250,7 @@ fn order_is_kept_within_a_lane(world: &mut impl World) {
     }
 }
 
+/// C15: a lane without credit is polled on.
 fn closed_credit_delivers_nothing_and_loses_nothing(world: &mut impl World) {
     let mut driver = Driver::new(world.open());
     let lanes = driver.start_all(world.lanes());

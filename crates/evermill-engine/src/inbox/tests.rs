@@ -39,7 +39,7 @@ impl Rig {
         let memo = memo.map(|memo| Bytes::copy_from_slice(memo.as_bytes()));
         let mut writes = Vec::new();
         let accepted = inbox
-            .accept(arrivals, memo, now_us, Room::Needed, &mut writes)
+            .accept(arrivals, memo, now_us, Bringer::Asks, &mut writes)
             .unwrap();
         if let Some(shelved) = accepted.shelved.clone() {
             inbox.shelve(shelved);
@@ -108,7 +108,7 @@ fn rows_go_when_all_of_them_is_settled_and_positions_never_repeat() {
 #[test]
 fn the_same_id_counts_once_within_the_window_over_a_restart_too() {
     let mut rig = Rig::new();
-    let twice = [arrival(Some("1"), "a"), arrival(Some("1"), "again")];
+    let twice = [arrival(Some("1"), "a"), arrival(Some("1"), "a")];
     let accepted = rig.accept(&twice, None, 0);
     assert_eq!(
         (accepted.shelved.unwrap().bodies.len(), accepted.repeated),
@@ -132,6 +132,64 @@ fn the_same_id_counts_once_within_the_window_over_a_restart_too() {
     assert_eq!(rig.rows(Table::Dedup).len(), 1, "the old bucket is gone");
 }
 
+/// E03.
+#[test]
+fn e03_an_id_stands_for_its_first_content_whoever_asks_hears_so_and_a_reader_need_not() {
+    let mut rig = Rig::new();
+    let accept = |rig: &mut Rig, arrivals: &[Arrival], by| {
+        let mut writes = Vec::new();
+        let accepted = rig.inbox().accept(arrivals, None, 0, by, &mut writes);
+        rig.commit(writes);
+        rig.reload();
+        accepted.map(|accepted| {
+            (
+                accepted.shelved.map_or(0, |s| s.bodies.len()),
+                accepted.repeated,
+            )
+        })
+    };
+    let (asks, let_in) = (Bringer::Asks, Bringer::LetIn);
+    assert_eq!(
+        accept(&mut rig, &[arrival(Some("1"), "a")], asks),
+        Ok((1, 0))
+    );
+    let other = arrival(Some("1"), "b");
+    let refused = accept(&mut rig, std::slice::from_ref(&other), asks);
+    assert_eq!(refused, Err(Refusal::Other { at: 0, of: 1 }));
+    // Nothing of a list is kept whose part is refused, and it may come again without that part.
+    let list = [arrival(Some("2"), "c"), other.clone()];
+    let refused = accept(&mut rig, &list, asks);
+    assert_eq!(refused, Err(Refusal::Other { at: 1, of: 2 }));
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .starts_with("event 1: its id came before")
+    );
+    assert_eq!(accept(&mut rig, &list[..1], asks), Ok((1, 0)));
+    let twice = [arrival(Some("3"), "d"), arrival(Some("3"), "e")];
+    assert_eq!(
+        accept(&mut rig, &twice, asks),
+        Err(Refusal::Other { at: 1, of: 2 })
+    );
+    // Headers do not count; a key does.
+    let mut again = arrival(Some("1"), "a");
+    again.headers.clear();
+    assert_eq!(accept(&mut rig, &[again.clone()], asks), Ok((0, 1)));
+    again.key = None;
+    assert!(accept(&mut rig, &[again], asks).is_err());
+    // A queue's ids are its own affair, and what nobody compared is a repeat.
+    assert_eq!(accept(&mut rig, &[other], let_in), Ok((0, 1)));
+    assert_eq!(
+        accept(&mut rig, &[arrival(Some("4"), "f")], let_in),
+        Ok((1, 0))
+    );
+    assert_eq!(
+        accept(&mut rig, &[arrival(Some("4"), "g")], asks),
+        Ok((0, 1))
+    );
+}
+
 #[test]
 fn a_full_inbox_refuses_and_takes_more_once_something_is_settled() {
     let mut rig = Rig::new();
@@ -139,10 +197,13 @@ fn a_full_inbox_refuses_and_takes_more_once_something_is_settled() {
     let mut refused = None;
     for _ in 0..10 {
         let mut writes = Vec::new();
-        match rig
-            .inbox()
-            .accept(&[arrival(None, &large)], None, 0, Room::Needed, &mut writes)
-        {
+        match rig.inbox().accept(
+            &[arrival(None, &large)],
+            None,
+            0,
+            Bringer::Asks,
+            &mut writes,
+        ) {
             Ok(accepted) => rig.inbox().shelve(accepted.shelved.unwrap()),
             Err(refusal) => {
                 refused = Some(refusal);
@@ -155,7 +216,7 @@ fn a_full_inbox_refuses_and_takes_more_once_something_is_settled() {
     let memo = Some(Bytes::from_static(b"m"));
     assert!(
         rig.inbox()
-            .accept(&[], memo, 0, Room::Needed, &mut Vec::new())
+            .accept(&[], memo, 0, Bringer::Asks, &mut Vec::new())
             .is_ok()
     );
     rig.inbox().settle(2, &mut Vec::new());
@@ -165,7 +226,7 @@ fn a_full_inbox_refuses_and_takes_more_once_something_is_settled() {
                 &[arrival(None, "a")],
                 None,
                 0,
-                Room::Needed,
+                Bringer::Asks,
                 &mut Vec::new()
             )
             .is_ok()
@@ -179,7 +240,7 @@ fn what_is_too_long_to_keep_is_refused_by_name() {
         let memo = Some(Bytes::from(vec![0; memo]));
         let refused = rig
             .inbox()
-            .accept(&[arrival], memo, 0, Room::Needed, &mut Vec::new());
+            .accept(&[arrival], memo, 0, Bringer::Asks, &mut Vec::new());
         refused
             .err()
             .map(|refusal| refusal.to_string())

@@ -1,14 +1,18 @@
 //! Ids of what came, for as long as the same may come again (P2, S3): packed rows by time, membership
 //! in memory, both bounded.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use evermill_contract::source::Arrival;
 use evermill_core::row::{Key, Row, Table, Write};
 use sha2::{Digest, Sha256};
 
+use super::{Bringer, Refusal};
 use crate::limits;
+
+/// Third part of the id of a row whose ids are followed by what they stand for.
+const WITH_CONTENT: u64 = 1;
 
 /// The ids of one inbox, oldest bucket first.
 #[derive(Default)]
@@ -23,51 +27,84 @@ struct Bucket {
     /// Number of its next row.
     next: u64,
     ids: HashSet<u128>,
+    /// What those stand for whose bringer asked.
+    contents: HashMap<u128, u64>,
 }
 
 impl Window {
-    /// Those arrivals that did not come before; their ids count from now on.
+    /// Those arrivals that did not come before; their ids count from now on. An id stands for one content:
+    /// whoever asks and brings it with another is refused whole.
     pub(super) fn admit<'a>(
         &mut self,
         inbox: u32,
         arrivals: &'a [Arrival],
+        by: Bringer,
         now_ms: u64,
         writes: &mut Vec<Write>,
-    ) -> Vec<&'a Arrival> {
+    ) -> Result<Vec<&'a Arrival>, Refusal> {
         if arrivals.iter().all(|arrival| arrival.id.is_none()) {
-            return arrivals.iter().collect();
+            return Ok(arrivals.iter().collect());
         }
         self.forget(inbox, now_ms, writes);
+        let asks = by == Bringer::Asks;
         let mut fresh = Vec::with_capacity(arrivals.len());
-        let mut ids: Vec<u128> = Vec::new();
-        for arrival in arrivals {
-            let id = arrival.id.as_deref().map(number);
-            if id.is_some_and(|id| ids.contains(&id) || self.contains(id)) {
+        let mut ids: Vec<(u128, u64)> = Vec::new();
+        for (at, arrival) in arrivals.iter().enumerate() {
+            let Some(id) = arrival.id.as_deref().map(number) else {
+                fresh.push(arrival);
                 continue;
+            };
+            let content = if asks { content(arrival) } else { 0 };
+            let mut same = ids.iter().filter(|(known, _)| *known == id);
+            match same.next().map(|(_, content)| *content) {
+                Some(first) if first == content => {}
+                None if !self.contains(id) => {
+                    ids.push((id, content));
+                    fresh.push(arrival);
+                }
+                None if !asks || self.content(id).is_none_or(|first| first == content) => {}
+                _ => {
+                    let of = arrivals.len();
+                    return Err(Refusal::Other { at, of });
+                }
             }
-            ids.extend(id);
-            fresh.push(arrival);
         }
         if ids.is_empty() {
-            return fresh;
+            return Ok(fresh);
         }
         ids.sort_unstable();
         self.entries += ids.len();
         let bucket = self.bucket(now_ms);
-        let key = Key::numbered(0, inbox, &[bucket.from_ms, bucket.next]);
+        let row = [bucket.from_ms, bucket.next, WITH_CONTENT];
         bucket.next += 1;
-        bucket.ids.extend(&ids);
-        let body: Bytes = ids.iter().flat_map(|id| id.to_be_bytes()).collect();
+        bucket.ids.extend(ids.iter().map(|(id, _)| id));
+        let (row, body): (&[u64], Vec<u8>) = if asks {
+            bucket.contents.extend(ids.iter().copied());
+            let entry = |(id, content): &(u128, u64)| {
+                let (id, content) = (id.to_be_bytes(), content.to_be_bytes());
+                id.into_iter().chain(content)
+            };
+            (&row, ids.iter().flat_map(entry).collect())
+        } else {
+            let bytes = ids.iter().flat_map(|(id, _)| id.to_be_bytes());
+            (&row[..2], bytes.collect())
+        };
         writes.push(Write::Put(Row {
             table: Table::Dedup,
-            key,
-            body,
+            key: Key::numbered(0, inbox, row),
+            body: body.into(),
         }));
-        fresh
+        Ok(fresh)
     }
 
     fn contains(&self, id: u128) -> bool {
         self.buckets.iter().any(|bucket| bucket.ids.contains(&id))
+    }
+
+    /// What an id stands for, if that is known.
+    fn content(&self, id: u128) -> Option<u64> {
+        let mut buckets = self.buckets.iter();
+        buckets.find_map(|bucket| bucket.contents.get(&id).copied())
     }
 
     /// Drops buckets that are out of the window, and the oldest ones when there are too many ids.
@@ -97,6 +134,7 @@ impl Window {
                 from_ms,
                 next: 0,
                 ids: HashSet::new(),
+                contents: HashMap::new(),
             });
         }
         self.buckets
@@ -106,13 +144,16 @@ impl Window {
 
     /// Takes a stored row back in; rows come in order. `None` when it is none.
     pub(super) fn take(&mut self, id: &[u8], body: &[u8]) -> Option<()> {
-        let (numbers, rest) = id.as_chunks::<8>();
-        let ([from_ms, row], []) = (numbers, rest) else {
+        let (numbers, []) = id.as_chunks::<8>() else {
             return None;
         };
-        let (from_ms, row) = (u64::from_be_bytes(*from_ms), u64::from_be_bytes(*row));
-        let (ids, rest) = body.as_chunks::<16>();
-        if !rest.is_empty() {
+        let numbers: Vec<u64> = numbers.iter().map(|n| u64::from_be_bytes(*n)).collect();
+        let (from_ms, row, size) = match numbers[..] {
+            [from_ms, row] => (from_ms, row, 16),
+            [from_ms, row, WITH_CONTENT] => (from_ms, row, 24),
+            _ => return None,
+        };
+        if !body.len().is_multiple_of(size) {
             return None;
         }
         if self
@@ -124,16 +165,37 @@ impl Window {
                 from_ms,
                 next: 0,
                 ids: HashSet::new(),
+                contents: HashMap::new(),
             });
         }
         let bucket = self.buckets.back_mut()?;
         bucket.next = row + 1;
-        bucket
-            .ids
-            .extend(ids.iter().map(|id| u128::from_be_bytes(*id)));
-        self.entries += ids.len();
+        for entry in body.chunks_exact(size) {
+            let (id, content) = entry.split_first_chunk::<16>()?;
+            let id = u128::from_be_bytes(*id);
+            bucket.ids.insert(id);
+            if let Ok(content) = content.try_into() {
+                bucket.contents.insert(id, u64::from_be_bytes(content));
+            }
+        }
+        self.entries += body.len() / size;
         Some(())
     }
+}
+
+/// What an arrival says, as a number: the first 64 bits of the SHA-256 of its key and value. Headers do not
+/// count: they have the time and the way of each sending in them.
+fn content(arrival: &Arrival) -> u64 {
+    let mut digest = Sha256::new();
+    let parts = [&arrival.key, &arrival.value];
+    for part in parts {
+        let length = part.as_ref().map_or(u64::MAX, |part| part.len() as u64);
+        digest.update(length.to_be_bytes());
+        digest.update(part.as_deref().unwrap_or_default());
+    }
+    let digest = digest.finalize();
+    let first = digest.first_chunk::<8>().expect("it has 32 bytes");
+    u64::from_be_bytes(*first)
 }
 
 /// An id of any length as a number: the first 128 bits of its SHA-256.

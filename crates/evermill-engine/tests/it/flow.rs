@@ -36,6 +36,21 @@ fn a_burst_runs_the_callable_once_per_event_and_is_acknowledged() {
     assert_eq!(world.broker.acked("a"), 100);
 }
 
+/// Row C10: a record that was written twice is two inputs, since their positions differ.
+#[test]
+fn c10_records_of_the_same_content_are_each_an_event() {
+    let (ledger, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world
+        .broker
+        .publish("a", ["same", "same", "other"].map(str::to_owned));
+    until(&handle, "all three", |run| run.done == 3);
+    assert_eq!((ledger.times("same"), ledger.times("other")), (2, 1));
+    handle.drain(GRACE).unwrap();
+}
+
 #[test]
 fn idleness_is_reached_only_after_everything_was_read_and_settled() {
     let (ledger, workers) = recording(2);
@@ -182,7 +197,7 @@ fn results_travel_to_the_tasks_that_bind_them() {
 }
 
 #[test]
-fn an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
+fn c14_an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
     let ledger = Ledger::default();
     let notes = ledger.clone();
     let workers = Workers::new(1, move |call| {

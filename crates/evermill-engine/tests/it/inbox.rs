@@ -203,6 +203,47 @@ fn a_source_that_takes_more_than_tasks_can_do_says_that_it_is_full_and_recovers(
     handle.drain(GRACE).unwrap();
 }
 
+/// Row E11: while the disk is full nobody is told that a request is kept; what was not answered may be sent
+/// again and is done once.
+#[test]
+fn e11_a_full_disk_answers_no_request_until_it_is_durable() {
+    let (ledger, workers) = recording(1);
+    let world = hook_world(workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    until_true("the door", || {
+        handle.push_body_max("d", "in") == Some(1_000)
+    });
+    assert_eq!(push(&handle, "0", "zero").unwrap().kept, 1);
+    until(&handle, "the first", |run| run.done == 1);
+    for number in 1..6 {
+        world.faults.next(Fault::Full);
+        let (id, body) = (number.to_string(), format!("n{number}"));
+        let pushed = push(&handle, &id, &body);
+        if pushed.is_err() {
+            assert!(
+                matches!(
+                    pushed,
+                    Err(PushError::Engine(
+                        EngineError::Interrupted | EngineError::Full(_) | EngineError::Busy(_)
+                    ))
+                ),
+                "{pushed:?}"
+            );
+        }
+        // Either way: it is there once it was answered.
+        let again = push(&handle, &id, &body).unwrap();
+        assert_eq!(again.kept + again.repeated, 1);
+        if pushed.is_ok() {
+            assert_eq!(again.repeated, 1, "what was answered is durable");
+        }
+    }
+    assert!(world.faults.fired() >= 5, "{}", world.faults.fired());
+    until(&handle, "all", |run| run.done == 6);
+    assert!(ledger.repeated().is_empty() && ledger.len() == 6);
+    handle.drain(GRACE).unwrap();
+}
+
 #[test]
 fn what_is_triggered_by_hand_is_durable_and_runs_once() {
     let (ledger, workers) = recording(1);

@@ -93,7 +93,7 @@ fn conserved(run: &RunView) {
 
 fn retry(handle: &Handle) -> u64 {
     let all = ParkedFilter::default();
-    handle.resolve("d", &all, Resolve::Retry).unwrap()
+    handle.resolve("d", &all, Resolve::Retry, false).unwrap()
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn a_paused_run_takes_nothing_new_until_it_is_resumed() {
 }
 
 #[test]
-fn a_gap_stops_its_lane_until_somebody_says_to_pass_it() {
+fn c05_a_gap_stops_its_lane_until_somebody_says_to_pass_it() {
     let (ledger, workers) = recording(1);
     let world = World::memory(Broker::with_lanes(&["a", "b"]), workers);
     world.broker.publish("a", values(0..50));

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use evermill_api::Method;
 use evermill_engine::view::{ParkedFilter, ParkedGroup, ParkedPage, ParkedView, RunView};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::filter::Where;
 pub(super) use self::show::{age, event_text, time};
@@ -41,6 +41,9 @@ pub(super) struct Ls {
     run: Option<String>,
     #[command(flatten)]
     which: Where,
+    /// Only how many of each reason and task there are
+    #[arg(long)]
+    group: bool,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -78,6 +81,9 @@ pub(super) struct Act {
     /// Everything that is parked
     #[arg(long, conflicts_with_all = ["ids", "filter"])]
     all: bool,
+    /// Only say how many there are
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Does what was typed.
@@ -191,7 +197,8 @@ fn ls(reach: &Reach, args: &Ls) -> Result<(), Failure> {
     let mut groups: Vec<(String, ParkedGroup)> = Vec::new();
     let mut entries: Vec<ParkedView> = Vec::new();
     for chosen in chosen(reach, &[], &which)? {
-        let left = args.limit - entries.len();
+        let limit = if args.group { 0 } else { args.limit };
+        let left = limit - entries.len();
         let found = page(reach, &chosen, 0, left, false)?;
         matched += found.matched;
         let of_run = |group| (chosen.run.clone(), group);
@@ -199,12 +206,20 @@ fn ls(reach: &Reach, args: &Ls) -> Result<(), Failure> {
         entries.extend(found.entries);
     }
     if args.json {
-        return print(&lines(&entries)?);
+        let groups = groups.iter().map(|(run, group)| Group { run, group });
+        return print(&if args.group {
+            lines(&groups.collect::<Vec<_>>())?
+        } else {
+            lines(&entries)?
+        });
     }
     if matched == 0 {
         return print("nothing is parked\n");
     }
     print(&groups_table(&groups))?;
+    if args.group {
+        return Ok(());
+    }
     print("\n")?;
     print(&entries_table(&entries))?;
     if (entries.len() as u64) < matched {
@@ -216,7 +231,15 @@ fn ls(reach: &Reach, args: &Ls) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lines(entries: &[ParkedView]) -> Result<String, Failure> {
+/// What one run has parked for one reason at one task.
+#[derive(Serialize)]
+struct Group<'a> {
+    run: &'a str,
+    #[serde(flatten)]
+    group: &'a ParkedGroup,
+}
+
+fn lines(entries: &[impl Serialize]) -> Result<String, Failure> {
     let mut text = String::new();
     for entry in entries {
         let line = serde_json::to_string(entry);
@@ -294,11 +317,17 @@ fn act(reach: &Reach, args: &Act, word: &str) -> Result<(), Failure> {
     for chosen in chosen(reach, &args.ids, &args.which)? {
         let body = serde_json::to_vec(&chosen.which)
             .map_err(|error| Failure::failed(error.to_string()))?;
-        let path = format!("runs/{}/parked/{word}", part(&chosen.run));
+        let path = format!(
+            "runs/{}/parked/{word}?dry_run={}",
+            part(&chosen.run),
+            args.dry_run
+        );
         let Count { count } = reach.ask(&reach::request(Method::Post, &path, Bytes::from(body)))?;
         total += count;
     }
     let what = match (word, reach.is_live()) {
+        ("drop", _) if args.dry_run => "would be dropped",
+        (_, _) if args.dry_run => "would run again",
         ("drop", _) => "dropped",
         (_, true) => "running again",
         (_, false) => "to run again with the next `evermill run`",

@@ -7,6 +7,8 @@ use rustix::process::Signal;
 
 use crate::process::{Place, Running, eventually};
 
+mod conforming;
+
 /// Notes the instant of each event.
 const EVERY: &str = r#"
 import evermill

@@ -73,6 +73,7 @@ fn check(code: Code) -> Ended {
     ended
 }
 
+/// Rows J01, J02, J03: files that are broken, cycles, ids twice: each with its file, its line and the cure.
 #[test]
 fn every_example_says_exactly_what_its_page_shows() {
     let mut differ = Vec::new();

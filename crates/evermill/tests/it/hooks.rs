@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::process::{Place, Running};
 
+mod cloud_events;
+mod conforming;
+
 const ORDERS: &str = "
 import evermill
 
@@ -18,7 +21,12 @@ def orders():
     load(evermill.webhook(name='in'))
 ";
 
-fn start(place: &Place, text: &str, failpoint: Option<&str>) -> Running {
+fn start(place: &Place, text: &str) -> Running {
+    start_at(place, text, None)
+}
+
+/// The same, ended at a step: `name:hit:action`.
+fn start_at(place: &Place, text: &str, failpoint: Option<&str>) -> Running {
     let file = place.file("orders.py", text);
     let arguments = [
         "run",
@@ -28,19 +36,29 @@ fn start(place: &Place, text: &str, failpoint: Option<&str>) -> Running {
         "127.0.0.1:0",
     ];
     let mut command = place.evermill(arguments);
-    if let Some(step) = failpoint {
-        command.env("EVERMILL_FAILPOINT", format!("{step}:1:abort"));
+    if let Some(failpoint) = failpoint {
+        command.env("EVERMILL_FAILPOINT", failpoint);
     }
     Running::start(&mut command)
 }
 
 /// Where requests are taken.
 fn way_in(running: &Running) -> String {
-    const SAID: &str = "requests are taken at ";
-    running.wait_for_lines(SAID, 1);
+    behind(running, "requests are taken at ")
+}
+
+/// Where `/api/v1` and `/hooks` are answered.
+fn listening_at(running: &Running) -> String {
+    let said = behind(running, "listening on ");
+    said.trim_end_matches('/').to_owned()
+}
+
+/// What the first line that has `words` says behind them.
+fn behind(running: &Running, words: &str) -> String {
+    running.wait_for_lines(words, 1);
     let lines = running.said();
-    let line = lines.iter().find_map(|line| line.split_once(SAID)).unwrap();
-    line.1.trim().to_owned()
+    let line = lines.iter().find_map(|line| line.split_once(words));
+    line.unwrap().1.trim().to_owned()
 }
 
 fn send(url: &str, headers: &[(&str, &str)], body: &str) -> Result<Response, evermill_http::Error> {
@@ -70,7 +88,7 @@ fn stopped(running: Running) -> Value {
 #[test]
 fn a_request_is_an_event_and_the_same_one_again_is_none() {
     let place = Place::new();
-    let running = start(&place, ORDERS, None);
+    let running = start(&place, ORDERS);
     let url = way_in(&running);
     assert!(url.ends_with("/hooks/orders/in"), "{url}");
     let key = [("Idempotency-Key", "k1")];
@@ -81,7 +99,7 @@ fn a_request_is_an_event_and_the_same_one_again_is_none() {
     running.wait_for_lines("got {\"n\": 2} None", 1);
     // Also over restarts.
     assert_eq!(stopped(running)["done"], 2);
-    let running = start(&place, ORDERS, None);
+    let running = start(&place, ORDERS);
     assert_eq!(
         kept(&send(&way_in(&running), &key, "{\"n\": 1}").unwrap()),
         [0, 1]
@@ -97,45 +115,22 @@ fn what_was_answered_with_2xx_survives_kill_9() {
         "    print(",
         &format!("    import os, time\n    while not os.path.exists({gate:?}): time.sleep(0.01)\n    print("),
     );
-    let running = start(&place, &text, None);
+    let running = start(&place, &text);
     let url = way_in(&running);
     for n in 0..5 {
         assert_eq!(kept(&send(&url, &[], &n.to_string()).unwrap()), [1, 0]);
     }
     running.kill();
     std::fs::write(&gate, "").unwrap();
-    let running = start(&place, &text, None);
+    let running = start(&place, &text);
     place.wait_for_run(|run| run["done"] == 5);
     assert_eq!(stopped(running)["in"], 5);
 }
 
 #[test]
-fn a_kill_at_any_step_leaves_a_request_that_may_be_sent_again() {
-    for step in ["inbox.accepted", "inbox.fed", "dispatch.sent"] {
-        let place = Place::new();
-        let running = start(&place, ORDERS, Some(step));
-        let url = way_in(&running);
-        let key = [("Idempotency-Key", "k1")];
-        // Whether it was answered is open; that it is done once is not.
-        drop(send(&url, &key, "1"));
-        assert_eq!(running.end().status.code(), None, "{step}");
-        let running = start(&place, ORDERS, None);
-        let [kept, repeated] = kept(&send(&way_in(&running), &key, "1").unwrap());
-        assert_eq!(kept + repeated, 1, "{step}");
-        place.wait_for_run(|run| run["done"] == 1);
-        let run = stopped(running);
-        assert_eq!(
-            (&run["in"], &run["done"]),
-            (&json!(1), &json!(1)),
-            "{step}: {run}"
-        );
-    }
-}
-
-#[test]
 fn cloud_events_come_in_all_three_modes() {
     let place = Place::new();
-    let running = start(&place, ORDERS, None);
+    let running = start(&place, ORDERS);
     let url = way_in(&running);
     let event = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "made", "data": id});
     let binary = [
@@ -194,8 +189,64 @@ fn what_cannot_be_taken_is_refused_with_the_reason_and_keeps_nothing() {
     assert_eq!(stopped(running)["in"], 0);
 }
 
+/// Row E08: bodies that are too long, are not what they say, or end nowhere. Nothing of them is kept, and the next
+/// one is served.
 #[test]
-fn signed_requests_are_taken() {
+fn e08_a_body_without_measure_or_end_is_refused_and_hurts_nobody_else() {
+    use std::io::{Read as _, Write as _};
+    let place = Place::new();
+    let running = start(&place, ORDERS);
+    let url = way_in(&running);
+    let (host, path) = url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap();
+    let answer = |headers: &str, body: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let head = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n\r\n");
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = Vec::new();
+        // A connection that is cut says nothing, which is no success either.
+        stream.read_to_end(&mut said).ok();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let status = said.split(' ').nth(1).unwrap_or("none");
+        status.to_owned()
+    };
+    assert_eq!(answer("content-length: 1", b"1"), "200");
+    let large = b"400000\r\n".to_vec();
+    let large = [large, vec![b' '; 0x40_0000], b"\r\n5\r\nhello\r\n".to_vec()].concat();
+    for (headers, body) in [
+        ("content-length: five", &b"hello"[..]),
+        ("content-length: 5", b"hi"),
+        ("content-length: 5\r\ncontent-length: 6", b"hello!"),
+        (
+            "transfer-encoding: chunked\r\ncontent-length: 5",
+            b"5\r\nhello\r\n0\r\n\r\n",
+        ),
+        ("transfer-encoding: chunked", b"5\r\nhel"),
+        ("transfer-encoding: chunked", b"x\r\nhello"),
+        ("transfer-encoding: chunked", b"ffffffffffffffff\r\nhello"),
+        ("transfer-encoding: chunked", &large),
+        ("transfer-encoding: gzip", b"hello"),
+    ] {
+        let status = answer(headers, body);
+        let refused = ["400", "411", "413", "501", "none"].contains(&&*status);
+        let shown = &body[..body.len().min(20)];
+        assert!(refused, "{headers:?} {shown:?}: {status}");
+    }
+    assert_eq!(answer("content-length: 1", b"2"), "200");
+    assert_eq!(
+        answer("transfer-encoding: chunked", b"1\r\n3\r\n0\r\n\r\n"),
+        "200"
+    );
+    place.wait_for_run(|run| run["done"] == 3);
+    assert_eq!(stopped(running)["in"], 3);
+}
+
+/// Row E07: who sends a signed request again, within its time, sends nothing new.
+#[test]
+fn e07_a_signed_request_is_taken_and_a_replay_of_it_is_a_repeat() {
     let place = Place::new();
     let text = ORDERS.replace("name='in'", "name='in', secret=['env:OLD', 'env:NEW']");
     let file = place.file("orders.py", &text);
@@ -252,7 +303,7 @@ fn nobody_is_listened_to_from_elsewhere_and_a_missing_secret_is_said() {
 #[test]
 fn the_socket_of_a_run_answers_over_tcp_too_when_it_is_asked_to() {
     let place = Place::new();
-    let running = start(&place, ORDERS, None);
+    let running = start(&place, ORDERS);
     let url = way_in(&running);
     let root = url.split("/hooks").next().unwrap();
     let client = Client::new(Connection::default()).unwrap();
@@ -267,8 +318,9 @@ fn the_socket_of_a_run_answers_over_tcp_too_when_it_is_asked_to() {
     stopped(running);
 }
 
+/// Row E12: fifty times what may wait is refused, and what was taken is done.
 #[test]
-fn a_flood_is_refused_with_429_until_there_is_room_and_nothing_taken_is_lost() {
+fn e12_a_flood_is_refused_with_429_until_there_is_room_and_nothing_taken_is_lost() {
     let place = Place::new();
     let gate = place.folder().join("open");
     let text = format!(
@@ -287,7 +339,7 @@ def orders():
     load(evermill.webhook(name='in', codec='bytes'))
 "
     );
-    let running = start(&place, &text, None);
+    let running = start(&place, &text);
     let url = way_in(&running);
     let body = "x".repeat(4 << 20);
     let mut taken = 0;
@@ -333,12 +385,8 @@ def flow():
 fn activations_and_signals_over_http_count_once_for_a_key_and_strangers_are_refused() {
     let place = Place::new();
     let gate = place.folder().join("open");
-    let running = start(&place, &BY_HAND.replace("GATE", &format!("{gate:?}")), None);
-    const SAID: &str = "listening on ";
-    running.wait_for_lines(SAID, 1);
-    let lines = running.said();
-    let line = lines.iter().find_map(|line| line.split_once(SAID)).unwrap();
-    let root = line.1.trim().trim_end_matches('/').to_owned();
+    let running = start(&place, &BY_HAND.replace("GATE", &format!("{gate:?}")));
+    let root = listening_at(&running);
     let ask = |path: &str, headers: &[(&str, &str)], body: &str| {
         let response = send(&format!("{root}/api/v1/{path}"), headers, body).unwrap();
         let body: Value = serde_json::from_slice(&response.body).unwrap();

@@ -181,7 +181,7 @@ fn a_member_of_a_group_keeps_them_too() {
 }
 
 #[test]
-fn added_partitions_are_found_and_read_from_their_first_event() {
+fn c09_added_partitions_are_found_and_read_from_their_first_event() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let mut driver = Driver::new(topic.open());
@@ -203,7 +203,7 @@ fn added_partitions_are_found_and_read_from_their_first_event() {
 }
 
 #[test]
-fn a_topic_created_anew_is_not_read_at_old_positions() {
+fn c08_a_topic_created_anew_is_not_read_at_old_positions() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let mut driver = Driver::new(topic.open());
@@ -247,7 +247,7 @@ fn a_topic_created_anew_is_not_read_at_old_positions() {
 }
 
 #[test]
-fn a_topic_created_anew_while_we_were_away_is_not_read_at_old_positions() {
+fn c08_a_topic_created_anew_while_we_were_away_is_not_read_at_old_positions() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let mut driver = Driver::new(topic.open());
@@ -273,7 +273,7 @@ fn a_topic_created_anew_while_we_were_away_is_not_read_at_old_positions() {
 }
 
 #[test]
-fn a_missing_topic_degrades_until_it_exists() {
+fn c07_a_missing_topic_degrades_until_it_exists() {
     let apache = Apache::connect();
     let name = unique("late");
     let mut topic = apache.existing(&name, 1);
@@ -300,7 +300,7 @@ fn a_missing_topic_degrades_until_it_exists() {
 }
 
 #[test]
-fn a_deleted_topic_degrades_and_its_successor_is_another_lane() {
+fn c07_a_deleted_topic_degrades_and_its_successor_is_another_lane() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let mut driver = Driver::new(topic.open());
@@ -324,7 +324,7 @@ fn a_deleted_topic_degrades_and_its_successor_is_another_lane() {
 }
 
 #[test]
-fn positions_that_retention_took_are_a_recorded_gap() {
+fn c05_positions_that_retention_took_are_a_recorded_gap() {
     let apache = Apache::connect();
     let mut topic = apache.topic(2, &[]);
     let lane: LaneName = format!("{}/0", topic.name()).into();
@@ -351,7 +351,7 @@ fn positions_that_retention_took_are_a_recorded_gap() {
 }
 
 #[test]
-fn retention_that_overtakes_a_closed_lane_is_a_recorded_gap() {
+fn c05_retention_that_overtakes_a_closed_lane_is_a_recorded_gap() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     // Little is prefetched, and what was prefetched is still delivered.
@@ -376,8 +376,9 @@ fn retention_that_overtakes_a_closed_lane_is_a_recorded_gap() {
     assert_eq!(gap(&driver, &lane), Some((delivered.len() as u64, 3900)));
 }
 
+/// Rows C02 and C06: what was read is longer than what there is.
 #[test]
-fn a_position_beyond_the_end_is_a_divergence() {
+fn c06_a_position_beyond_the_end_is_a_divergence() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let lane: LaneName = format!("{}/0", topic.name()).into();
@@ -395,7 +396,7 @@ fn a_position_beyond_the_end_is_a_divergence() {
 }
 
 #[test]
-fn aborted_transactions_are_skipped_and_their_markers_passed() {
+fn c12_aborted_transactions_are_skipped_and_their_markers_passed() {
     let apache = Apache::connect();
     let mut topic = apache.topic(1, &[]);
     let mut driver = Driver::new(topic.open());
@@ -432,7 +433,7 @@ fn aborted_transactions_are_skipped_and_their_markers_passed() {
 }
 
 #[test]
-fn holes_of_a_compacted_topic_are_no_gap() {
+fn c11_holes_of_a_compacted_topic_are_no_gap() {
     let apache = Apache::connect();
     let topic = apache.topic(
         1,
@@ -483,7 +484,7 @@ fn holes_of_a_compacted_topic_are_no_gap() {
 }
 
 #[test]
-fn an_event_larger_than_a_fetch_arrives() {
+fn c13_an_event_larger_than_a_fetch_arrives() {
     let apache = Apache::connect();
     let mut topic = apache.topic(4, &[]);
     topic.budget.prefetch_bytes = 1;

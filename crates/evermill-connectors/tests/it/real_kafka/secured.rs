@@ -89,7 +89,7 @@ fn a_connection_may_be_encrypted_alone() {
 }
 
 #[test]
-fn a_wrong_password_is_said_with_the_cure() {
+fn c16_a_wrong_password_is_said_with_the_cure() {
     for mechanism in ["PLAIN", "SCRAM-SHA-512"] {
         let login = login(mechanism, "wrong-one");
         let said = complaint(&sasl(), &format!("{login}&{}", trust()));
@@ -99,7 +99,7 @@ fn a_wrong_password_is_said_with_the_cure() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_verified_is_said_with_the_cure() {
+fn c16_a_certificate_that_cannot_be_verified_is_said_with_the_cure() {
     let login = login("PLAIN", PASSWORD);
     let by_number = sasl().replace("localhost", "127.0.0.1");
     for (address, settings) in [

@@ -23,6 +23,9 @@ pub(in crate::cli) struct Args {
     /// Which of several events, as `parked show` counts them
     #[arg(long, value_name = "N", default_value_t = 0)]
     event: u32,
+    /// Only say what would be replaced
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Replaces the payload.
@@ -35,6 +38,13 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
         },
     };
     let size = payload.len();
+    if args.dry_run {
+        let before = present(reach, args)?.len();
+        return print(&format!(
+            "1 would be edited: {} has a payload of {before} bytes and would have one of {size}\n",
+            args.id
+        ));
+    }
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("id", &args.id)
         .append_pair("event", &args.event.to_string())
@@ -67,16 +77,7 @@ fn from_editor(reach: &Reach, args: &Args) -> Result<Option<Vec<u8>>, Failure> {
     let editor = editor.filter(|editor| !editor.is_empty()).ok_or_else(|| {
         Failure::usage("no editor: set $EDITOR, or give the payload by --payload @FILE")
     })?;
-    let entry = show::one(reach, &args.id)?;
-    let event = entry.payload.get(args.event as usize).ok_or_else(|| {
-        let count = entry.payload.len();
-        Failure::usage(format!("'{}' has {count} events, counted from 0", args.id))
-    })?;
-    let old = event
-        .value
-        .as_ref()
-        .and_then(|value| value.bytes())
-        .unwrap_or_default();
+    let old = present(reach, args)?;
     let failed = |cause: std::io::Error| Failure::failed(format!("the file to edit: {cause}"));
     let suffix = if serde_json::from_slice::<serde_json::Value>(&old).is_ok() {
         ".json"
@@ -94,6 +95,17 @@ fn from_editor(reach: &Reach, args: &Args) -> Result<Option<Vec<u8>>, Failure> {
     // Editors like to end a file with a line's end that was not there.
     let added = new.strip_suffix(b"\n").is_some_and(|new| new == old);
     Ok((new != old && !added).then_some(new))
+}
+
+/// The payload as it is.
+fn present(reach: &Reach, args: &Args) -> Result<Vec<u8>, Failure> {
+    let entry = show::one(reach, &args.id)?;
+    let event = entry.payload.get(args.event as usize).ok_or_else(|| {
+        let count = entry.payload.len();
+        Failure::usage(format!("'{}' has {count} events, counted from 0", args.id))
+    })?;
+    let value = event.value.as_ref().and_then(|value| value.bytes());
+    Ok(value.unwrap_or_default())
 }
 
 /// Through the shell, since `$EDITOR` may hold arguments.

@@ -76,8 +76,14 @@ impl Operations for Face {
         self.0.engine.parked(run, which, page)
     }
 
-    fn resolve(&self, run: &str, which: &ParkedFilter, how: Resolve) -> Result<u64, EngineError> {
-        self.0.engine.resolve(run, which, how)
+    fn resolve(
+        &self,
+        run: &str,
+        which: &ParkedFilter,
+        how: Resolve,
+        dry_run: bool,
+    ) -> Result<u64, EngineError> {
+        self.0.engine.resolve(run, which, how, dry_run)
     }
 
     fn amend(&self, run: &str, id: &str, event: u32, value: Bytes) -> Result<(), EngineError> {

@@ -143,6 +143,91 @@ fn an_edited_event_is_run_again_and_what_is_given_up_counts_as_dropped() {
     }
 }
 
+/// Row C14: `in = done + skipped + parked + dropped + in_flight` after every verb, and what a dry run counts is what
+/// the verb does.
+#[test]
+fn counters_are_conserved_after_every_verb_and_dry_runs_count_what_would_be_done() {
+    let scene = Scene::new();
+    let running = with_three_parked(&scene);
+    let words = |text: String, n: usize| -> Vec<String> {
+        text.split_whitespace().take(n).map(str::to_owned).collect()
+    };
+    // A verb, and how it leaves [in, done, parked, dropped] once nothing is in flight.
+    let check = |arguments: &[&str], counts: [u64; 4]| {
+        let said = scene.well(arguments);
+        let names = ["in", "done", "parked", "dropped"];
+        let settled = |run: &Value| {
+            run["in_flight"] == 0 && names.iter().zip(counts).all(|(name, n)| run[name] == n)
+        };
+        scene.place.wait_for_run(settled);
+        assert_conserved(&scene.place);
+        said
+    };
+    let at_first = [4, 1, 3, 0];
+    let groups = check(&["parked", "ls", "--group"], at_first);
+    assert_eq!(groups.lines().count(), 2, "{groups}");
+    assert!(!groups.contains("bad 3"), "groups alone: {groups}");
+    let group = check(&["parked", "ls", "--group", "--json"], at_first);
+    let group: Value = serde_json::from_str(&group).unwrap();
+    assert_eq!(
+        group,
+        serde_json::json!({"run": "picky-1", "reason": "failed", "task": "look", "count": 3})
+    );
+    let dry = check(&["parked", "retry", "--all", "--dry-run"], at_first);
+    assert_eq!(dry, "3 would run again");
+    let dry = check(
+        &["parked", "drop", "--where", "key=c", "--dry-run"],
+        at_first,
+    );
+    assert_eq!(dry, "1 would be dropped");
+    let id = "picky-1/kafka/t/0/0";
+    let edit = ["parked", "edit", id, "--payload", "better"];
+    let dry = check(&[&edit[..], &["--dry-run"]].concat(), at_first);
+    assert!(
+        dry.starts_with("1 would be edited") && dry.contains("5 bytes"),
+        "{dry}"
+    );
+    assert!(scene.well(&["parked", "show", id]).contains("bad 1"));
+    check(&edit, at_first);
+    let done = check(&["parked", "retry", id], [4, 2, 2, 0]);
+    assert_eq!(words(done, 3), ["1", "running", "again"]);
+    // Still bad: they come back.
+    check(&["parked", "retry", "--all"], [4, 2, 2, 0]);
+    check(&["parked", "drop", "--where", "key=c"], [4, 2, 1, 1]);
+    check(&["pause", "picky"], [4, 2, 1, 1]);
+    scene.mock.write(&[("d", "fine"), ("e", "bad 5")]);
+    check(&["resume", "picky"], [6, 3, 2, 1]);
+    // Read again, an event counts again.
+    let replay = ["replay", "picky", "--from", "1", "--to", "1"];
+    check(&[&replay[..], &["--dry-run"]].concat(), [6, 3, 2, 1]);
+    check(&replay, [7, 4, 2, 1]);
+    check(&["pause", "picky"], [7, 4, 2, 1]);
+    let reset = ["reset", "picky", "--to", "4", "--yes"];
+    check(&reset, [7, 4, 2, 1]);
+    check(&["resume", "picky"], [9, 5, 3, 1]);
+    check(&["parked", "export"], [9, 5, 3, 1]);
+    // Nothing else runs: the engine ends with it.
+    scene.well(&["drain", "picky"]);
+    assert_eq!(running.end().code(), 1, "something is parked");
+    let rest = [9, 5, 3, 1];
+    check(&["ps"], rest);
+    let dry = check(&["parked", "drop", "--all", "--dry-run"], rest);
+    assert_eq!(dry, "3 would be dropped");
+    let running = scene.run();
+    scene.mock.write(&[("f", "fine again")]);
+    check(&["show", "picky"], [10, 6, 3, 1]);
+    scene.well(&["stop", "picky"]);
+    running.end();
+    check(&["ps"], [10, 6, 3, 1]);
+    let refused = scene.badly(&["parked", "retry", "--all", "--dry-run"], 1);
+    assert!(
+        refused.stderr.contains("runs no more"),
+        "{}",
+        refused.stderr
+    );
+    check(&["parked", "drop", "--all"], [10, 6, 0, 4]);
+}
+
 #[test]
 fn the_editor_of_the_environment_changes_a_payload() {
     let scene = Scene::new();

@@ -82,7 +82,7 @@ fn a_restart_goes_on_where_the_last_run_ended_whatever_the_file_says_of_first_st
 }
 
 #[test]
-fn a_partition_that_was_added_while_nobody_listened_is_read_from_its_first_message() {
+fn c09_a_partition_that_was_added_while_nobody_listened_is_read_from_its_first_message() {
     let (place, topic) = (Place::new(), Topic::new(1));
     place.file(
         "dag.py",
@@ -145,7 +145,7 @@ fn what_grace_cuts_off_runs_again_at_the_next_start() {
 }
 
 #[test]
-fn a_poison_message_is_parked_and_does_not_hold_up_the_others() {
+fn c14_a_poison_message_is_parked_and_does_not_hold_up_the_others() {
     let (place, topic) = (Place::new(), Topic::new(1));
     topic.write(0, ["1", "oops", "3"]);
     place.file("dag.py", &dag(&topic, "earliest", "int(event.text())"));
@@ -177,7 +177,7 @@ fn every_message_gets_its_own_key_position_and_lane() {
 }
 
 #[test]
-fn a_broker_that_is_away_is_waited_for_and_said() {
+fn c01_a_broker_that_is_away_is_waited_for_and_said() {
     let (place, topic) = (Place::new(), Topic::new(1));
     place.file("dag.py", &dag(&topic, "earliest", "pass"));
     // Nobody listens on the discard port of this machine.

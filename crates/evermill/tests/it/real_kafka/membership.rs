@@ -195,7 +195,7 @@ fn wait_until_shared(members: [&Place; 2]) {
 }
 
 #[test]
-fn members_that_come_and_go_lose_nothing_and_double_nothing() {
+fn c03_members_that_come_and_go_lose_nothing_and_double_nothing() {
     let mut group = Group::new();
     let (first, second) = (Place::new(), Place::new());
     let one = group.member(&first, "one");
@@ -233,7 +233,7 @@ fn members_that_come_and_go_lose_nothing_and_double_nothing() {
 }
 
 #[test]
-fn a_killed_member_loses_nothing_and_only_what_the_group_did_not_know_is_done_again() {
+fn c03_a_killed_member_loses_nothing_and_only_what_the_group_did_not_know_is_done_again() {
     let mut group = Group::new();
     let (first, second) = (Place::new(), Place::new());
     let one = group.member(&first, "one");
@@ -264,6 +264,46 @@ fn a_killed_member_loses_nothing_and_only_what_the_group_did_not_know_is_done_ag
         let ended = member.end();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
     }
+}
+
+/// Row C04: a member is stopped for so long that the group gives its partitions away, and goes on as if they
+/// were its own. What it had begun may be done twice; the group's positions are not moved back by it.
+#[test]
+fn c04_a_member_that_was_frozen_and_thinks_it_owns_its_partitions_loses_nothing() {
+    let mut group = Group::new();
+    let (first, second) = (Place::new(), Place::new());
+    let one = group.member(&first, "one");
+    let two = group.member(&second, "two");
+    wait_until_shared([&first, &second]);
+    group.wait_for_more_by("two");
+    two.signal(Signal::STOP);
+    let known = group.committed();
+    eventually("all partitions are read by one", || {
+        (Group::lanes(&first) == 4).then_some(())
+    });
+    group.wait_for_more_by("one");
+    let before = group.committed();
+    two.signal(Signal::CONT);
+    wait_until_shared([&first, &second]);
+    group.wait_for_more_by("two");
+    let written = group.end_flow();
+    let done = group.wait_until_all_done(written);
+    for ((partition, position), by) in done.iter().filter(|(_, by)| by.len() > 1) {
+        assert!(
+            *position >= known[partition] && by.len() == 2,
+            "{partition}@{position} was done by {by:?}, and the group stood at {}",
+            known[partition]
+        );
+    }
+    for member in [one, two] {
+        member.signal(Signal::TERM);
+        let ended = member.end();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    }
+    let ends = group.committed();
+    assert!(before.iter().all(|(partition, at)| ends[partition] >= *at));
+    let ends: Vec<i64> = ends.into_values().collect();
+    assert_eq!(ends, [written; 4], "the group knows all of it");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_connection_with_tls_and_a_password_is_used_and_never_shown() {
 }
 
 #[test]
-fn a_wrong_password_is_said_and_not_shown() {
+fn c16_a_wrong_password_is_said_and_not_shown() {
     let topic = Topic::new(1);
     let place = place(&topic, "wrong-one");
     let running = crate::process::Running::start(&mut place.evermill(["run", "dag.py"]));
