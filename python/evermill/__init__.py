@@ -21,7 +21,7 @@ from ._http import http
 from ._inbox import inbox
 from ._inside import after, emit, topic
 from ._sensor import poll, sensor
-from ._sink import to_kafka, to_sqs
+from ._sink import to_file, to_http, to_kafka, to_sqs
 from ._source import alerts, cron, every, kafka, loop, signal
 from ._sqs import sqs
 from ._task import dag, task
@@ -34,6 +34,6 @@ __version__ = "0.0.0"
 
 __all__ = [
     "Context", "DagError", "Event", "Fail", "PokeReturnValue", "Skip", "State", "after", "alerts", "cron", "dag", "emit",
-    "every", "files", "http", "inbox", "kafka", "loop", "poll", "sensor", "signal", "sqs", "task", "to_kafka", "to_sqs", "topic",
+    "every", "files", "http", "inbox", "kafka", "loop", "poll", "sensor", "signal", "sqs", "task", "to_file", "to_http", "to_kafka", "to_sqs", "topic",
     "wait", "wait_http", "webhook",
 ]  # fmt: skip

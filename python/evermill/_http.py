@@ -25,7 +25,7 @@ _COMPARISONS = {
 }
 
 
-def _params(value: Any) -> Dict[str, str]:
+def params(value: Any) -> Dict[str, str]:
     """Names and plain values; what is None is left out, as `requests` does."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise ValueError("write a dict of names and values")
@@ -40,11 +40,11 @@ def _pointer(value: Any) -> str:
     return value
 
 
-def _statuses(value: Any) -> List[int]:
-    statuses = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not statuses or not all(type(one) is int and 100 <= one <= 599 for one in statuses):
+def statuses(value: Any) -> List[int]:
+    found = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not found or not all(type(one) is int and 100 <= one <= 599 for one in found):
         raise ValueError("write a status such as 200, or a list of them")
-    return statuses
+    return found
 
 
 def _test(value: Dict[str, Any]) -> Dict[str, Any]:
@@ -80,7 +80,7 @@ def _check(value: Any) -> Dict[str, Any]:
             if name not in known:
                 raise ValueError(f"{name!r}: {nearest(str(name), known)}")
         if "status" in part:
-            made["status"] = _statuses(part["status"])
+            made["status"] = statuses(part["status"])
         if set(part) - {"status"}:
             made.setdefault("tests", []).append(_test({name: one for name, one in part.items() if name != "status"}))
     return made
@@ -104,8 +104,8 @@ _HTTP = {
     "endpoint": ("endpoint", _option.text),
     "connection": ("connection", _option.text),
     "method": ("method", _option.one_of(*_METHODS)),
-    "request_params": ("request_params", _params),
-    "headers": ("headers", _params),
+    "request_params": ("request_params", params),
+    "headers": ("headers", params),
     "poke_interval": ("poke_interval_ms", _option.milliseconds),
     "response_check": ("check", _check),
     "select": ("select", _pointer),

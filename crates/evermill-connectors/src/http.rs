@@ -3,6 +3,8 @@
 //! ```text
 //! ask -> judge (true, false, unknown) -> compare with what is remembered -> events and memo, committed together
 //! ```
+//! Beside it a service that takes what is sent: a request per record, with the effect key in a header.
+//!
 //! `README.md` in this folder says what counts as what, and what is promised.
 
 mod ask;
@@ -11,9 +13,11 @@ mod judge;
 mod observe;
 mod page;
 mod place;
+mod sink;
 mod source;
 
 pub use place::HttpPlace;
+pub use sink::HttpSink;
 pub use source::HttpSource;
 
 /// What a place answered, for tests of those who read it.

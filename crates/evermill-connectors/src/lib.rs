@@ -24,7 +24,7 @@ pub mod limits;
 mod memory;
 mod near;
 pub mod poll;
-
+mod side_by_side;
 pub mod sqs;
 pub mod webhook;
 mod word;
@@ -164,5 +164,9 @@ pub fn open_sink(
             Box::new(kafka::KafkaSink::open(config, connection, diagnostics)?)
         }
         SinkConfig::Sqs(config) => Box::new(sqs::SqsSink::open(config, connection)?),
+        SinkConfig::File(config) => Box::new(files::FileSink::open(config, connection)?),
+        SinkConfig::Http(config) => {
+            Box::new(http::HttpSink::open(config, connection, diagnostics)?)
+        }
     })
 }

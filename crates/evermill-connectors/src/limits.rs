@@ -112,12 +112,28 @@ pub const HTTP_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// long, then after twice as long each time, until it is the usual wait.
 pub const HTTP_AGAIN: Duration = Duration::from_secs(1);
 
+/// Requests of one call of a sink that are under way at a time.
+pub const HTTP_SENDS: usize = 16;
+
+/// The longest body that is sent, in bytes.
+pub const HTTP_SEND_BYTES_MAX: usize = 16 << 20;
+
+/// Of what comes back as much is read: enough to say why it was not taken.
+pub const HTTP_ANSWER_BYTES: usize = 16 << 10;
+
+/// A place that is away is sent to again after so long, then after twice as long each time ...
+pub const HTTP_AWAY: Duration = Duration::from_millis(250);
+
+/// ... up to this.
+pub const HTTP_AWAY_MAX: Duration = Duration::from_secs(10);
+
 /// A poll comes up to this part of the wait too early, so that many sources do not ask in step.
 pub const JITTER_PERCENT: u32 = 10;
 
 const _: () = {
     assert!(HTTP_POKE_MIN.as_millis() < HTTP_AGAIN.as_millis());
     assert!(JITTER_PERCENT < 100);
+    assert!(HTTP_AWAY.as_millis() < HTTP_AWAY_MAX.as_millis());
 };
 
 /// No function of a root sensor is asked more often.
@@ -231,6 +247,15 @@ pub const SQS_CLOSE: Duration = Duration::from_secs(3);
 /// Bytes of bodies in one request to send, unless one message alone has more. Some queues take no
 /// more.
 pub const SQS_SEND_BYTES: usize = 256 * 1024;
+
+/// A message that comes so often is told: a redrive policy may move it away before long.
+pub const SQS_TIMES_SAID: u32 = 3;
+
+/// Files of one call of a sink that are written at a time: their syncs to the disk meet.
+pub const FILES_WRITTEN: usize = 16;
+
+/// How long one object may take to be written; the whole is bounded by the call's own time.
+pub const S3_PUT: Duration = Duration::from_secs(60);
 
 /// Requests to send that are under way at a time for one call of a sink.
 pub const SQS_SENDS: usize = 4;

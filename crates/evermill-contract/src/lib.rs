@@ -8,5 +8,6 @@ pub mod sensor;
 pub mod settings;
 pub mod sink;
 pub mod source;
+pub mod template;
 pub mod worker;
 pub mod yaml;

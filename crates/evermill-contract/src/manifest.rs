@@ -32,8 +32,11 @@ pub use clock::{Catchup, CronSource, EverySource, LoopSource};
 pub use code::{Code, Severity};
 pub use content::Codec;
 pub use fault::{Fault, ManifestError};
-pub use files::FilesSource;
-pub use http::{HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSource, HttpTest};
+pub use files::{FileSink, FilesSource, check_file_path};
+pub use http::{
+    HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSink, HttpSource, HttpTest,
+    check_endpoint, is_url,
+};
 pub use inside::{AfterSource, Circle, End, TopicSource, circles, listeners_first};
 pub use sink::{KafkaSink, SinkConfig};
 pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};

@@ -4,9 +4,12 @@
 //! in the store, and gives it again after a failure, a crash or a doubt, with the same effect key: so
 //! a record arrives at least once, and whoever reads it there can tell the second time.
 
+pub mod conformance;
+
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 /// A place outside.
 pub trait Sink: Send + Sync {
@@ -24,6 +27,24 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// The same in every attempt (C1).
     pub effect_key: Option<String>,
+    /// Where exactly it goes, if its place says that for each record: what became of the place's template.
+    pub name: Option<String>,
+    /// Its value is a list of events: each on a line of its own.
+    pub is_list: bool,
+}
+
+/// What a value is, as far as a look at it tells.
+#[must_use]
+pub fn content_type(value: &[u8], is_list: bool) -> &'static str {
+    if is_list {
+        "application/x-ndjson"
+    } else if serde_json::from_slice::<IgnoredAny>(value).is_ok() {
+        "application/json"
+    } else if std::str::from_utf8(value).is_ok() {
+        "text/plain; charset=utf-8"
+    } else {
+        "application/octet-stream"
+    }
 }
 
 /// Why a record is not known to have arrived. Holds no secrets.
@@ -32,6 +53,14 @@ pub enum SinkError {
     /// Sending it again later is right.
     #[error("{0}")]
     MayPass(String),
+    /// The place outside says when: not before so long.
+    #[error("{why}")]
+    Later {
+        /// What it said.
+        why: String,
+        /// From now on.
+        after: Duration,
+    },
     /// It will never be taken as it is.
     #[error("{0}")]
     ForGood(String),

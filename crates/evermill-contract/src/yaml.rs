@@ -528,10 +528,11 @@ impl Reader<'_> {
                     let (http, from) = self.http(&owner, name.at, value);
                     (task.http, body_from) = (Some(http), from);
                 }
-                "to_kafka" | "to_sqs" => {
+                option if sink::NAMES.contains(&option) => {
                     let (sink, from) = self.place_to_write(&owner, name, value);
-                    if task.sink.replace(sink).is_some() {
-                        let message = format!("{owner} has to_kafka and to_sqs");
+                    if let Some(other) = task.sink.replace(sink) {
+                        let other = sink::option_of(Some(&other));
+                        let message = format!("{owner} has {other} and {option}");
                         self.fault(name.at, Code::BadValue, message, "make two tasks of it");
                     }
                     body_from = from;
@@ -569,18 +570,10 @@ impl Reader<'_> {
                             .map(|opt| opt.name);
                         nearest(
                             other,
-                            [
-                                "after",
-                                "run",
-                                "stdin",
-                                "http",
-                                "to_kafka",
-                                "to_sqs",
-                                "wait",
-                                "wait_http",
-                            ]
-                            .into_iter()
-                            .chain(known),
+                            ["after", "run", "stdin", "http", "wait", "wait_http"]
+                                .into_iter()
+                                .chain(sink::NAMES)
+                                .chain(known),
                         )
                     };
                     let message = format!("{owner} has no option '{other}'");
@@ -594,7 +587,10 @@ impl Reader<'_> {
                 stdin.at,
                 Code::BadValue,
                 message,
-                "write value_from: in to_kafka or to_sqs",
+                format!(
+                    "write value_from: in {}",
+                    sink::option_of(task.sink.as_ref())
+                ),
             );
         }
         if let (Some(stdin), true) = (&task.stdin, task.http.is_some()) {

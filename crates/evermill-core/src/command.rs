@@ -130,6 +130,8 @@ pub enum Outcome {
     Failed {
         /// May be tried again if tries are left.
         retryable: bool,
+        /// Milliseconds that the next try waits at least; at most `limits::BACKOFF_MS_MAX` count.
+        after_ms: u64,
         /// What to show; opaque here, at most `limits::ERROR_BYTES_MAX` are kept.
         error: Bytes,
     },

@@ -250,7 +250,11 @@ impl Machine {
         if !self.announces(&wave.dag.spec.id) {
             return;
         }
-        out.news.extend(bits::ones(settled).map(|member| {
+        let told = bits::ones(settled).filter(|member| {
+            let m = &wave.members[*member as usize];
+            self.tells(m.key.lane)
+        });
+        out.news.extend(told.map(|member| {
             let m = &wave.members[member as usize];
             News::Ended {
                 activation: m.key,
@@ -266,6 +270,15 @@ impl Machine {
     pub(crate) fn announces(&self, dag: &str) -> bool {
         let announced = self.announced.as_ref();
         announced.is_none_or(|dags| !dags.is_empty() && dags.contains(dag))
+    }
+
+    /// Whether what happens in a lane is news to other DAGs.
+    pub(crate) fn tells(&self, lane: LaneId) -> bool {
+        let lane = self
+            .runs
+            .get(&lane.run)
+            .and_then(|run| run.lanes.get(&lane.lane));
+        lane.is_none_or(Lane::tells)
     }
 
     /// Applies the failure policy to a member that is not dropped.

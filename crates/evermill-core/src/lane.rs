@@ -467,6 +467,13 @@ impl Lane {
         }
     }
 
+    /// Whether other DAGs hear of what happens in it (W18): of what is read again only if its state counts,
+    /// too; of what nobody had run in any case.
+    pub(crate) fn tells(&self) -> bool {
+        let replay = self.cursor.replay;
+        replay.is_none_or(|replay| replay.claims || replay.writes_state)
+    }
+
     /// The generation that enters effect keys (C1).
     pub(crate) fn key_generation(&self) -> u32 {
         let fresh = self.cursor.replay.is_some_and(|replay| replay.fresh_keys);

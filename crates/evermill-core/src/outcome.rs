@@ -145,7 +145,14 @@ impl Machine {
                 true
             }
             Outcome::Waiting { until } => self.ask_again(slot, *until),
-            Outcome::Failed { retryable, error } => self.fail_try(slot, *retryable, error),
+            Outcome::Failed {
+                retryable,
+                after_ms,
+                error,
+            } => {
+                let again = retryable.then_some(*after_ms);
+                self.fail_try(slot, again, error)
+            }
         };
         if ended {
             let now = self.now;
@@ -158,7 +165,7 @@ impl Machine {
         if !success.failed_items.is_empty() && !self.split(slot, success, out) {
             return self.fail_try(
                 slot,
-                true,
+                Some(0),
                 &Bytes::from_static(b"every item of the batch failed"),
             );
         }
@@ -167,7 +174,7 @@ impl Machine {
                 "ctx.state would hold more than {} bytes in this scope",
                 limits::STATE_BYTES_PER_SCOPE_MAX
             );
-            return self.fail_try(slot, false, &Bytes::from(error));
+            return self.fail_try(slot, None, &Bytes::from(error));
         }
         self.say(slot, &success.says, out);
         let wave = self.wave_mut(slot.wave);
@@ -207,6 +214,9 @@ impl Machine {
         }
         let wave = self.wave(slot.wave);
         let member = wave.member_of(slot.node, slot.at);
+        if !self.tells(wave.members[member as usize].key.lane) {
+            return;
+        }
         let space = wave.maps.get(&slot.node);
         out.news.push(News::Said {
             activation: wave.members[member as usize].key,
@@ -258,8 +268,9 @@ impl Machine {
         true
     }
 
-    /// A failed try: held for the next one, or final. `true` if it ended.
-    fn fail_try(&mut self, slot: Slot, retryable: bool, error: &Bytes) -> bool {
+    /// A failed try: held for the next one, or final. `again` says how long that one waits at least, if
+    /// one makes sense, milliseconds. `true` if it ended.
+    fn fail_try(&mut self, slot: Slot, again: Option<u64>, error: &Bytes) -> bool {
         let now = self.now;
         let wave = self.wave_mut(slot.wave);
         let task = wave.task(slot.node).expect("slots are of tasks");
@@ -268,8 +279,9 @@ impl Machine {
         trial.failures += 1;
         trial.alone = false;
         trial.error = Some(error.slice(..error.len().min(limits::ERROR_BYTES_MAX)));
-        if retryable && trial.failures <= retries {
-            let due = now + backoff.after(trial.failures);
+        if let Some(after_ms) = again.filter(|_| trial.failures <= retries) {
+            let asked = after_ms.min(limits::BACKOFF_MS_MAX);
+            let due = now + backoff.after(trial.failures).max(asked);
             trial.due = Some(due);
             wave.hold(slot.node, slot.at);
             let id = wave.id;
@@ -287,7 +299,7 @@ impl Machine {
         let wave = self.wave_mut(slot.wave);
         let Some(poke) = wave.task(slot.node).expect("slots are of tasks").poke else {
             let error = Bytes::from_static(b"it said 'not yet', which only a sensor may say");
-            return self.fail_try(slot, false, &error);
+            return self.fail_try(slot, None, &error);
         };
         let trial = wave.trial(slot.node, slot.at);
         let asked = trial.asked.get_or_insert(Asked {
@@ -306,7 +318,7 @@ impl Machine {
             .filter(|_| end.is_some_and(|end| end <= now))
         {
             let error = format!("it was not there within {} s", ms as f64 / 1_000.0);
-            return self.fail_try(slot, false, &Bytes::from(error));
+            return self.fail_try(slot, None, &Bytes::from(error));
         }
         let due = until.unwrap_or_else(|| now + poke.wait.after(asked.times));
         // Never at once: a sensor that says so without an end must not spin.
@@ -449,9 +461,9 @@ impl Machine {
             let trial = self.wave_mut(slot.wave).trial(slot.node, slot.at);
             trial.interruptions += 1;
             let ended = if only_once {
-                self.fail_try(slot, false, &Bytes::from_static(b"interrupted"))
+                self.fail_try(slot, None, &Bytes::from_static(b"interrupted"))
             } else if dispatch.slots.len() == 1 {
-                self.fail_try(slot, true, error)
+                self.fail_try(slot, Some(0), error)
             } else {
                 trial.alone = true;
                 self.make_runnable(slot);

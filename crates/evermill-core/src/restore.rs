@@ -471,8 +471,9 @@ impl Machine {
         let run = run.expect("activations have runs");
         run.forget_waits(&snapshot);
         // What a run that ends leaves behind has not ended.
-        let tells =
-            reason != ParkReason::RunStopped && self.announces(&self.runs[&key.lane.run].row.dag);
+        let tells = reason != ParkReason::RunStopped
+            && self.announces(&self.runs[&key.lane.run].row.dag)
+            && self.tells(key.lane);
         if let Some(event) = snapshot.events.first().filter(|_| tells) {
             out.news.push(News::Ended {
                 activation: key,

@@ -208,6 +208,7 @@ fn failure() -> TaskError {
         message: "not yet".to_owned(),
         traceback: String::new(),
         retryable: true,
+        retry_after_ms: None,
     }
 }
 

@@ -139,6 +139,7 @@ impl Shard {
             count,
             outcome: Outcome::Failed {
                 retryable: false,
+                after_ms: 0,
                 error: error_bytes(why),
             },
         };

@@ -142,6 +142,10 @@ pub const MISSES_KEPT: usize = 50;
 pub const POOL_SLOTS: u32 = 128;
 /// Members of a task with a sink that are sent in one call; each has an outcome of its own.
 pub const SINK_BATCH: u32 = 500;
+/// The same where each is a request of its own, so that a timeout has not to cover many of them.
+pub const SINK_REQUESTS: u32 = 64;
+/// Such calls of one task at a time. A place that is away holds them all; others have slots left.
+pub const SINK_CALLS: u32 = 4;
 /// Parked activations one answer lists.
 pub const PARKED_LISTED: usize = 1_000;
 /// Bytes of payload after which a list of parked activations ends; a larger one is listed alone.

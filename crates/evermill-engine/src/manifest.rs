@@ -380,6 +380,7 @@ impl Reader<'_> {
                 declared::OnInterrupt::Fail => OnInterrupt::Fail,
             },
             batch: task.batch.or_else(|| self.sent_together(task)),
+            concurrency: task.sink.is_some().then_some(limits::SINK_CALLS),
             parallel: task.concurrency.unwrap_or(1),
             pool: task.pool.as_deref().map(|name| self.pools.number(name)),
             priority: task.priority,
@@ -400,7 +401,11 @@ impl Reader<'_> {
             .iter()
             .map(|source| source.order.unwrap_or(own));
         let serial = orders.any(|order| order == declared::Order::Serial);
-        (task.sink.is_some() && !serial).then_some(limits::SINK_BATCH)
+        let most = match task.sink.as_ref()? {
+            SinkConfig::Kafka(_) | SinkConfig::Sqs(_) => limits::SINK_BATCH,
+            SinkConfig::Http(_) | SinkConfig::File(_) => limits::SINK_REQUESTS,
+        };
+        (!serial).then_some(most)
     }
 
     fn node(&mut self, task: &TaskManifest, edge: &declared::Edge) -> Option<Node> {

@@ -95,6 +95,7 @@ mod tests {
             message: text(),
             traceback: text(),
             retryable: true,
+            retry_after_ms: None,
         };
         let (slot, token) = (Slot(0), Token(1));
         let outcome = OutcomeRun {

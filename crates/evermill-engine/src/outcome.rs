@@ -32,18 +32,21 @@ fn outcome(reported: worker::Outcome, dag: &Dag, outline: &Outline, task: u16) -
         worker::Outcome::Success(None) => Outcome::Success,
         worker::Outcome::Success(Some(brought)) => match success(*brought, dag, outline, task) {
             Ok(success) => Outcome::SuccessWith(Box::new(success)),
-            Err(refusal) => failed(false, &refusal),
+            Err(refusal) => failed(false, None, &refusal),
         },
         worker::Outcome::Skipped => Outcome::Skipped,
         worker::Outcome::Held => return None,
         worker::Outcome::Waiting(until) => Outcome::Waiting { until },
-        worker::Outcome::Failed(error) => failed(error.retryable, &text_of(&error)),
+        worker::Outcome::Failed(error) => {
+            failed(error.retryable, error.retry_after_ms, &text_of(&error))
+        }
     })
 }
 
-fn failed(retryable: bool, text: &str) -> Outcome {
+fn failed(retryable: bool, after_ms: Option<u64>, text: &str) -> Outcome {
     Outcome::Failed {
         retryable,
+        after_ms: after_ms.unwrap_or(0),
         error: error_bytes(text),
     }
 }

@@ -44,6 +44,9 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// The longest body of an answer, after decompression.
     pub bytes_max: usize,
+    /// What counts is that the body arrives, not what comes back: a redirect that would go on without
+    /// the body is the answer, and an answer that is longer than `bytes_max`, or breaks off, is cut.
+    pub delivers: bool,
 }
 
 /// Whom a request asks. Who named the place decides what may be reached.
@@ -82,6 +85,7 @@ impl Request {
             body: None,
             timeout: None,
             bytes_max: limits::BODY_BYTES_MAX,
+            delivers: false,
         }
     }
 }
@@ -144,8 +148,8 @@ impl Client {
         };
         for _ in 0..=self.connection.redirects_max {
             let response = self.ask(&hop, &trusted, deadline, timeout)?;
-            let Some(next) = next(&hop, &response)? else {
-                return read(response, &hop.url, request.bytes_max, timeout);
+            let Some(next) = next(&hop, &response, request.delivers)? else {
+                return read(response, &hop.url, request, timeout);
             };
             hop = next;
         }
@@ -277,9 +281,18 @@ fn agent(connection: &Connection, public_only: bool) -> Result<Agent, Error> {
 fn next<'a>(
     hop: &Hop<'a>,
     response: &http::Response<ureq::Body>,
+    delivers: bool,
 ) -> Result<Option<Hop<'a>>, Error> {
     let status = response.status().as_u16();
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let becomes_get = match status {
+        303 => hop.method != Method::HEAD,
+        301 | 302 => hop.method == Method::POST,
+        _ => false,
+    };
+    if delivers && becomes_get {
         return Ok(None);
     }
     let location = response.headers().get(LOCATION);
@@ -297,11 +310,6 @@ fn next<'a>(
             url.shown()
         )));
     }
-    let becomes_get = match status {
-        303 => hop.method != Method::HEAD,
-        301 | 302 => hop.method == Method::POST,
-        _ => false,
-    };
     // What was meant for one place is told to no other.
     let stays = hop.url.origin().allows(&url.origin());
     let headers = hop.headers.iter();
@@ -323,16 +331,19 @@ fn next<'a>(
 fn read(
     response: http::Response<ureq::Body>,
     url: &Url,
-    bytes_max: usize,
+    request: &Request,
     timeout: Duration,
 ) -> Result<Response, Error> {
     let (head, body) = response.into_parts();
     let mut bytes = Vec::new();
-    let bound = bytes_max as u64 + 1;
-    body.into_reader()
-        .take(bound)
-        .read_to_end(&mut bytes)
-        .map_err(|cause| explain(ureq::Error::from(cause), url, timeout))?;
+    let bytes_max = request.bytes_max;
+    let bound = bytes_max as u64 + u64::from(!request.delivers);
+    let whole = body.into_reader().take(bound).read_to_end(&mut bytes);
+    if let Err(cause) = whole
+        && !request.delivers
+    {
+        return Err(explain(ureq::Error::from(cause), url, timeout));
+    }
     if bytes.len() > bytes_max {
         let place = url.shown();
         return Err(Error::TooLarge { place, bytes_max });

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod limits;
 mod retry_after;
 mod roots;
+mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -27,5 +28,6 @@ mod url;
 pub use client::{Client, Request, Response, Target};
 pub use connection::Connection;
 pub use error::Error;
-pub use retry_after::retry_after;
+pub use retry_after::{asked_to_wait, retry_after};
+pub use status::is_for_good;
 pub use ureq::http::{HeaderMap, Method};

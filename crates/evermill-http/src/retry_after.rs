@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::{HeaderMap, header::RETRY_AFTER};
 
+use crate::Response;
 use crate::limits::RETRY_AFTER_MAX;
 
 /// The wait that a response asks for (RFC 9110, section 10.2.3): seconds, or a date, which is counted
@@ -20,6 +21,13 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         until.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// The same where an answer means that it is too early: for 429 and 503 alone.
+#[must_use]
+pub fn asked_to_wait(response: &Response, now: SystemTime) -> Option<Duration> {
+    let is_early = matches!(response.status, 429 | 503);
+    is_early.then(|| retry_after(&response.headers, now))?
 }
 
 #[cfg(test)]

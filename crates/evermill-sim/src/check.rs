@@ -10,6 +10,7 @@ use evermill_core::command::{
 use evermill_core::dag::{Node, OnFailure, OnInterrupt, Order, TaskKind, TaskSpec};
 use evermill_core::history::Ended;
 
+use crate::case::LaneCase;
 use crate::feature::Mark;
 use crate::graph::may_be_judged_early;
 use crate::ledger::{Fact, Ledger};
@@ -23,7 +24,17 @@ impl World<'_> {
     /// What listeners would have heard with this commit adds up to what is counted as settled: an end is
     /// told in the decision that settles it, once, whatever crashed.
     pub(crate) fn hear(&mut self, batch: &Batch) -> Result<(), String> {
+        // What is read again tells nothing, and counts (W18).
+        let again = |lane: &LaneCase| lane.replay_until.is_some();
+        let reads_again = self.case.lanes.iter().any(again);
         for news in &batch.decision.news {
+            let of = match news {
+                News::Ended { activation, .. } | News::Said { activation, .. } => activation.lane,
+            };
+            let mut lanes = self.machine.lanes(of.run);
+            if lanes.any(|lane| lane.lane == of && lane.replay.is_some()) {
+                return Err(format!("a replay tells other DAGs: {news:?} (W18)"));
+            }
             match news {
                 News::Ended {
                     ended: Ended::Done,
@@ -39,7 +50,11 @@ impl World<'_> {
             }
         }
         let counted = batch.counters.map(|c| (c.done, c.skipped));
-        if counted.is_some_and(|counted| counted != self.told) {
+        let is_wrong = |counted: (u64, u64)| match reads_again {
+            true => counted.0 < self.told.0 || counted.1 < self.told.1,
+            false => counted != self.told,
+        };
+        if counted.is_some_and(is_wrong) {
             return Err(format!("told {:?}, counted {counted:?}", self.told));
         }
         Ok(())

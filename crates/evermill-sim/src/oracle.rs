@@ -516,7 +516,7 @@ impl<'a> Oracle<'a> {
                     return (end, Vec::new());
                 }
                 Answer::Skipped => return (end, Vec::new()),
-                Answer::Failed { retryable } if !retryable || tries > spec.retries => {
+                Answer::Failed { retryable, .. } if !retryable || tries > spec.retries => {
                     end.state = State::Failed;
                     return (end, Vec::new());
                 }

@@ -498,6 +498,13 @@ impl Reading {
     }
 }
 
+const fn failed(retryable: bool, after_ms: u64) -> Answer {
+    Answer::Failed {
+        retryable,
+        after_ms,
+    }
+}
+
 fn order(word: &str) -> Result<Order, String> {
     Ok(match word {
         "none" => Order::None,
@@ -508,15 +515,16 @@ fn order(word: &str) -> Result<Order, String> {
     })
 }
 
-/// `fail | fatal | skip | die`, or what a success brings, word by word.
+/// `fail | fail after MS | fatal | skip | die`, or what a success brings, word by word.
 fn answer(tasks: &[TaskSpec], words: Words<'_>) -> Result<Answer, String> {
     let mut success = Success::default();
     let mut rest = words;
     loop {
         rest = match rest {
             [] => return Ok(Answer::Success(success)),
-            ["fail"] => return Ok(Answer::Failed { retryable: true }),
-            ["fatal"] => return Ok(Answer::Failed { retryable: false }),
+            ["fail"] => return Ok(failed(true, 0)),
+            ["fail", "after", ms] => return Ok(failed(true, number(ms)?)),
+            ["fatal"] => return Ok(failed(false, 0)),
             ["skip"] => return Ok(Answer::Skipped),
             ["not_yet"] => return Ok(Answer::NotYet),
             ["die"] => return Ok(Answer::Dies),

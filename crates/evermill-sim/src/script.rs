@@ -64,6 +64,8 @@ pub enum Answer {
     Failed {
         /// Whether a further try makes sense.
         retryable: bool,
+        /// How long that one waits at least, milliseconds.
+        after_ms: u64,
     },
     /// It kills its worker, whenever it runs.
     Dies,
@@ -120,7 +122,10 @@ impl Script {
     pub fn answer(&self, spec: &DagSpec, graph: &Graph, ask: &Ask) -> Answer {
         let key = (ask.act, ask.task, ask.index, ask.round, ask.tries);
         if self.interrupted.contains(&key) {
-            return Answer::Failed { retryable: false };
+            return Answer::Failed {
+                retryable: false,
+                after_ms: 0,
+            };
         }
         if let Some(answer) = self.written.get(&key) {
             return answer.clone();
@@ -137,6 +142,8 @@ impl Script {
         if of(2) % 100 < self.fail {
             return Answer::Failed {
                 retryable: of(3) % 100 >= self.fatal,
+                // Now and then somebody outside says when: soon, or later than any backoff here.
+                after_ms: if of(11) % 4 == 0 { of(12) % 20_000 } else { 0 },
             };
         }
         if of(4) % 100 < self.skip {

@@ -133,8 +133,12 @@ pub fn outcome(answer: &Answer) -> Option<Outcome> {
         Answer::Success(success) => Outcome::SuccessWith(Box::new(success.clone())),
         Answer::Skipped => Outcome::Skipped,
         Answer::NotYet => Outcome::Waiting { until: None },
-        Answer::Failed { retryable } => Outcome::Failed {
+        Answer::Failed {
+            retryable,
+            after_ms,
+        } => Outcome::Failed {
             retryable: *retryable,
+            after_ms: *after_ms,
             error: Bytes::from_static(b"scripted"),
         },
         Answer::Dies => return None,

@@ -428,6 +428,7 @@ fn timed_out(slot: SlotId, front: &InFlight, member: u32, running: Option<Runnin
         ),
         traceback: String::new(),
         retryable: true,
+        retry_after_ms: None,
     };
     let outcome = Outcome::Failed(Box::new(error));
     let run = OutcomeRun {

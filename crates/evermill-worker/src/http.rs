@@ -6,17 +6,21 @@
 //! | `Idempotency-Key` | the member's effect key, the same in every attempt |
 //! | an expected status | success, and the answer's body the result |
 //! | another status | failed; tried again unless it says that the request itself is wrong |
+//! | 429 or 503 with `Retry-After` | failed; the next try waits so long at least |
 //! | no answer | failed, and tried again |
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use evermill_contract::manifest::{HttpBody, HttpCall};
 use evermill_contract::settings::Settings;
+use evermill_contract::sink::content_type;
 use evermill_contract::worker::limits::RESULT_BYTES_MAX;
 use evermill_contract::worker::{Dispatch, Outcome, TaskError, TaskErrorKind};
-use evermill_http::{Client, Connection, Error, Method, Request, Response, Target};
+use evermill_http::{
+    Client, Connection, Error, Method, Request, Response, Target, asked_to_wait, is_for_good,
+};
 
 use crate::declared::{content, success};
 use crate::member::effect_key;
@@ -27,12 +31,6 @@ pub(crate) const SLOTS: u16 = 16;
 
 /// Of an answer nobody wants as much becomes the error's text.
 const ANSWER_CHARS_MAX: usize = 500;
-
-/// Statuses that say that the request itself is wrong, so that repeating it is of no use.
-const FOR_GOOD: [u16; 20] = [
-    400, 401, 402, 403, 405, 406, 410, 411, 413, 414, 415, 416, 417, 422, 426, 428, 431, 451, 501,
-    505,
-];
 
 /// Methods that change nothing.
 const SAFE: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
@@ -74,7 +72,7 @@ impl Http {
             return None;
         };
         Some(match answer {
-            Ok(response) => judge(call, response),
+            Ok(response) => judge(call, &response),
             Err(error) => no_answer(&error),
         })
     }
@@ -152,26 +150,13 @@ fn request(call: &HttpCall, dispatch: &Dispatch, index: u32) -> Request {
         None => {
             let body = content(dispatch, index, call.body_from.as_deref());
             let is_list = dispatch.members[index as usize].batch.is_some();
-            let sort = sort(&body, is_list && call.body_from.is_none());
+            let sort = content_type(&body, is_list && call.body_from.is_none());
             (body, sort)
         }
     };
     default("Content-Type", sort.to_owned());
     request.body = Some(body);
     request
-}
-
-/// What a content is, as far as a look at it tells.
-fn sort(body: &[u8], is_list: bool) -> &'static str {
-    if is_list {
-        "application/x-ndjson"
-    } else if serde_json::from_slice::<serde_json::Value>(body).is_ok() {
-        "application/json"
-    } else if std::str::from_utf8(body).is_ok() {
-        "text/plain; charset=utf-8"
-    } else {
-        "application/octet-stream"
-    }
 }
 
 /// Sends on another thread, since a slot must end when it is told to; None when it was.
@@ -210,7 +195,7 @@ fn answer(client: &Client, request: &Request, slot: &Arc<Slot>) -> Option<Result
     }
 }
 
-fn judge(call: &HttpCall, response: Response) -> Outcome {
+fn judge(call: &HttpCall, response: &Response) -> Outcome {
     let status = response.status;
     let is_expected = match &call.expect[..] {
         [] => (200..300).contains(&status),
@@ -228,17 +213,27 @@ fn judge(call: &HttpCall, response: Response) -> Outcome {
             expected.collect::<Vec<_>>().join(", ")
         }
     };
+    let wait = asked_to_wait(response, SystemTime::now());
+    let asked = wait.map(|wait| format!("; it asks for a wait of {} s", wait.as_secs()));
     let what = format!(
-        "{} {} answered {status}, not {wanted}",
-        call.method, response.place
+        "{} {} answered {status}, not {wanted}{}",
+        call.method,
+        response.place,
+        asked.unwrap_or_default()
     );
     Outcome::Failed(Box::new(TaskError {
         kind: TaskErrorKind::Raised,
         class: String::new(),
         message: what,
         traceback: text,
-        retryable: !FOR_GOOD.contains(&status),
+        retryable: !is_for_good(status),
+        retry_after_ms: wait.map(milliseconds),
     }))
+}
+
+/// At most a day, so it fits.
+pub(crate) fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn no_answer(error: &Error) -> Outcome {
@@ -253,5 +248,6 @@ fn no_answer(error: &Error) -> Outcome {
         message: error.to_string(),
         traceback: String::new(),
         retryable: error.may_pass(),
+        retry_after_ms: None,
     }))
 }

@@ -191,6 +191,7 @@ fn refuse(shared: &Shared, slot: SlotId, call: u32, dispatch: &Dispatch, error: 
         message: format!("the members cannot be handed to a worker: {error}"),
         traceback: String::new(),
         retryable: false,
+        retry_after_ms: None,
     };
     let run = OutcomeRun {
         first: 0,

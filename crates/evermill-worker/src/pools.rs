@@ -18,6 +18,7 @@ use evermill_contract::yaml;
 use crate::config::PoolConfig;
 use crate::declared::{Declared, Shadow};
 use crate::http;
+use crate::native::{NativePool, NativeTask};
 use crate::places::{self, Asking, Places};
 use crate::pool::PythonPool;
 use crate::sinks::{self, Opened, Sending, Sinks};
@@ -110,19 +111,8 @@ impl Pools {
             return Err("no interpreter was named".to_owned());
         }
         let events = Arc::new(events);
-        let mut all = Self {
-            pools: Vec::new(),
-            events: Arc::clone(&events),
-            growth: None,
-            of_interpreter: BTreeMap::new(),
-            of_folder: BTreeMap::new(),
-            of_dag: BTreeMap::new(),
-            shell: None,
-            http: None,
-            sinks: None,
-            places: None,
-            requests,
-        };
+        let mut all = Self::empty(&events);
+        all.requests = requests;
         for (config, dags) in configs {
             let number = all.pools.len();
             let (slots, first) = (config.slots, all.slots());
@@ -141,12 +131,7 @@ impl Pools {
             all.add_threads(http::SLOTS, &events, &settings, shadow.as_ref())?;
         }
         if let Some(sinks) = sinks {
-            all.sinks = Some(all.pools.len());
-            let tell = Arc::new(moving(&events, all.slots()));
-            let opened = Opened::new(sinks);
-            let make = move || Sending(Arc::clone(&opened));
-            let threads = Threads::start(sinks::SLOTS, tell, make)?;
-            all.add(sinks::SLOTS, Box::new(threads))?;
+            all.add_sinks(sinks, &events)?;
         }
         if let Some(places) = places {
             all.places = Some(all.pools.len());
@@ -157,6 +142,51 @@ impl Pools {
             all.add(places::SLOTS, Box::new(threads))?;
         }
         Ok(all)
+    }
+
+    /// The pool of a program's closures, and what sends for those of its tasks that have a sink.
+    ///
+    /// # Errors
+    /// A sentence if the machine gives no thread.
+    pub fn native(
+        slots: u16,
+        tasks: BTreeMap<String, NativeTask>,
+        sinks: Option<Sinks>,
+        events: Events,
+    ) -> Result<Self, String> {
+        let events = Arc::new(events);
+        let mut all = Self::empty(&events);
+        let pool = NativePool::start(slots, tasks, Box::new(moving(&events, 0)))?;
+        all.add(slots, Box::new(pool))?;
+        if let Some(sinks) = sinks {
+            all.add_sinks(sinks, &events)?;
+        }
+        Ok(all)
+    }
+
+    fn empty(events: &Arc<Events>) -> Self {
+        Self {
+            pools: Vec::new(),
+            events: Arc::clone(events),
+            growth: None,
+            of_interpreter: BTreeMap::new(),
+            of_folder: BTreeMap::new(),
+            of_dag: BTreeMap::new(),
+            shell: None,
+            http: None,
+            sinks: None,
+            places: None,
+            requests: BTreeSet::new(),
+        }
+    }
+
+    fn add_sinks(&mut self, sinks: Sinks, events: &Arc<Events>) -> Result<(), String> {
+        self.sinks = Some(self.pools.len());
+        let tell = Arc::new(moving(events, self.slots()));
+        let opened = Opened::new(sinks);
+        let make = move || Sending(Arc::clone(&opened));
+        let threads = Threads::start(sinks::SLOTS, tell, make)?;
+        self.add(sinks::SLOTS, Box::new(threads))
     }
 
     /// From now on a DAG that names an interpreter of its own gets a pool for it.

@@ -10,6 +10,7 @@
 //! | a task that returned nothing | the member is skipped: nothing is sent |
 //! | refused for good | failed, and not tried again |
 //! | no answer, or a refusal that may pass | failed, and tried again |
+//! | told when to come again | failed, and tried again then, by the retry's own timer |
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,15 +20,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use evermill_contract::manifest::SinkConfig;
 use evermill_contract::sink::{Record, Sink, SinkError};
+use evermill_contract::template::{Hole, Template, day_and_hour, part_of_path, part_of_url};
 use evermill_contract::worker::{Dispatch, Outcome, TaskError, TaskErrorKind, TaskRef};
 use serde_json::Value;
 
-use crate::declared::plain;
+use crate::declared::{content, plain};
+use crate::http::milliseconds;
 use crate::member::{effect_key, part};
 use crate::threads::{Runs, Shared, Slot, failed};
 
-/// Slots for tasks that wait for a place outside.
-pub(crate) const SLOTS: u16 = 4;
+/// Slots for tasks that wait for a place outside: more than one task has at a time (the engine's
+/// `SINK_CALLS`), so that a place that is away does not hold up the others.
+pub(crate) const SLOTS: u16 = 16;
 
 /// How long a place outside may take for what one dispatch sends, unless the task has a timeout. It is
 /// away for longer now and then; then it is sent again, and until then nothing new is read.
@@ -124,8 +128,13 @@ impl Sending {
         };
         let mut outcomes = Vec::new();
         let (mut records, mut sent) = (Vec::new(), Vec::new());
+        let name = config.name().map(Template::parse).transpose();
+        let name = match name {
+            Ok(name) => name,
+            Err(why) => return members.map(|_| for_good(why.clone())).collect(),
+        };
         for index in members {
-            match record(config, dispatch, index) {
+            match record(config, name.as_ref(), dispatch, index) {
                 Ok(None) => outcomes.push(Outcome::Skipped),
                 Ok(Some(record)) => {
                     sent.push(outcomes.len());
@@ -151,9 +160,16 @@ fn config(task: &TaskRef) -> Result<&SinkConfig, String> {
 }
 
 /// What a member sends; none if its upstream returned nothing.
-fn record(config: &SinkConfig, dispatch: &Dispatch, index: u32) -> Result<Option<Record>, String> {
+fn record(
+    config: &SinkConfig,
+    name: Option<&Template>,
+    dispatch: &Dispatch,
+    index: u32,
+) -> Result<Option<Record>, String> {
     let member = &dispatch.members[index as usize];
+    let is_result = config.value_from().is_some();
     let value = match config.value_from() {
+        None if member.batch.is_some() => Some(content(dispatch, index, None)),
         None => member
             .event
             .value
@@ -177,21 +193,73 @@ fn record(config: &SinkConfig, dispatch: &Dispatch, index: u32) -> Result<Option
         }
         pointer => Some(pointed(value.as_deref().unwrap_or_default(), pointer)?),
     };
-    let is_result = config.value_from().is_some();
+    let effect_key = effect_key(dispatch, index, 0);
+    let encode = match config {
+        SinkConfig::Http(_) => part_of_url,
+        SinkConfig::Kafka(_) | SinkConfig::Sqs(_) | SinkConfig::File(_) => part_of_path,
+    };
+    let find = |hole: &Hole| {
+        let found = fill(
+            hole,
+            value.as_deref(),
+            key.as_deref(),
+            effect_key.as_deref(),
+            dispatch,
+            index,
+        );
+        found
+            .and_then(|found| encode(&found))
+            .map_err(|why| format!("{{{hole}}}: {why}"))
+    };
+    let name = name.map(|name| name.fill(find)).transpose()?;
     Ok(Some(Record {
         key,
         value: value.map(|value| Bytes::from(if is_result { plain(&value) } else { value })),
-        effect_key: effect_key(dispatch, index, 0),
+        effect_key,
+        name,
+        is_list: member.batch.is_some() && !is_result,
     }))
+}
+
+/// What stands in a hole of a record's name.
+fn fill(
+    hole: &Hole,
+    value: Option<&[u8]>,
+    key: Option<&[u8]>,
+    effect_key: Option<&str>,
+    dispatch: &Dispatch,
+    index: u32,
+) -> Result<String, String> {
+    let text =
+        |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "it is no UTF-8".to_owned());
+    let event = &dispatch.members[index as usize].event;
+    let when = || {
+        let when = event.timestamp_ms.and_then(day_and_hour);
+        when.ok_or_else(|| "the event has no time".to_owned())
+    };
+    match hole {
+        Hole::EffectKey => effect_key
+            .map(str::to_owned)
+            .ok_or_else(|| "it has none".to_owned()),
+        Hole::Key => text(key.ok_or_else(|| "it has no key".to_owned())?),
+        Hole::Source => {
+            let lane = dispatch.lanes.get(usize::from(event.lane));
+            lane.map(|lane| lane.source.clone())
+                .ok_or_else(|| "it has no source".to_owned())
+        }
+        Hole::Date => Ok(when()?.0),
+        Hole::Hour => Ok(when()?.1),
+        Hole::Pointer(pointer) => text(&pointed(value.unwrap_or_default(), pointer)?),
+    }
 }
 
 /// What a JSON pointer finds in a value: a text without its quotes.
 fn pointed(value: &[u8], pointer: &str) -> Result<Bytes, String> {
     let value: Value = serde_json::from_slice(value).map_err(|error| {
-        format!("the key is looked for at {pointer}, and the value is no JSON: {error}")
+        format!("the value, in which {pointer} is looked for, is no JSON: {error}")
     })?;
     match value.pointer(pointer) {
-        None | Some(Value::Null) => Err(format!("the value has nothing at {pointer} for a key")),
+        None | Some(Value::Null) => Err(format!("the value has nothing at {pointer}")),
         Some(Value::String(text)) => Ok(Bytes::copy_from_slice(text.as_bytes())),
         Some(other) => Ok(Bytes::from(other.to_string())),
     }
@@ -201,15 +269,21 @@ fn refused(error: SinkError) -> Outcome {
     match error {
         SinkError::ForGood(why) => for_good(why),
         SinkError::MayPass(why) => failed(TaskErrorKind::Raised, why, String::new()),
+        SinkError::Later { why, after } => raised(why, true, Some(milliseconds(after))),
     }
 }
 
 fn for_good(why: String) -> Outcome {
+    raised(why, false, None)
+}
+
+fn raised(why: String, retryable: bool, retry_after_ms: Option<u64>) -> Outcome {
     Outcome::Failed(Box::new(TaskError {
         kind: TaskErrorKind::Raised,
         class: String::new(),
         message: why,
         traceback: String::new(),
-        retryable: false,
+        retryable,
+        retry_after_ms,
     }))
 }

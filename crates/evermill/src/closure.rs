@@ -7,6 +7,7 @@ mod failure;
 pub mod files;
 mod inside;
 pub mod kafka;
+mod sink;
 pub mod sqs;
 mod state;
 
@@ -28,6 +29,7 @@ pub use self::ctx::Ctx;
 pub use self::event::Event;
 pub use self::failure::Failure;
 pub use self::inside::{After, after, topic};
+pub use self::sink::{Sink, ToHttp, to_file, to_http, to_kafka, to_sqs};
 use self::state::Changes;
 pub use self::state::State;
 
@@ -225,6 +227,28 @@ impl Dag {
             .option("mapped", over)
     }
 
+    /// A task that gives a value to a place outside: the result of the task `from`, or the events of the
+    /// source `from`. It runs no closure: what is to be sent is committed before it is sent, and sent
+    /// until it has arrived, with the same effect key each time. A task that returned nothing sends
+    /// nothing. Unless [`Dag::retries`] says otherwise it is tried 10,000 times, a minute apart at last.
+    #[must_use]
+    pub fn send(mut self, id: &str, from: &str, to: impl Into<Sink>) -> Self {
+        let mut config = to.into().config;
+        let is_source = self.sources.iter().any(|source| source["id"] == from);
+        let mut results = Vec::new();
+        if !is_source {
+            config["value_from"] = json!(from);
+            results.push(from);
+        }
+        self.declare(id, TaskKind::Call, &[from]);
+        let task = self.last("send");
+        task["wants"]["results"] = json!(results);
+        task.insert("sink".to_owned(), config);
+        self.retries(10_000)
+            .retry_delay(Duration::from_secs(1))
+            .retry_backoff(Duration::from_secs(60))
+    }
+
     fn each(
         mut self,
         id: &str,
@@ -241,6 +265,11 @@ impl Dag {
         self.declare(id, kind, after);
         self.run.insert(id.to_owned(), Body::Each(Arc::new(each)));
         self
+    }
+
+    /// Whether any task gives its value to a place outside.
+    pub(crate) fn has_sinks(&self) -> bool {
+        self.tasks.iter().any(|task| task.contains_key("sink"))
     }
 
     fn declare(&mut self, id: &str, kind: TaskKind, after: &[&str]) {

@@ -11,14 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use evermill_connectors::Environment;
 use evermill_contract::manifest::{BundleFile, DagManifest, FORMAT, Manifest};
-use evermill_contract::source::Severity;
+use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_engine::view::RunView;
 use evermill_engine::{
     Clock, EngineError, Handle, NoSettings, OpenError, OpenOptions, SourceFactory, StartRequest,
     store_options,
 };
 use evermill_store::{DirLock, LockError, SqliteStore};
-use evermill_worker::NativePool;
+use evermill_worker::{Pools, Sinks};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -149,6 +149,12 @@ impl Local {
         let mut first = Some(lock);
         let dir = data_dir.clone();
         let (workers, tasks, Notices(tell)) = (self.workers, dag.closures(), self.notices);
+        let notices: DiagnosticSink = Arc::new(move |severity, text| {
+            if severity >= Severity::Warning {
+                tell(text);
+            }
+        });
+        let sinks = dag.has_sinks().then(|| sinks(&self.connections, &notices));
         let engine = evermill_engine::Engine::open(OpenOptions {
             data_dir,
             store: Box::new(move || {
@@ -156,18 +162,14 @@ impl Local {
                 Ok(Box::new(SqliteStore::open(lock, store_options())?))
             }),
             executor: Box::new(move |events| {
-                Ok(Box::new(NativePool::start(workers, tasks, events)?))
+                Ok(Box::new(Pools::native(workers, tasks, sinks, events)?))
             }),
             sources: sources(self.connections),
             settings: Arc::new(NoSettings),
             pools: BTreeMap::new(),
             clock: Clock::system(),
             log: Box::new(drop),
-            notices: Arc::new(move |severity, text| {
-                if severity >= Severity::Warning {
-                    tell(text);
-                }
-            }),
+            notices,
             alerts: Arc::new(evermill_contract::alert::Nobody),
         })?;
         let run = engine.start(&request)?.run;
@@ -187,6 +189,15 @@ fn sources(connections: BTreeMap<String, String>) -> SourceFactory {
             diagnostics: request.diagnostics,
         };
         evermill_connectors::open_source(request.source, &environment)
+            .map_err(|error| error.to_string())
+    })
+}
+
+fn sinks(connections: &BTreeMap<String, String>, notices: &DiagnosticSink) -> Sinks {
+    let (connections, notices) = (connections.clone(), Arc::clone(notices));
+    Sinks::new(move |config| {
+        let address = |id: &str| connections.get(id).cloned();
+        evermill_connectors::open_sink(config, &address, Arc::clone(&notices))
             .map_err(|error| error.to_string())
     })
 }

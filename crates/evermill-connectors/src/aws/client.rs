@@ -200,6 +200,26 @@ impl Client {
         self.send(doing, request)
     }
 
+    /// Puts a body to a path, whose characters need no encoding.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn put(
+        &self,
+        doing: &str,
+        path: &str,
+        headers: &[(String, String)],
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<(), Fault> {
+        let mut request = Request::new(Method::PUT, Target::Below(path.to_owned()));
+        request.headers = headers.to_vec();
+        request.body = Some(body.to_vec());
+        request.timeout = Some(timeout);
+        request.bytes_max = limits::AWS_ANSWER_BYTES_MAX;
+        self.send(doing, request).map(drop)
+    }
+
     /// Signs and sends; an answer of success.
     fn send(&self, doing: &str, mut request: Request) -> Result<Response, Fault> {
         let keys = self.credentials.keys()?;

@@ -40,6 +40,18 @@ pub(super) fn split(path: &str) -> Result<(&str, &str), (String, &'static str)> 
     Err((format!("no bucket can be called {bucket:?}"), cure))
 }
 
+/// What a bucket's answer means, with its name.
+pub(super) fn explain(bucket: &str, client: &Client, fault: Fault) -> Fault {
+    let said = match fault.kind {
+        Kind::Missing => format!(
+            "bucket {bucket:?} does not exist at {}; create it, or correct its name",
+            client.place()
+        ),
+        _ => format!("bucket {bucket:?}: {}", fault.said),
+    };
+    Fault::new(fault.kind, said)
+}
+
 impl Bucket {
     /// Prepares to ask; nothing is connected yet.
     ///
@@ -94,7 +106,7 @@ impl Bucket {
         query.extend(token.map(|token| ("continuation-token".to_owned(), token.to_owned())));
         let path = format!("/{}", self.bucket);
         let answer = self.client.get("ListObjectsV2", &path, query);
-        let answer = answer.map_err(|fault| self.explain(fault))?;
+        let answer = answer.map_err(|fault| explain(&self.bucket, &self.client, fault))?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
@@ -103,18 +115,6 @@ impl Bucket {
         let page = self.page(key, None)?;
         let mut entries = aws::xml::each(&page, "Contents").filter_map(|one| self.entry(one));
         Ok(entries.find(|entry| entry.path == self.url(key)))
-    }
-
-    fn explain(&self, fault: Fault) -> Fault {
-        let bucket = &self.bucket;
-        let said = match fault.kind {
-            Kind::Missing => format!(
-                "bucket {bucket:?} does not exist at {}; create it, or correct its name",
-                self.client.place()
-            ),
-            _ => format!("bucket {bucket:?}: {}", fault.said),
-        };
-        Fault::new(fault.kind, said)
     }
 
     fn entry(&self, object: &str) -> Option<Entry> {

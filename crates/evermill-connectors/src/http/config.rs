@@ -133,6 +133,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn refused(error: evermill_http::Error) -> SourceError {
+pub(super) fn refused(error: evermill_http::Error) -> SourceError {
     SourceError::Refused(error.to_string())
 }

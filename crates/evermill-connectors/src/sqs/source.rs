@@ -387,6 +387,9 @@ impl SqsSource {
             .into_iter()
             .filter(|message| leases.take(&message.message_id, &message.receipt_handle, asked))
             .collect();
+        for message in &fresh {
+            self.warn_of_last_times(message);
+        }
         // Under `outcome` each message has an end of its own.
         let events_max = if self.waits_for_outcome {
             1
@@ -406,6 +409,19 @@ impl SqsSource {
         }
         if !part.is_empty() {
             self.deliver(part);
+        }
+    }
+
+    /// D10: who looks for a message that its queue moves away finds out why.
+    fn warn_of_last_times(&self, message: &Message) {
+        let times = message.attributes.get("ApproximateReceiveCount");
+        let times: u32 = times.and_then(|times| times.parse().ok()).unwrap_or(0);
+        if times >= limits::SQS_TIMES_SAID {
+            let end = if times == 3 { "rd" } else { "th" };
+            self.warn(&format!(
+                "message {} comes for the {times}{end} time: readers ended before they had deleted it; where the                  queue has a redrive policy, it moves such messages to its dead-letter queue",
+                message.message_id
+            ));
         }
     }
 

@@ -2,9 +2,9 @@
 //! tests starts them: `cargo xtask aws` prints what to export, and `cargo xtask test` does it all.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_connectors::Environment;
@@ -97,13 +97,19 @@ impl Real {
     }
 
     fn source(&self, queue: &str, ack: &str) -> Driver {
+        self.telling(queue, ack, &Arc::default())
+    }
+
+    /// The same, with what it says beside its events.
+    fn telling(&self, queue: &str, ack: &str, told: &Arc<Mutex<Vec<String>>>) -> Driver {
+        let told = Arc::clone(told);
         let config: SourceConfig =
             serde_json::from_value(json!({"kind": "sqs", "queue": queue, "ack": ack})).unwrap();
         let environment = Environment {
             connection: &|_| Some(self.address()),
             budget: SourceBudget::default(),
             start_date: None,
-            diagnostics: Arc::new(|_, _| {}),
+            diagnostics: Arc::new(move |_, text: &str| told.lock().unwrap().push(text.to_owned())),
         };
         match evermill_connectors::open(&config, &environment).unwrap() {
             Opened::Received(receiver) => Driver::new(receiver, None),
@@ -191,6 +197,72 @@ impl Real {
         second.until("all", |driver| driver.events.len() >= 15);
     }
 
+    /// D05: two engines on one queue share its messages; none is lost, and none runs at both.
+    fn d05_two_readers_share_a_queue(&self) {
+        let queue = self.queue(false);
+        self.send(
+            &queue,
+            (0..60).map(|n| record(&n.to_string(), None)).collect(),
+        );
+        let (mut one, mut other) = (self.source(&queue, "ingest"), self.source(&queue, "ingest"));
+        let deadline = Instant::now() + PATIENCE;
+        while self.left(&queue) > 0 {
+            assert!(Instant::now() < deadline, "{} are left", self.left(&queue));
+            for driver in [&mut one, &mut other] {
+                driver.receive(Duration::from_millis(20));
+                driver.keep();
+                driver.settle();
+            }
+        }
+        let all = one.values().into_iter().chain(other.values());
+        let mut numbers: Vec<u32> = all.map(|value| value.parse().unwrap()).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..60).collect::<Vec<_>>());
+        one.receiver().close();
+        other.receiver().close();
+    }
+
+    /// D10: what the queue's own policy moves away, since readers died of it or with it, is in the
+    /// dead-letter queue, and a source reads it there.
+    fn d10_a_message_that_the_queue_moves_away_is_read_where_it_went(&self) {
+        let (dead, queue) = (self.queue(false), self.queue(false));
+        let url = |queue: &str| {
+            let found = self.ask("GetQueueUrl", &json!({"QueueName": queue}));
+            found["QueueUrl"].as_str().unwrap().to_owned()
+        };
+        let named = json!({"QueueUrl": url(&dead), "AttributeNames": ["QueueArn"]});
+        let arn = self.ask("GetQueueAttributes", &named)["Attributes"]["QueueArn"].clone();
+        let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 3}).to_string();
+        let attributes = json!({"QueueUrl": url(&queue), "Attributes": {"RedrivePolicy": policy}});
+        self.ask("SetQueueAttributes", &attributes);
+        self.send(&queue, vec![record("poison", None)]);
+        // Received and given back, as by one that ends before it has kept it.
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        for _ in 0..3 {
+            let mut reader = self.telling(&queue, "ingest", &told);
+            while reader.events.is_empty() {
+                reader.receive(Duration::from_millis(50));
+            }
+            reader.receiver().close();
+        }
+        let said = told.lock().unwrap().join(
+            "
+",
+        );
+        assert!(
+            said.contains("for the 3rd time") && said.contains("dead-letter queue"),
+            "{said}"
+        );
+        let mut second = self.source(&queue, "ingest");
+        second.until("the message is moved", |_| self.left(&dead) == 1);
+        assert_eq!((second.events.len(), self.left(&queue)), (0, 0));
+        second.receiver().close();
+        let mut reader = self.source(&dead, "ingest");
+        reader.until("the message", |driver| !driver.events.is_empty());
+        assert_eq!(reader.values(), ["poison"]);
+        reader.until("an empty queue", |_| self.left(&dead) == 0);
+    }
+
     fn a_missing_queue_is_said_with_the_one_that_was_meant(&self) {
         let queue = self.queue(false);
         let mut driver = self.source(&format!("{queue}x"), "ingest");
@@ -208,6 +280,7 @@ fn record(value: &str, key: Option<&str>) -> Record {
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         effect_key: Some(format!("e{value}")),
+        ..Record::default()
     }
 }
 
@@ -231,6 +304,16 @@ mod real_moto {
     #[test]
     fn what_is_given_back_comes_at_once() {
         real().what_is_given_back_comes_at_once();
+    }
+
+    #[test]
+    fn d05_two_readers_share_a_queue() {
+        real().d05_two_readers_share_a_queue();
+    }
+
+    #[test]
+    fn d10_a_message_that_the_queue_moves_away_is_read_where_it_went() {
+        real().d10_a_message_that_the_queue_moves_away_is_read_where_it_went();
     }
 
     #[test]
@@ -259,6 +342,16 @@ mod real_elasticmq {
     #[test]
     fn what_is_given_back_comes_at_once() {
         real().what_is_given_back_comes_at_once();
+    }
+
+    #[test]
+    fn d05_two_readers_share_a_queue() {
+        real().d05_two_readers_share_a_queue();
+    }
+
+    #[test]
+    fn d10_a_message_that_the_queue_moves_away_is_read_where_it_went() {
+        real().d10_a_message_that_the_queue_moves_away_is_read_where_it_went();
     }
 
     #[test]

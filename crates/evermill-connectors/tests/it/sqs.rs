@@ -334,6 +334,7 @@ fn record(value: &str, key: Option<&str>, effect: &str) -> Record {
         key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         effect_key: Some(effect.to_owned()),
+        ..Record::default()
     }
 }
 

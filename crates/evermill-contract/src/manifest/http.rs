@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::is_default;
+use crate::template::Template;
 
 /// A place that is asked again and again. An event is an *edge*: what is asked for became true, or
 /// changed; with a cursor, each new item of a list.
@@ -156,6 +157,41 @@ pub struct HttpCall {
     pub idempotency_key: Option<String>,
 }
 
+/// A service that takes what a task gives it: one request per member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSink {
+    /// A path below the connection's address, or a whole URL; a [`crate::template::Template`].
+    pub endpoint: String,
+    /// The connection id that `--connection` and `EVERMILL_CONNECTION_*` give an address to.
+    #[serde(default = "http_default", skip_serializing_if = "is_http_default")]
+    pub connection: String,
+    /// `POST`, `PUT`, `PATCH` or `DELETE`; the last one sends no body.
+    #[serde(default = "post", skip_serializing_if = "is_post")]
+    pub method: String,
+    /// Headers beside those of the connection.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Statuses that mean that it has arrived; when empty, 200 to 299.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<u16>,
+    /// The header that carries the effect key; none if null.
+    #[serde(
+        default = "idempotency_key",
+        skip_serializing_if = "is_idempotency_key"
+    )]
+    pub idempotency_key: Option<String>,
+    /// The task whose result is sent; without it, the event's content is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<String>,
+    /// What `{key}` is: `event` for the event's own key, `none`, or a JSON pointer into the value.
+    #[serde(
+        default = "super::sink::of_event",
+        skip_serializing_if = "super::sink::is_of_event"
+    )]
+    pub key: String,
+}
+
 /// A body that the DAG file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -231,10 +267,83 @@ impl HttpSource {
     }
 }
 
+impl HttpSink {
+    /// The connection it needs an address of; none if its endpoint is a whole URL.
+    #[must_use]
+    pub fn needs(&self) -> Option<&str> {
+        let is_whole = self.endpoint.contains("://");
+        (!is_whole).then_some(self.connection.as_str())
+    }
+}
+
+/// What is wrong with the endpoint of an [`HttpSink`], if something is.
+///
+/// # Errors
+/// What may be written instead.
+pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let template = Template::parse(endpoint)?;
+    if !endpoint.contains("://") {
+        return Ok(());
+    }
+    if !is_url(endpoint) {
+        return Err(
+            "write a path, or http:// or https:// and a host; credentials belong into a connection"
+                .to_owned(),
+        );
+    }
+    // Whom to ask is the author's word, never an event's.
+    let beginning = template.beginning();
+    let host_ends = beginning
+        .splitn(3, '/')
+        .nth(2)
+        .is_some_and(|rest| rest.contains(['/', '?', '#']) || template.holes().next().is_none());
+    host_ends
+        .then_some(())
+        .ok_or_else(|| "what stands in braces belongs behind the host, not into it".to_owned())
+}
+
+/// Whether a text is a whole URL of HTTP without credentials.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
+    host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
+}
+
 impl HttpCall {
     /// The connection it needs an address of; none if its URL is written out.
     #[must_use]
     pub fn needs(&self) -> Option<&str> {
         self.url.is_none().then_some(self.connection.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_to_ask_is_the_authors_word_and_never_an_events() {
+        for good in [
+            "/orders",
+            "orders/{/id}",
+            "https://h",
+            "https://h/{key}",
+            "http://h:8080/a?x={/a/b}",
+        ] {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "https://{/host}/a",
+            "https://h{key}",
+            "http://a.{key}.example/",
+            "ftp://h/a",
+            "https://ann:secret@h/",
+            "/orders/{id}",
+        ] {
+            assert!(check_endpoint(bad).is_err(), "{bad}");
+        }
     }
 }

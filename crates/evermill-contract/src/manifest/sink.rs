@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::files::FileSink;
+use super::http::HttpSink;
 use super::sqs::{self, SqsSink};
 
 /// A place outside that takes what a task gives it, with the effect key.
@@ -12,6 +14,10 @@ pub enum SinkConfig {
     Kafka(KafkaSink),
     /// A queue of Amazon SQS.
     Sqs(SqsSink),
+    /// A service over HTTP.
+    Http(HttpSink),
+    /// A folder, or a bucket.
+    File(FileSink),
 }
 
 /// A topic of Apache Kafka to write to: one message per member.
@@ -39,6 +45,8 @@ impl SinkConfig {
         match self {
             Self::Kafka(kafka) => Some(&kafka.connection),
             Self::Sqs(queue) => sqs::needed(&queue.connection),
+            Self::Http(http) => http.needs(),
+            Self::File(file) => file.needs(),
         }
     }
 
@@ -48,6 +56,8 @@ impl SinkConfig {
         match self {
             Self::Kafka(kafka) => kafka.value_from.as_deref(),
             Self::Sqs(queue) => queue.value_from.as_deref(),
+            Self::Http(http) => http.value_from.as_deref(),
+            Self::File(file) => file.value_from.as_deref(),
         }
     }
 
@@ -57,6 +67,18 @@ impl SinkConfig {
         match self {
             Self::Kafka(kafka) => &kafka.key,
             Self::Sqs(queue) => &queue.key,
+            Self::Http(http) => &http.key,
+            Self::File(file) => &file.key,
+        }
+    }
+
+    /// Where each record goes, as a [`crate::template::Template`], if the place is another one for each.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Kafka(_) | Self::Sqs(_) => None,
+            Self::Http(http) => Some(&http.endpoint),
+            Self::File(file) => Some(&file.path),
         }
     }
 }

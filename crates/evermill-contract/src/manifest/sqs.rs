@@ -97,11 +97,11 @@ pub fn check_queue(queue: &str) -> Result<(), &'static str> {
     )
 }
 
-fn aws_default() -> String {
+pub(super) fn aws_default() -> String {
     AWS_DEFAULT.to_owned()
 }
 
-fn is_aws_default(connection: &str) -> bool {
+pub(super) fn is_aws_default(connection: &str) -> bool {
     connection == AWS_DEFAULT
 }
 

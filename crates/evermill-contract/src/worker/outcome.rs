@@ -127,6 +127,9 @@ pub struct TaskError {
     pub traceback: String,
     /// False if trying again cannot help: the callable said so, or its value cannot be kept.
     pub retryable: bool,
+    /// The next try waits so long at least, milliseconds: somebody outside asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 /// What sort of failure.

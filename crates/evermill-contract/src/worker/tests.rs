@@ -451,6 +451,7 @@ fn frames_of_a_worker_are_golden() {
         message: "no".into(),
         traceback: "Traceback: \u{e4}".into(),
         retryable: true,
+        retry_after_ms: None,
     };
     let success = Success {
         result: Some(Bytes::from_static(b"[1,2]")),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::option::{HTTP, text};
 use super::tree::{At, Kind, Node};
 use super::{After, Reader, knows, nearest};
-use crate::manifest::Code;
+use crate::manifest::{Code, is_url};
 
 /// Options of a request that are not in the list, since their values have shapes of their own.
 pub(super) const MORE: [&str; 3] = ["body", "body_from", "idempotency_key"];
@@ -72,7 +72,7 @@ impl Reader<'_> {
     }
 
     /// A header's name, or null for `false`.
-    fn key_header(&mut self, owner: &str, node: &Node) -> Option<Value> {
+    pub(super) fn key_header(&mut self, owner: &str, node: &Node) -> Option<Value> {
         match &node.kind {
             Kind::Scalar {
                 text,
@@ -98,14 +98,6 @@ fn body(node: &Node) -> Value {
         Value::String(text) => serde_json::json!({"text": text}),
         value => serde_json::json!({"json": value}),
     }
-}
-
-fn is_url(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    host.is_some_and(|host| !host.is_empty() && !host.contains('@'))
 }
 
 /// What a header may be called (RFC 9110, section 5.6.2).

@@ -504,6 +504,68 @@ pub(super) const TO_KAFKA: &[Opt] = &[
     ),
 ];
 
+/// Options of a folder or a bucket that a task writes to.
+pub(super) const TO_FILE: &[Opt] = &[
+    opt(
+        "path",
+        "path",
+        Of::Text,
+        "a file's path, or s3://BUCKET/KEY; {effect_key} in it, or {/id}, what stands there in the value",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives settings of a bucket to; aws_default needs none",
+    ),
+    opt(
+        "key",
+        "key",
+        Of::Text,
+        "what {key} is: event for the event's own key, none, or a JSON pointer into the value",
+    ),
+];
+
+/// Options of a service that a task writes to over HTTP.
+pub(super) const TO_HTTP: &[Opt] = &[
+    opt(
+        "endpoint",
+        "endpoint",
+        Of::Text,
+        "a path below the connection's address, or a whole URL; {/id} is what stands there in the value",
+    ),
+    opt(
+        "connection",
+        "connection",
+        Of::Text,
+        "the connection that --connection gives an address to",
+    ),
+    opt(
+        "method",
+        "method",
+        Of::Word(&["POST", "PUT", "PATCH", "DELETE"]),
+        "POST unless said",
+    ),
+    opt(
+        "headers",
+        "headers",
+        Of::Environment,
+        "headers beside those of the connection",
+    ),
+    opt(
+        "expect",
+        "expect",
+        Of::Statuses,
+        "statuses that mean that it has arrived; any of 200 to 299 unless said",
+    ),
+    opt(
+        "key",
+        "key",
+        Of::Text,
+        "what {key} is: event for the event's own key, none, or a JSON pointer into the value",
+    ),
+];
+
 /// Options of a request over HTTP.
 pub(super) const HTTP: &[Opt] = &[
     opt("method", "method", Of::Word(METHODS), "POST unless said"),

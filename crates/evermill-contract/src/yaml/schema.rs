@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asked::COMPARISONS;
 use super::option::{
     AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt,
-    POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_KAFKA, TO_SQS, TOPIC,
+    POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, TOPIC,
 };
 
 /// The schema (draft 2020-12).
@@ -26,18 +26,14 @@ pub fn schema() -> Value {
                 "body_from",
                 described(json!({"type": "string"}), "the task whose result is sent"),
             ),
-            (
-                "idempotency_key",
-                described(
-                    json!({"anyOf": [{"type": "string", "minLength": 1}, {"const": false}]}),
-                    "the header that carries the effect key, Idempotency-Key unless said; false for none",
-                ),
-            ),
+            ("idempotency_key", key_header()),
         ],
         &[],
     );
-    let to_kafka = sink(TO_KAFKA, "topic");
-    let to_sqs = sink(TO_SQS, "queue");
+    let to_kafka = sink(TO_KAFKA, "topic", []);
+    let to_sqs = sink(TO_SQS, "queue", []);
+    let to_file = sink(TO_FILE, "path", []);
+    let to_http = sink(TO_HTTP, "endpoint", [("idempotency_key", key_header())]);
     let task = object(
         &[SHARED, BOTH, TASK],
         [
@@ -92,6 +88,20 @@ pub fn schema() -> Value {
             (
                 "wait_http",
                 described(waited_for(), "waits until a place answers as it should"),
+            ),
+            (
+                "to_file",
+                described(
+                    to_file,
+                    "a file in a folder or a bucket, in place of a command",
+                ),
+            ),
+            (
+                "to_http",
+                described(
+                    to_http,
+                    "a request to a service that takes the value, in place of a command",
+                ),
             ),
         ],
         &[],
@@ -188,10 +198,22 @@ pub fn schema() -> Value {
 }
 
 /// A place outside that a task writes to.
-fn sink(options: &'static [Opt], must: &str) -> Value {
+fn sink<const N: usize>(
+    options: &'static [Opt],
+    must: &str,
+    more: [(&'static str, Value); N],
+) -> Value {
     let about = "the task whose result is written, else the event's content is";
     let from = described(json!({"type": "string"}), about);
-    object(&[options], [("value_from", from)], &[must])
+    let more = more.into_iter().chain([("value_from", from)]);
+    object(&[options], more, &[must])
+}
+
+fn key_header() -> Value {
+    described(
+        json!({"anyOf": [{"type": "string", "minLength": 1}, {"const": false}]}),
+        "the header that carries the effect key, Idempotency-Key unless said; false for none",
+    )
 }
 
 /// A place that a task waits for: it is asked as a source asks one, but for what is a source's own.
@@ -255,9 +277,9 @@ fn webhook() -> Value {
     object(&[], [("secret", described(secret, about))], &[])
 }
 
-fn object<const N: usize>(
+fn object<'a>(
     options: &[&[Opt]],
-    more: [(&str, Value); N],
+    more: impl IntoIterator<Item = (&'a str, Value)>,
     required: &[&str],
 ) -> Value {
     let of_option = |opt: &Opt| (opt.name.to_owned(), described(opt.of.schema(), opt.about));

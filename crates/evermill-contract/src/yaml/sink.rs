@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::option::{Opt, TO_KAFKA, TO_SQS};
+use super::option::{Opt, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS};
 use super::tree::{At, Key, Node};
 use super::{After, Reader, knows, nearest};
-use crate::manifest::{Code, check_queue};
+use crate::manifest::{Code, check_endpoint, check_file_path, check_queue};
 
 /// Options of a sink that are not in the list.
 pub(super) const MORE: [&str; 1] = ["value_from"];
@@ -19,8 +19,23 @@ const PATIENCE: [(&str, i64); 3] = [
 
 /// The options by which a task writes somewhere, the kind of the place in the manifest, and what may be
 /// said of it: the first of these names it.
-const PLACES: [(&str, &str, &[Opt]); 2] =
-    [("to_kafka", "kafka", TO_KAFKA), ("to_sqs", "sqs", TO_SQS)];
+const PLACES: [(&str, &str, &[Opt]); 4] = [
+    ("to_kafka", "kafka", TO_KAFKA),
+    ("to_sqs", "sqs", TO_SQS),
+    ("to_http", "http", TO_HTTP),
+    ("to_file", "file", TO_FILE),
+];
+
+/// Their names.
+pub(super) const NAMES: [&str; PLACES.len()] = {
+    let mut names = [""; PLACES.len()];
+    let mut at = 0;
+    while at < PLACES.len() {
+        names[at] = PLACES[at].0;
+        at += 1;
+    }
+    names
+};
 
 /// The option that a place to write to was declared by.
 pub(super) fn option_of(sink: Option<&Map<String, Value>>) -> &'static str {
@@ -48,11 +63,17 @@ impl Reader<'_> {
         for (key, value) in self.map(&owner, node).unwrap_or_default() {
             match key.text.as_str() {
                 "value_from" => from = self.word(&owner, key, value),
+                "idempotency_key" if kind == "http" => {
+                    if let Some(name) = self.key_header(&owner, value) {
+                        fields.insert("idempotency_key".into(), name);
+                    }
+                }
                 name if knows(known, name) => {
                     self.option(&owner, known, key, value, &mut fields);
                 }
                 other => {
-                    let known = known.iter().map(|opt| opt.name).chain(MORE);
+                    let more = (kind == "http").then_some("idempotency_key");
+                    let known = known.iter().map(|opt| opt.name).chain(MORE).chain(more);
                     let message = format!("{owner} has no option '{other}'");
                     self.fault(key.at, Code::UnknownOption, message, nearest(other, known));
                 }
@@ -71,8 +92,28 @@ impl Reader<'_> {
             self.fault(at, Code::BadValue, message, cure);
         }
         self.check_queue(&owner, at, &fields);
+        self.check_template(&owner, at, &fields, "endpoint", check_endpoint);
+        self.check_template(&owner, at, &fields, "path", check_file_path);
         fields.insert("kind".into(), kind.into());
         (fields, from)
+    }
+
+    /// A place that is made of each record can be one.
+    fn check_template(
+        &mut self,
+        owner: &str,
+        at: At,
+        fields: &Map<String, Value>,
+        option: &str,
+        check: fn(&str) -> Result<(), String>,
+    ) {
+        let text = fields.get(option).and_then(Value::as_str);
+        if let Some(text) = text
+            && let Err(cure) = check(text)
+        {
+            let message = format!("{owner}: {option}: '{text}' is not possible");
+            self.fault(at, Code::BadValue, message, cure);
+        }
     }
 
     /// A queue that these options name can be one.

@@ -90,6 +90,7 @@ fn an_amended_event_is_redriven_with_its_new_payload() {
     machine.apply(0, ingest, &mut out);
     let failed = Outcome::Failed {
         retryable: false,
+        after_ms: 0,
         error: Bytes::from_static(b"no"),
     };
     assert_eq!(end_all(&mut machine, &failed, &mut out), ["x"]);
@@ -176,6 +177,7 @@ fn an_activation_is_open_from_its_reading_until_it_is_over_also_while_it_is_park
     assert_eq!(open(&machine), [1, 2]);
     let failed = Outcome::Failed {
         retryable: false,
+        after_ms: 0,
         error: Bytes::from_static(b"no"),
     };
     machine.apply(0, ingest(1..2), &mut out);
@@ -241,6 +243,7 @@ fn what_runs_on_below_the_cursor_is_not_settled_and_what_is_parked_is() {
     assert_eq!(open(&machine), [false, false, false]);
     let failed = Outcome::Failed {
         retryable: false,
+        after_ms: 0,
         error: Bytes::from_static(b"no"),
     };
     machine.apply(10_000, ingest(1..2), &mut out);

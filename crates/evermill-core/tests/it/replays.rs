@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use evermill_core::command::{
-    Command, Decision, Effect, LaneId, Outcome, OutcomeRun, ReplayMode, StateOp, Stretch, Success,
+    Command, Decision, Effect, LaneId, News, Outcome, OutcomeRun, ReplayMode, StateOp, Stretch,
+    Success,
 };
 use evermill_core::{LaneView, Machine, StateScope};
 
@@ -23,6 +24,7 @@ fn work(machine: &mut Machine, out: &mut Decision) -> u32 {
             let op = StateOp::Incr(Bytes::from_static(b"n"), 1);
             let outcome = Outcome::SuccessWith(Box::new(Success {
                 state: vec![op],
+                says: vec![Bytes::from_static(b"said")],
                 ..Success::default()
             }));
             let run = OutcomeRun {
@@ -113,6 +115,34 @@ fn a_replay_only_reads_state_unless_it_is_to_change_it() {
             .all(|lane| lane.closed && lane.key_generation == 0)
     );
     assert_eq!(machine.run(1).expect("it was started").counters.done, 18);
+}
+
+/// What other DAGs would have heard: ends, and what tasks said.
+fn told(out: &mut Decision) -> (usize, usize) {
+    let news = std::mem::take(&mut out.news);
+    let is_end = |one: &&News| matches!(one, News::Ended { .. });
+    let ends = news.iter().filter(is_end).count();
+    (ends, news.len() - ends)
+}
+
+#[test]
+fn other_dags_hear_of_a_replay_only_if_its_state_counts_and_of_a_backfill_always() {
+    let (mut machine, mut out) = listening(1);
+    ingest(&mut machine, 0..10, &mut out);
+    work(&mut machine, &mut out);
+    assert_eq!(told(&mut out), (10, 10));
+    replay(&mut machine, 0, 5, ReplayMode::default(), &mut out);
+    read(&mut machine, 2, 0..6, &mut out);
+    assert_eq!(work(&mut machine, &mut out), 5);
+    assert_eq!(told(&mut out), (0, 0), "it is read again, and no news");
+    let with_state = ReplayMode {
+        writes_state: true,
+        ..ReplayMode::default()
+    };
+    replay(&mut machine, 0, 3, with_state, &mut out);
+    read(&mut machine, 3, 0..4, &mut out);
+    assert_eq!(work(&mut machine, &mut out), 3);
+    assert_eq!(told(&mut out), (3, 3));
 }
 
 #[test]

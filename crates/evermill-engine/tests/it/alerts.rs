@@ -108,6 +108,7 @@ fn failing() -> Workers {
             message: "bad".to_owned(),
             traceback: String::new(),
             retryable: false,
+            retry_after_ms: None,
         })),
         _ => Outcome::Success(None),
     })

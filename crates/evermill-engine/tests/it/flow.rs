@@ -209,6 +209,7 @@ fn c14_an_exhausted_task_parks_its_event_and_a_redrive_runs_it_again() {
                 message: "three".to_owned(),
                 traceback: String::new(),
                 retryable: true,
+                retry_after_ms: None,
             };
             return Outcome::Failed(Box::new(error));
         }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evermill_contract::source::Place;
 use evermill_contract::worker::{Emit, Outcome, Success, TaskError, TaskErrorKind};
-use evermill_engine::{EngineError, Handle, StartRequest};
+use evermill_engine::{EngineError, Handle, Operations as _, ReplayAsk, StartRequest};
 use evermill_store::Fault;
 use serde_json::Value;
 
@@ -69,6 +70,7 @@ fn failed() -> Outcome {
         message: "no".to_owned(),
         traceback: String::new(),
         retryable: true,
+        retry_after_ms: None,
     }))
 }
 
@@ -117,6 +119,49 @@ fn what_is_heard_is_committed_with_what_it_tells_of_or_not_at_all() {
         assert_eq!(world.faults.fired(), 4);
         handle.drain(GRACE).unwrap();
     }
+}
+
+/// W18: who listens is no part of a replay, unless its state counts.
+#[test]
+fn what_is_read_again_is_heard_only_if_its_state_counts() {
+    let (ledger, workers) = noting(2);
+    let world = World::memory(Broker::with_lanes(&["l"]), workers);
+    let handle = world.open();
+    chain(&handle);
+    world.broker.publish("l", values(0..50));
+    until_of(&handle, "c", "all", |run| run.done == 50);
+    let mut ask = ReplayAsk {
+        from: Place::Position(0),
+        to: Some(Place::Position(19)),
+        lane: None,
+        source: None,
+        dry_run: false,
+        new_effect_keys: false,
+        with_state: false,
+    };
+    let ended = |count| {
+        until_true("the replay's end", || {
+            let all = handle.replays("a").unwrap();
+            all.len() == count && all.iter().all(|replay| replay.state == "done")
+        });
+    };
+    handle.replay("a", &ask).unwrap();
+    ended(1);
+    until_of(&handle, "a", "the replay", |run| run.done == 70);
+    // What was told is kept in the commit that settles what it tells of: there is nothing to wait for.
+    for id in ["b", "c"] {
+        let run = until_of(&handle, id, "nothing more", |run| run.in_flight == 0);
+        assert_eq!(run.taken_in, 50, "{id}");
+    }
+    ask.with_state = true;
+    handle.replay("a", &ask).unwrap();
+    ended(2);
+    for id in ["b", "c"] {
+        let run = until_of(&handle, id, "what counts", |run| run.done == 70);
+        assert_eq!(run.taken_in, 70, "{id}");
+    }
+    assert_eq!(ledger.len(), 50 * 3 + 20 + 20 * 3);
+    handle.drain(GRACE).unwrap();
 }
 
 /// A crash at any moment; each time another part of the chain has got further than the next.

@@ -309,6 +309,7 @@ fn a_queue_hears_that_a_message_is_settled_however_it_ended() {
             message: "no".to_owned(),
             traceback: String::new(),
             retryable: false,
+            retry_after_ms: None,
         })),
         _ => Outcome::Success(None),
     });

@@ -151,6 +151,7 @@ fn a_function_judges_before_anything_is_kept_and_no_try_or_event_is_counted_for_
             message: "what is it?".into(),
             traceback: "where".into(),
             retryable: true,
+            retry_after_ms: None,
         })),
     });
     let handle = world.open();

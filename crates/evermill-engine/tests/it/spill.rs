@@ -44,6 +44,7 @@ fn fail() -> Outcome {
         message: "no".to_owned(),
         traceback: String::new(),
         retryable: false,
+        retry_after_ms: None,
     }))
 }
 

@@ -268,6 +268,7 @@ fn a_task_that_waits_for_its_next_try_ends_on_its_version() {
                 message: "not yet".to_owned(),
                 traceback: String::new(),
                 retryable: true,
+                retry_after_ms: None,
             }));
         }
         Outcome::Success(None)

@@ -546,6 +546,7 @@ pub(crate) fn failed(kind: TaskErrorKind, message: String, traceback: String) ->
         message,
         traceback,
         retryable: kind != TaskErrorKind::TooLarge,
+        retry_after_ms: None,
     }))
 }
 

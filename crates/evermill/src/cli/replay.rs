@@ -49,7 +49,7 @@ struct Ask {
     /// Give calls other effect keys than the first time, so that sinks that know those take them
     #[arg(long)]
     new_effect_keys: bool,
-    /// Let tasks change `ctx.state`; else they only read it
+    /// Let tasks change `ctx.state`, and other DAGs hear of it; else it is only read, and no news
     #[arg(long)]
     with_state: bool,
     /// One JSON object on standard output

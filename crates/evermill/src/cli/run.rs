@@ -278,6 +278,11 @@ impl Workers {
         for (pool, _) in &mut self.python {
             pool.env.push(("EVERMILL_SHADOW".into(), "1".into()));
         }
+        self.without_sending(sinks)
+    }
+
+    /// What tasks send goes to `sinks`, and to no place outside.
+    pub(super) fn without_sending(mut self, sinks: Sinks) -> Self {
         self.sinks = Some(sinks);
         self.declared.shadow = Some(shadow);
         self

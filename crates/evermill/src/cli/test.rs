@@ -53,6 +53,9 @@ pub(super) struct Args {
     /// The logical date of Airflow's context, such as 2026-01-31 or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "DATE")]
     logical_date: Option<String>,
+    /// Give values to the places outside that tasks send to; else they are only shown. Of DAGs in YAML
+    #[arg(long)]
+    send: bool,
     /// Open the debugger where a task failed
     #[arg(long)]
     pdb: bool,
@@ -87,6 +90,12 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let sdk = sdk::folder(place.path())?;
     if is_yaml(&args.file.to_string_lossy()) {
         return run_commands(args, vault, place.path(), &sdk);
+    }
+    if args.send {
+        return Err(Failure::usage(format!(
+            "{}: --send is for DAGs in YAML; a test of a DAG in Python sends nothing, and what would be sent is the result",
+            args.file.display()
+        )));
     }
     let loaded = load(&args.file, &sdk)?;
     let dag = choose(args, &loaded.manifest.dags.iter().collect::<Vec<_>>())?;
@@ -160,6 +169,7 @@ fn run_commands(args: &Args, vault: Arc<Vault>, place: &Path, sdk: &Path) -> Res
             conf: args.conf.as_deref().map(conf).transpose()?,
             date: date.unwrap_or_else(|| written(jiff::Timestamp::now())),
             settings: vault,
+            send: args.send,
         },
         place,
         sdk,

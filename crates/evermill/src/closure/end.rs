@@ -77,6 +77,7 @@ fn failed(failure: Failure) -> Outcome {
         kind: TaskErrorKind::Raised,
         class: String::new(),
         retryable: failure.kind != Kind::ForGood,
+        retry_after_ms: None,
         message: failure.message,
         traceback: String::new(),
     }))

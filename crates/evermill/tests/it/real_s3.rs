@@ -101,6 +101,56 @@ def objects():
     assert_eq!((&third["done"], said.len()), (&json!(4), 0), "{third}");
 }
 
+/// Written, read back by a source of files, and written again over the same keys: nothing is there twice.
+#[test]
+fn results_become_objects_and_a_source_reads_them() {
+    let bucket = format!("made-{}", std::process::id());
+    put(&format!("/{bucket}"), "");
+    for n in 1..=3 {
+        put(&format!("/{bucket}/in/{n}"), &n.to_string());
+    }
+    let text = format!(
+        "
+import evermill
+
+@evermill.task
+def describe(event):
+    return {{'key': event.json()['key'].split('/')[1], 'size': event.json()['size']}}
+
+@evermill.dag
+def objects():
+    described = describe(evermill.files('s3://{bucket}/in', poke_interval=0.2))
+    evermill.to_file('s3://{bucket}/out/ä {{/key}}.json', described)
+"
+    );
+    for _ in 0..2 {
+        let (written, _) = run(&Place::new(), "flow.py", &text);
+        assert_eq!(
+            (&written["done"], &written["parked"]),
+            (&json!(3), &json!(0)),
+            "{written}"
+        );
+    }
+    let text = format!(
+        "
+import evermill
+
+@evermill.task
+def show(event):
+    print('got', event.json()['key'], event.json()['size'])
+
+@evermill.dag
+def reader():
+    show(evermill.files('s3://{bucket}/out', poke_interval=0.2))
+"
+    );
+    let (_, said) = run(&Place::new(), "reader.py", &text);
+    assert_eq!(
+        said,
+        ["out/ä 1.json 20", "out/ä 2.json 20", "out/ä 3.json 20"]
+    );
+}
+
 #[test]
 fn more_objects_than_one_page_holds_are_all_events() {
     let bucket = format!("pages-{}", std::process::id());

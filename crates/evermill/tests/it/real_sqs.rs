@@ -59,6 +59,7 @@ impl Queue {
             key: Some(Bytes::from(format!("g{}", value.len()))),
             effect_key: Some(value.clone()),
             value: Some(value.into()),
+            ..Record::default()
         };
         let records = values.into_iter().map(record).collect();
         let answers = sink.unwrap().send(records, Duration::from_secs(60));

@@ -243,17 +243,32 @@ fn request(call: &HttpCall) -> String {
 }
 
 /// Where a task's value goes.
-fn destination(sink: &SinkConfig) -> String {
+pub(in crate::cli) fn destination(sink: &SinkConfig) -> String {
     let key = match sink.key() {
         "event" => String::new(),
         "none" => " · no key".to_owned(),
         pointer => format!(" · key {pointer}"),
     };
     let (place, connection) = match sink {
-        SinkConfig::Kafka(kafka) => (format!("kafka topic {}", kafka.topic), &kafka.connection),
-        SinkConfig::Sqs(sqs) => (format!("sqs queue {}", sqs.queue), &sqs.connection),
+        SinkConfig::Kafka(kafka) => (
+            format!("kafka topic {}", kafka.topic),
+            Some(kafka.connection.as_str()),
+        ),
+        SinkConfig::Sqs(sqs) => (
+            format!("sqs queue {}", sqs.queue),
+            Some(sqs.connection.as_str()),
+        ),
+        SinkConfig::File(file) => (
+            format!("file {}", file.path),
+            file.in_bucket().map(|_| file.connection.as_str()),
+        ),
+        SinkConfig::Http(http) => (
+            format!("{} {}", http.method, shortened(&http.endpoint)),
+            http.needs(),
+        ),
     };
-    format!("to {place}{key} · connection {connection}")
+    let connection = connection.map(|id| format!(" · connection {id}"));
+    format!("to {place}{key}{}", connection.unwrap_or_default())
 }
 
 fn task_node(task: &TaskManifest, dag: &DagManifest) -> Node {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermill_contract::manifest::{
-    self, BundleFile, Code, DagManifest, Fault, Manifest, SourceConfig, SourceManifest,
+    self, BundleFile, Code, DagManifest, Fault, Manifest, SinkConfig, SourceConfig, SourceManifest,
 };
 use evermill_contract::yaml;
 use evermill_worker::Loader;
@@ -109,6 +109,11 @@ fn from_yaml(file: &Path, folder: &Path, shown: &Path) -> Result<Manifest, Vec<F
     for source in manifest.dags.iter_mut().flat_map(|dag| &mut dag.sources) {
         if let SourceConfig::Files(files) = &mut source.config {
             files.settle_in(folder);
+        }
+    }
+    for task in manifest.dags.iter_mut().flat_map(|dag| &mut dag.tasks) {
+        if let Some(SinkConfig::File(file)) = &mut task.sink {
+            file.settle_in(folder);
         }
     }
     let mut faults = Vec::new();

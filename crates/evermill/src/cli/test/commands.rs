@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 use evermill_contract::manifest::{DagManifest, Manifest};
+use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::source::{DiagnosticSink, Opened};
 use evermill_engine::view::{Blob, PastActivation, PastTask};
 use evermill_engine::{
@@ -15,10 +16,12 @@ use evermill_engine::{
     StartRequest,
 };
 use evermill_store::{MemoryDisk, MemoryStore, StoreId};
+use evermill_worker::Sinks;
 use serde_json::{Map, Value};
 
 use super::once::{Event, Once};
 use super::report::{Activation, Found, Task};
+use crate::cli::check::graph;
 use crate::cli::run;
 use crate::cli::run::files::Files;
 use crate::failure::Failure;
@@ -28,6 +31,8 @@ use crate::signals;
 /// Nothing more is about to happen when nothing has for so long.
 const QUIET: Duration = Duration::from_millis(50);
 const NO_GRACE: Duration = Duration::ZERO;
+/// Of a value that is not sent, as much is shown.
+const SHOWN_CHARS: usize = 500;
 
 /// What is to be run.
 pub(super) struct Given<'a> {
@@ -39,6 +44,8 @@ pub(super) struct Given<'a> {
     pub(super) conf: Option<Value>,
     pub(super) date: String,
     pub(super) settings: Arc<dyn Settings>,
+    /// Places outside get what tasks send there.
+    pub(super) send: bool,
 }
 
 /// Runs it to its end; how each task ended.
@@ -89,7 +96,14 @@ fn open(
     sdk: &Path,
     screen: &Arc<Screen>,
 ) -> Result<Handle, Failure> {
-    let workers = run::pools(Some(1), given.files, sdk);
+    let mut workers = run::pools(Some(1), given.files, sdk);
+    if !given.send {
+        let screen = Arc::clone(screen);
+        workers = workers.without_sending(Sinks::new(move |config| {
+            let (screen, place) = (Arc::clone(&screen), graph::destination(config));
+            Ok(Box::new(Shows { screen, place }))
+        }));
+    }
     let disk = MemoryDisk::new(StoreId([0; 16]));
     let (events, chosen) = (given.events.clone(), given.source.clone());
     let of_workers = Arc::clone(&given.settings);
@@ -115,6 +129,33 @@ fn open(
         alerts: Arc::new(evermill_contract::alert::Nobody),
     });
     handle.map_err(|error| Failure::failed(error.to_string()))
+}
+
+/// Shows what would be sent.
+struct Shows {
+    screen: Arc<Screen>,
+    place: String,
+}
+
+impl Sink for Shows {
+    fn send(&self, records: Vec<Record>, _wait: Duration) -> Vec<Result<(), SinkError>> {
+        let shown = |record: Record| {
+            let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
+            let value: String = value.chars().take(SHOWN_CHARS).collect();
+            let named = record
+                .name
+                .map(|name| format!(" {name}"))
+                .unwrap_or_default();
+            let place = &self.place;
+            let text = format!(
+                "not sent {place}{named}: {value}
+"
+            );
+            self.screen.lines("", text.as_bytes());
+            Ok(())
+        };
+        records.into_iter().map(shown).collect()
+    }
 }
 
 fn start(engine: &Handle, given: Given<'_>) -> Result<String, Failure> {
