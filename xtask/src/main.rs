@@ -8,6 +8,7 @@
     reason = "a command line tool speaks to the terminal"
 )]
 
+mod api;
 mod aws;
 mod aws_emulator;
 mod bench;

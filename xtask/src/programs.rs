@@ -55,6 +55,12 @@ pub(crate) const POSTGRES: Program = Program {
     versions: Some("/usr/lib/postgresql"),
 };
 
+pub(crate) const PROMTOOL: Program = Program {
+    name: "promtool",
+    package: "prometheus",
+    versions: None,
+};
+
 /// The program's path. On a CI machine a missing one is installed; on a person's machine that is
 /// not ours to do, so the fault says what to type. Never passed over in silence.
 pub(crate) fn require(program: &Program) -> Result<PathBuf, Fault> {

@@ -21,6 +21,8 @@ pub(crate) enum Packages {
     Bench,
     /// The server that plays AWS.
     Moto,
+    /// What makes up requests to the API.
+    Api,
 }
 
 impl Packages {
@@ -30,6 +32,7 @@ impl Packages {
             Self::Deny => "deny.txt",
             Self::Bench => "bench.txt",
             Self::Moto => "moto.txt",
+            Self::Api => "api.txt",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
+use crate::api;
 use crate::aws_emulator::{self, Emulator};
 use crate::kafka_broker::{self, Broker};
 use crate::postgres_server::{self, Postgres};
@@ -57,6 +58,7 @@ enum Step {
     Rust,
     Python,
     Web,
+    Api,
 }
 
 impl Args {
@@ -134,9 +136,9 @@ fn clippy() -> Result<(), Fault> {
 /// A real part that could not be had has failed its own step; the tests run all the same, and
 /// those that need the part say so.
 fn tests(args: &Args, steps: &mut Steps) {
-    if ![Step::Rust, Step::Python, Step::Web]
-        .into_iter()
-        .any(|step| args.wants(step))
+    if ![Step::Rust, Step::Python, Step::Web, Step::Api]
+        .map(|step| args.wants(step))
+        .contains(&true)
     {
         steps.leave_out("tests", "not asked for");
         return;
@@ -181,6 +183,13 @@ fn tests(args: &Args, steps: &mut Steps) {
         (false, _) => steps.leave_out("python", "not asked for"),
         (true, false) => steps.leave_out("python", "python/tests has none"),
         (true, true) => drop(steps.take("python", || python_tests(args, &real_parts))),
+    }
+    match (args.wants(Step::Api), built) {
+        (false, _) => steps.leave_out("api", "not asked for"),
+        (true, false) => steps.leave_out("api", "the build failed"),
+        (true, true) => drop(steps.take("api", || {
+            api::check(&built_binary().ok_or("the build left no binary")?)
+        })),
     }
     if let Some(broker) = broker {
         keep_log(&broker);

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use evermill_engine::view::{
@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::clock::now_ms;
 use crate::limits;
 use crate::problem::Problem;
 use crate::serve::Service;
@@ -109,6 +110,9 @@ pub(crate) struct Wants {
     /// The last event that he got.
     pub(crate) last: Option<String>,
 }
+
+/// No DAG has this name, so that nobody may see it who may see some only.
+const EVERY_DAG: &str = "";
 
 #[derive(Debug, Clone, PartialEq)]
 enum Topic {
@@ -361,7 +365,8 @@ impl State {
             pieces.push(Piece { topic, dag, bytes });
         };
         if engine != self.engine {
-            add(Topic::Overview, None, event("engine", &engine));
+            // It names files of all DAGs: for those who may see all.
+            add(Topic::Overview, Some(EVERY_DAG), event("engine", &engine));
             self.engine = engine;
         }
         let mut gone = std::mem::take(&mut self.runs);
@@ -423,7 +428,11 @@ impl State {
     fn snapshot(&self, wants: &Wants) -> Bytes {
         let mut runs: Vec<_> = self.runs.values().collect();
         runs.retain(|run| wants.may_see(&run.dag));
-        let engine = &self.engine;
+        let mut engine = self.engine.clone();
+        if wants.dags.is_some() {
+            engine.notes.clear();
+        }
+        let engine = &engine;
         event("snapshot", &Snapshot { engine, runs })
     }
 
@@ -527,11 +536,6 @@ fn event<T: Serialize + ?Sized>(name: &str, data: &T) -> Bytes {
     format!("event: {name}\ndata: {data}\n\n").into()
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The events by name, with the shape of their data.
 pub(crate) fn shapes(shapes: &mut SchemaGenerator) -> Value {
     json!({
@@ -549,3 +553,6 @@ pub(crate) fn shapes(shapes: &mut SchemaGenerator) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,13 +7,13 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use evermill_engine::{Handle, PushError, PushRequest};
+use evermill_engine::{Handle, Operations, PushError, PushRequest};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::problem::Problem;
 use crate::routes::{self, Response};
-use crate::serve::Head;
+use crate::serve::{Head, Site};
 
 /// Where the path of a source that takes requests begins.
 const HOOKS: &str = "/hooks/";
@@ -98,7 +98,19 @@ pub(crate) fn answered(body: &serde_json::Value) -> Response {
 }
 
 /// Refuses what a page from elsewhere asks, and what is asked under another name.
-pub(crate) fn refuse_strangers(received: &Head) -> Result<(), Problem> {
+pub(crate) fn refuse_strangers(received: &Head, site: &Site) -> Result<(), Problem> {
+    // Where everybody shows a token, a page that only pretends to be ours has none.
+    if site.access.is_required() {
+        return match received.header("origin") {
+            Some(origin) if !is_own_page(received, site) => Err(foreign_origin(origin)),
+            _ => Ok(()),
+        };
+    }
+    refuse_other_places(received)
+}
+
+/// Refuses what does not come from this machine, by its own word.
+fn refuse_other_places(received: &Head) -> Result<(), Problem> {
     let host = received.header("host").unwrap_or_default();
     if !is_here(host) {
         let detail = format!("this is not {host:?}; ask under 127.0.0.1 or localhost");
@@ -115,15 +127,39 @@ pub(crate) fn refuse_strangers(received: &Head) -> Result<(), Problem> {
         !place.is_some_and(is_here)
     });
     if let Some(origin) = foreign {
-        let detail = format!("a page from {origin} may not ask here");
-        return Err(Problem::new(
-            403,
-            "foreign_origin",
-            "The page is a stranger",
-            detail,
-        ));
+        return Err(foreign_origin(origin));
     }
     Ok(())
+}
+
+/// A page from elsewhere.
+pub(crate) fn foreign_origin(origin: &str) -> Problem {
+    let detail = format!("a page from {origin} may not ask here");
+    Problem::new(403, "foreign_origin", "The page is a stranger", detail)
+}
+
+/// Whether it is a page of ours that asks: from the place that it asks, or from where a proxy serves us.
+pub(crate) fn is_own_page(received: &Head, site: &Site) -> bool {
+    let origin = received
+        .header("origin")
+        .and_then(|origin| origin.split_once("://"));
+    let Some((_, place)) = origin else {
+        return false;
+    };
+    let own = [received.header("host"), site.face.host.as_deref()];
+    own.iter()
+        .flatten()
+        .any(|own| own.eq_ignore_ascii_case(place))
+}
+
+/// Whether the engine takes orders and can commit.
+pub(crate) fn ready(engine: &dyn Operations) -> Response {
+    let ready = engine.overview().is_ok_and(|view| view.stalled.is_none());
+    let word = if ready { "ready" } else { "not ready" };
+    Response {
+        status: if ready { 200 } else { 503 },
+        ..answered(&json!({"status": word}))
+    }
 }
 
 /// Whether a host, with or without a port, is this machine's loopback.
@@ -148,7 +184,7 @@ mod tests {
             target: "/hooks/a/b".to_owned(),
             headers: headers.collect(),
         };
-        refuse_strangers(&received).map_or_else(|problem| problem.status, |()| 200)
+        refuse_other_places(&received).map_or_else(|problem| problem.status, |()| 200)
     }
 
     #[test]

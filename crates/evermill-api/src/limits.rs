@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::access::Rate;
+
 /// Connections over TCP that are open at the same time; further ones are told to come again.
 pub(crate) const CONNECTIONS_MAX: usize = 1_024;
 /// Connections that are told so at the same time; further ones are closed.
@@ -12,6 +14,8 @@ pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 64;
 pub(crate) const AT_WORK_MAX: usize = 128;
 /// The longest that we wait for the next bytes of a request, or for an answer to be taken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that the body of a request may take to come in, however steadily it drips.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// Bytes of a request before its body.
 pub(crate) const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Headers of a request.
@@ -45,3 +49,34 @@ pub(crate) const RUNS_WATCHED: usize = 4;
 pub(crate) const RUNS_LOOKED_AT: usize = 64;
 /// Sentences of a run about what is wrong outside.
 pub(crate) const TROUBLES_SHOWN: usize = 5;
+
+/// Tokens there may be.
+pub(crate) const TOKENS_MAX: usize = 1_000;
+/// Sessions of browsers there may be; beyond it the oldest ends.
+pub(crate) const SESSIONS_MAX: usize = 1_000;
+/// How long a session lasts.
+pub(crate) const SESSION_TIME: Duration = Duration::from_secs(12 * 60 * 60);
+/// Wrong tokens from one address.
+pub(crate) const FAILURES_PER_MINUTE: Rate = Rate::per_minute(10.0);
+/// Requests with one token.
+pub(crate) const REQUESTS_PER_SECOND: Rate = Rate::per_second(200.0, 1_000.0);
+/// Requests without one from one address, where one is needed.
+pub(crate) const STRANGERS_PER_SECOND: Rate = Rate::per_second(10.0, 50.0);
+/// Addresses, or tokens, that are told apart for that.
+pub(crate) const BUCKETS_MAX: usize = 10_000;
+/// Bytes of a file of the audit log; the one before is kept beside it.
+pub(crate) const AUDIT_BYTES: u64 = 32 << 20;
+/// Bytes of the longest line of it.
+pub(crate) const AUDIT_LINE_BYTES: u64 = 128 << 10;
+/// Answers that are remembered for those who send a request again ...
+pub(crate) const REPLIES_MAX: usize = 1_000;
+/// ... for so long.
+pub(crate) const REPLIES_TIME: Duration = Duration::from_secs(60 * 60);
+/// The longest key that makes a request the same.
+pub(crate) const KEY_BYTES_MAX: usize = 200;
+/// Bytes of these answers.
+pub(crate) const REPLIES_BYTES_MAX: usize = 32 << 20;
+/// How often it is looked whether a certificate was renewed.
+pub(crate) const CERTIFICATE_LOOK: Duration = Duration::from_secs(10);
+/// Series of tasks in `/metrics`; with more, none of them is told.
+pub(crate) const TASK_SERIES_MAX: usize = 20_000;

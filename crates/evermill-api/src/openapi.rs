@@ -77,6 +77,7 @@ pub fn document() -> Value {
 
 fn operation(route: &Route, shapes: &mut Shapes) -> Value {
     let role = match route.role {
+        Role::Guest => "guest",
         Role::Viewer => "viewer",
         Role::Operator => "operator",
         Role::Admin => "admin",

@@ -44,6 +44,11 @@ impl Problem {
         Self::new(404, "unknown_resource", "No such resource", detail)
     }
 
+    pub(crate) fn not_known() -> Self {
+        let detail = "send a token that is good: Authorization: Bearer evermill_...; `evermill token create` makes one";
+        Self::new(401, "not_known", "Nobody knows you", detail)
+    }
+
     pub(crate) fn wrong_method(allowed: &str) -> Self {
         let detail = format!("this resource knows {allowed}");
         Self {

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::access::Who;
 use crate::problem::Problem;
 use crate::table::{Call, ROUTES, Route};
 
@@ -26,13 +27,15 @@ pub enum Method {
     Post,
     /// Replace.
     Put,
+    /// Take away.
+    Delete,
 }
 
 impl Method {
     /// The method of this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        let all = [Self::Get, Self::Post, Self::Put];
+        let all = [Self::Get, Self::Post, Self::Put, Self::Delete];
         all.into_iter().find(|method| method.name() == name)
     }
 
@@ -43,13 +46,16 @@ impl Method {
             Self::Get => "GET",
             Self::Post => "POST",
             Self::Put => "PUT",
+            Self::Delete => "DELETE",
         }
     }
 }
 
 /// A request, complete.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Request {
+    /// Who asks.
+    pub who: Who,
     /// What to do.
     pub method: Method,
     /// Path and query.
@@ -82,6 +88,7 @@ pub struct Response {
 pub fn respond(engine: &dyn Operations, request: &Request) -> Response {
     let (path, query) = split(&request.target);
     let found = find(request.method, path).and_then(|(route, parts)| {
+        route.check(engine, &request.who, &parts)?;
         (route.act)(&Call {
             engine,
             parts,

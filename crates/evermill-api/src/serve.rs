@@ -5,8 +5,9 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,17 +25,53 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::access::{self, Access, Who};
+use crate::audit::{Audit, Entry};
 use crate::feed::{Events, Feed, Wants};
 use crate::hooks;
 use crate::limits;
+use crate::metrics;
 use crate::pages::{self, Served};
 use crate::patient::Patient;
 use crate::problem::Problem;
+use crate::replies::Replies;
 use crate::routes::{self, Method, Request, Response, respond};
-use crate::table::{Content, Route};
+use crate::table::{AuditPage, Content, LogIn, Role, Route, Session};
+use crate::tls::Tls;
 
 /// Who answers; shared by all connections.
 pub type Service = Arc<dyn Operations>;
+
+/// How a site looks from outside.
+pub struct Face {
+    /// Where tokens are kept, and who changed what.
+    pub data_dir: PathBuf,
+    /// It can be reached from elsewhere: everybody needs a token.
+    pub exposed: bool,
+    /// The name, with a port if it has one, under which a proxy serves it.
+    pub host: Option<String>,
+    /// What a proxy leaves in front of every path: `/evermill`, or nothing.
+    pub base: String,
+    /// With TLS.
+    pub tls: Option<Tls>,
+    /// The proxy, or we, speak TLS: cookies are for that alone.
+    pub secure: bool,
+}
+
+impl Face {
+    /// For this machine alone.
+    #[must_use]
+    pub const fn local(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            exposed: false,
+            host: None,
+            base: String::new(),
+            tls: None,
+            secure: false,
+        }
+    }
+}
 
 /// What is served: the resources of an engine, and what changes of them.
 pub struct Site {
@@ -42,6 +79,10 @@ pub struct Site {
     /// Takes what is brought to sources.
     pub(crate) handle: Option<Handle>,
     feed: Arc<Feed>,
+    pub(crate) face: Face,
+    pub(crate) access: Arc<Access>,
+    audit: Audit,
+    replies: Replies,
     /// Bytes of bodies that may be read at the same time, in KiB.
     bodies: Semaphore,
 }
@@ -49,8 +90,12 @@ pub struct Site {
 impl Site {
     /// What `service` answers, and with `handle` what is brought to sources over TCP.
     #[must_use]
-    pub fn new(service: Service, handle: Option<Handle>) -> Arc<Self> {
+    pub fn new(service: Service, handle: Option<Handle>, face: Face) -> Arc<Self> {
         Arc::new(Self {
+            access: Arc::new(Access::new(&face.data_dir, face.exposed)),
+            audit: Audit::at(&face.data_dir),
+            replies: Replies::default(),
+            face,
             feed: Feed::new(Arc::clone(&service)),
             service,
             handle,
@@ -62,10 +107,10 @@ impl Site {
 /// Where somebody asks from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// The control socket, which belongs to the owner of the data directory alone.
-    Control,
+    /// The control socket, which belongs to the owner of the data directory alone; the user's number.
+    Control(u32),
     /// TCP.
-    Tcp,
+    Tcp(IpAddr),
 }
 
 /// Answers over the control socket until the process ends, on the calling thread.
@@ -79,7 +124,13 @@ pub fn serve(listener: UnixListener, site: &Arc<Site>) -> io::Result<()> {
         let guests = Guests::new(limits::CONTROL_CONNECTIONS_MAX);
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => guests.admit(stream, site, Door::Control),
+                Ok((stream, _)) => {
+                    let user = stream.peer_cred().map_or(0, |peer| peer.uid());
+                    if let Some((permit, welcome)) = guests.admit() {
+                        let site = welcome.then(|| (Arc::clone(site), Door::Control(user)));
+                        tokio::spawn(connection(stream, permit, site));
+                    }
+                }
                 Err(_) => sleep(ACCEPT_AGAIN).await,
             }
         }
@@ -98,10 +149,24 @@ pub fn listen(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
         let guests = Guests::new(limits::CONNECTIONS_MAX);
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     // Slower without, not wrong.
                     stream.set_nodelay(true).ok();
-                    guests.admit(stream, site, Door::Tcp);
+                    if let Some((permit, welcome)) = guests.admit() {
+                        let door = Door::Tcp(from.ip());
+                        let tls = site.face.tls.as_ref().map(Tls::acceptor);
+                        let site = welcome.then(|| (Arc::clone(site), door));
+                        tokio::spawn(async move {
+                            let Some(tls) = tls else {
+                                return connection(stream, permit, site).await;
+                            };
+                            let greeted = timeout(limits::PATIENCE, tls.accept(stream)).await;
+                            // Who speaks something else, or does not trust us, has gone already.
+                            if let Ok(Ok(stream)) = greeted {
+                                connection(stream, permit, site).await;
+                            }
+                        });
+                    }
                 }
                 Err(_) => sleep(ACCEPT_AGAIN).await,
             }
@@ -135,16 +200,14 @@ impl Guests {
         }
     }
 
-    fn admit<S>(&self, stream: S, site: &Arc<Site>, door: Door)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    /// Room for one more connection, and whether it is welcome or only told to come again; `None` when
+    /// there is not even room for that.
+    fn admit(&self) -> Option<(OwnedSemaphorePermit, bool)> {
         if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
-            let site = Arc::clone(site);
-            tokio::spawn(connection(stream, permit, Some((site, door))));
-        } else if let Ok(permit) = Arc::clone(&self.turned_away).try_acquire_owned() {
-            tokio::spawn(connection(stream, permit, None));
+            return Some((permit, true));
         }
+        let permit = Arc::clone(&self.turned_away).try_acquire_owned();
+        permit.ok().map(|permit| (permit, false))
     }
 }
 
@@ -220,7 +283,7 @@ impl Head {
             "HEAD" => "GET",
             name => name,
         };
-        Method::of(name).ok_or_else(|| Problem::wrong_method("GET, POST, PUT"))
+        Method::of(name).ok_or_else(|| Problem::wrong_method("GET, POST, PUT, DELETE"))
     }
 }
 
@@ -230,12 +293,18 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<Answered, Problem> {
     let (parts, body) = request.into_parts();
-    let head = Head::of(&parts);
-    if door == Door::Tcp {
-        hooks::refuse_strangers(&head)?;
+    let mut head = Head::of(&parts);
+    let mut who = match door {
+        Door::Control(user) => Who::owner(format!("uid {user}")),
+        Door::Tcp(_) => Who::owner(""),
+    };
+    if let Door::Tcp(from) = door {
+        hooks::refuse_strangers(&head, &site)?;
+        head.target = below(&site.face.base, head.target)?;
         if let Some((dag, source)) = hooks::place(&head.target)
             && let Some(handle) = site.handle.clone()
         {
+            site.access.may_push(from)?;
             let most = handle.push_body_max(&dag, &source);
             // Somebody who has the wrong place is told so, and not that he brings too much.
             let most = most.unwrap_or(limits::PAYLOAD_BYTES_MAX);
@@ -249,18 +318,69 @@ async fn answer(
         if let Some(served) = pages::asked(&head) {
             return Ok(page(served));
         }
+        if head.target == "/readyz" && head.method == "GET" {
+            let ready = work(move || hooks::ready(&*site.service)).await?;
+            return Ok(ready.into_http());
+        }
+        who = site.access.who(&head, from)?;
+        if head.target == "/metrics" && head.method == "GET" {
+            if who.role < Role::Viewer {
+                return Err(Problem::not_known());
+            }
+            let text = work(move || metrics::text(&*site.service, &who)).await??;
+            return Ok(dressed(200, metrics::MEDIA_TYPE, Sent::Whole(text.into())));
+        }
     }
     let method = head.method()?;
+    if method != Method::Get && access::is_by_cookie(&head) && !hooks::is_own_page(&head, &site) {
+        return Err(hooks::foreign_origin(
+            head.header("origin").unwrap_or("nowhere"),
+        ));
+    }
     let (path, query) = routes::split(&head.target);
-    let (route, _) = routes::find(method, path)?;
+    let (route, parts) = routes::find(method, path)?;
+    if who.role == Role::Guest {
+        // Before anything is read. What somebody known may not do is put on record below.
+        route.check(&*site.service, &who, &parts)?;
+    }
     if matches!(route.answer, Content::Events) {
-        let wants = wants(&head, query)?;
-        let feed = Arc::clone(&site.feed);
-        let events = work(move || feed.listen(wants, Box::new(|| true))).await??;
+        let mut wants = wants(&head, query)?;
+        if wants.pools && who.dags.is_some() {
+            let detail = "pools are about all DAGs; leave pools= out";
+            return Err(Problem::new(
+                403,
+                "not_allowed",
+                "This is not for you",
+                detail,
+            ));
+        }
+        wants.dags = who.dags.clone();
+        let (feed, access) = (Arc::clone(&site.feed), Arc::clone(&site.access));
+        let may_listen: Box<dyn Fn() -> bool + Send> = match door {
+            Door::Control(_) => Box::new(|| true),
+            Door::Tcp(_) => Box::new(move || access.still(&who)),
+        };
+        let events = work(move || feed.listen(wants, may_listen)).await??;
         return Ok(self::events(events));
     }
     let body = site.read(&head, body, bytes_max(route)).await?;
+    if route.path == "/session" {
+        return site.session(method, &head, &body, door, who);
+    }
+    if route.path == "/audit" {
+        let (limit, skip) = audit_page(query)?;
+        route.check(&*site.service, &who, &parts)?;
+        let page = work(move || site.audited(limit, skip)).await??;
+        return Ok(hooks::answered(&serde_json::json!(page)).into_http());
+    }
+    let from = match door {
+        Door::Control(_) => "control.sock".to_owned(),
+        Door::Tcp(from) => from.to_string(),
+    };
+    // The engine knows these keys durably.
+    let durable = route.id.starts_with("trigger") || route.id == "sendSignal";
     let request = Request {
+        who,
         method,
         if_match: head.header("if-match").map(str::to_owned),
         idempotency_key: head
@@ -269,8 +389,32 @@ async fn answer(
         target: head.target,
         body,
     };
-    let respond = move || respond(&*site.service, &request);
-    work(respond).await.map(Response::into_http)
+    let respond = move || site.answered(&request, from, durable);
+    work(respond).await?.map(Response::into_http)
+}
+
+/// A path without what a proxy leaves in front of it.
+fn below(base: &str, target: String) -> Result<String, Problem> {
+    if base.is_empty() || target == "/healthz" || target == "/readyz" {
+        return Ok(target);
+    }
+    let rest = target.strip_prefix(base);
+    match rest.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?'])) {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Err(Problem::no_such_resource(&target)),
+    }
+}
+
+fn audit_page(query: &str) -> Result<(usize, usize), Problem> {
+    let (mut limit, mut skip) = (crate::reading::PAGE_ENTRIES, 0);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "limit" => limit = crate::reading::number(&name, &value)?,
+            "cursor" => skip = crate::reading::cursor(&value)?,
+            _ => return Err(crate::reading::unknown_parameter(&name)),
+        }
+    }
+    Ok((limit, skip))
 }
 
 const fn bytes_max(route: &Route) -> usize {
@@ -309,6 +453,132 @@ fn wants(head: &Head, query: &str) -> Result<Wants, Problem> {
 }
 
 impl Site {
+    /// Answers a request; one that comes again with its key is answered as before. What changes something
+    /// is put on record.
+    fn answered(
+        &self,
+        request: &Request,
+        from: String,
+        durable: bool,
+    ) -> Result<Response, Problem> {
+        if request.method == Method::Get {
+            return Ok(respond(&*self.service, request));
+        }
+        let key = match &request.idempotency_key {
+            Some(key) if !durable && request.method == Method::Post => Some((
+                request.who.name.clone(),
+                request.target.clone(),
+                String::from_utf8_lossy(key).into_owned(),
+            )),
+            _ => None,
+        };
+        if let Some(key) = &key {
+            if key.2.len() > limits::KEY_BYTES_MAX {
+                let most = limits::KEY_BYTES_MAX;
+                let detail = format!("an Idempotency-Key has at most {most} bytes");
+                return Err(Problem::bad_request(detail));
+            }
+            if let Some(response) = self.replies.begin(key, routes::etag(&request.body))? {
+                return Ok(response);
+            }
+        }
+        let response = respond(&*self.service, request);
+        if let Some(key) = &key {
+            self.replies.end(key, Some(&response));
+        }
+        self.record(
+            &request.who,
+            from,
+            request.method,
+            &request.target,
+            response.status,
+        );
+        Ok(response)
+    }
+
+    /// Puts on record what somebody did, or wanted to.
+    fn record(&self, who: &Who, from: String, method: Method, target: &str, status: u16) {
+        let entry = Entry {
+            at_ms: 0,
+            who: who.name.clone(),
+            from,
+            method: method.name().to_owned(),
+            target: target.to_owned(),
+            status,
+            before: String::new(),
+        };
+        // It is done already; a disk that is full is told by the engine.
+        drop(self.audit.add(entry));
+    }
+
+    /// A page of what is on record, newest first.
+    fn audited(&self, limit: usize, skip: usize) -> Result<AuditPage, Problem> {
+        let broken = |cause: io::Error| {
+            let detail = format!("the record cannot be read: {}", cause.kind());
+            Problem::new(500, "store", "The record cannot be read", detail)
+        };
+        let found = self.audit.read().map_err(broken)?;
+        let mut newest = found.entries.into_iter().rev().skip(skip);
+        let entries: Vec<Entry> = newest.by_ref().take(limit).collect();
+        Ok(AuditPage {
+            next: newest.next().map(|_| skip.saturating_add(limit)),
+            entries,
+            broken: found.broken,
+        })
+    }
+
+    /// Who asks; begins and ends sessions of browsers.
+    fn session(
+        &self,
+        method: Method,
+        head: &Head,
+        body: &Bytes,
+        door: Door,
+        who: Who,
+    ) -> Result<Answered, Problem> {
+        let (mut who, mut cookie) = (who, None);
+        match (method, door) {
+            (Method::Post, Door::Tcp(from)) => {
+                if head.header("origin").is_some() && !hooks::is_own_page(head, self) {
+                    let origin = head.header("origin").unwrap_or_default();
+                    return Err(hooks::foreign_origin(origin));
+                }
+                let LogIn { token } = crate::reading::read_wanted(body)?;
+                let (secret, known) = self.access.log_in(&token, from)?;
+                self.record(&known, from.to_string(), method, "/api/v1/session", 200);
+                (who, cookie) = (known, Some(secret));
+            }
+            (Method::Delete, _) => {
+                self.access.log_out(head);
+                cookie = Some(String::new());
+                if self.access.is_required() {
+                    who = Who::guest();
+                }
+            }
+            _ => {}
+        }
+        let session = Session {
+            dags: who.dags.map(|dags| dags.iter().cloned().collect()),
+            name: who.name,
+            role: who.role,
+            required: matches!(door, Door::Tcp(_)) && self.access.is_required(),
+        };
+        let mut answer = hooks::answered(&serde_json::json!(session)).into_http();
+        if let Some(secret) = cookie {
+            let ends = if secret.is_empty() { "; Max-Age=0" } else { "" };
+            let secure = if self.face.secure { "; Secure" } else { "" };
+            let text = format!(
+                "{}={secret}; Path={}/; HttpOnly; SameSite=Strict{secure}{ends}",
+                access::COOKIE,
+                self.face.base,
+            );
+            if let Ok(value) = HeaderValue::try_from(text) {
+                answer.headers_mut().insert(header::SET_COOKIE, value);
+            }
+        }
+        Ok(answer)
+    }
+
     /// Reads the body of a request whole.
     async fn read(&self, head: &Head, mut body: Incoming, most: usize) -> Result<Bytes, Problem> {
         let length = head.header("content-length");
@@ -332,10 +602,11 @@ impl Site {
                 "too much is being sent at the same time; send it again",
             ));
         };
-        let mut all = BytesMut::new();
+        let (mut all, end) = (BytesMut::new(), Instant::now() + limits::REQUEST_TIME);
         loop {
-            let frame = timeout(limits::PATIENCE, body.frame()).await;
-            let frame = frame.map_err(|_| cut_short("nothing more came"))?;
+            let next = Instant::now() + limits::PATIENCE;
+            let frame = timeout_at(next.min(end), body.frame()).await;
+            let frame = frame.map_err(|_| too_slow())?;
             let Some(frame) = frame else {
                 return Ok(all.freeze());
             };
@@ -366,6 +637,12 @@ async fn let_finish(body: &mut Incoming) {
 
 fn cut_short(cause: &str) -> Problem {
     Problem::bad_request(format!("it ended before it was complete: {cause}"))
+}
+
+fn too_slow() -> Problem {
+    let seconds = limits::REQUEST_TIME.as_secs();
+    let detail = format!("it has to be here within {seconds} seconds, without long pauses");
+    Problem::new(408, "too_slow", "The request did not come in time", detail)
 }
 
 fn too_large(most: usize) -> Problem {

@@ -17,6 +17,8 @@ use evermill_engine::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use crate::access::Who;
+use crate::audit::Entry;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
@@ -31,6 +33,8 @@ use crate::routes::{Method, Request, etag, json};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Anybody, known or not.
+    Guest,
     /// Looks.
     Viewer,
     /// Looks after runs.
@@ -150,6 +154,38 @@ struct Runs {
     next: Option<String>,
 }
 
+/// Who changed what.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct AuditPage {
+    /// Newest first.
+    pub(crate) entries: Vec<Entry>,
+    /// Lines of the file that somebody has changed, or that follow one that is gone.
+    pub(crate) broken: Vec<usize>,
+    /// Where the next page begins; `None` after the last.
+    pub(crate) next: Option<usize>,
+}
+
+/// Who asks.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Session {
+    /// The name of the token; `local` where none is needed, `nobody` without one.
+    pub(crate) name: String,
+    /// What he may do.
+    pub(crate) role: Role,
+    /// DAGs that he may see; null: all.
+    pub(crate) dags: Option<Vec<String>>,
+    /// A token is needed here.
+    pub(crate) required: bool,
+}
+
+/// What a session is begun with.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogIn {
+    /// A token.
+    pub(crate) token: String,
+}
+
 /// How large a pool is to be.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +256,59 @@ const RUNS_ENTRIES: usize = usize::MAX;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 pub(crate) use self::rows::ROUTES;
+
+impl Route {
+    /// Refuses whoever may not do this; of DAGs that he may not see he hears that they are not there.
+    pub(crate) fn check(
+        &self,
+        engine: &dyn Operations,
+        who: &Who,
+        parts: &[String],
+    ) -> Result<(), Problem> {
+        if who.role < self.role {
+            return Err(match who.role {
+                Role::Guest => Problem::not_known(),
+                _ => {
+                    let wanted = format!("{:?}", self.role).to_lowercase();
+                    let detail =
+                        format!("'{}' may not do this: it takes the role {wanted}", who.name);
+                    Problem::new(403, "not_allowed", "This is not for you", detail)
+                }
+            });
+        }
+        if who.dags.is_none() {
+            return Ok(());
+        }
+        match self.of {
+            Of::Listed => Ok(()),
+            Of::Engine => {
+                let detail = format!("'{}' may see some DAGs, and this is about all", who.name);
+                Err(Problem::new(
+                    403,
+                    "not_allowed",
+                    "This is not for you",
+                    detail,
+                ))
+            }
+            Of::Dag => {
+                let name = parts.first().map_or("", String::as_str);
+                // As the engine understands it: a run id goes before a DAG id.
+                let dag = match (self.path.starts_with("/runs/"), engine.detail(name)) {
+                    (true, Ok(detail)) => detail.run.dag,
+                    // What it is like would name what he may not see.
+                    (true, Err(_)) => String::new(),
+                    (false, Ok(detail)) if !who.may_see(&detail.run.dag) => detail.run.dag,
+                    (false, _) => name.to_owned(),
+                };
+                if who.may_see(&dag) {
+                    return Ok(());
+                }
+                let detail = format!("there is no run '{name}'");
+                Err(Problem::new(404, "unknown_run", "No such run", detail))
+            }
+        }
+    }
+}
 
 impl Call<'_> {
     fn run(&self) -> &str {
@@ -296,7 +385,8 @@ fn runs(call: &Call<'_>) -> Result<Answer, Problem> {
     }
     let view = call.engine.overview()?;
     let is_wanted = |run: &&RunView| {
-        state.as_deref().is_none_or(|state| state == run.state)
+        call.request.who.may_see(&run.dag)
+            && state.as_deref().is_none_or(|state| state == run.state)
             && dag.as_deref().is_none_or(|dag| dag == run.dag)
     };
     let mut wanted = view.runs.iter().filter(is_wanted).skip(skip);
@@ -308,12 +398,35 @@ fn runs(call: &Call<'_>) -> Result<Answer, Problem> {
         runs: page,
         workers: view.workers.clone(),
         stalled: view.stalled.clone(),
-        notes: view.notes.clone(),
+        // They name files of other DAGs, too.
+        notes: match call.request.who.dags {
+            None => view.notes.clone(),
+            Some(_) => Vec::new(),
+        },
         log_lines_lost: view.log_lines_lost,
         refused_reports: view.refused_reports,
         reloads: view.reloads,
     };
     told(&Runs { engine, next })
+}
+
+fn alerts(call: &Call<'_>) -> Result<Answer, Problem> {
+    let mut alerts = call.engine.alerts()?;
+    alerts.retain(|alert| call.request.who.may_see(&alert.dag));
+    told(&alerts)
+}
+
+/// Who may see some DAGs only sees their pools, and in them their tasks.
+fn pools(call: &Call<'_>) -> Result<Answer, Problem> {
+    let mut pools = call.engine.pools()?;
+    if call.request.who.dags.is_some() {
+        for pool in &mut pools {
+            pool.tasks
+                .retain(|task| call.request.who.may_see(&task.dag));
+        }
+        pools.retain(|pool| !pool.tasks.is_empty());
+    }
+    told(&pools)
 }
 
 fn pool(call: &Call<'_>) -> Result<PoolView, Problem> {

@@ -9,6 +9,7 @@ use crate::bits::{self, Mask};
 use crate::command::{Decision, LaneId, Ms, News};
 use crate::dag::{OnFailure, Order, TaskKind};
 use crate::history::Ended;
+use crate::lane::Lane;
 use crate::limits;
 use crate::machine::{Machine, Timer};
 use crate::row::{HistoryRow, Key, Table, Write};

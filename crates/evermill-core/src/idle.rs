@@ -48,7 +48,7 @@ impl Machine {
         let (run, who) = match command {
             Command::Stop { run } => (run, Who::All),
             // From now on the run may end by itself, and with it everything that waits.
-            Command::Swap { run, dag } if dag.ends_by_itself => (run, Who::All),
+            Command::Swap { run, dag, .. } if dag.ends_by_itself => (run, Who::All),
             Command::Start { dag, .. } if dag.ends_by_itself => {
                 let open = |run: &&Run| run.row.dag == dag.spec.id && !run.is_over();
                 return self

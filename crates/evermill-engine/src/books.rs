@@ -28,6 +28,14 @@ pub(crate) struct Books<'a> {
     pub(crate) versions: &'a BTreeMap<String, Version>,
 }
 
+/// Where the events of a run are: what waits, runs and is held at each task, and what has passed the first
+/// end of an edge alone.
+#[derive(Default)]
+struct Now<'a> {
+    tasks: BTreeMap<&'a str, [u64; 3]>,
+    edges: BTreeMap<(&'a str, &'a str), u64>,
+}
+
 impl<'a> Books<'a> {
     pub(crate) fn runs(self) -> impl Iterator<Item = RunView> + 'a {
         self.machine.runs()
@@ -58,9 +66,9 @@ impl<'a> Books<'a> {
             return GraphView::default();
         };
         let spec = &known.dag.spec;
-        let (tasks_now, edges_now) = self.now(run);
+        let now = self.now(run);
         let node = |id: &str, kind| {
-            let [queued, running, held] = tasks_now.get(id).copied().unwrap_or_default();
+            let [queued, running, held] = now.tasks.get(id).copied().unwrap_or_default();
             NodeView {
                 id: id.to_owned(),
                 kind,
@@ -91,7 +99,7 @@ impl<'a> Books<'a> {
         let edges: Vec<_> = spec.tasks.iter().enumerate().flat_map(into).collect();
         let queued = |(from, to): &(usize, usize)| {
             let ids = (nodes[*from].id.as_str(), nodes[*to].id.as_str());
-            edges_now.get(&ids).copied().unwrap_or(0)
+            now.edges.get(&ids).copied().unwrap_or(0)
         };
         GraphView {
             queued: edges.iter().map(queued).collect(),
@@ -101,14 +109,8 @@ impl<'a> Books<'a> {
     }
 
     /// What is where in a run, by the ids of tasks and edges, which mean the same in each of its versions.
-    fn now(
-        &self,
-        run: &RunView,
-    ) -> (
-        BTreeMap<&'a str, [u64; 3]>,
-        BTreeMap<(&'a str, &'a str), u64>,
-    ) {
-        let (mut tasks, mut edges) = (BTreeMap::new(), BTreeMap::new());
+    fn now(&self, run: &RunView) -> Now<'a> {
+        let mut now = Now::default();
         let versions = self.machine.run_versions(run.run);
         for census in self.machine.census(run.run) {
             let version = versions.get(usize::from(census.version));
@@ -118,7 +120,7 @@ impl<'a> Books<'a> {
             let spec = &known.dag.spec;
             let task = |index: u16| spec.tasks[usize::from(index)].id.as_str();
             for (index, counts) in census.tasks {
-                let sums: &mut [u64; 3] = tasks.entry(task(index)).or_default();
+                let sums = now.tasks.entry(task(index)).or_default();
                 sums.iter_mut()
                     .zip(counts)
                     .for_each(|(sum, more)| *sum += more);
@@ -128,10 +130,10 @@ impl<'a> Books<'a> {
                     Node::Source(index) => spec.sources[usize::from(index)].id.as_str(),
                     Node::Task(index) => task(index),
                 };
-                *edges.entry((from, task(to))).or_default() += count;
+                *now.edges.entry((from, task(to))).or_default() += count;
             }
         }
-        (tasks, edges)
+        now
     }
 
     /// One page of what is parked.

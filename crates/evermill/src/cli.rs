@@ -2,6 +2,7 @@
 
 mod alerts;
 mod api;
+mod audit;
 mod backfill;
 mod backup;
 mod check;
@@ -10,6 +11,7 @@ mod config;
 mod connections;
 mod demo;
 mod dev_kafka;
+mod doctor;
 mod logs;
 mod parked;
 mod place;
@@ -27,6 +29,7 @@ mod signal;
 mod start;
 mod steer;
 mod test;
+mod token;
 mod top;
 mod trigger;
 
@@ -113,6 +116,13 @@ enum Command {
     /// Values that nobody must see: keep them sealed, list their names
     #[command(subcommand)]
     Secrets(secrets::Args),
+    /// What would go wrong later, said now: configuration, disk, clock, connections, risky settings
+    Doctor(doctor::Args),
+    /// Tokens for those who ask over TCP: make them, list them, take them back
+    #[command(subcommand)]
+    Token(token::Args),
+    /// Who changed what over the API
+    Audit(audit::Args),
     /// What the HTTP API says of itself
     #[command(subcommand)]
     Api(api::Args),
@@ -166,6 +176,9 @@ impl Cli {
             Command::Verify(args) => backup::verify(&args, data_dir),
             Command::Connections(args) => connections::run(&args, data_dir),
             Command::Secrets(args) => secrets::run(&args, data_dir),
+            Command::Doctor(args) => doctor::run(&args, data_dir),
+            Command::Token(args) => token::run(&args, data_dir),
+            Command::Audit(args) => audit::run(&args, data_dir),
             Command::Api(args) => api::run(&args),
             Command::Config(args) => config::run(&args, data_dir),
             Command::Completions(args) => completions::run(&args),

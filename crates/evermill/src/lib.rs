@@ -26,7 +26,8 @@ mod closure;
 mod local;
 
 pub use closure::{
-    After, Ctx, Dag, Event, Failure, Source, State, Sink, ToHttp, after, files, kafka, sqs, to_file, to_http, to_kafka, to_sqs, topic,
+    After, Ctx, Dag, Event, Failure, Sink, Source, State, ToHttp, after, files, kafka, sqs,
+    to_file, to_http, to_kafka, to_sqs, topic,
 };
 pub use evermill_contract::manifest::{
     Codec, End, History, OnFailure, OnInterrupt, Order, TriggerRule,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermill_api::{Method, Problem, Request, respond};
+use evermill_api::{Method, Problem, Request, Who, respond};
 use evermill_engine::view::RunDetail;
 use evermill_engine::{AtRest, Engine, SourceFactory, store_options};
 use evermill_store::{DirLock, LockError, MemoryDisk, MemoryStore, SqliteStore, Store, StoreId};
@@ -177,7 +177,9 @@ pub(crate) fn request(method: Method, path: &str, body: Bytes) -> Request {
         method,
         target: format!("/api/v1/{path}"),
         body,
-        ..Request::default()
+        who: Who::owner("owner"),
+        if_match: None,
+        idempotency_key: None,
     }
 }
 

@@ -4,6 +4,12 @@ use evermill_engine::view::{EventView, PARK_REASONS, STATES};
 
 use super::*;
 
+/// What a server knows beside its engine.
+fn elsewhere() -> Problem {
+    let detail = "this is answered by a server that runs";
+    Problem::new(409, "refused", "There is no server", detail)
+}
+
 /// How activations end.
 const ENDS: [&str; 4] = ["done", "skipped", "parked", "dropped"];
 
@@ -342,7 +348,7 @@ pub(crate) static ROUTES: &[Route] = &[
         query: &[],
         body: Content::Nothing,
         answer: json_of::<Vec<Alert>>(),
-        act: |call| told(&call.engine.alerts()?),
+        act: alerts,
     },
     Route {
         method: Method::Get,
@@ -354,7 +360,7 @@ pub(crate) static ROUTES: &[Route] = &[
         query: &[],
         body: Content::Nothing,
         answer: json_of::<Vec<PoolView>>(),
-        act: |call| told(&call.engine.pools()?),
+        act: pools,
     },
     Route {
         method: Method::Get,
@@ -556,6 +562,54 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::Get,
+        path: "/audit",
+        id: "listAudit",
+        about: "Who changed what: entries, newest first, and lines that somebody changed",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[CURSOR, LIMIT],
+        body: Content::Nothing,
+        answer: json_of::<AuditPage>(),
+        act: |_| Err(elsewhere()),
+    },
+    Route {
+        method: Method::Get,
+        path: "/session",
+        id: "getSession",
+        about: "Who asks, and what he may do",
+        role: Role::Guest,
+        of: Of::Listed,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Session>(),
+        act: |_| Err(elsewhere()),
+    },
+    Route {
+        method: Method::Post,
+        path: "/session",
+        id: "logIn",
+        about: "Begin a session with a token; the answer sets its cookie",
+        role: Role::Guest,
+        of: Of::Listed,
+        query: &[],
+        body: json_of::<LogIn>(),
+        answer: json_of::<Session>(),
+        act: |_| Err(elsewhere()),
+    },
+    Route {
+        method: Method::Delete,
+        path: "/session",
+        id: "logOut",
+        about: "End the session of the cookie",
+        role: Role::Guest,
+        of: Of::Listed,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Session>(),
+        act: |_| Err(elsewhere()),
+    },
+    Route {
+        method: Method::Get,
         path: "/openapi.json",
         id: "getDescription",
         about: "This description",
@@ -587,14 +641,6 @@ pub(crate) static ROUTES: &[Route] = &[
         ],
         body: Content::Nothing,
         answer: Content::Events,
-        act: |_| {
-            let detail = "events are told by an engine that runs";
-            Err(Problem::new(
-                409,
-                "refused",
-                "There is nothing to listen to",
-                detail,
-            ))
-        },
+        act: |_| Err(elsewhere()),
     },
 ];

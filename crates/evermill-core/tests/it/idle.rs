@@ -220,6 +220,7 @@ fn a_run_that_may_end_by_itself_keeps_all_bodies() {
     let swap = Command::Swap {
         run: 1,
         dag: dag("v2", delay, OnFailure::Stop),
+        rates: Vec::new(),
     };
     let wanted = scene.machine.wanted(&swap);
     assert_eq!(wanted, [at(0), at(1)]);

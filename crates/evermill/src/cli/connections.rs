@@ -158,23 +158,34 @@ fn example(address: &str) -> String {
 /// Asks the place for a sign of life.
 fn test(id: &str, found: &Explained) -> Result<(), Failure> {
     let id = config::full_id(id);
+    match look(&id, found)? {
+        Ok(said) => print(&format!("{id}: {said}\n")),
+        Err(why) => Err(Failure::unreachable(format!("{id}: {why}"))),
+    }
+}
+
+/// What the place of a connection says for itself, or why it says nothing; without secrets.
+///
+/// # Errors
+/// There is no such place.
+pub(super) fn look(id: &str, found: &Explained) -> Result<Result<String, String>, Failure> {
     let given = found.connections.iter();
     let given = given.map(|(id, set)| (id.clone(), set.value.clone()));
     let vault = Vault::with(given.collect(), &found.data_dir.value)?;
-    let address = vault.connection(&id).map_err(Failure::usage)?;
+    let address = vault.connection(id).map_err(Failure::usage)?;
     let address = address.ok_or_else(|| {
         Failure::usage(format!(
             "the connection '{id}' has no address; {}",
-            config::how_to_give(&id)
+            config::how_to_give(id)
         ))
     })?;
     let scheme = address.split_once("://").map(|(scheme, _)| scheme);
     let is_http = matches!(scheme, Some("http" | "https")) || id.contains("http");
     let is_kafka = matches!(scheme, Some("kafka")) || (scheme.is_none() && id.contains("kafka"));
     let said = if is_http {
-        http(&id, &address)
+        http(id, &address)
     } else if is_kafka {
-        evermill_connectors::kafka::look(&id, &address, PATIENCE).map_err(|why| why.to_string())
+        evermill_connectors::kafka::look(id, &address, PATIENCE).map_err(|why| why.to_string())
     } else {
         tcp(&address)
     };
@@ -185,10 +196,10 @@ fn test(id: &str, found: &Explained) -> Result<(), Failure> {
             |text| String::from_utf8_lossy(&text).into_owned(),
         )
     };
-    match said {
-        Ok(said) => print(&format!("{id}: {}\n", hidden(&said))),
-        Err(why) => Err(Failure::unreachable(format!("{id}: {}", hidden(&why)))),
-    }
+    Ok(match said {
+        Ok(said) => Ok(hidden(&said)),
+        Err(why) => Err(hidden(&why)),
+    })
 }
 
 fn http(id: &str, address: &str) -> Result<String, String> {

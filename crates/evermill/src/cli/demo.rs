@@ -6,7 +6,6 @@ mod shop;
 mod view;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ use super::run::{idle, lock, open, pools, print_lines, verdict};
 use crate::config::Config;
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::listen::Listening;
+use crate::listen::{Listening, Reached};
 use crate::screen::Screen;
 use crate::vault::Vault;
 use crate::{duration, sdk, signals};
@@ -103,11 +102,11 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     let vault = Arc::new(Vault::open(&config)?);
     files.check_settings(&vault)?;
     let screen = Screen::new();
-    let listening = match &args.listen {
-        None => Listening::anywhere()?,
-        Some(address) => Listening::open(Some(address))?,
+    let mut listening = match &args.listen {
+        None => Listening::anywhere(&data_dir)?,
+        Some(address) => Listening::open(Some(address), &Reached::default(), &data_dir)?,
     };
-    introduce(&screen, &file, &broker, &data_dir, listening.address());
+    introduce(&screen, &file, &broker, &data_dir, listening.url());
     let mut view = View::new(&screen, &files);
     let pools = pools(None, &files, &sdk);
     let engine = open(
@@ -118,7 +117,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         &screen,
         view.log(),
     )?;
-    let site = Site::new(Arc::new(engine.clone()), None);
+    let site = Site::new(Arc::new(engine.clone()), None, listening.take_face());
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     listening.answer(site)?;
     let shop = Shop::new(&broker, args.rate)?;
@@ -205,15 +204,9 @@ fn is_ready(view: &EngineView) -> bool {
     sources.all(|source| source.ready) && view.workers.ready == view.workers.slots
 }
 
-fn introduce(
-    screen: &Screen,
-    file: &Path,
-    broker: &DevKafka,
-    data_dir: &Path,
-    listening: SocketAddr,
-) {
+fn introduce(screen: &Screen, file: &Path, broker: &DevKafka, data_dir: &Path, page: &str) {
     let text = format!(
-        "watch it in a browser: http://{listening}\n\
+        "watch it in a browser: {page}\n\
          Kafka in this process: {}, topic '{TOPIC}' with {PARTITIONS} partitions\n\
          the DAG: {}\nthe data: {}, gone at the end\n\n",
         broker.bootstrap(),

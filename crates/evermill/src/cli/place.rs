@@ -26,9 +26,8 @@ pub(super) fn parse(text: &str) -> Result<Place, String> {
 /// Reads a time, milliseconds since the Unix epoch; for clap.
 pub(super) fn time(text: &str) -> Result<i64, String> {
     if let Ok(age) = duration::parse(text) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let then = now.unwrap_or_default().saturating_sub(age);
-        return Ok(i64::try_from(then.as_millis()).unwrap_or(i64::MAX));
+        let then = u128::from(now_ms()).saturating_sub(age.as_millis());
+        return Ok(i64::try_from(then).unwrap_or(i64::MAX));
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(time.as_millisecond());
@@ -41,6 +40,12 @@ pub(super) fn time(text: &str) -> Result<i64, String> {
         "want a time such as 2026-01-31T12:00:00Z, a day such as 2026-01-31 (UTC), or an age such as 2h"
             .to_owned()
     })
+}
+
+/// This moment, milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time as people read it, in UTC.

@@ -4,13 +4,12 @@ pub(super) mod files;
 pub(super) mod progress;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select, tick};
-use evermill_api::Site;
+use evermill_api::{Face, Site};
 use evermill_connectors::alerts::Hooks;
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_contract::worker::{Events, Executor, LogOrigin};
@@ -27,7 +26,7 @@ use self::files::Files;
 use crate::config::{self, Config, Explained, Flags};
 use crate::control::{self, Control};
 use crate::failure::Failure;
-use crate::listen::Listening;
+use crate::listen::{Listening, Reached};
 use crate::screen::Screen;
 use crate::vault::Vault;
 use crate::{duration, python, sdk, signals, sources, store};
@@ -75,6 +74,8 @@ pub(super) struct Args {
     /// requests, else nowhere
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    #[command(flatten)]
+    reached: Reached,
     /// Worker processes; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -97,8 +98,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         files.check_end()?;
     }
     let wanted = args.listen.is_some() || files.ways_in().next().is_some();
-    let listening = wanted
-        .then(|| Listening::open(args.listen.as_deref()))
+    let mut listening = wanted
+        .then(|| Listening::open(args.listen.as_deref(), &args.reached, &config.data_dir))
         .transpose()?;
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
@@ -106,7 +107,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let log = log_lines(&screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
     let engine = open(config, vault, lock, pools, &screen, log)?;
-    let site = Site::new(Arc::new(engine.clone()), Some(engine.clone()));
+    let face = listening.as_mut().map(Listening::take_face);
+    let face = face.unwrap_or_else(|| Face::local(data_dir.clone()));
+    let site = Site::new(Arc::new(engine.clone()), Some(engine.clone()), face);
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, site, &files, &screen)))
@@ -129,19 +132,22 @@ fn answer(
     files: &Files,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let address = listening.address();
+    let (url, warning) = (listening.url().to_owned(), listening.warning());
     listening.answer(site)?;
-    screen.lines("", format!("listening on http://{address}").as_bytes());
+    screen.lines("", format!("listening on {url}").as_bytes());
+    if let Some(warning) = warning {
+        screen.lines("", warning.as_bytes());
+    }
     for (dag, source) in files.ways_in() {
-        screen.lines("", way_in(address, dag, source).as_bytes());
+        screen.lines("", way_in(&url, dag, source).as_bytes());
     }
     Ok(())
 }
 
 /// Where a source takes requests.
-pub(super) fn way_in(address: SocketAddr, dag: &str, source: &str) -> String {
+pub(super) fn way_in(url: &str, dag: &str, source: &str) -> String {
     let [dag, source] = [dag, source].map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC));
-    format!("requests are taken at http://{address}/hooks/{dag}/{source}")
+    format!("requests are taken at {url}/hooks/{dag}/{source}")
 }
 
 /// Lets what was read settle while grace lasts, and leaves the last word standing.
@@ -278,13 +284,13 @@ impl Workers {
         for (pool, _) in &mut self.python {
             pool.env.push(("EVERMILL_SHADOW".into(), "1".into()));
         }
+        self.declared.shadow = Some(shadow);
         self.without_sending(sinks)
     }
 
     /// What tasks send goes to `sinks`, and to no place outside.
     pub(super) fn without_sending(mut self, sinks: Sinks) -> Self {
         self.sinks = Some(sinks);
-        self.declared.shadow = Some(shadow);
         self
     }
 

@@ -21,7 +21,7 @@ use super::run::{self, Workers, progress};
 use crate::config::{Explained, Flags};
 use crate::control::Control;
 use crate::failure::Failure;
-use crate::listen::Listening;
+use crate::listen::{Listening, Reached};
 use crate::screen::Screen;
 use crate::vault::Vault;
 use crate::{duration, sdk, signals};
@@ -41,9 +41,11 @@ pub(super) struct Args {
     /// The folder of DAG files; it may be empty, and is followed as it changes
     #[arg(long, value_name = "DIR", default_value = "dags")]
     dags: PathBuf,
-    /// Where requests over HTTP are answered, on this machine alone
+    /// Where requests over HTTP are answered
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4700")]
     listen: String,
+    #[command(flatten)]
+    reached: Reached,
     /// Where a connection leads, such as kafka=127.0.0.1:9092; also EVERMILL_CONNECTION_<ID>
     #[arg(long = "connection", value_name = "ID=URL|HOST:PORT,...")]
     connections: Vec<String>,
@@ -74,7 +76,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     check_folder(&args.dags)?;
     let lock = run::lock(&config)?;
     let data_dir = lock.dir().to_owned();
-    let listening = Listening::open(Some(&args.listen))?;
+    let mut listening = Listening::open(Some(&args.listen), &args.reached, &data_dir)?;
     let sdk = sdk::folder(&config.data_dir)?;
     let screen = Screen::new();
     let workers = Workers::for_any(args.workers, &sdk);
@@ -84,24 +86,31 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let mut loading = Loading::new(sdk);
     loading.leave_no_trace(LOAD_LIMIT);
     loading.limit_memory(LOAD_BYTES_MAX);
-    let address = listening.address();
+    let (url, warning) = (listening.url().to_owned(), listening.warning());
     let keeper = Arc::new(Keeper::new(
         args.dags.clone(),
         loading,
         vault,
         engine.clone(),
         Arc::clone(&screen),
-        address,
+        url.clone(),
     ));
-    let site = Site::new(Arc::new(Face(Arc::clone(&keeper))), Some(engine.clone()));
+    let site = Site::new(
+        Arc::new(Face(Arc::clone(&keeper))),
+        Some(engine.clone()),
+        listening.take_face(),
+    );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     listening.answer(site)?;
     let say = |text: String| screen.lines("", text.as_bytes());
     say(format!(
-        "serving {} on http://{address}; data in {}",
+        "serving {} on {url}; data in {}",
         args.dags.display(),
         data_dir.display()
     ));
+    if let Some(warning) = warning {
+        say(warning.to_owned());
+    }
     let (stop, stopped) = bounded::<()>(0);
     let follower = follow(keeper, hung_up, stopped)?;
     wait(&engine, &signalled, &screen);

@@ -3,6 +3,7 @@
 //! What needs the real broker lives in [`real_kafka`], what needs a real database in [`real_postgres`],
 //! what needs a queue or a bucket in [`real_sqs`] and [`real_s3`]; they fail without it.
 
+mod access;
 mod alerting;
 mod api;
 mod asking;
@@ -12,6 +13,7 @@ mod closures;
 mod command_line;
 mod configuring;
 mod demo;
+mod doctor;
 mod errors;
 mod guide;
 mod hooks;
@@ -30,6 +32,7 @@ mod reference;
 mod secrets;
 mod sending;
 mod sensors;
+mod served;
 mod serving;
 mod testing;
 mod together;

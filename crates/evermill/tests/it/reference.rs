@@ -112,6 +112,25 @@ fn the_description_of_the_api_is_that_of_the_binary() {
 }
 
 #[test]
+fn the_metrics_are_those_that_the_binary_tells() {
+    let mut out = format!(
+        "# Metrics\n\n{MADE}\n`GET /metrics` of `evermill serve`, and of `run --listen`, in the text format of Prometheus. \
+         Counters begin anew with a run and with a process.\n\n| metric | type | labels | |\n|---|---|---|---|\n"
+    );
+    for line in said(&Place::new(), &["api", "metrics", "--json"]).lines() {
+        let metric: Value = serde_json::from_str(line).unwrap();
+        let text = |name: &str| metric[name].as_str().unwrap().to_owned();
+        let labels = metric["labels"].as_array().unwrap().iter();
+        let labels: Vec<String> = labels
+            .map(|label| format!("`{}`", label.as_str().unwrap()))
+            .collect();
+        let (name, kind, labels) = (text("name"), text("type"), labels.join(" "));
+        writeln!(out, "| `{name}` | {kind} | {labels} | {} |", text("help")).unwrap();
+    }
+    page("metrics.md", &out);
+}
+
+#[test]
 fn the_settings_are_those_that_the_binary_reads() {
     let place = Place::new();
     let mut out = format!(

@@ -9,7 +9,6 @@
 //! | stopped, finished, failed | waits for `evermill start` | waits for `evermill start` | |
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,7 +43,7 @@ pub(super) struct Keeper {
     pub(super) engine: Handle,
     pub(super) screen: Arc<Screen>,
     /// Where requests are answered.
-    pub(super) address: SocketAddr,
+    pub(super) url: String,
     state: Mutex<State>,
 }
 
@@ -76,7 +75,7 @@ impl Keeper {
         vault: Arc<Vault>,
         engine: Handle,
         screen: Arc<Screen>,
-        address: SocketAddr,
+        url: String,
     ) -> Self {
         Self {
             folder,
@@ -84,7 +83,7 @@ impl Keeper {
             vault,
             engine,
             screen,
-            address,
+            url,
             state: Mutex::default(),
         }
     }
@@ -363,7 +362,7 @@ impl Keeper {
         self.say(&text);
         let declared = file.dag(dag).into_iter();
         for (dag, source) in declared.flat_map(files::ways_into) {
-            self.say(&way_in(self.address, dag, source));
+            self.say(&way_in(&self.url, dag, source));
         }
     }
 
