@@ -203,9 +203,14 @@ fn e08_a_body_without_measure_or_end_is_refused_and_hurts_nobody_else() {
         .unwrap();
     let answer = |headers: &str, body: &[u8]| {
         let mut stream = std::net::TcpStream::connect(host).unwrap();
-        let head = format!("POST /{path} HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n\r\n");
+        let head = format!(
+            "POST /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n\r\n"
+        );
         stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        // Whoever has gone in the midst of it sends nothing more.
+        if matches!(body, b"hi" | b"5\r\nhel") {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
         let mut said = Vec::new();
         // A connection that is cut says nothing, which is no success either.
         stream.read_to_end(&mut said).ok();

@@ -12,7 +12,7 @@ from cloudevents.core.v1.event import CloudEvent
 AT = datetime(2026, 1, 31, 12, 30, 0, 250000, tzinfo=timezone.utc)
 DATA = [
     ({"text": 'ü ☂ " % \\', "n": 1.5}, "application/json"),
-    ([1, None, "x"], "application/json"),
+    ({"list": [1, None, "x"]}, "application/json"),
     ("plain ü", "text/plain"),
     (b"\x00\xff\x01", "application/octet-stream"),
 ]

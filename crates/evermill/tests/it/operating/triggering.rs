@@ -141,8 +141,19 @@ fn a_signal_is_an_event_sent_while_it_runs_or_rests_and_its_id_counts_once() {
         sent.stderr
     );
     running.kill();
-    let again = place.finish(["signal", "takes-1", "go", "[1, 2]", "--id", "1"]);
+    let again = place.finish([
+        "signal", "takes-1", "go", "[1, 2]", "--key", "k", "--id", "1",
+    ]);
     assert!(again.stdout.contains("counts once"), "{}", again.stdout);
+    let other = place.finish([
+        "signal", "takes-1", "go", "[1, 3]", "--key", "k", "--id", "1",
+    ]);
+    assert_eq!(other.code(), 1, "{}", other.stdout);
+    assert!(
+        other.stderr.contains("came before with other content"),
+        "{}",
+        other.stderr
+    );
     let sent = place.finish(["signal", "takes", "go"]);
     assert!(
         sent.stdout.contains("no engine runs"),
