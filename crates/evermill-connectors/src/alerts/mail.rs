@@ -111,7 +111,7 @@ mod tests {
     fn server(verdict: &'static str) -> (String, Receiver<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap().to_string();
-        let (heard, said) = mpsc::channel();
+        let (heard, said) = mpsc::sync_channel(1_000);
         std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
             let mut answer = stream.try_clone().unwrap();

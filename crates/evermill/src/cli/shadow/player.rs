@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 use evermill_contract::manifest::DagManifest;
 use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::source::{
@@ -156,7 +156,8 @@ impl Player {
         let settings: Arc<dyn Settings> = Arc::new(Vault::open(&config)?);
         let of_workers = Arc::clone(&settings);
         let ids = dag.sources.iter().map(|source| source.id.clone());
-        let doors: BTreeMap<String, Door> = ids.map(|id| (id, unbounded())).collect();
+        // One round at a time, and the next when it has settled.
+        let doors: BTreeMap<String, Door> = ids.map(|id| (id, bounded(1))).collect();
         let open = doors.clone();
         let data_dir = place.join("data");
         let lock = DirLock::take(&data_dir).map_err(|cause| Failure::failed(cause.to_string()))?;
