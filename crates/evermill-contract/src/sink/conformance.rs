@@ -172,7 +172,7 @@ fn those_of_one_key_arrive_in_order(world: &mut impl World) {
     let sink = world.open();
     let keyed = |n: usize| Record {
         key: Some(Bytes::from(format!("k{}", n % 5))),
-        ..world.record(&format!("v{n}"), &format!("key-{n}"))
+        ..world.record(&format!("o{n}"), &format!("key-{n}"))
     };
     let records: Vec<Record> = (0..100).map(keyed).collect();
     for answer in send(&*sink, records) {

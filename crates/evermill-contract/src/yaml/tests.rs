@@ -270,7 +270,7 @@ fn what_is_wrong_with_a_topic_to_write_to_is_said() {
         ("to_sqs: { queue: b }, run: x", "has run and to_sqs"),
         (
             "to_sqs: { queue: b }, to_kafka: { topic: b }",
-            "has to_kafka and to_sqs",
+            "has to_sqs and to_kafka",
         ),
     ] {
         let text = format!("dag: d\ntasks:\n  a: {{ run: x }}\n  b: {{ after: a, {task} }}\n");

@@ -105,7 +105,8 @@ fn a_kill_at_any_moment_leaves_whole_files_and_nothing_else_in_the_end() {
             assert_eq!(Some(written), n.map(content).as_ref(), "{name}");
         }
     };
-    for round in 1..=3 {
+    // A third time would be taken for the event's own fault (C6).
+    for round in 1..=2 {
         let running = start(&place, &broker, "dag.py", &[]);
         eventually("some are written", || {
             (files(&out).len() >= round * 60).then_some(())
