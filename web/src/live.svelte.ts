@@ -1,6 +1,6 @@
 /** What the engine tells, as it tells it: one stream of events for the whole page. */
-import { address, get, parse, Refusal } from './api/client';
-import type { EngineLine, PoolView, RunDetail, RunLine } from './api/types';
+import { address, del, get, parse, Refusal } from './api/client';
+import type { EngineLine, PoolView, RunDetail, RunLine, Session } from './api/types';
 import { History } from './history';
 
 /** How soon a stream that was refused is asked for again; doubled up to the second. */
@@ -8,7 +8,7 @@ const AGAIN_MS = [500, 8_000] as const;
 /** A stream that says nothing for so long is gone, whatever the connection pretends: the engine speaks every 10 s. */
 const SILENT_MS = 25_000;
 
-export type Link = 'connecting' | 'live' | 'lost';
+export type Link = 'connecting' | 'live' | 'lost' | 'locked';
 
 interface Wants {
   run: string | null;
@@ -19,6 +19,8 @@ class Live {
   link = $state<Link>('connecting');
   /** Why there is no stream, in the engine's words. */
   why = $state<string | null>(null);
+  /** Who looks; known once the engine has said so. */
+  session = $state.raw<Session | null>(null);
   engine = $state.raw<EngineLine | null>(null);
   runs = $state.raw<ReadonlyMap<string, RunLine>>(new Map());
   /** All of the run that is looked at. */
@@ -41,6 +43,7 @@ class Live {
   #fresh: Map<string, RunLine> | null = null;
 
   constructor() {
+    void this.#who();
     setInterval(() => this.#second(), 1_000);
     document.addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible') this.#second();
@@ -118,7 +121,7 @@ class Live {
       this.now = Date.now() + this.#offset;
       if (this.history.quiet(this.runs, this.now)) this.beat += 1;
     }
-    if (this.#source && Date.now() - this.#heardAt > SILENT_MS) this.#lose(0);
+    if (this.#source && this.link !== 'locked' && Date.now() - this.#heardAt > SILENT_MS) this.#lose(0);
   }
 
   #broken(source: EventSource): void {
@@ -146,9 +149,51 @@ class Live {
       await get('runs', { limit: '0' });
       this.open();
     } catch (cause) {
+      if (cause instanceof Refusal && cause.problem.status === 401) {
+        this.#lock();
+        return;
+      }
       this.why = cause instanceof Refusal ? cause.problem.detail : null;
       this.#lose(this.#wait);
     }
+  }
+
+  /** What was seen belongs to whoever was logged in. */
+  #lock(): void {
+    clearTimeout(this.#again);
+    this.#source?.close();
+    this.#source = null;
+    this.link = 'locked';
+    this.why = null;
+    this.engine = null;
+    this.runs = new Map();
+    this.detail = null;
+    this.pools = null;
+  }
+
+  async #who(): Promise<void> {
+    try {
+      this.session = (await get<Session>('session')).value;
+    } catch {
+      // The stream says what is wrong.
+    }
+  }
+
+  /** After somebody has shown a token. */
+  unlock(session: Session): void {
+    this.session = session;
+    this.link = 'connecting';
+    this.open();
+  }
+
+  async leave(): Promise<void> {
+    this.session = (await del<Session>('session')).value;
+    this.#lock();
+  }
+
+  /** Whether who looks may change what belongs to runs; the engine decides again. */
+  get mayOperate(): boolean {
+    return this.session === null || this.session.role === 'operator' || this.session.role === 'admin';
   }
 }
 
