@@ -278,3 +278,10 @@ def test_a_function_is_polled_and_its_word_is_true_or_false_and_what_it_found(lo
 def test_what_is_wrong_with_a_polled_function_is_said(load, given, code):
     loaded = load(POLL.format("True", given))
     assert loaded.code == 3 and code in loaded.out
+
+
+def test_one_behind_a_no_op_stays_a_task(load):
+    body = "from airflow.operators.empty import EmptyOperator\n" + MINE.format("None").replace(
+        "    Mine(", "    EmptyOperator(task_id='begin') >> Mine("
+    )
+    assert "sources" not in load(HEAD + body).manifest["dags"][0]
