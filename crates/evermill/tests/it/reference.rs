@@ -289,9 +289,9 @@ fn the_options_are_those_that_the_front_ends_read() {
         "Of a task",
         of_task,
         Some(&task),
-        &["http", "to_kafka", "to_sqs"],
+        &["http", "to_kafka", "to_sqs", "to_http", "to_file"],
     );
-    for what in ["http", "to_kafka", "to_sqs"] {
+    for what in ["http", "to_kafka", "to_sqs", "to_http", "to_file"] {
         let (nobody, of_what) = (BTreeSet::new(), &of_task["properties"][what]);
         let title = format!("Of `{what}:` of a task");
         table(&mut out, &title, of_what, Some(&nobody), &[]);
