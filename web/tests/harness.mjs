@@ -1,6 +1,6 @@
 // The real binary, a real browser, and what the tests ask of both.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -106,6 +106,13 @@ export class Engine {
   push(order) {
     const headers = { 'content-type': 'application/json' };
     return this.ask('/hooks/shop/orders', { method: 'POST', body: JSON.stringify(order), headers });
+  }
+
+  /** Runs another command on its data directory; what it printed. */
+  command(...words) {
+    const ended = spawnSync(binary, [...words, '--data-dir', join(this.folder, 'data')], { encoding: 'utf8' });
+    assert.equal(ended.status, 0, `${words.join(' ')}: ${ended.stderr}`);
+    return ended.stdout + ended.stderr;
   }
 
   /** Ends it as an operator does; the folder stays. */

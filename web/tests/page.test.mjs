@@ -232,6 +232,33 @@ test('a page that loses the engine says so, and goes on when it is back', async 
   }
 });
 
+test('where tokens are used the page asks for one, and who may only look can change nothing', async () => {
+  const engine = await Engine.start('serve', { files: { 'shop.py': SHOP } });
+  try {
+    const token = /evermill_\w+/.exec(engine.command('token', 'create', 'anna', '--role', 'viewer'))[0];
+    const page = await openPage(browser, engine);
+    await page.getByRole('heading', { name: 'Who are you?' }).waitFor();
+    const field = page.getByLabel('Token');
+    await field.fill('nonsense');
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await page.getByRole('alert').waitFor();
+    await field.fill(token);
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await page.getByRole('link', { name: 'shop', exact: true }).click();
+    await page.getByRole('group', { name: 'Events by what became of them' }).waitFor();
+    assert.equal(await page.getByRole('button', { name: 'Pause' }).count(), 0);
+    // The browser tells of each refusal; that is all it may tell of.
+    assert.ok(page.faults.every((fault) => fault.includes('401')), page.faults.join());
+    page.faults.length = 0;
+    await assertClean(page, 'what a viewer sees');
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByRole('heading', { name: 'Who are you?' }).waitFor();
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
 test('the demo shows orders from Kafka as they flow', async () => {
   const engine = await Engine.start('demo');
   try {

@@ -21,13 +21,4 @@ export type Blob = Shapes['Blob'];
 export type Alert = Shapes['Alert'];
 export type Problem = Shapes['Problem'];
 export type StreamEvents = Shapes['StreamEvents'];
-
-/** Who looks, as `GET /session` answers. */
-export interface Session {
-  name: string;
-  role: 'guest' | 'viewer' | 'operator' | 'admin';
-  /** DAGs that he may see; null: all. */
-  dags: string[] | null;
-  /** A token is needed here. */
-  required: boolean;
-}
+export type Session = Shapes['Session'];
