@@ -21,7 +21,9 @@ fn blocks(text: &str, fence: &str, signs: &[&str]) -> Vec<String> {
 fn guides() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide");
     let entries = std::fs::read_dir(folder).unwrap();
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|end| end == "md");
+    let mut paths: Vec<_> = paths.filter(is_page).collect();
     paths.sort();
     paths
 }
