@@ -156,6 +156,7 @@ fn tests(args: &Args, steps: &mut Steps) {
         (true, true, None) => steps.leave_out("web", "the page was not built"),
         (true, true, Some(page)) => drop(steps.take("web", || web_tests(&page, python.as_ref()))),
     }
+    api_tests(args, built, steps);
     if !args.wants(Step::Rust) && !args.wants(Step::Python) {
         steps.leave_out("rust", "not asked for");
         steps.leave_out("python", "not asked for");
@@ -184,15 +185,18 @@ fn tests(args: &Args, steps: &mut Steps) {
         (true, false) => steps.leave_out("python", "python/tests has none"),
         (true, true) => drop(steps.take("python", || python_tests(args, &real_parts))),
     }
+    if let Some(broker) = broker {
+        keep_log(&broker);
+    }
+}
+
+fn api_tests(args: &Args, built: bool, steps: &mut Steps) {
     match (args.wants(Step::Api), built) {
         (false, _) => steps.leave_out("api", "not asked for"),
         (true, false) => steps.leave_out("api", "the build failed"),
         (true, true) => drop(steps.take("api", || {
             api::check(&built_binary().ok_or("the build left no binary")?)
         })),
-    }
-    if let Some(broker) = broker {
-        keep_log(&broker);
     }
 }
 

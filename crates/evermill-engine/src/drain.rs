@@ -107,7 +107,7 @@ impl Shard {
             now >= ending.sources_until || sources.all(|listening| listening.ended.is_some());
         let committed = self.groups.is_empty() && !self.unsealed && self.after.is_empty();
         let (late, hooks_done) = (now >= ending.until, ending.hooks_done);
-        if !late && !(workers_gone && sources_gone && committed) {
+        if !(late || workers_gone && sources_gone && committed) {
             return Flow::Go;
         }
         if late || hooks_done {

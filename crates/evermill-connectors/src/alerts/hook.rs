@@ -273,7 +273,7 @@ mod tests {
         let seen = &server.seen()[0];
         assert_eq!(seen.body, serde_json::to_vec(&parcel).unwrap());
         let key = seen.header("idempotency-key");
-        assert_eq!(key.as_deref(), Some("parked-orders.parked-orders.1"));
+        assert_eq!(key, Some("parked-orders.parked-orders.1"));
     }
 
     #[test]

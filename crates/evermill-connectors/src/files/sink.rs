@@ -31,7 +31,7 @@ pub struct FileSink(Place);
 
 enum Place {
     Folders,
-    Bucket(Objects),
+    Bucket(Box<Objects>),
 }
 
 impl FileSink {
@@ -45,7 +45,7 @@ impl FileSink {
     ) -> Result<Self, SourceError> {
         Ok(Self(match config.in_bucket() {
             None => Place::Folders,
-            Some(_) => Place::Bucket(Objects::open(config, connection)?),
+            Some(_) => Place::Bucket(Box::new(Objects::open(config, connection)?)),
         }))
     }
 }

@@ -90,7 +90,8 @@ fn who_listens_hears_what_changes_and_who_comes_back_what_he_missed() {
 #[test]
 fn what_is_wrong_with_a_request_is_said_as_a_problem() {
     let served = Served::new();
-    let cases: [(&str, &[(&str, &str)], u16, &str); 9] = [
+    type Headers = [(&'static str, &'static str)];
+    let cases: [(&str, &Headers, u16, &str); 9] = [
         ("GET /api/v1/nothing", &[], 404, "unknown_resource"),
         ("GET /api/v1/runs/nobody", &[], 404, "unknown_run"),
         (
