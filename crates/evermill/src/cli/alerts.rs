@@ -61,7 +61,9 @@ fn list(as_json: bool, data_dir: Option<PathBuf>) -> Result<(), Failure> {
         3,
     ))?;
     if !live {
-        eprintln!("no engine runs on this data directory; alerts are kept by a running one");
+        eprintln!(
+            "no engine runs on this data directory: what is listed has not been told to every hook, and the next one tells it"
+        );
     }
     Ok(())
 }
