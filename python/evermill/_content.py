@@ -11,7 +11,7 @@ import os
 from typing import Any, Callable
 
 from . import _option
-from ._fault import declared_at
+from ._fault import declared_at, is_collecting
 
 CODECS = ("bytes", "text", "json", "avro")
 
@@ -28,6 +28,9 @@ def _schema(value: Any) -> Any:
             raise ValueError(f"a schema is JSON: {why}") from None
     if not isinstance(value, (str, os.PathLike)) or not str(value):
         raise ValueError('write a dict, or the path of a file such as "order.schema.json" or "order.avsc"')
+    if not is_collecting():
+        # A worker has the files of the DAG's version and not these: what they say is in the manifest.
+        return os.fspath(value)
     file, _ = declared_at()
     path = os.path.join(os.path.dirname(os.path.abspath(file)), os.fspath(value))
     try:

@@ -70,6 +70,11 @@ def collecting() -> Iterator[List[DagError]]:
         _found = None
 
 
+def is_collecting() -> bool:
+    """Whether a loader listens, and not a worker that only wants the callables."""
+    return _found is not None
+
+
 def blame(fault: DagError) -> None:
     """Raises the fault; or keeps it for the loader, and the caller goes on without what was wrong."""
     if _found is None:

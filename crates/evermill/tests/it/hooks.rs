@@ -236,7 +236,7 @@ fn e08_a_body_without_measure_or_end_is_refused_and_hurts_nobody_else() {
         ("transfer-encoding: gzip", b"hello"),
     ] {
         let status = answer(headers, body);
-        let refused = ["400", "411", "413", "501", "none"].contains(&&*status);
+        let refused = ["400", "408", "411", "413", "501", "none"].contains(&&*status);
         let shown = &body[..body.len().min(20)];
         assert!(refused, "{headers:?} {shown:?}: {status}");
     }

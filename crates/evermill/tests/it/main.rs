@@ -12,6 +12,7 @@ mod clocks;
 mod closures;
 mod command_line;
 mod configuring;
+mod content;
 mod demo;
 mod doctor;
 mod errors;
