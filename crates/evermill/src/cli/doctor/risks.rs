@@ -1,6 +1,6 @@
 //! Settings of DAGs that work, and that somebody may wish he had been told of.
 
-use evermill_contract::manifest::{DagManifest, SourceConfig, TaskManifest};
+use evermill_contract::manifest::{DagManifest, SinkConfig, SourceConfig, TaskManifest};
 
 use super::{Finding, Level};
 use crate::config;
@@ -54,7 +54,8 @@ pub(super) fn of(dag: &DagManifest, known: &[String]) -> Vec<Finding> {
 fn of_task(task: &TaskManifest) -> Vec<String> {
     let mut found = Vec::new();
     let retries = task.retries;
-    if retries > RETRIES_MAX {
+    // A sink that waits for its place with doubling waits is as it should be.
+    if retries > RETRIES_MAX && task.sink.is_none() {
         found.push(format!(
             "retries is {retries}: an event that always fails is tried for a very long time before it is parked; \
              a few retries and `evermill parked retry` do the same"
@@ -68,21 +69,30 @@ fn of_task(task: &TaskManifest) -> Vec<String> {
             u64::from(retries) * task.retry_delay_ms.unwrap_or(0)
         ));
     }
-    if retries > 0 && task.sink.is_some() {
-        found.push(
-            "a message whose answer was lost is sent again: who reads it has to know it by its effect key, or take it twice"
-                .to_owned(),
-        );
-    }
-    let posts = task.http.as_ref().is_some_and(|call| {
-        let method = call.method.to_ascii_uppercase();
-        method == "POST" || method == "PATCH"
-    });
-    if retries > 0 && posts {
-        found.push(
-            "a request whose answer was lost is sent again, with the same Idempotency-Key: the other side has to know that header"
-                .to_owned(),
-        );
+    if retries > 0 {
+        found.extend(repeated(task).map(str::to_owned));
     }
     found
+}
+
+/// What comes of a try whose answer was lost, where that is somebody else's trouble.
+fn repeated(task: &TaskManifest) -> Option<&'static str> {
+    const REQUEST: &str = "a request whose answer was lost is sent again, with the same Idempotency-Key: the other side \
+                           has to know that header";
+    let method = match (&task.sink, &task.http) {
+        (Some(SinkConfig::Kafka(_) | SinkConfig::Sqs(_)), _) => {
+            return Some(
+                "a message whose answer was lost is sent again: who reads it has to know it by its effect key, or \
+                 take it twice",
+            );
+        }
+        (Some(SinkConfig::Http(sink)), _) => &sink.method,
+        (None, Some(call)) => &call.method,
+        // The same file is written with the same bytes.
+        (Some(SinkConfig::File(_)), _) | (None, None) => return None,
+    };
+    let adds = ["POST", "PATCH"]
+        .iter()
+        .any(|name| method.eq_ignore_ascii_case(name));
+    adds.then_some(REQUEST)
 }
