@@ -33,7 +33,7 @@ impl DirLock {
             path: path.to_owned(),
             cause: Arc::from(cause.to_string()),
         };
-        make_dir(dir).map_err(|cause| refused(dir, &cause))?;
+        make_data_dir(dir).map_err(|cause| refused(dir, &cause))?;
         let path = dir.join("lock");
         let mut file = File::options()
             .read(true)
@@ -75,9 +75,13 @@ impl Drop for DirLock {
     }
 }
 
-/// Makes the directory and what is missing above it. Each new name is synced in its parent, or a
-/// power loss could take away the directory with all that was acknowledged in it.
-fn make_dir(dir: &Path) -> std::io::Result<()> {
+/// Makes a data directory, its owner's alone, and what is missing above it. Each new name is synced in
+/// its parent, or a power loss could take away the directory with all that was acknowledged in it.
+/// Whoever puts the first thing into the directory calls this.
+///
+/// # Errors
+/// What the operating system says.
+pub fn make_data_dir(dir: &Path) -> std::io::Result<()> {
     let missing: Vec<&Path> = dir
         .ancestors()
         .take_while(|path| !path.as_os_str().is_empty() && !path.exists())

@@ -38,6 +38,7 @@ pub(crate) fn folder(data_dir: &Path) -> Result<PathBuf, Failure> {
         ))
     };
     let data_dir = std::path::absolute(data_dir).map_err(refused)?;
+    evermill_store::make_data_dir(&data_dir).map_err(refused)?;
     unpack(&data_dir.join("sdk")).map_err(refused)
 }
 

@@ -328,11 +328,7 @@ pub(crate) fn how_to_set(name: &str) -> String {
 }
 
 fn make(data_dir: &Path) -> Result<(), Failure> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir);
+    let made = evermill_store::make_data_dir(data_dir);
     made.map_err(|cause| Failure::failed(format!("{}: {cause}", data_dir.display())))
 }
 

@@ -1,8 +1,6 @@
 //! `evermill token create|ls|revoke`: who may ask a server over TCP. The file is changed here, and a server that
 //! runs sees it with its next request.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,10 +85,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
             expires,
             json,
         } => {
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder);
+            let made = evermill_store::make_data_dir(&folder);
             made.map_err(|cause| Failure::failed(format!("{}: {cause}", folder.display())))?;
             let first = !tokens.are_used();
             let end = |age: Duration| now_ms().saturating_add(age.as_millis() as u64);

@@ -193,6 +193,12 @@ fn ps_asks_the_running_engine_through_a_socket_of_its_owner_alone() {
         socket.metadata().unwrap().permissions().mode() & 0o777,
         0o600
     );
+    let folder = place.data_dir().metadata().unwrap();
+    assert_eq!(
+        folder.permissions().mode() & 0o777,
+        0o700,
+        "its owner's alone"
+    );
     let run = place.wait_for_run(|run| run["in"] == 1);
     assert_eq!(
         (&run["dag"], &run["state"]),
