@@ -6,14 +6,16 @@ the manifest holds it whole.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-from typing import Any, Callable
+import re
+from typing import Any, Callable, Dict, List
 
 from . import _option
 from ._fault import declared_at, is_collecting
 
-CODECS = ("bytes", "text", "json", "avro")
+CODECS = ("bytes", "text", "json", "avro", "protobuf")
 
 #: A longer schema is no schema but a mistake.
 _SCHEMA_BYTES_MAX = 1 << 20
@@ -27,12 +29,35 @@ def _schema(value: Any) -> Any:
         except (TypeError, ValueError) as why:
             raise ValueError(f"a schema is JSON: {why}") from None
     if not isinstance(value, (str, os.PathLike)) or not str(value):
-        raise ValueError('write a dict, or the path of a file such as "order.schema.json" or "order.avsc"')
+        raise ValueError('write a dict, or the path of a file such as "order.schema.json", "order.avsc" or "order.proto#shop.Order"')
     if not is_collecting():
         # A worker has the files of the DAG's version and not these: what they say is in the manifest.
         return os.fspath(value)
     file, _ = declared_at()
-    path = os.path.join(os.path.dirname(os.path.abspath(file)), os.fspath(value))
+    folder = os.path.dirname(os.path.abspath(file))
+    written, _, message = os.fspath(value).partition("#")
+    path = os.path.join(folder, written)
+    kind = os.path.splitext(written)[1]
+    named = {"message": message} if message else {}
+    if kind == ".proto":
+        return {"proto": os.path.basename(path), "files": _protos(path, folder), **named}
+    if kind in _DESCRIPTORS:
+        return {"descriptors": base64.b64encode(_read(path)).decode(), **named}
+    if message:
+        path = os.path.join(folder, os.fspath(value))
+    try:
+        return json.loads(_read(path))
+    except ValueError as why:
+        raise ValueError(f"{path} is no JSON: {why}") from None
+
+
+#: What `protoc --include_imports --descriptor_set_out` writes is commonly called.
+_DESCRIPTORS = (".binpb", ".pb", ".desc", ".protoset")
+
+_IMPORT = re.compile(r'^\s*import\s+(?:public\s+|weak\s+)?"([^"]+)"\s*;', re.MULTILINE)
+
+
+def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as opened:
             text = opened.read(_SCHEMA_BYTES_MAX + 1)
@@ -40,10 +65,31 @@ def _schema(value: Any) -> Any:
         raise ValueError(f"{path} cannot be read: {why.strerror}") from None
     if len(text) > _SCHEMA_BYTES_MAX:
         raise ValueError(f"{path} has more than {_SCHEMA_BYTES_MAX} bytes")
-    try:
-        return json.loads(text)
-    except ValueError as why:
-        raise ValueError(f"{path} is no JSON: {why}") from None
+    return text
+
+
+def _protos(path: str, folder: str) -> Dict[str, str]:
+    """A .proto file and what it imports, by the names that imports use: beside it, or from a folder above, up to that of
+    the DAG file."""
+    roots = [os.path.dirname(path)]
+    while os.path.commonpath([roots[-1], folder]) == folder and roots[-1] != folder:
+        roots.append(os.path.dirname(roots[-1]))
+    files: Dict[str, str] = {}
+    wanted: List[str] = [os.path.basename(path)]
+    while wanted:
+        name = wanted.pop()
+        found = [os.path.join(root, name) for root in roots if os.path.isfile(os.path.join(root, name))]
+        if name in files or not found and name.startswith("google/protobuf/"):
+            continue
+        if not found and files:
+            raise ValueError(f"{path} imports {name!r}, which lies neither beside it nor in a folder above")
+        text = _read(found[0] if found else path)
+        try:
+            files[name] = text.decode()
+        except UnicodeDecodeError as why:
+            raise ValueError(f"{found[0]} is not UTF-8 at byte {why.start}") from None
+        wanted.extend(_IMPORT.findall(files[name]))
+    return files
 
 
 def _validator(value: Any) -> Callable[..., Any]:

@@ -175,7 +175,7 @@ def dag_manifest(dag: Dag, folder: str, entry: str) -> Dict[str, Any]:
         "file": relative(dag.file, folder) or entry,
         "line": dag.line,
         **fields,
-        "sources": [_source(node) for node in dag.sources()],
+        "sources": [source_manifest(node) for node in dag.sources()],
         "tasks": [_task(task) for task in dag.tasks()],
     }
     return _without(made, _DAG_DEFAULTS)
@@ -187,7 +187,8 @@ def relative(file: str, folder: str) -> str:
     return "" if path.startswith(os.pardir + os.sep) else path.replace(os.sep, "/")
 
 
-def _source(node: Node) -> Dict[str, Any]:
+def source_manifest(node: Node) -> Dict[str, Any]:
+    """One source, as the manifest has it."""
     made: Dict[str, Any] = {"id": node.id, "line": _line(node)}
     if isinstance(node, Task):
         made["config"] = node.listens

@@ -68,9 +68,9 @@ def kafka(
     key, one partition, or all of them in line. `connection` is the id that `--connection ID=HOST:PORT`
     gives an address to. The source's id is `name`, else `kafka`.
 
-    `codec` is what a value has to be: `"bytes"`, `"text"`, `"json"` or `"avro"`, which tasks read as JSON. `schema`
-    is a JSON Schema or an Avro schema, as a dict or a file's path; `schema_registry` is the connection of the registry
-    that Avro messages name their schemas in. `validator` is called with each event, and raises or returns False
+    `codec` is what a value has to be: `"bytes"`, `"text"`, `"json"`, or `"avro"` and `"protobuf"`, which tasks read as
+    JSON. `schema` is a JSON Schema or an Avro schema, as a dict or a file's path, or for Protobuf a path such as
+    `"order.proto#shop.Order"`; `schema_registry` is the connection of the registry that messages name their schemas in. `validator` is called with each event, and raises or returns False
     where it is not valid. What does not pass is parked as `invalid`, and no task sees it.
     """
     owner = f"kafka({topic!r})"

@@ -35,7 +35,7 @@ def main(path: str) -> int:
     given_events = {spec["source"]: made} if made is not None and spec["source"] else made
     try:
         outside = {"connections": spec.get("connections"), "secrets": spec.get("secrets")}
-        result = testing.run(dag, given_events, conf=spec["conf"], logical_date=date, **outside)
+        result = testing.run(dag, given_events, conf=spec["conf"], logical_date=date, codecs=False, **outside)
     except ValueError as refused:
         print(f"error: {refused}", file=sys.stderr)
         return 2

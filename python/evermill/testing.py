@@ -17,7 +17,11 @@ given. Tries follow each other at once, whatever `retry_delay` says; `timeout`, 
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -27,7 +31,7 @@ from ._dag import Dag, Node, Source
 from ._fault import DagError, collecting
 from ._file import build, dags, import_file
 from ._frames import fields
-from ._manifest import faults, is_ordered
+from ._manifest import faults, is_ordered, source_manifest
 from ._walk import End, Plan, Scope, Walk
 from .event import Event
 
@@ -69,6 +73,8 @@ class Activation:
     event: Any
     #: By id, in an order in which they can run.
     tasks: Dict[str, TaskEnd]
+    #: Why the source's codec or schema does not take it; no task has seen it then.
+    rejected: Optional[str] = None
 
     def __getitem__(self, task: str) -> TaskEnd:
         return self.tasks[task]
@@ -146,6 +152,7 @@ def run(
     logical_date: Optional[datetime] = None,
     connections: Optional[Mapping[str, str]] = None,
     secrets: Optional[Mapping[str, str]] = None,
+    codecs: bool = True,
 ) -> Result:
     """Runs a DAG on these events, or once when it has no source, or none but a schedule or root sensors: these are
     asked then, as in any activation by hand.
@@ -156,6 +163,10 @@ def run(
     and `secrets` are what `ctx.connection` and `ctx.secret` find: addresses and values by name. A DAG that the engine
     would refuse raises `DagError`; a task that fails raises nothing: look at `result.parked` and
     `activation.error`.
+
+    What a source says of its values (`codec`, `schema`) is the engine's to apply, so the `evermill` command is asked: that of
+    `EVERMILL_BIN`, else the one on the `PATH`. An event is given as it is sent, or as tasks read it; one that does not
+    pass is parked, with `activation.rejected`. `codecs=False` asks nobody and takes every event as it is.
     """
     made = _checked(dag, listens=events is not None)
     context.ordered.discard(made.id)
@@ -168,7 +179,9 @@ def run(
     try:
         for source, given in _by_source(made, events):
             plan = Plan(made, source, {"connections": connections or {}, "secrets": secrets or {}})
-            activations.extend(_walk_all(plan, given, conf, logical_date, state))
+            taken, refused = _judged(plan, given, connections or {}) if codecs else (given, [])
+            activations.extend(_walk_all(plan, taken, conf, logical_date, state))
+            activations.extend(refused)
     finally:
         _sink.pretend = before
     return Result(activations, state)
@@ -233,6 +246,58 @@ def _walk_all(
             blocked.add(scope)
         made.append(Activation("parked" if settled in ("stopped", "blocked") else settled, whole, walk.ends))
     return made
+
+
+def _judged(
+    plan: Plan, given: Optional[Sequence[Any]], connections: Mapping[str, str]
+) -> Tuple[Optional[Sequence[Any]], List[Activation]]:
+    """Events as tasks read them, and what does not pass."""
+    source = plan.source
+    declared = getattr(source, "fields", {}) if source else {}
+    if not given or not any(name in declared for name in ("codec", "schema", "schema_registry")):
+        return given, []
+    events = [_placed(one, number, source.id) for number, one in enumerate(given)]
+    values = [None if one.value is None else {"base64": base64.b64encode(one.value).decode()} for one in events]
+    told = _ask(source.id, {"source": source_manifest(source), "values": values}, connections)
+    taken: List[Any] = []
+    refused: List[Activation] = []
+    for one, verdict in zip(events, told):
+        if verdict == "passes":
+            taken.append(one)
+        elif "becomes" in verdict:
+            new = verdict["becomes"]
+            taken.append(_with_value(one, new.encode() if isinstance(new, str) else base64.b64decode(new["base64"])))
+        else:
+            refused.append(Activation("parked", one, {}, verdict["rejected"]))
+    return taken, refused
+
+
+def _ask(source: str, question: Dict[str, Any], connections: Mapping[str, str]) -> List[Any]:
+    command = os.environ.get("EVERMILL_BIN") or shutil.which("evermill")
+    if not command:
+        raise RuntimeError(
+            f"source {source!r} has a codec or a schema, which the engine applies, and there is no `evermill` on the PATH: "
+            "put it there, name it by EVERMILL_BIN, or give events as tasks read them and codecs=False"
+        )
+    places = {f"EVERMILL_CONNECTION_{id.upper()}": address for id, address in connections.items()}
+    asked = subprocess.run(
+        [command, "dev", "judge"], input=json.dumps(question).encode(), capture_output=True, check=False, env={**os.environ, **places}
+    )
+    if asked.returncode:
+        raise RuntimeError(asked.stderr.decode(errors="replace").strip())
+    return list(json.loads(asked.stdout))
+
+
+def _with_value(event: Event, value: bytes) -> Event:
+    return Event.of(
+        value,
+        key=event.key,
+        headers=event.headers,
+        timestamp=event.timestamp,
+        position=event.position,
+        source=event.source,
+        lane=event.lane,
+    )
 
 
 def _activations(plan: Plan, given: Optional[Sequence[Any]]) -> List[Tuple[Any, Optional[Event]]]:

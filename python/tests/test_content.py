@@ -40,6 +40,25 @@ def test_every_kind_of_source_says_it_in_the_same_words(load, tmp_path, source, 
     assert {name: made[name] for name in ("codec", "schema", "schema_registry") if name in made} == fields
 
 
+def test_a_proto_file_brings_what_it_imports_from_beside_it_and_above(load, tmp_path):
+    (tmp_path / "protos" / "shop").mkdir(parents=True)
+    order = tmp_path / "protos" / "shop" / "order.proto"
+    order.write_text('import "near.proto";\nimport public "shop/far.proto";\nimport "google/protobuf/any.proto";\n')
+    (order.parent / "near.proto").write_text("// near")
+    (order.parent / "far.proto").write_text("// far")
+    (tmp_path / "order.binpb").write_bytes(b"xyz")
+    loaded = load(NATIVE.format("evermill.kafka('t', codec='protobuf', schema='protos/shop/order.proto#shop.Order')"))
+    (made,) = loaded.manifest["dags"][0]["sources"]
+    assert made["schema"]["proto"] == "order.proto" and made["schema"]["message"] == "shop.Order"
+    assert sorted(made["schema"]["files"]) == ["near.proto", "order.proto", "shop/far.proto"]
+    loaded = load(NATIVE.format("evermill.kafka('t', codec='protobuf', schema='order.binpb')"))
+    (made,) = loaded.manifest["dags"][0]["sources"]
+    assert made["schema"] == {"descriptors": "eHl6"}
+    order.write_text('import "nowhere.proto";')
+    loaded = load(NATIVE.format("evermill.kafka('t', codec='protobuf', schema='protos/shop/order.proto')"))
+    assert "imports 'nowhere.proto'" in loaded.faults[0]["cure"], loaded.faults
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -47,6 +66,7 @@ def test_every_kind_of_source_says_it_in_the_same_words(load, tmp_path, source, 
         ("schema='missing.json'", "missing.json cannot be read"),
         ("schema=17", "a dict, or the path"),
         ("schema={'a': {1, 2}}", "a schema is JSON"),
+        ("codec='protobuf', schema='missing.proto'", "missing.proto cannot be read"),
         ("validator='valid'", "a function"),
         ("schema_registri='r'", "did you mean 'schema_registry'?"),
     ],

@@ -2,9 +2,11 @@
 //! for sources of every kind; `docs/guide/data.md` has the rules.
 
 mod avro;
+mod decoding;
 mod excerpt;
 mod gate;
 mod json;
+mod protobuf;
 mod registry;
 mod schema;
 
@@ -15,8 +17,8 @@ use evermill_contract::source::{Gate, SourceError};
 use evermill_http::{Client, Connection};
 
 use crate::Environment;
-use avro::Schemas;
-use gate::{AvroGate, JsonGate, TextGate};
+use decoding::{Language, Schemas};
+use gate::{DecodingGate, JsonGate, TextGate};
 use registry::Registry;
 
 pub use json::check as check_json;
@@ -45,6 +47,8 @@ enum Asked {
     Json(Option<schema::Schema>),
     Avro(avro::Schema),
     AvroOf(String),
+    Protobuf(protobuf::Types),
+    ProtobufOf(String),
 }
 
 fn asked(source: &SourceManifest) -> Result<Asked, Wrong> {
@@ -72,44 +76,65 @@ fn asked(source: &SourceManifest) -> Result<Asked, Wrong> {
     }
     // A schema alone says that values are JSON.
     let codec = source.codec.or(schema.map(|_| Codec::Json));
-    if let (Some(_), false) = (registry, codec == Some(Codec::Avro)) {
-        let cure = "write codec=\"avro\", or leave schema_registry out";
-        return wrong("schema_registry belongs to codec=\"avro\"", cure);
+    let decodes = matches!(codec, Some(Codec::Avro | Codec::Protobuf));
+    if let (Some(_), false) = (registry, decodes) {
+        let cure = "write codec=\"avro\" or \"protobuf\", or leave schema_registry out";
+        return wrong(
+            "schema_registry belongs to codec=\"avro\" and \"protobuf\"",
+            cure,
+        );
     }
     Ok(match (codec, schema) {
         (None | Some(Codec::Bytes), None) => Asked::Nothing,
         (Some(Codec::Text), None) => Asked::Text,
         (None | Some(Codec::Bytes | Codec::Text), Some(_)) => {
             let cure = "leave codec out, and values have to be JSON, or leave schema out";
-            return wrong("only JSON and Avro have a schema", cure);
+            return wrong("only JSON, Avro and Protobuf have a schema", cure);
         }
         (Some(Codec::Json), schema) => {
             let schema = schema.map(schema::Schema::compile).transpose();
             let cure = "write a JSON Schema, with everything it refers to in it";
             Asked::Json(schema.map_err(|what| Wrong { what, cure })?)
         }
-        (Some(Codec::Avro), schema) => match (schema, registry) {
-            (Some(schema), None) => {
-                let schema = avro::Schema::parse(schema, &[]);
-                let cure = "write an Avro schema, with everything it refers to in it";
-                let say = |why| Wrong {
-                    what: format!("schema: {why}"),
-                    cure,
-                };
-                Asked::Avro(schema.map_err(say)?)
+        (Some(codec @ (Codec::Avro | Codec::Protobuf)), schema) => {
+            match (codec, schema, registry) {
+                (_, Some(_), Some(_)) => {
+                    let cure =
+                        "leave one of them out: a registry has the schema that each message names";
+                    return wrong("schema and schema_registry exclude each other", cure);
+                }
+                (Codec::Avro, Some(schema), None) => {
+                    let cure = "write an Avro schema, with everything it refers to in it";
+                    Asked::Avro(
+                        avro::Schema::parse(schema, &[]).map_err(|why| of_schema(&why, cure))?,
+                    )
+                }
+                (Codec::Avro, None, Some(id)) => Asked::AvroOf(id.clone()),
+                (Codec::Avro, None, None) => {
+                    let cure =
+                        "name the connection of a registry by schema_registry, or give a schema";
+                    return wrong("codec=\"avro\" without a schema", cure);
+                }
+                (_, Some(schema), None) => {
+                    let cure = "write the path of a .proto file with what it imports beside it, or of a descriptor set, and behind a # the message, such as order.proto#shop.Order";
+                    let types = protobuf::Types::parse(schema);
+                    Asked::Protobuf(types.map_err(|why| of_schema(&why, cure))?)
+                }
+                (_, None, Some(id)) => Asked::ProtobufOf(id.clone()),
+                (_, None, None) => {
+                    let cure = "name the connection of a registry by schema_registry, or a .proto file by schema";
+                    return wrong("codec=\"protobuf\" without a schema", cure);
+                }
             }
-            (None, Some(id)) => Asked::AvroOf(id.clone()),
-            (Some(_), Some(_)) => {
-                let cure =
-                    "leave one of them out: a registry has the schema that each message names";
-                return wrong("schema and schema_registry exclude each other", cure);
-            }
-            (None, None) => {
-                let cure = "name the connection of a registry by schema_registry, or give a schema";
-                return wrong("codec=\"avro\" without a schema", cure);
-            }
-        },
+        }
     })
+}
+
+fn of_schema(why: &str, cure: &'static str) -> Wrong {
+    Wrong {
+        what: format!("schema: {why}"),
+        cure,
+    }
 }
 
 /// The gate that a source declares, if it does.
@@ -128,16 +153,29 @@ pub fn gate(
         Asked::Nothing => return Ok(None),
         Asked::Text => Arc::new(TextGate),
         Asked::Json(schema) => Arc::new(JsonGate::new(schema)),
-        Asked::Avro(schema) => Arc::new(AvroGate::new(Schemas::Fixed(Arc::new(schema)))),
-        Asked::AvroOf(id) => {
-            let registry = registry(&id, environment).map_err(SourceError::Refused)?;
-            Arc::new(AvroGate::new(Schemas::Named(Box::new(registry))))
-        }
+        Asked::Avro(schema) => fixed(schema),
+        Asked::AvroOf(id) => named::<avro::Schema>(&id, environment)?,
+        Asked::Protobuf(types) => fixed(types),
+        Asked::ProtobufOf(id) => named::<protobuf::Types>(&id, environment)?,
     };
     Ok(Some(gate))
 }
 
-fn registry(id: &str, environment: &Environment<'_>) -> Result<Registry, String> {
+fn fixed<L: Language + 'static>(schema: L) -> Arc<dyn Gate> {
+    Arc::new(DecodingGate::new(Schemas::Fixed(Arc::new(schema))))
+}
+
+fn named<L: Language + 'static>(
+    id: &str,
+    environment: &Environment<'_>,
+) -> Result<Arc<dyn Gate>, SourceError> {
+    let registry = registry::<L>(id, environment).map_err(SourceError::Refused)?;
+    Ok(Arc::new(DecodingGate::new(Schemas::Named(Box::new(
+        registry,
+    )))))
+}
+
+fn registry<L: Language>(id: &str, environment: &Environment<'_>) -> Result<Registry<L>, String> {
     let address = (environment.connection)(id).ok_or_else(|| {
         format!(
             "the connection '{id}' of its schema registry is not set; pass --connection {id}=URL"

@@ -309,6 +309,9 @@ pub const DECODED_BYTES_MAX: usize = 4 << 20;
 /// Records, lists and maps inside each other in an Avro value.
 pub const AVRO_DEPTH_MAX: usize = JSON_DEPTH_MAX;
 
+/// Messages inside each other in a Protobuf value; its own library stops at as many.
+pub const PROTOBUF_DEPTH_MAX: usize = 100;
+
 /// Types in one Avro schema, named ones once.
 pub const AVRO_TYPES_MAX: usize = 10_000;
 

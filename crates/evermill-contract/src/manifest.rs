@@ -154,7 +154,8 @@ pub struct SourceManifest {
     /// a plain request to a webhook has to be JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<Codec>,
-    /// The schema itself: JSON Schema for [`Codec::Json`], an Avro schema for [`Codec::Avro`].
+    /// The schema itself: JSON Schema for [`Codec::Json`], an Avro schema for [`Codec::Avro`],
+    /// and for [`Codec::Protobuf`] its files or descriptors (`docs/spec/manifest.md`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
     /// The connection of the registry that has the schemas which messages name.

@@ -12,6 +12,7 @@ mod connections;
 mod demo;
 mod dev_kafka;
 mod doctor;
+mod judge;
 mod logs;
 mod parked;
 mod place;
@@ -140,6 +141,8 @@ enum Command {
 enum Dev {
     /// Run a small Kafka broker in memory, and print its address
     Kafka(dev_kafka::Args),
+    /// Say what a source's codec and schema make of values; `evermill.testing` asks it, in JSON
+    Judge,
 }
 
 impl Cli {
@@ -183,6 +186,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, data_dir),
             Command::Completions(args) => completions::run(&args),
             Command::Dev(Dev::Kafka(args)) => dev_kafka::run(&args),
+            Command::Dev(Dev::Judge) => judge::run(data_dir),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Source {
         }
     }
 
-    /// What a value has to be; [`Codec::Avro`] becomes JSON, which a closure reads by [`Event::json`]. What
+    /// What a value has to be; [`Codec::Avro`] and [`Codec::Protobuf`] become JSON, which a closure reads by [`Event::json`]. What
     /// does not pass is parked, and no closure sees it.
     #[must_use]
     pub fn codec(mut self, codec: Codec) -> Self {
@@ -82,14 +82,15 @@ impl Source {
         self
     }
 
-    /// The schema itself: a JSON Schema, or with [`Codec::Avro`] an Avro schema.
+    /// The schema itself: a JSON Schema, with [`Codec::Avro`] an Avro schema,
+    /// with [`Codec::Protobuf`] what the manifest's specification says.
     #[must_use]
     pub fn schema(mut self, schema: Value) -> Self {
         self.declared["schema"] = schema;
         self
     }
 
-    /// The connection of the registry that has the schemas of Avro messages; [`crate::Local::connection`]
+    /// The connection of the registry that has the schemas of messages; [`crate::Local::connection`]
     /// gives it an address.
     #[must_use]
     pub fn schema_registry(mut self, id: &str) -> Self {

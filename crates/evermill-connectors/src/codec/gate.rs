@@ -2,7 +2,7 @@
 
 use evermill_contract::source::{Form, Gate, REJECTION_BYTES_MAX, Unavailable, Verdict};
 
-use super::avro::{Decoded, Schemas};
+use super::decoding::{Decoded, Language, Schemas};
 use super::json;
 use super::schema::Schema;
 
@@ -64,44 +64,44 @@ impl Gate for JsonGate {
     }
 }
 
-/// Avro, which becomes JSON.
-pub(super) struct AvroGate {
-    schemas: Schemas,
+/// What becomes JSON by its schema: Avro, Protobuf.
+pub(super) struct DecodingGate<L> {
+    schemas: Schemas<L>,
 }
 
-impl AvroGate {
-    pub(super) const fn new(schemas: Schemas) -> Self {
+impl<L> DecodingGate<L> {
+    pub(super) const fn new(schemas: Schemas<L>) -> Self {
         Self { schemas }
     }
 }
 
-impl Gate for AvroGate {
+impl<L: Language> Gate for DecodingGate<L> {
     fn judge(&self, value: &[u8], form: Form, out: &mut Vec<u8>) -> Result<Verdict, Unavailable> {
-        if let Some(verdict) = edited(value, form) {
+        if let Some(verdict) = edited::<L>(value, form) {
             return Ok(verdict);
         }
-        Ok(verdict(self.schemas.decode(value, out)?))
+        Ok(verdict::<L>(self.schemas.decode(value, out)?))
     }
 
     fn judge_known(&self, value: &[u8], form: Form, out: &mut Vec<u8>) -> Option<Verdict> {
-        let edited = edited(value, form);
-        edited.or_else(|| Some(verdict(self.schemas.decode_known(value, out)?)))
+        let edited = edited::<L>(value, form);
+        edited.or_else(|| Some(verdict::<L>(self.schemas.decode_known(value, out)?)))
     }
 }
 
-/// Who edits a value writes what tasks read, unless it begins as Avro does.
-fn edited(value: &[u8], form: Form) -> Option<Verdict> {
-    let is_json = form == Form::Edited && value.first().is_none_or(|first| *first >= b'\t');
+/// Who edits a value writes what tasks read, or what would have been sent.
+fn edited<L: Language>(value: &[u8], form: Form) -> Option<Verdict> {
+    let is_json = form == Form::Edited && L::is_edited(value);
     is_json.then(|| match json::check(value) {
         Ok(()) => Verdict::Passes,
         Err(why) => rejected("json", &why),
     })
 }
 
-fn verdict(decoded: Decoded) -> Verdict {
+fn verdict<L: Language>(decoded: Decoded) -> Verdict {
     match decoded {
         Ok(()) => Verdict::Becomes,
-        Err(why) => rejected("avro", &why),
+        Err(why) => rejected(L::CODEC, &why),
     }
 }
 

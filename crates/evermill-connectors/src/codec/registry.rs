@@ -9,28 +9,45 @@ use std::time::{Duration, Instant};
 use evermill_contract::source::Unavailable;
 use evermill_http::{Client, Method, Request, Target};
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::avro::Schema;
+use super::decoding::Language;
 use crate::limits;
 
 /// What a registry says of an id.
-#[derive(Clone)]
-pub(super) enum Entry {
-    Schema(Arc<Schema>),
+pub(super) enum Entry<L> {
+    Schema(Arc<L>),
     /// Not that it is of use here: why.
     Useless(String),
 }
 
+impl<L> Clone for Entry<L> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Schema(schema) => Self::Schema(Arc::clone(schema)),
+            Self::Useless(why) => Self::Useless(why.clone()),
+        }
+    }
+}
+
 /// A registry, and what it has said so far.
-pub(super) struct Registry {
+pub(super) struct Registry<L> {
     client: Client,
-    known: Mutex<BTreeMap<u32, Known>>,
+    known: Mutex<BTreeMap<u32, Known<L>>>,
     uses: AtomicU64,
 }
 
-struct Known {
-    entry: Entry,
+/// A schema that another refers to.
+pub(super) struct Referred {
+    /// How the other names it.
+    pub(super) name: String,
+    pub(super) subject: String,
+    version: u32,
+    /// As the registry has it.
+    pub(super) schema: String,
+}
+
+struct Known<L> {
+    entry: Entry<L>,
     /// An id that the registry does not know may be registered yet.
     until: Option<Instant>,
     used: u64,
@@ -47,11 +64,13 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Reference {
+    #[serde(default)]
+    name: String,
     subject: String,
     version: u32,
 }
 
-impl Registry {
+impl<L: Language> Registry<L> {
     pub(super) fn new(client: Client) -> Self {
         Self {
             client,
@@ -61,7 +80,7 @@ impl Registry {
     }
 
     /// What is known without asking.
-    pub(super) fn known(&self, id: u32) -> Option<Entry> {
+    pub(super) fn known(&self, id: u32) -> Option<Entry<L>> {
         let mut known = self.lock();
         let found = known.get_mut(&id)?;
         if found.until.is_some_and(|until| until <= Instant::now()) {
@@ -75,7 +94,7 @@ impl Registry {
     ///
     /// # Errors
     /// It did not answer, or answers with a fault of its own.
-    pub(super) fn find(&self, id: u32) -> Result<Entry, Unavailable> {
+    pub(super) fn find(&self, id: u32) -> Result<Entry<L>, Unavailable> {
         if let Some(entry) = self.known(id) {
             return Ok(entry);
         }
@@ -99,7 +118,7 @@ impl Registry {
         Ok(entry)
     }
 
-    fn ask(&self, id: u32) -> Result<Entry, Unavailable> {
+    fn ask(&self, id: u32) -> Result<Entry<L>, Unavailable> {
         let deadline = Instant::now() + limits::REGISTRY_WAIT;
         let Some(answer) = self.get(&format!("schemas/ids/{id}"), deadline)? else {
             return Ok(Entry::Useless(format!(
@@ -107,16 +126,19 @@ impl Registry {
                 self.client.connection().place()
             )));
         };
-        if let Some(sort) = answer.sort.as_deref().filter(|sort| *sort != "AVRO") {
+        // A registry that knows no other sort does not name it.
+        let sort = answer.sort.as_deref().unwrap_or("AVRO");
+        if sort != L::REGISTERED {
+            let wanted = L::REGISTERED;
             return Ok(Entry::Useless(format!(
-                "schema {id} is of type {sort}, not AVRO"
+                "schema {id} is of type {sort}, not {wanted}"
             )));
         }
         let mut references = Vec::new();
         if let Err(why) = self.gather(&answer.references, deadline, &mut references)? {
             return Ok(Entry::Useless(format!("schema {id}: {why}")));
         }
-        Ok(match parse(&answer.schema, &references) {
+        Ok(match L::read(&answer.schema, &references) {
             Ok(schema) => Entry::Schema(Arc::new(schema)),
             Err(why) => Entry::Useless(format!("schema {id}: {why}")),
         })
@@ -127,9 +149,15 @@ impl Registry {
         &self,
         wanted: &[Reference],
         deadline: Instant,
-        found: &mut Vec<Value>,
+        found: &mut Vec<Referred>,
     ) -> Result<Result<(), String>, Unavailable> {
         for reference in wanted {
+            let same = |known: &Referred| {
+                (&known.subject, known.version) == (&reference.subject, reference.version)
+            };
+            if found.iter().any(same) {
+                continue;
+            }
             if found.len() >= limits::REGISTRY_REFERENCES_MAX {
                 return Ok(Err(format!("more than {} references", found.len())));
             }
@@ -145,10 +173,12 @@ impl Registry {
             if let Err(why) = self.gather(&answer.references, deadline, found)? {
                 return Ok(Err(why));
             }
-            match serde_json::from_str(&answer.schema) {
-                Ok(schema) => found.push(schema),
-                Err(cause) => return Ok(Err(format!("{}: {cause}", reference.subject))),
-            }
+            found.push(Referred {
+                name: reference.name.clone(),
+                subject: reference.subject.clone(),
+                version: reference.version,
+                schema: answer.schema,
+            });
         }
         Ok(Ok(()))
     }
@@ -179,13 +209,8 @@ impl Registry {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Known>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Known<L>>> {
         // Each statement leaves the map whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn parse(schema: &str, references: &[Value]) -> Result<Schema, String> {
-    let value: Value = serde_json::from_str(schema).map_err(|cause| cause.to_string())?;
-    Schema::parse(&value, references)
 }

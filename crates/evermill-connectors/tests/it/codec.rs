@@ -12,6 +12,8 @@ use evermill_http::testing::{Reply, Server};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+mod protobuf;
+
 fn source(more: Value) -> SourceManifest {
     let mut source = json!({"id": "in", "line": 1, "config": {"kind": "kafka", "topic": "t"}});
     let more = more.as_object().unwrap().clone();
@@ -81,7 +83,10 @@ fn what_does_not_go_together_is_refused_with_a_cure() {
             json!({"codec": "avro", "schema": "string", "schema_registry": "r"}),
             "exclude each other",
         ),
-        (json!({"codec": "text", "schema": {}}), "only JSON and Avro"),
+        (
+            json!({"codec": "text", "schema": {}}),
+            "only JSON, Avro and Protobuf",
+        ),
         (
             json!({"codec": "json", "schema_registry": "r"}),
             "belongs to codec",

@@ -14,4 +14,6 @@ pub enum Codec {
     Json,
     /// Avro; tasks read it as JSON.
     Avro,
+    /// Protobuf; tasks read it as JSON.
+    Protobuf,
 }

@@ -70,7 +70,7 @@ const ALERT_KINDS: &[&str] = &[
 ];
 const ORDERS: &[&str] = &["none", "key", "partition", "serial"];
 const POLICIES: &[&str] = &["park", "block", "drop", "stop"];
-const CODECS: &[&str] = &["bytes", "text", "json", "avro"];
+const CODECS: &[&str] = &["bytes", "text", "json", "avro", "protobuf"];
 const HISTORIES: &[&str] = &["sampled", "full"];
 const RULES: &[&str] = &[
     "all_success",
@@ -282,19 +282,19 @@ pub(super) const SOURCE: &[Opt] = &[
         "codec",
         "codec",
         Of::Word(CODECS),
-        "what a value has to be; tasks read Avro as JSON",
+        "what a value has to be; tasks read Avro and Protobuf as JSON",
     ),
     opt(
         "schema",
         "schema",
         Of::Schema,
-        "a JSON Schema or an Avro schema: a file's path, or the schema itself",
+        "a JSON Schema, an Avro schema or Protobuf's types: a file's path, or the schema itself",
     ),
     opt(
         "schema_registry",
         "schema_registry",
         Of::Text,
-        "the connection of the registry that has the schemas of Avro messages",
+        "the connection of the registry that has the schemas of Avro and Protobuf messages",
     ),
 ];
 

@@ -5,6 +5,7 @@ mod files;
 pub(super) mod graph;
 mod loading;
 mod report;
+mod schema;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;

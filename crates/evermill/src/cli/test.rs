@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use self::events::Given;
 use super::check::{Loaded, Loading, said, sorted};
+use super::judge::Judge;
 use super::run::files;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -38,7 +39,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "ID")]
     dag: Option<String>,
     /// The event: @FILE, - for standard input, or the payload itself. What `evermill parked export`
-    /// wrote is taken with key, headers and position; anything else is the payload
+    /// wrote is taken with key, headers and position; anything else is the payload. A source's
+    /// codec takes it as tasks read it, or as it is sent
     #[arg(long, value_name = "@FILE|-|TEXT")]
     event: Option<String>,
     /// Which source it comes from, if there are several
@@ -99,7 +101,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     }
     let loaded = load(&args.file, &sdk)?;
     let dag = choose(args, &loaded.manifest.dags.iter().collect::<Vec<_>>())?;
-    let given = args.event.as_deref().map(Given::read).transpose()?;
+    let mut given = args.event.as_deref().map(Given::read).transpose()?;
+    judge(args, dag, given.as_mut(), &vault)?;
     let secrets = dag.tasks.iter().flat_map(|task| &task.secrets);
     let secrets = secrets.map(String::as_str);
     let spec = Spec {
@@ -156,7 +159,8 @@ fn run_commands(args: &Args, vault: Arc<Vault>, place: &Path, sdk: &Path) -> Res
     }
     let files = files::load(std::slice::from_ref(&args.file), sdk)?;
     let dag = choose(args, &files.dags().collect::<Vec<_>>())?;
-    let given = args.event.as_deref().map(Given::read).transpose()?;
+    let mut given = args.event.as_deref().map(Given::read).transpose()?;
+    judge(args, dag, given.as_mut(), &vault)?;
     let source = source(args, dag, given.as_ref())?.map(str::to_owned);
     let events = given.map_or_else(|| Ok(Vec::new()), |given| once::read(&given.events));
     let date = args.logical_date.as_deref().map(date).transpose()?;
@@ -253,6 +257,24 @@ const fn is_by_hand(source: &SourceManifest) -> bool {
         SourceConfig::Cron(_) | SourceConfig::Every(_) | SourceConfig::Loop(_) => true,
         SourceConfig::Kafka(_) => false,
         _ => source.promoted_from_task.is_some(),
+    }
+}
+
+/// The events as tasks read them.
+fn judge(
+    args: &Args,
+    dag: &DagManifest,
+    given: Option<&mut Given>,
+    vault: &Vault,
+) -> Result<(), Failure> {
+    let Some(given) = given else {
+        return Ok(());
+    };
+    let id = source(args, dag, Some(given))?.map(str::to_owned);
+    let mut sources = dag.sources.iter();
+    match sources.find(|source| Some(&source.id) == id.as_ref()) {
+        Some(source) => Judge::open(source, vault)?.replace(&mut given.events),
+        None => Ok(()),
     }
 }
 

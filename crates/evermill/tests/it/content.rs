@@ -221,3 +221,135 @@ fn what_cannot_be_of_a_source_is_said_by_check_with_its_line() {
     assert_eq!(ended.code(), 3, "{}", ended.stderr);
     assert!(ended.stderr.contains("nowhere.avsc"), "{}", ended.stderr);
 }
+
+const PROTO: &str = r#"
+syntax = "proto3";
+package shop;
+import "money.proto";
+message Order { string who = 1; Money sum = 2; }
+message Other { int32 n = 1; }
+"#;
+
+const MONEY: &str = r#"syntax = "proto3"; package shop; message Money { int64 cents = 1; }"#;
+
+const ORDERS: &str = "
+import evermill
+
+@evermill.task
+def take(event):
+    order = event.json()
+    print('took', order['who'], order.get('sum', {}).get('cents'))
+
+@evermill.dag
+def orders():
+    take(evermill.kafka('t', codec='protobuf', schema='protos/order.proto#shop.Order', auto_offset_reset='earliest'))
+";
+
+fn orders(place: &Place) -> String {
+    let protos = place.folder().join("protos");
+    std::fs::create_dir(&protos).unwrap();
+    std::fs::write(protos.join("order.proto"), PROTO).unwrap();
+    std::fs::write(protos.join("money.proto"), MONEY).unwrap();
+    let file = place.file("orders.py", ORDERS);
+    file.to_str().unwrap().to_owned()
+}
+
+/// Row C13: what is no message of its type is parked with the place, and mended as JSON.
+#[test]
+fn c13_protobuf_reaches_a_task_as_json_and_what_is_none_is_parked_with_its_place() {
+    let place = Place::new();
+    let mock = Mock::start(&place);
+    let file = orders(&place);
+    let running = run(&place, &mock, &file, &[]);
+    mock.write(&[
+        ("a", "\n\x03Ann\x12\x02\x08\x05"),
+        ("b", "\n\x03Bob\x12\x05\x08"),
+    ]);
+    running.wait_for_lines("took Ann 5", 1);
+    conserved(&place.wait_for_run(|run| run["done"] == 1 && run["parked"] == 1));
+    let id = "orders-1/kafka/t/0/1";
+    let shown = well(&place, &["parked", "show", id]);
+    let why = "protobuf: it ends after 1 of 5 bytes at /sum";
+    assert!(shown.contains(why), "{shown}");
+    well(
+        &place,
+        &["parked", "edit", id, "--payload", r#"{"who": "Bob"}"#],
+    );
+    well(&place, &["parked", "retry", id]);
+    running.wait_for_lines("took Bob None", 1);
+    end(running);
+    // The same of a file in YAML.
+    let yaml = "dag: words\nsources:\n  in: { kafka: { topic: t }, codec: protobuf, schema: 'protos/order.proto#shop.Order' }\ntasks:\n  say: { after: in, run: cat }\n";
+    let yaml = place.file("words.yaml", yaml);
+    let checked = well(&place, &["check", yaml.to_str().unwrap()]);
+    assert!(checked.contains("protobuf"), "{checked}");
+}
+
+/// What a source says of its values holds in a test, too.
+#[test]
+fn a_test_applies_codec_and_schema_to_what_it_is_given() {
+    let place = Place::new();
+    let file = orders(&place);
+    let test = |event: &str| place.finish(["test", &file, "--event", event]);
+    for event in [
+        "\n\x03Ann\x12\x02\x08\x05",
+        r#"{"who": "Ann", "sum": {"cents": 5}}"#,
+    ] {
+        let ended = test(event);
+        assert_eq!(
+            ended.code(),
+            0,
+            "{event:?}: {}{}",
+            ended.stdout,
+            ended.stderr
+        );
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(said.contains("took Ann 5"), "{said}");
+    }
+    let ended = test("\n\x05Ann");
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    let why = "would be parked as `invalid`: protobuf: it ends after 3 of 5 bytes at /who";
+    assert!(ended.stderr.contains(why), "{}", ended.stderr);
+}
+
+/// The same in pytest's process, which asks the command.
+#[test]
+fn evermill_testing_applies_codec_and_schema_by_the_command() {
+    let place = Place::new();
+    orders(&place);
+    let script = "
+from evermill import testing
+from orders import orders
+
+sent, read, wrong = b'\\n\\x03Ann\\x12\\x02\\x08\\x05', {'who': 'Bob'}, b'\\n\\x09'
+result = testing.run(orders, events=[sent, wrong, read])
+assert (result.done, result.parked) == (2, 1), result
+ann, bob, refused = result.activations
+assert ann.event.json() == {'who': 'Ann', 'sum': {'cents': '5'}}, ann
+assert bob.event.json() == {'who': 'Bob'}, bob
+assert refused.rejected == 'protobuf: it ends after 0 of 9 bytes at /who', refused
+assert not refused.tasks and refused.event.value == wrong
+assert testing.run(orders, events=[read], codecs=False).done == 1
+";
+    let script = place.file("script.py", script);
+    let python = std::env::var_os("EVERMILL_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let sdk = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python");
+    let run = |command: Option<&str>| {
+        let mut process = std::process::Command::new(&python);
+        process
+            .arg(&script)
+            .env("PYTHONPATH", sdk)
+            .env("PATH", "")
+            .env_remove("EVERMILL_BIN");
+        if let Some(command) = command {
+            process.env("EVERMILL_BIN", command);
+        }
+        let done = process.output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        (done.status.success(), said)
+    };
+    let (well, said) = run(Some(env!("CARGO_BIN_EXE_evermill")));
+    assert!(well, "{said}");
+    let (well, said) = run(None);
+    assert!(!well && said.contains("EVERMILL_BIN"), "{said}");
+}

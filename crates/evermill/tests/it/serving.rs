@@ -134,7 +134,7 @@ fn a_server_says_what_it_cannot_do_before_it_does_anything() {
     let said = scene.badly(&["serve", "--dags", "elsewhere"], 2);
     assert!(said.contains("mkdir elsewhere"), "{said}");
     let said = scene.badly(&["serve", "--listen", "0.0.0.0:4700"], 2);
-    assert!(said.contains("no access control yet"), "{said}");
+    assert!(said.contains("token create NAME"), "{said}");
     let running = scene.serve();
     let said = scene.badly(&["serve", "--listen", "127.0.0.1:0"], 4);
     assert!(said.contains("data directory"), "{said}");

@@ -12,6 +12,7 @@ use evermill_contract::yaml;
 use evermill_worker::Loader;
 use sha2::{Digest as _, Sha256};
 
+use super::schema;
 use crate::python;
 
 /// How DAG files are loaded.
@@ -154,18 +155,17 @@ fn read_schema(source: &mut SourceManifest, folder: &Path, below: &Path) -> Resu
     let Some(serde_json::Value::String(path)) = &source.schema else {
         return Ok(());
     };
-    let file = folder.join(below).with_file_name(path);
+    let of_dag = folder.join(below);
     let fault = |why: String| Fault {
         file: String::new(),
         line: source.line,
         column: None,
         code: Code::BadValue,
         message: format!("source '{}': schema: '{path}': {why}", source.id),
-        cure: "write the path of a JSON file, seen from this one, or the schema itself".to_owned(),
+        cure: "write the path of a file, seen from this one, or the schema itself".to_owned(),
     };
-    let text = std::fs::read(&file).map_err(|cause| fault(cause.to_string()))?;
-    let schema = serde_json::from_slice(&text).map_err(|cause| fault(cause.to_string()))?;
-    source.schema = Some(schema);
+    let folder = of_dag.parent().unwrap_or(folder);
+    source.schema = Some(schema::read(path, folder).map_err(fault)?);
     Ok(())
 }
 

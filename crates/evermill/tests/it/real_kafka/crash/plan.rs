@@ -29,7 +29,7 @@ pub(super) enum End {
 pub(super) const STALL: &str = "store.commit.header_written";
 
 /// Places that this workload cannot reach, each with the reason.
-const UNREACHABLE: [&str; 22] = [
+const UNREACHABLE: [&str; 24] = [
     // What is read from a log needs no inbox; `polling.rs` and `hooks.rs` cut there.
     "receive.delivered",
     "receive.kept",
@@ -45,6 +45,9 @@ const UNREACHABLE: [&str; 22] = [
     "swap.committed",
     "swap.listening",
     "hearing.passed_on",
+    // Nobody is told of anything; `alerting.rs` cuts there.
+    "alert.committed",
+    "alert.handed",
     // Rows that no source of this workload causes.
     "store.commit.wrote.signal",
     "store.commit.wrote.dedup",
