@@ -160,6 +160,10 @@ impl Receiver for Reader {
             state = changed.wait_timeout_while(state, wait, idle).unwrap().0;
         }
         state.woken = false;
+        // Somebody may have made it hang or fall silent while it waited.
+        if state.late >= self.number || state.hangs >= self.number {
+            return Ok(());
+        }
         if let Some((number, arrival)) = next(&state) {
             self.tickets += 1;
             self.out.insert(self.tickets, number);

@@ -356,7 +356,9 @@ impl<'a> Round<'a> {
         let ask = || -> std::io::Result<String> {
             let mut stream = UnixStream::connect(self.place.data_dir().join("control.sock"))?;
             stream.set_read_timeout(Some(STUCK))?;
-            stream.write_all(b"GET /api/v1/runs HTTP/1.1\r\nhost: judge\r\n\r\n")?;
+            stream.write_all(
+                b"GET /api/v1/runs HTTP/1.1\r\nhost: judge\r\nconnection: close\r\n\r\n",
+            )?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)
