@@ -182,7 +182,8 @@ fn a_member_that_waited_for_a_slow_worker_has_its_timeout() {
     config.preload = vec![preload(&entry)];
     let mut rig = Rig::cold(config);
     let mut dispatch = rig.members("third_spins_deaf", 5);
-    dispatch.timeout = Some(Duration::from_millis(100));
+    // Less than it takes to start, and enough for a member on a busy machine.
+    dispatch.timeout = Some(Duration::from_secs(1));
     let report = rig.run(dispatch);
     assert_eq!(report.letters(), "..F");
     assert_eq!(report.error(2).kind, TaskErrorKind::Timeout);
