@@ -57,6 +57,13 @@ def load(tmp_path):
     return run
 
 
+def sink_of(loaded: Loaded) -> Any:
+    """The last task of the first DAG, and the place that it writes to."""
+    assert loaded.code == 0, loaded.err
+    task = loaded.manifest["dags"][0]["tasks"][-1]
+    return task, task["sink"]
+
+
 class Handle:
     """The worker's side of a context, for one member."""
 

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from conftest import sink_of
 
 import evermill
 from evermill import testing
@@ -17,13 +18,6 @@ def flow():
 """
 
 
-def sink(load, said):
-    loaded = load(FLOW.format(said))
-    assert loaded.code == 0, loaded.err
-    task = loaded.manifest["dags"][0]["tasks"][-1]
-    return task, task["sink"]
-
-
 @pytest.mark.parametrize(
     "said, config",
     [
@@ -34,13 +28,13 @@ def sink(load, said):
     ],
 )
 def test_settings_become_the_fields_of_the_manifest(load, said, config):
-    task, found = sink(load, said)
+    task, found = sink_of(load(FLOW.format(said)))
     assert found == {"kind": "file", **config}
     assert (task["id"], task["retries"]) == ("to_file", 10_000)
 
 
 def test_a_relative_path_counts_from_the_folder_of_the_file(load):
-    _, found = sink(load, "'../out/{effect_key}.json', evermill.kafka('in')")
+    _, found = sink_of(load(FLOW.format("'../out/{effect_key}.json', evermill.kafka('in')")))
     assert os.path.isabs(found["path"]) and ".." not in found["path"]
     assert found["path"].endswith("/out/{effect_key}.json")
 

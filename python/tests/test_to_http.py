@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import sink_of
 
 import evermill
 from evermill import testing
@@ -14,13 +15,6 @@ def a(event): return event.json()
 def flow():
     evermill.to_http({})
 """
-
-
-def sink(load, said):
-    loaded = load(FLOW.format(said))
-    assert loaded.code == 0, loaded.err
-    task = loaded.manifest["dags"][0]["tasks"][-1]
-    return task, task["sink"]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +33,13 @@ def sink(load, said):
     ],
 )
 def test_settings_become_the_fields_of_the_manifest(load, said, config):
-    task, found = sink(load, said)
+    task, found = sink_of(load(FLOW.format(said)))
     assert found == {"kind": "http", **config}
     assert (task["id"], task["retries"]) == ("to_http", 10_000)
 
 
 def test_options_of_a_task_hold_for_it(load):
-    task, _ = sink(load, "'/x', evermill.kafka('in'), name='tell', retries=3, timeout='10s', rate_limit='5/s', on_failure='drop'")
+    task, _ = sink_of(load(FLOW.format("'/x', evermill.kafka('in'), name='tell', retries=3, timeout='10s', rate_limit='5/s', on_failure='drop'")))
     assert task["id"] == "tell"
     assert (task["retries"], task["timeout_ms"], task["on_failure"]) == (3, 10_000, "drop")
     assert task["rate_limit"] == {"members": 5, "interval_ms": 1000}
@@ -74,7 +68,7 @@ def test_what_is_wrong_is_said_with_its_cure(load, said, code, words):
 
 
 def test_braces_can_be_written(load):
-    _, found = sink(load, "'/x?filter={{{key}}}', evermill.kafka('in')")
+    _, found = sink_of(load(FLOW.format("'/x?filter={{{key}}}', evermill.kafka('in')")))
     assert found["endpoint"] == "/x?filter={{{key}}}"
 
 

@@ -55,27 +55,12 @@ pub(crate) fn send(
     if let [record] = records {
         return vec![deliver(record)];
     }
-    let lines = lines(records);
-    let threads = lines.len().min(at_once);
-    let rest = Mutex::new(lines.into_iter());
-    let work = || {
-        let mut answers = Vec::new();
-        loop {
-            let next = rest.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(line) = next else { return answers };
-            answers.extend(line.into_iter().map(|at| (at, deliver(&records[at]))));
-        }
-    };
     let mut answers: Vec<Option<Answer>> = vec![None; records.len()];
-    let given = thread::scope(|scope| {
-        let more: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut given = work();
-        for thread in more {
-            given.extend(thread.join().unwrap_or_default());
-        }
-        given
-    });
-    for (at, answer) in given {
+    let in_turn = |line: Vec<usize>| {
+        let each = line.into_iter().map(|at| (at, deliver(&records[at])));
+        each.collect()
+    };
+    for (at, answer) in share(lines(records), at_once, in_turn) {
         answers[at] = Some(answer);
     }
     let none = || Err(SinkError::MayPass("it was not sent".to_owned()));
@@ -83,6 +68,33 @@ pub(crate) fn send(
         .into_iter()
         .map(|answer| answer.unwrap_or_else(none))
         .collect()
+}
+
+/// Has each part done by one of at most `at_once` threads, this one among them: all answers, in no order. A
+/// part whose thread panics has none.
+pub(crate) fn share<T: Send, A: Send>(
+    parts: Vec<T>,
+    at_once: usize,
+    work: impl Fn(T) -> Vec<A> + Sync,
+) -> Vec<A> {
+    let threads = parts.len().min(at_once);
+    let rest = Mutex::new(parts.into_iter());
+    let work = || {
+        let mut answers = Vec::new();
+        loop {
+            let next = rest.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(part) = next else { return answers };
+            answers.extend(work(part));
+        }
+    };
+    thread::scope(|scope| {
+        let more: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut answers = work();
+        for thread in more {
+            answers.extend(thread.join().unwrap_or_default());
+        }
+        answers
+    })
 }
 
 /// The places of records that wait for each other, in their order.

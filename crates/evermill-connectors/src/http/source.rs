@@ -27,7 +27,6 @@ pub struct HttpSource {
     /// What tells the server that we have its answer already, and which memory that led to.
     validators: Vec<(String, String)>,
     due: Instant,
-    /// A request is under way.
     /// Since when a request is under way.
     asking: Option<Instant>,
     /// The author's function has this before it, under the number of the inquiry.

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::api::{self, Attribute, Sent};
 use super::queue::Queue;
 use crate::aws::{Fault, Kind, hex};
-use crate::limits;
+use crate::{limits, side_by_side};
 
 /// The attribute that carries the effect key.
 const EFFECT_KEY: &str = "evermill-effect-key";
@@ -180,24 +180,8 @@ impl Sink for SqsSink {
         } else {
             limits::SQS_SENDS
         };
-        let rest = Mutex::new(batches.into_iter());
-        let work = || {
-            let mut answers = Vec::new();
-            loop {
-                let next = rest.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(batch) = next else { return answers };
-                answers.extend(self.deliver(batch, until));
-            }
-        };
-        let given = thread::scope(|scope| {
-            let more: Vec<_> = (1..at_once).map(|_| scope.spawn(work)).collect();
-            let mut given = work();
-            for thread in more {
-                given.extend(thread.join().unwrap_or_default());
-            }
-            given
-        });
-        for (at, answer) in given {
+        let deliver = |batch| self.deliver(batch, until);
+        for (at, answer) in side_by_side::share(batches, at_once, deliver) {
             answers[at] = Some(answer);
         }
         let none = || Err(SinkError::MayPass("it has no answer".to_owned()));

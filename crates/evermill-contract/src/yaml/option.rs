@@ -87,6 +87,22 @@ const RULES: &[&str] = &[
     "always",
 ];
 
+/// Where a place outside is, by id.
+const CONNECTION: Opt = opt(
+    "connection",
+    "connection",
+    Of::Text,
+    "the connection that --connection gives an address to",
+);
+
+/// Headers of a request over HTTP.
+const HEADERS: Opt = opt(
+    "headers",
+    "headers",
+    Of::Environment,
+    "headers beside those of the connection",
+);
+
 /// Options of a task that its DAG may set for all of its tasks.
 pub(super) const SHARED: &[Opt] = &[
     opt(
@@ -329,12 +345,7 @@ pub(super) const KAFKA: &[Opt] = &[
         Of::Word(&["latest", "earliest"]),
         "where a partition begins that was never read",
     ),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "membership",
         "membership",
@@ -396,12 +407,7 @@ pub(super) const FILES: &[Opt] = &[
         Of::Text,
         "which files below it, such as *.csv or **/*.csv; those in the folder itself unless said",
     ),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "poke_interval",
         "poke_interval_ms",
@@ -490,12 +496,7 @@ pub(super) const TO_SQS: &[Opt] = &[
 /// Options of a topic that a task writes to.
 pub(super) const TO_KAFKA: &[Opt] = &[
     opt("topic", "topic", Of::Text, "the topic's name"),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "key",
         "key",
@@ -534,24 +535,14 @@ pub(super) const TO_HTTP: &[Opt] = &[
         Of::Text,
         "a path below the connection's address, or a whole URL; {/id} is what stands there in the value",
     ),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "method",
         "method",
         Of::Word(&["POST", "PUT", "PATCH", "DELETE"]),
         "POST unless said",
     ),
-    opt(
-        "headers",
-        "headers",
-        Of::Environment,
-        "headers beside those of the connection",
-    ),
+    HEADERS,
     opt(
         "expect",
         "expect",
@@ -575,12 +566,7 @@ pub(super) const HTTP: &[Opt] = &[
         Of::Text,
         "a whole URL, in place of connection and path",
     ),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "path",
         "path",
@@ -593,12 +579,7 @@ pub(super) const HTTP: &[Opt] = &[
         Of::Environment,
         "names and values for the query",
     ),
-    opt(
-        "headers",
-        "headers",
-        Of::Environment,
-        "headers beside those of the connection",
-    ),
+    HEADERS,
     opt(
         "expect",
         "expect",
@@ -615,12 +596,7 @@ pub(super) const HTTP_SOURCE: &[Opt] = &[
         Of::Text,
         "a path below the connection's address, or a whole URL",
     ),
-    opt(
-        "connection",
-        "connection",
-        Of::Text,
-        "the connection that --connection gives an address to",
-    ),
+    CONNECTION,
     opt(
         "poke_interval",
         "poke_interval_ms",
@@ -634,12 +610,7 @@ pub(super) const HTTP_SOURCE: &[Opt] = &[
         Of::Environment,
         "names and values for the query, or for a form where the method has a body",
     ),
-    opt(
-        "headers",
-        "headers",
-        Of::Environment,
-        "headers beside those of the connection",
-    ),
+    HEADERS,
     opt(
         "select",
         "select",

@@ -11,7 +11,7 @@ use evermill_http::testing::{Reply, Seen, Server};
 use serde_json::json;
 
 use crate::mock::Mock;
-use crate::process::{Place, Running, eventually};
+use crate::process::{Ended, Place, Running, eventually};
 
 /// Doubles numbers; what is odd is left out.
 fn dag(options: &str) -> String {
@@ -41,6 +41,11 @@ fn start(place: &Place, broker: &Mock, server: &Server, file: &str, more: &[&str
     Running::start(command.args(connections).args(more))
 }
 
+/// Runs until nothing has happened for so long.
+fn to_the_end(place: &Place, broker: &Mock, server: &Server, quiet: &str) -> Ended {
+    start(place, broker, server, "dag.py", &["--until-idle", quiet]).end()
+}
+
 fn numbers(count: usize) -> Vec<(String, String)> {
     (0..count)
         .map(|n| (format!("k{n}"), n.to_string()))
@@ -65,14 +70,7 @@ fn results_arrive_once_each_at_a_place_of_their_own_with_their_effect_key() {
     let broker = Mock::start(&place);
     write(&broker, 40);
     place.file("dag.py", &dag(r#", method="PUT""#));
-    let ended = start(
-        &place,
-        &broker,
-        &server,
-        "dag.py",
-        &["--until-idle", "200ms"],
-    )
-    .end();
+    let ended = to_the_end(&place, &broker, &server, "200ms");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let run = ended.only_run();
     assert_eq!(
@@ -113,14 +111,7 @@ fn a_kill_loses_nothing_and_what_comes_twice_has_the_same_effect_key() {
         });
         running.kill();
     }
-    let ended = start(
-        &place,
-        &broker,
-        &server,
-        "dag.py",
-        &["--until-idle", "300ms"],
-    )
-    .end();
+    let ended = to_the_end(&place, &broker, &server, "300ms");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["done"], 200);
     let mut by_effect: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
@@ -138,14 +129,7 @@ fn under_an_order_requests_arrive_in_it() {
     write(&broker, 60);
     let text = dag("").replace("@evermill.dag", "@evermill.dag(order='partition')");
     place.file("dag.py", &text);
-    let ended = start(
-        &place,
-        &broker,
-        &server,
-        "dag.py",
-        &["--until-idle", "200ms"],
-    )
-    .end();
+    let ended = to_the_end(&place, &broker, &server, "200ms");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let number = |seen: Seen| -> u64 {
         seen.path
@@ -179,14 +163,7 @@ fn retry_after_is_a_retry_with_a_timer_and_survives_a_kill() {
     let running = start(&place, &broker, &server, "dag.py", &[]);
     place.wait_for_run(|run| run["tasks"][1]["failed"] == 1);
     running.kill();
-    let ended = start(
-        &place,
-        &broker,
-        &server,
-        "dag.py",
-        &["--until-idle", "100ms"],
-    )
-    .end();
+    let ended = to_the_end(&place, &broker, &server, "100ms");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["done"], 1);
     let asked = asked.lock().unwrap();
@@ -203,14 +180,7 @@ fn what_the_service_never_takes_is_parked_and_says_why() {
     let broker = Mock::start(&place);
     broker.write(&[("a", "2")]);
     place.file("dag.py", &dag(""));
-    let ended = start(
-        &place,
-        &broker,
-        &server,
-        "dag.py",
-        &["--until-idle", "200ms"],
-    )
-    .end();
+    let ended = to_the_end(&place, &broker, &server, "200ms");
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(ended.only_run()["parked"], 1);
     let shown = place.finish(["parked", "ls", "pipeline"]);
