@@ -62,21 +62,20 @@ class Server:
         return True
 
     def fork(self, frame: _frames.Frame) -> None:
-        sock_fd, output_fd, page_fd = self.channel.fds
-        self.channel.fds = []
+        fds, self.channel.fds = self.channel.fds, []
         worker = frame.content()["worker"]
         gc.collect()
         gc.freeze()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self.become_worker(parent, sock_fd, output_fd, page_fd)
-        for fd in (sock_fd, output_fd, page_fd):
+            self.become_worker(parent, *fds)
+        for fd in fds:
             os.close(fd)
         self.workers[pid] = worker
         self.channel.send(frame.call, _frames.FORKED, {"worker": worker, "pid": pid})
 
-    def become_worker(self, parent: int, sock_fd: int, output_fd: int, page_fd: int) -> None:
+    def become_worker(self, parent: int, sock_fd: int, output_fd: int, page_fd: int, permits_fd: int) -> None:
         status = 1
         try:
             os.setsid()
@@ -92,7 +91,7 @@ class Server:
             os.dup2(output_fd, 2)
             os.close(output_fd)
             random.seed()
-            _worker.work(socket.socket(fileno=sock_fd), page_fd)
+            _worker.work(socket.socket(fileno=sock_fd), page_fd, permits_fd)
             status = 0
         except BaseException:
             os.write(2, traceback.format_exc().encode("utf-8", "backslashreplace"))

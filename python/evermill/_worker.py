@@ -33,8 +33,12 @@ class Terminated(BaseException):
 class Worker:
     """Runs dispatches until the engine hangs up."""
 
-    def __init__(self, channel: _frames.Channel, page: mmap.mmap, limits: Dict[str, int]) -> None:
+    def __init__(self, channel: _frames.Channel, page: mmap.mmap, permits: int, limits: Dict[str, int]) -> None:
         self.channel = channel
+        #: A pipe that the engine reads too: the calls that may begin, oldest first. See `may_begin`.
+        self.permits = permits
+        #: One that was read and not used.
+        self.permit: Optional[int] = None
         #: Shared with the engine: member and call that run; when the member started (0: none does).
         self.place = memoryview(page).cast("I")
         self.start = memoryview(page).cast("Q")[1:2]
@@ -70,11 +74,25 @@ class Worker:
     def serve(self) -> None:
         while True:
             while self.queue:
-                self.run(self.queue.popleft())
+                dispatch = self.queue.popleft()
+                if self.may_begin(dispatch.call):
+                    self.run(dispatch)
             if self.retiring:
                 return
             self.channel.wait()
             self.receive()
+
+    def may_begin(self, call: int) -> bool:
+        """Whether the engine has not taken this dispatch back: then whoever has it runs it."""
+        while self.permit != call:
+            if self.permit is not None and (self.permit - call) % _CALLS < _CALLS // 2:
+                return False  # For one that comes later.
+            try:
+                self.permit = int.from_bytes(os.read(self.permits, 4), sys.byteorder)
+            except BlockingIOError:
+                return False
+        self.permit = None
+        return True
 
     # Frames from the engine.
 
@@ -450,6 +468,7 @@ class Worker:
         self.stray = True
         self.flush_at = 0
         self.channel.sock.close()
+        os.close(self.permits)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGURG, signal.SIG_IGN)
         _output.uninstall()
@@ -501,6 +520,8 @@ def _text(error: BaseException) -> str:
         return f"<the exception's text cannot be had: its __str__ raised {type(failed).__name__}>"
 
 
+#: Numbers of calls; they begin anew at the end.
+_CALLS = 2**32
 #: Frames of a traceback that are shown; the last ones, where it happened.
 _TRACE_FRAMES = 50
 #: Programs that are kept ready; versions of DAGs come and go.
@@ -548,13 +569,13 @@ def hello(channel: _frames.Channel) -> Dict[str, int]:
     return frame.content()["limits"]
 
 
-def work(sock: socket.socket, page_fd: int) -> None:
+def work(sock: socket.socket, page_fd: int, permits_fd: int) -> None:
     """The life of a worker process, after the fork."""
     channel = _frames.Channel(sock)
     limits = hello(channel)
     page = mmap.mmap(page_fd, mmap.PAGESIZE)
     os.close(page_fd)
-    worker = Worker(channel, page, limits)
+    worker = Worker(channel, page, permits_fd, limits)
     _output.install(worker.output)
     signal.signal(signal.SIGTERM, worker.on_term)
     signal.signal(signal.SIGURG, worker.on_urge)

@@ -1,10 +1,11 @@
 //! What others say of our HTTP API: promtool of `/metrics`, schemathesis of everything that the description
 //! says there is. Both look at a server of ours that runs one DAG.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
 use crate::guard::Guarded;
@@ -16,6 +17,8 @@ use crate::workspace::{self, Fault};
 const FLOW: &str = "dag: flow\nsources: { go: { signal: go } }\ntasks: { note: { after: [go], run: \"cat > /dev/null\", pool: small } }\n";
 /// How long requests are made up.
 const SECONDS_MAX: u32 = 60;
+/// How long its DAGs may take to be on.
+const START_MAX: Duration = Duration::from_secs(60);
 /// What the server says once it answers.
 const SAID: &str = "serving dags on ";
 /// What is not asked for: a stream does not end, and a copy is written wherever somebody wants.
@@ -66,23 +69,7 @@ fn start(binary: &Path, folder: &Path) -> Result<Server, Fault> {
 
 /// `promtool check metrics` reads them from its standard input.
 fn metrics(promtool: &Path, server: &Server) -> Result<(), Fault> {
-    let address = server.url.trim_start_matches("http://");
-    let asked = || {
-        let mut stream = TcpStream::connect(address)?;
-        let request =
-            format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = asked().map_err(|error| format!("{address}: {error}"))?;
-    let Some((_, text)) = answer.split_once("\r\n\r\n") else {
-        return Err(format!("/metrics answered {answer:?}"));
-    };
-    if !text.contains("evermill_run_state") {
-        return Err(format!("/metrics says nothing of runs: {answer}"));
-    }
+    let text = metrics_of_a_run(server.url.trim_start_matches("http://"))?;
     let mut command = Command::new(promtool);
     command.args(["check", "metrics"]).stdin(Stdio::piped());
     let spawned = command
@@ -106,6 +93,33 @@ fn metrics(promtool: &Path, server: &Server) -> Result<(), Fault> {
             String::from_utf8_lossy(&ended.stderr)
         )),
     }
+}
+
+/// What `/metrics` says once the server, which answers before its DAGs are on, tells of a run.
+fn metrics_of_a_run(address: &str) -> Result<String, Fault> {
+    let deadline = Instant::now() + START_MAX;
+    loop {
+        let answer = ask_metrics(address).map_err(|error| format!("{address}: {error}"))?;
+        let Some((_, text)) = answer.split_once("\r\n\r\n") else {
+            return Err(format!("/metrics answered {answer:?}"));
+        };
+        if text.contains("evermill_run_state") {
+            return Ok(text.to_owned());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("/metrics says nothing of runs: {answer}"));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ask_metrics(address: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// No request that somebody can think of breaks the server.

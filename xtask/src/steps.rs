@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::workspace::Fault;
 
+/// Lines of a fault that the summary repeats.
+const FAULT_LINES: usize = 20;
+
 enum Outcome {
     Passed,
-    Failed,
+    Failed(Fault),
     LeftOut(&'static str),
 }
 
@@ -32,13 +35,12 @@ impl Steps {
         if let Err(fault) = &result {
             eprintln!("{name} failed: {fault}");
         }
-        let outcome = if result.is_ok() {
-            Outcome::Passed
-        } else {
-            Outcome::Failed
+        let (value, outcome) = match result {
+            Ok(value) => (Some(value), Outcome::Passed),
+            Err(fault) => (None, Outcome::Failed(fault)),
         };
         self.rows.push((name, start.elapsed(), outcome));
-        result.ok()
+        value
     }
 
     /// Remembers that a step was not done, and why.
@@ -55,9 +57,9 @@ impl Steps {
             let seconds = duration.as_secs_f64();
             match outcome {
                 Outcome::Passed => println!("{name:<12} {seconds:>9.1}"),
-                Outcome::Failed => {
+                Outcome::Failed(fault) => {
                     println!("{name:<12} {seconds:>9.1}  FAILED");
-                    failed.push(*name);
+                    failed.push((*name, beginning(fault)));
                 }
                 Outcome::LeftOut(reason) => println!("{name:<12} {:>9}  left out: {reason}", "-"),
             }
@@ -68,8 +70,20 @@ impl Steps {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(format!("failed: {}", failed.join(", ")))
+        // Again: where it happened is far above.
+        for (name, fault) in &failed {
+            println!("\n{name} failed: {fault}");
+        }
+        flush();
+        let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
+        Err(format!("failed: {}", names.join(", ")))
     }
+}
+
+/// As much of a fault as one reads in a summary.
+fn beginning(fault: &str) -> String {
+    let lines: Vec<_> = fault.lines().take(FAULT_LINES).collect();
+    lines.join("\n")
 }
 
 /// The steps' own output goes straight to the terminal: ours must not arrive after it.

@@ -167,7 +167,9 @@ impl Shard {
         if any && !live && self.groups.is_empty() && !self.unsealed {
             return Life::Ended;
         }
-        let still = self.groups.is_empty() && !self.unsealed && self.slots.out() == 0;
+        // A source that keeps asking a function is as idle as one that keeps asking a server.
+        let works = self.slots.all().any(|out| out.task.is_some());
+        let still = self.groups.is_empty() && !self.unsealed && !works;
         if any && quiet && still {
             Life::IdleSince(Instant::now())
         } else {

@@ -21,6 +21,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::outbox::Outbox;
 use crate::page::{Page, Running, monotonic_ns};
+use crate::permits::Permits;
 use crate::pool::{Shared, returned};
 use crate::server::{signal_group, spawn};
 use crate::slot::{Connection, InFlight, Lost, Slot};
@@ -38,6 +39,7 @@ pub(crate) struct Worker {
     pub(crate) number: u32,
     pub(crate) pid: Pid,
     pub(crate) page: Page,
+    pub(crate) permits: Permits,
     pub(crate) socket: UnixStream,
     /// Tells once how it ended; disconnects when nobody will know.
     pub(crate) ended: Receiver<Death>,
@@ -66,6 +68,7 @@ impl Reader {
             number,
             pid,
             page,
+            permits,
             socket,
             ended,
             ..
@@ -76,7 +79,7 @@ impl Reader {
             patience,
         };
         let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, incoming);
-        let greeted = self.greet(&mut stream, &socket, pid, page);
+        let greeted = self.greet(&mut stream, &socket, pid, page, permits);
         let failed = greeted.as_ref().err().cloned();
         let result = greeted.and_then(|()| self.read_all(&mut stream));
         // It closed its socket, or makes no sense: either way it is of no use.
@@ -118,6 +121,7 @@ impl Reader {
         socket: &UnixStream,
         pid: Pid,
         page: Page,
+        permits: Permits,
     ) -> Result<(), String> {
         let frame = match frame::read(stream) {
             Ok(Some(frame)) if frame.kind == Kind::Hello => frame,
@@ -134,7 +138,12 @@ impl Reader {
         if slot.closed {
             return Err("the pool is closing".into());
         }
-        slot.connection = Some(Connection { pid, page, outbox });
+        slot.connection = Some(Connection {
+            pid,
+            page,
+            permits,
+            outbox,
+        });
         slot.send(small(0, Kind::Welcome, &welcome));
         let announce = !std::mem::replace(&mut slot.announced, true);
         drop(slot);
@@ -262,6 +271,7 @@ impl Reader {
         if old || self.is_fat(&mut slot) {
             slot.replace = true;
         }
+        slot.send_held();
         slot.dismiss_if_idle();
     }
 

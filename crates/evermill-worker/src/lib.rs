@@ -24,6 +24,7 @@ mod native;
 mod outbox;
 mod output;
 mod page;
+mod permits;
 mod places;
 mod pool;
 mod pools;

@@ -135,9 +135,8 @@ impl Executor for PythonPool {
     fn recall(&mut self, token: Token) {
         for id in self.shared.ids() {
             let recalled = self.shared.slot(id).recall(token);
-            if let Some(dispatch) = recalled {
-                self.shared
-                    .emit_later(returned(id, token, dispatch.members.len()));
+            for (token, members) in recalled {
+                self.shared.emit_later(returned(id, token, members));
             }
         }
     }

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | starting | held | hello | ready; what was held is sent |
 //! | ready | sent | finished | ready |
+//! | ready | recalled, and its permit was still there | | ready; it is returned |
 //! | ready | held, for it yields less than the worker does by now | | ready, to be replaced |
 //! | ready, to be replaced | held | finished the last one it has | leaving |
 //! | leaving | held | end of stream | starting |
@@ -21,6 +22,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::outbox::{Outbox, Outgoing};
 use crate::page::Page;
+use crate::permits::Permits;
 use crate::server::signal_group;
 
 /// A live worker.
@@ -28,6 +30,7 @@ use crate::server::signal_group;
 pub(crate) struct Connection {
     pub(crate) pid: Pid,
     pub(crate) page: Page,
+    pub(crate) permits: Permits,
     pub(crate) outbox: Outbox,
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct Slot {
     pub(crate) replace: bool,
     /// It was told so.
     pub(crate) leaving: bool,
+    /// What runs took too long for what waited behind it: nothing is sent to wait there again.
+    overdue: bool,
     pub(crate) closed: bool,
     /// Whether the engine believes that the slot has a worker.
     pub(crate) announced: bool,
@@ -97,7 +102,7 @@ impl Slot {
 
     /// Sends what is held, if there is a worker that stays.
     pub(crate) fn send_held(&mut self) {
-        if self.replace || self.closed || self.kill.is_some() {
+        if self.replace || self.closed || self.overdue || self.kill.is_some() {
             return;
         }
         let Some(connection) = &self.connection else {
@@ -124,6 +129,10 @@ impl Slot {
                     .map(|timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
                 urged: None,
             });
+            if connection.permits.give(call).is_err() {
+                // Nothing could begin there any more.
+                signal_group(connection.pid, Signal::KILL);
+            }
             hand(
                 connection,
                 Outgoing::Dispatch {
@@ -141,14 +150,49 @@ impl Slot {
         }
     }
 
-    /// Recalls a dispatch. One that was not sent is returned here.
-    pub(crate) fn recall(&mut self, token: Token) -> Option<Dispatch> {
-        if let Some(sent) = self.in_flight.iter().find(|sent| sent.token == token) {
-            self.send(small(sent.call, Kind::Recall, &serde_json::json!({})));
-            return None;
+    /// Recalls a dispatch: the worker is asked for the rest of one that it has begun. What it has not
+    /// begun, which may be more than was asked for, is returned here, with its members.
+    pub(crate) fn recall(&mut self, token: Token) -> Vec<(Token, usize)> {
+        if let Some(index) = self.held.iter().position(|held| held.token == token) {
+            let held = self.held.remove(index);
+            return held
+                .map(|held| (token, held.members.len()))
+                .into_iter()
+                .collect();
         }
-        let index = self.held.iter().position(|held| held.token == token)?;
-        self.held.remove(index)
+        let Some(call) = self.call_of(token) else {
+            return Vec::new();
+        };
+        let returned = self.take_back(call);
+        if self.call_of(token).is_some() {
+            self.send(small(call, Kind::Recall, &serde_json::json!({})));
+        }
+        returned
+    }
+
+    fn call_of(&self, token: Token) -> Option<u32> {
+        let mut sent = self.in_flight.iter();
+        sent.find(|sent| sent.token == token).map(|sent| sent.call)
+    }
+
+    /// Takes back what the worker has not begun, up to this call.
+    fn take_back(&mut self, call: u32) -> Vec<(Token, usize)> {
+        let mut returned = Vec::new();
+        while let Some(taken) = self
+            .connection
+            .as_ref()
+            .and_then(|worker| worker.permits.take_back())
+        {
+            // Not there: it was refused on its way to the worker.
+            let place = self.in_flight.iter().position(|sent| sent.call == taken);
+            let sent = place.and_then(|place| self.in_flight.remove(place));
+            returned.extend(sent.map(|sent| (sent.token, sent.members as usize)));
+            if taken == call {
+                break;
+            }
+        }
+        self.overdue = !self.in_flight.is_empty();
+        returned
     }
 
     /// The dispatch that the worker runs, if `call` is its call.
@@ -186,6 +230,7 @@ impl Slot {
         }
         let front = self.in_flight.pop_front().expect("front was just there");
         self.members_run += u64::from(front.reported);
+        self.overdue = false;
         self.asks.clear();
         Ok(front.token)
     }
@@ -214,6 +259,7 @@ impl Slot {
     pub(crate) fn lose(&mut self) -> Lost {
         self.asks.clear();
         self.members_run = 0;
+        self.overdue = false;
         self.nice = 0;
         self.sized_at = None;
         Lost {

@@ -20,6 +20,7 @@ use crate::config::Preload;
 use crate::connection;
 use crate::output::Output;
 use crate::page::Page;
+use crate::permits::Permits;
 use crate::pool::Shared;
 use crate::server::{Server, signal_group};
 
@@ -65,6 +66,7 @@ struct Forking {
     socket: UnixStream,
     output: OwnedFd,
     page: Page,
+    permits: Permits,
 }
 
 struct Running {
@@ -398,12 +400,17 @@ impl Supervisor {
         let output = OwnedFd::from(output);
         fcntl_setfl(&output, fcntl_getfl(&output)? | OFlags::NONBLOCK)?;
         let page = Page::new()?;
+        let permits = Permits::new()?;
         self.next_worker += 1;
         let worker = self.next_worker;
         let frame = small(0, Kind::Fork, &Forked { worker, pid: 0 });
-        running
-            .server
-            .send(&frame, &[theirs.as_fd(), output_writer.as_fd(), page.fd()])?;
+        let theirs = [
+            theirs.as_fd(),
+            output_writer.as_fd(),
+            page.fd(),
+            permits.fd(),
+        ];
+        running.server.send(&frame, &theirs)?;
         running.forking.insert(
             worker,
             Forking {
@@ -411,6 +418,7 @@ impl Supervisor {
                 socket,
                 output,
                 page,
+                permits,
             },
         );
         self.empty.remove(&slot);
@@ -434,6 +442,7 @@ impl Supervisor {
             socket,
             output,
             page,
+            permits,
         } = forking;
         self.shared
             .outputs
@@ -448,6 +457,7 @@ impl Supervisor {
                 number: forked.worker,
                 pid,
                 page,
+                permits,
                 socket,
                 ended,
             },

@@ -121,6 +121,12 @@ def third_spins_deaf(event):
 
 
 @task
+def is_deaf(event):
+    note("deaf", os.getpid())
+    ctypes.PyDLL(None).sleep(1000)  # It keeps the interpreter: nobody handles a signal.
+
+
+@task
 def slow_second(event):
     if event.value == b"1":
         time.sleep(1000)
@@ -381,6 +387,7 @@ def cases():
         third_crashes,
         third_hangs,
         third_spins_deaf,
+        is_deaf,
         slow_second,
         forks,
         leaves_children_and_exits,

@@ -128,6 +128,7 @@ fn a_recall_returns_the_tail_and_the_queued_dispatch() {
         _ => None,
     });
     rig.pool.recall(second);
+    assert_eq!(rig.report(second).tail, Some(4), "it was not begun");
     rig.pool.recall(first);
     let report = rig.report(first);
     let later = u32::try_from(report.outcomes().len()).unwrap();
@@ -137,7 +138,29 @@ fn a_recall_returns_the_tail_and_the_queued_dispatch() {
             .is_some_and(|tail| tail > 0 && reported + later + tail == 2000),
         "{report:?}"
     );
-    assert_eq!(rig.report(second).tail, Some(4));
+}
+
+#[test]
+fn what_waits_behind_a_deaf_member_comes_back_again_and_again() {
+    let mut rig = Rig::new(1);
+    let deaf = rig.members("is_deaf", 1);
+    let running = deaf.token;
+    rig.pool.dispatch(Slot(0), deaf);
+    // It may wait in the worker, and later before it.
+    for _ in 0..3 {
+        let waits = rig.members("echo", 4);
+        let token = waits.token;
+        rig.pool.dispatch(Slot(0), waits);
+        rig.noted("deaf");
+        rig.pool.recall(token);
+        assert_eq!(rig.report(token).tail, Some(4));
+    }
+    let last = rig.members("echo", 2);
+    let token = last.token;
+    rig.pool.dispatch(Slot(0), last);
+    rig.pool.kill(Slot(0), Duration::ZERO);
+    assert!(rig.report(running).death.is_some());
+    assert_eq!(rig.report(token).result(1), "1", "the next worker runs it");
 }
 
 #[test]

@@ -238,12 +238,14 @@ fn a_polled_function_that_raises_says_so_and_is_asked_again() {
 }
 
 const ROOT: &str = r#"
+import time
 from airflow import DAG
 from airflow.operators.python import PythonOperator
 from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
 
 class Mine(BaseSensorOperator):
     def poke(self, context):
+        time.sleep(0.2)  # Nearly all the time somebody asks, and the run is idle all the same.
         return PokeReturnValue(True, {"ds": context["ds"]})
 
 with DAG("flow", schedule=None):
