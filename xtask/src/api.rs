@@ -1,5 +1,6 @@
 //! What others say of our HTTP API: promtool of `/metrics`, schemathesis of everything that the description
-//! says there is. Both look at a server of ours that runs one DAG.
+//! says there is. Both look at a server of ours that runs one DAG. The files of `deploy/` build on it and are
+//! looked at here, too.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
 
+use crate::deploy;
 use crate::guard::Guarded;
 use crate::programs::{self, PROMTOOL};
 use crate::python_env::{Packages, PythonEnv};
@@ -30,13 +32,14 @@ struct Server {
     url: String,
 }
 
-/// Asks both of them about the server of this binary.
+/// Asks them about the server of this binary.
 pub(crate) fn check(binary: &Path) -> Result<(), Fault> {
     let promtool = programs::require(&PROMTOOL)?;
     let python = PythonEnv::apart("api", Packages::Api)?;
     let folder = env::temp_dir().join(format!("evermill-api-{}", process::id()));
     let server = start(binary, &folder)?;
     metrics(&promtool, &server)?;
+    deploy::check(&promtool, binary, server.guarded.folder())?;
     requests(&python, &server)
 }
 

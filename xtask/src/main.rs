@@ -14,6 +14,7 @@ mod aws_emulator;
 mod bench;
 mod corrupt;
 mod crash;
+mod deploy;
 mod guard;
 mod kafka;
 mod kafka_broker;

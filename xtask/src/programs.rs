@@ -61,6 +61,12 @@ pub(crate) const PROMTOOL: Program = Program {
     versions: None,
 };
 
+pub(crate) const SYSTEMD_ANALYZE: Program = Program {
+    name: "systemd-analyze",
+    package: "systemd",
+    versions: None,
+};
+
 /// The program's path. On a CI machine a missing one is installed; on a person's machine that is
 /// not ours to do, so the fault says what to type. Never passed over in silence.
 pub(crate) fn require(program: &Program) -> Result<PathBuf, Fault> {

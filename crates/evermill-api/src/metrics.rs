@@ -206,6 +206,13 @@ pub const METRICS: &[Metric] = &[
         Of::Source(|source| Some(float(source.degraded.is_some().into()))),
     ),
     metric(
+        "evermill_source_ended",
+        Kind::Gauge,
+        SOURCE,
+        "1 once the source delivers nothing any more.",
+        Of::Source(|source| Some(float(source.ended.is_some().into()))),
+    ),
+    metric(
         "evermill_source_stale",
         Kind::Gauge,
         SOURCE,

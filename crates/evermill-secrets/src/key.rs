@@ -1,9 +1,10 @@
 //! The key that secrets are sealed with: 32 bytes, in base64 where people handle it.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +15,9 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 
 const BYTES: usize = 32;
+
+/// Where systemd says which folder has a service's credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// A key. It is wiped from memory when it is dropped, and has no way to be printed.
 #[derive(Clone)]
@@ -41,7 +45,11 @@ impl Key {
         match fs::metadata(path) {
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(Error::io(path, cause)),
-            Ok(found) => refuse_others(path, found.permissions().mode())?,
+            Ok(found) => {
+                let folder = env::var_os(CREDENTIALS).map(PathBuf::from);
+                let mode = found.permissions().mode();
+                refuse_others(path, without_mask(path, mode, folder.as_deref()))?;
+            }
         }
         let text = fs::read_to_string(path).map_err(|cause| Error::io(path, cause))?;
         let text = Zeroizing::new(text);
@@ -89,6 +97,15 @@ impl Key {
     }
 }
 
+/// The mode of a file but for what systemd's credentials only look like: it lets the service read them by an
+/// access list, whose mask stands where the rights of the group do, in a folder that nobody else can open.
+fn without_mask(path: &Path, mode: u32, credentials: Option<&Path>) -> u32 {
+    match credentials.is_some_and(|folder| path.parent() == Some(folder)) {
+        true => mode & !0o040,
+        false => mode,
+    }
+}
+
 /// Only its owner may have any right to a file of secrets.
 pub(crate) fn refuse_others(path: &Path, mode: u32) -> Result<(), Error> {
     let mode = mode & 0o777;
@@ -99,4 +116,22 @@ pub(crate) fn refuse_others(path: &Path, mode: u32) -> Result<(), Error> {
         path: path.to_owned(),
         mode,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_of_systemd_is_read_though_its_access_list_looks_like_a_group() {
+        let folder = Path::new("/run/credentials/evermill.service");
+        let path = folder.join("secret.key");
+        let judged = |mode, folder| refuse_others(&path, without_mask(&path, mode, folder));
+        assert!(judged(0o440, Some(folder)).is_ok());
+        assert!(judged(0o400, None).is_ok());
+        assert!(judged(0o444, Some(folder)).is_err());
+        assert!(judged(0o460, Some(folder)).is_err());
+        assert!(judged(0o440, None).is_err());
+        assert!(judged(0o440, Some(Path::new("/run/credentials"))).is_err());
+    }
 }

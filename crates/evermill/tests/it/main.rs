@@ -14,6 +14,7 @@ mod command_line;
 mod configuring;
 mod content;
 mod demo;
+mod deploying;
 mod doctor;
 mod errors;
 mod guide;
