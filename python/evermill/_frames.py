@@ -34,6 +34,7 @@ FORKED = 14
 ENDED = 15
 PRELOAD = 16
 PRELOADED = 17
+RETURNED = 18
 
 _HEAD = struct.Struct("<5I")
 _CHECKED = struct.Struct("<II")
@@ -94,7 +95,7 @@ class Channel:
         control = body[:control_length]
         if zlib.crc32(control, zlib.crc32(head[12:], zlib.crc32(head[4:8]))) != check:
             raise FrameError("a frame's check does not match")
-        if not HELLO <= kind <= PRELOADED:
+        if not HELLO <= kind <= RETURNED:
             raise FrameError(f"frame kind {kind} is not known")
         return Frame(call, kind, control, body)
 
@@ -281,7 +282,7 @@ class Lane(NamedTuple):
 class Dispatch:
     """Members of one task."""
 
-    __slots__ = ("call", "entry", "folder", "dag", "run", "task", "order", "vectorised", "slice_ns", "members")
+    __slots__ = ("call", "entry", "folder", "dag", "run", "task", "order", "vectorised", "slice_ns", "members", "end")
     __slots__ += ("table", "batched", "results", "cwd", "nice", "timeout_s")
 
     def __init__(self, frame: Frame) -> None:
@@ -296,6 +297,8 @@ class Dispatch:
         self.vectorised: bool = control["vectorised"]
         self.slice_ns: int = control["slice_us"] * 1000
         self.members: int = control["members"]
+        #: Members before this one run here: fewer than all once the rest was returned.
+        self.end = self.members
         timeout: Optional[int] = control["timeout_ms"]
         self.timeout_s = None if timeout is None else timeout / 1000
         self.cwd: Optional[str] = control.get("cwd")

@@ -107,6 +107,7 @@ class Many:
         if now >= worker.flush_at:
             worker.flush()
             worker.pump()
+            worker.return_rest(self.dispatch, self.next)
             worker.flush_at = now + worker.flush_ns
 
     def _arguments(self, member: int) -> Tuple[Any, Any, Any]:

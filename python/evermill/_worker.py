@@ -47,7 +47,8 @@ class Worker:
         self.flush_bytes = limits["flush_bytes"]
         self.result_bytes_max = limits["result_bytes_max"]
         self.guard = _output.Guard()
-        self.reading = threading.RLock()
+        #: Held by whoever reads frames. Not by one thread twice: a signal may come in the middle of a frame.
+        self.reading = threading.Lock()
         self.output = _output.Capture(self.guard, channel.write, limits)
         self.output.member = self.member
         self.queue: Deque[_frames.Dispatch] = deque()
@@ -119,7 +120,7 @@ class Worker:
     def pump(self) -> None:
         """Takes what has come from the engine, without waiting."""
         if not self.reading.acquire(blocking=False):
-            return  # A thread of the task waits for an answer, and takes what comes.
+            return  # Somebody else waits for an answer, and takes what comes.
         try:
             while _readable(self.channel.sock):
                 self.receive()
@@ -181,7 +182,7 @@ class Worker:
         with self.guard:
             self.outcomes.close(ended, now)
             self.dispatch = None
-            finished = _frames.content({"tail": dispatch.members - ended})
+            finished = _frames.content({"tail": dispatch.end - ended})
             self.channel.write(
                 self.output.end()
                 + self.outcomes.take(dispatch.call)
@@ -197,7 +198,7 @@ class Worker:
             raise
         except BaseException as error:
             self.fail_all(dispatch, error, "load")
-            return dispatch.members
+            return dispatch.end
         if not (program.surroundings or dispatch.cwd or dispatch.nice):
             return self.run_program(dispatch, program)
         surroundings = program.surroundings.around(dispatch.cwd, dispatch.nice)
@@ -207,7 +208,7 @@ class Worker:
             raise
         except BaseException as error:
             self.fail_all(dispatch, error, "load")
-            return dispatch.members
+            return dispatch.end
         try:
             return self.run_program(dispatch, program)
         finally:
@@ -248,11 +249,12 @@ class Worker:
         body = table.body
         place, start, clock = self.place, self.start, time.monotonic_ns
         for member, begin, end in zip(range(dispatch.members), *table.places("value")):
+            # From here on it is not among those that can be returned (`return_rest`).
+            place[0] = member
             now = clock()
             if now >= self.flush_at and self.between(dispatch, member, now):
                 return member
             start[0] = now
-            place[0] = member
             event = Event()
             event.value = body[begin:end] if begin else None
             event._table = table
@@ -279,6 +281,7 @@ class Worker:
             handles = map(Handle, repeat(self), repeat(dispatch), range(dispatch.members))
         events: Any = dispatch.events() if program.wants_event else repeat(None)
         for member, event, handle in zip(range(dispatch.members), events, handles):
+            place[0] = member
             now = clock()
             if now >= self.flush_at and self.between(dispatch, member, now):
                 return member
@@ -286,7 +289,6 @@ class Worker:
                 self.end(member, now, _frames.HELD)
                 continue
             start[0] = now
-            place[0] = member
             try:
                 value = run(event, None if handle is None else context(handle))
                 if value is None and plain and (handle is None or not (handle.state_ops or handle.xcoms or handle.says)):
@@ -406,8 +408,10 @@ class Worker:
         return False
 
     def fail_all(self, dispatch: _frames.Dispatch, error: BaseException, kind: Optional[str]) -> None:
-        outcomes = self.outcomes
-        self.end(0, outcomes.since, _frames.FAILED, b"", self.describe(error, kind), -1, dispatch.members)
+        described = self.describe(error, kind)
+        # No signal may change how many there are.
+        self.counting = True
+        self.end(0, self.outcomes.since, _frames.FAILED, b"", described, -1, dispatch.end)
 
     def describe(self, error: BaseException, kind: Optional[str] = None) -> bytes:
         retryable = not _is(error, "Fail", "AirflowFailException")
@@ -463,6 +467,20 @@ class Worker:
             self.flush_at = 0
         elif self.dispatch is not None:
             self.flush()
+            self.pump()
+            if not self.dispatch.vectorised:
+                self.return_rest(self.dispatch, self.place[0] + 1)
+
+    def return_rest(self, dispatch: _frames.Dispatch, begin: int) -> None:
+        """The dispatch was recalled and what runs of it takes long: members from `begin` on are not started.
+
+        A loop over members says on the page which one it comes to before it looks up, and looks up at
+        once from now on, so that it starts none of those.
+        """
+        if dispatch.call in self.recalled and begin < dispatch.end:
+            dispatch.end = begin
+            self.flush_at = 0
+            self.send(_frames.encode(dispatch.call, _frames.RETURNED, _frames.content({"from": begin})))
 
     def on_fork(self) -> None:
         self.stray = True

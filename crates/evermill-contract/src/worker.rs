@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | starting | the worker said hello | `Ready` |
 //! | ready | members run | `Outcomes`, `Log`, `Ask`, `Progress` |
+//! | ready | a dispatch is recalled while a member runs long | `Returned`, later `Finished` |
 //! | ready | a dispatch ends, by its last member, its slice or a recall | `Finished` |
 //! | ready | the process ends, whatever the reason | `Died`, then starting again |
 //! | starting | no process can be had | `Unavailable`, then starting again |
@@ -76,8 +77,9 @@ pub trait Executor: Send {
     /// If the slot does not exist or is full: the caller counts `Finished` and `Died`.
     fn dispatch(&mut self, slot: Slot, dispatch: Dispatch);
 
-    /// Asks for the unstarted tail of a dispatch. The member that runs is left alone. `Finished`
-    /// follows as usual; recalling what has already ended is no error.
+    /// Asks for the unstarted tail of a dispatch. The member that runs is left alone: if it runs long
+    /// enough, those behind it are `Returned` before it ends. `Finished` follows as usual; recalling
+    /// what has already ended is no error.
     fn recall(&mut self, token: Token);
 
     /// Ends the slot's process and its whole group: TERM now, KILL after `grace`. `Died` follows.
@@ -113,6 +115,16 @@ pub enum WorkerEvent {
         token: Token,
         /// A run of plain successes is one entry.
         runs: Vec<OutcomeRun>,
+    },
+    /// A dispatch was recalled and a member of it runs long: those behind it come back unstarted. They
+    /// did not use up a try, and are members of this dispatch no longer.
+    Returned {
+        /// Which slot.
+        slot: Slot,
+        /// Which dispatch.
+        token: Token,
+        /// The first of them; all after it come back as well.
+        from: u32,
     },
     /// A dispatch is over and the worker lives on.
     Finished {

@@ -242,6 +242,16 @@ pub enum Command {
         /// How they ended.
         runs: Vec<OutcomeRun>,
     },
+    /// Members of a dispatch from this one on were not started and go back uncounted, while those
+    /// before them run on (W3).
+    Returned {
+        /// Their dispatch.
+        dispatch: DispatchId,
+        /// The fence the dispatch was sent under.
+        fence: Fence,
+        /// Index of the first of them.
+        from: u32,
+    },
     /// A dispatch is over; unreported members were not started and go back uncounted (W3).
     Finished {
         /// The dispatch.

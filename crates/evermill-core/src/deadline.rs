@@ -82,8 +82,11 @@ impl Machine {
         if matches!(kind, Held::Running { .. } | Held::Parked(_)) {
             return;
         }
-        // One that may miss its deadline has its body here.
-        let Ok((mut snapshot, _)) = Snapshot::decode(key, held.own_body()) else {
+        // One that may miss a deadline has its body here; of one that has missed another, this is left over.
+        let Some(body) = held.body().cloned() else {
+            return;
+        };
+        let Ok((mut snapshot, _)) = Snapshot::decode(key, body) else {
             return;
         };
         let dag = std::sync::Arc::clone(&run.dags[usize::from(snapshot.version)]);

@@ -64,6 +64,27 @@ impl Dispatch {
             taken: 0,
         }
     }
+
+    /// The unreported members from this index on, as a dispatch that no worker has. Here they are no
+    /// longer outstanding: what is still reported of them comes too late.
+    pub(crate) fn split_off(&mut self, from: u32) -> Self {
+        let left: Vec<u32> = bits::ones(&self.outstanding)
+            .filter(|index| *index >= from)
+            .collect();
+        for &index in &left {
+            bits::clear(&mut self.outstanding, index);
+        }
+        let slots = left.iter().map(|&index| self.slots[index as usize]);
+        Self::new(
+            self.id,
+            self.run,
+            Arc::clone(&self.dag),
+            (self.version, self.task),
+            self.order,
+            self.issued,
+            slots.collect(),
+        )
+    }
 }
 
 /// What is out, by id. Ids only grow, so a queue keeps their order, and its memory: there is one

@@ -265,6 +265,11 @@ impl Machine {
             } => {
                 self.outcomes(dispatch, fence, runs, out);
             }
+            Command::Returned {
+                dispatch,
+                fence,
+                from,
+            } => self.returned(dispatch, fence, from, out),
             Command::Finished { dispatch, fence } => self.finished(dispatch, fence, out),
             Command::Died {
                 dispatch,

@@ -425,6 +425,19 @@ impl Machine {
         }
     }
 
+    /// The worker is busy with a member for long, and gives back those behind it (W3).
+    pub(crate) fn returned(&mut self, id: DispatchId, fence: Fence, from: u32, out: &mut Decision) {
+        if fence != self.fence {
+            return;
+        }
+        let Some(dispatch) = self.dispatches.get_mut(id) else {
+            return;
+        };
+        let rest = dispatch.split_off(from);
+        self.return_ended_slots(id);
+        self.give_back(&rest, &[], out);
+    }
+
     /// A worker died under its dispatch: the member that was running is a suspect (W3).
     pub(crate) fn died(
         &mut self,

@@ -399,6 +399,8 @@ impl Shard {
     /// A report under the old fence: kept, so that the new machine refuses and counts it.
     fn old_report(&mut self, event: WorkerEvent, kept: &mut Kept) {
         match event {
+            // Its members are the old machine's.
+            WorkerEvent::Returned { .. } => {}
             WorkerEvent::Finished { token, .. } => drop(self.slots.over(token)),
             WorkerEvent::Died { slot, token, .. } => {
                 self.slots.set_ready(slot, false);

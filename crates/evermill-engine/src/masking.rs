@@ -33,7 +33,10 @@ pub(crate) fn report(settings: &dyn Settings, mut event: WorkerEvent) -> WorkerE
             }
         }
         WorkerEvent::Unavailable { reason, .. } => mask(settings, reason),
-        WorkerEvent::Ready { .. } | WorkerEvent::Finished { .. } | WorkerEvent::Ask { .. } => {}
+        WorkerEvent::Ready { .. }
+        | WorkerEvent::Returned { .. }
+        | WorkerEvent::Finished { .. }
+        | WorkerEvent::Ask { .. } => {}
     }
     event
 }

@@ -376,6 +376,7 @@ impl Shard {
             Command::Ingest { .. }
                 | Command::CaughtUp { .. }
                 | Command::Outcomes { .. }
+                | Command::Returned { .. }
                 | Command::Finished { .. }
         );
         self.machine

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use evermill_contract::worker::{Slot, Token};
 use evermill_core::command::{DispatchId, Fence};
-use evermill_core::dag::Dag;
+use evermill_core::dag::{Dag, Order};
 
 use crate::limits;
 use crate::manifest::Outline;
@@ -60,8 +61,16 @@ pub(crate) struct Out {
     pub(crate) left_out: bool,
     /// Members whose outcomes have come.
     pub(crate) reported: u32,
-    pub(crate) sent_at: std::time::Instant,
+    pub(crate) sent_at: Instant,
     pub(crate) recalled: bool,
+}
+
+impl Out {
+    /// Members wait behind the one that runs, and need not: none of them keeps an order with it.
+    fn has_rest(&self) -> bool {
+        let is_free = matches!(self.dag.spec.order, Order::None | Order::Key);
+        is_free && !self.recalled && self.reported + 1 < self.members
+    }
 }
 
 /// Which slots there are and what they hold.
@@ -172,33 +181,41 @@ impl Slots {
         (0..self.load.len()).filter(busy).map(|at| Slot(at as u16))
     }
 
-    /// A slot's second dispatch that could start elsewhere at once: one whose predecessor in the
-    /// slot has run for longer than a slice while another slot is empty.
+    /// What could start elsewhere at once and waits for a dispatch that has run for longer than a slice
+    /// or two: the one behind it, or else its own members behind the one that runs.
     pub(crate) fn stuck(&self) -> Option<Token> {
         let is_idle = |at: usize| self.load[at] == 0 && self.ready[at];
         if !(0..self.load.len()).any(is_idle) || !self.waiting.is_empty() {
             return None;
         }
         let slice = evermill_contract::worker::limits::SLICE;
-        let mut first: BTreeMap<Slot, (u64, &Out)> = BTreeMap::new();
-        for (&token, out) in self.out.iter().filter(|(_, out)| !out.recalled) {
-            match first.get(&out.slot) {
-                None => drop(first.insert(out.slot, (token, out))),
-                Some((_, earlier))
-                    if earlier.sent_at.elapsed() > 2 * slice
-                        && out.among.clone().map(usize::from).any(is_idle) =>
-                {
-                    return Some(Token(token));
-                }
-                Some(_) => {}
-            }
+        let mut begun: BTreeMap<Slot, Instant> = BTreeMap::new();
+        for out in self.out.values() {
+            let first = begun.entry(out.slot).or_insert(out.sent_at);
+            *first = out.sent_at.min(*first);
         }
-        None
+        let movable = |out: &Out| !out.recalled && out.among.clone().map(usize::from).any(is_idle);
+        let stands = |out: &Out| begun[&out.slot].elapsed() > 2 * slice;
+        let stuck = || {
+            let all = self.out.iter();
+            all.filter(|(_, out)| movable(out) && stands(out))
+        };
+        let waits = |out: &Out| out.sent_at > begun[&out.slot];
+        let behind = stuck().find(|(_, out)| waits(out));
+        let found = behind.or_else(|| stuck().find(|(_, out)| out.has_rest()));
+        found.map(|(&token, _)| Token(token))
     }
 
-    /// Some slot holds a dispatch behind another.
+    /// Something waits behind something else: a dispatch in a slot, or a member in a dispatch.
     pub(crate) fn has_queued(&self) -> bool {
-        self.load.iter().any(|&load| load > 1)
+        self.load.iter().any(|&load| load > 1) || self.out.values().any(Out::has_rest)
+    }
+
+    /// Of a dispatch only the members before this one are left.
+    pub(crate) fn shrink(&mut self, token: Token, from: u32) {
+        if let Some(out) = self.out.get_mut(&token.0) {
+            out.members = out.members.min(from);
+        }
     }
 
     pub(crate) fn recalled(&mut self, token: Token) {

@@ -26,6 +26,7 @@ impl Shard {
                 self.view_stale = true;
             }
             WorkerEvent::Outcomes { token, runs, .. } => self.outcomes(token, runs),
+            WorkerEvent::Returned { token, from, .. } => self.returned(token, from),
             WorkerEvent::Finished { token, .. } => self.finished(token),
             WorkerEvent::Ask {
                 slot,
@@ -100,6 +101,20 @@ impl Shard {
             runs,
         });
         fp!("shard.outcomes_applied");
+    }
+
+    /// Members behind one that runs long come back. Those of an inquiry are asked again at its end.
+    fn returned(&mut self, token: Token, from: u32) {
+        self.slots.shrink(token, from);
+        if self.inquiries.knows(token) {
+            return;
+        }
+        let (dispatch, fence) = self.name(token);
+        self.apply(Command::Returned {
+            dispatch,
+            fence,
+            from,
+        });
     }
 
     fn finished(&mut self, token: Token) {

@@ -242,12 +242,19 @@ impl World<'_> {
             return Ok(());
         }
         let now = self.now;
+        // Of a join a task may see only what came later: the key is that of the event that began it.
+        let lanes = &self.case.lanes;
+        let opening_key = |act: Act| {
+            let mut events = lanes[usize::from(act.lane)].events.iter();
+            let first = events.find(|event| event.position == act.position);
+            first.map_or(0, |event| event.key)
+        };
         let issued = |member: &Member| Issued {
             at: now,
             dispatch: running.id,
             task: running.task,
             act: member.act,
-            key: member.events.first().map_or(0, |(_, event)| event.key),
+            key: opening_key(member.act),
         };
         self.issued.extend(running.members.iter().map(issued));
         for &(of, most, interval) in rates.iter().filter(|(of, ..)| limited(of)) {

@@ -279,6 +279,8 @@ named! {
         ManyLanes = "dispatch over several lanes",
         /// W3.
         Tail = "tail returned",
+        /// A worker gave back what it had not started, and went on.
+        Rest = "rest returned by a busy worker",
         /// W3.
         Recall = "recall",
         /// W3.
@@ -471,6 +473,7 @@ const fn owner(mark: Mark) -> &'static [Feature] {
         | Mark::Speculative
         | Mark::Careful
         | Mark::ManyMembers
-        | Mark::Tail => &[],
+        | Mark::Tail
+        | Mark::Rest => &[],
     }
 }

@@ -249,6 +249,7 @@ impl World<'_> {
                         world.finish(at)
                     })
                 }),
+            "rest" => self.each_of(words[1], World::return_rest),
             "die" => self.each_of(words[1], |world, at| {
                 let started = world.workers[at].upcoming().first().copied();
                 world.report(at, usize::MAX)?;

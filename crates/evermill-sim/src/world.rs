@@ -835,6 +835,9 @@ impl<'a> World<'a> {
             let count = some_of(&mut self.rng, unreported);
             return self.report(at, count);
         }
+        if self.workers[at].next > 0 && self.rng.chance(6) {
+            return self.return_rest(at);
+        }
         match self.call(at, &upcoming)? {
             Some(killer) => {
                 self.report(at, usize::MAX)?;
@@ -899,6 +902,26 @@ impl<'a> World<'a> {
         let (dispatch, fence) = (running.id, running.fence);
         self.past.push(running);
         self.apply(Command::Finished { dispatch, fence })
+    }
+
+    /// A worker gives back what it has not started, and goes on with what it has.
+    pub(crate) fn return_rest(&mut self, at: usize) -> Result<(), String> {
+        let running = self.workers[at].clone();
+        let rest: Vec<usize> = (running.next..running.members.len()).collect();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.coverage.hit(Mark::Rest);
+        self.give_back(&running, &rest)?;
+        self.unissue(&running, &rest);
+        self.workers[at].members.truncate(running.next);
+        let (dispatch, fence) = (running.id, running.fence);
+        let from = running.next as u32;
+        self.apply(Command::Returned {
+            dispatch,
+            fence,
+            from,
+        })
     }
 
     fn give_back(&mut self, running: &Running, left: &[usize]) -> Result<(), String> {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use evermill_contract::worker::frame::{self, Frame, Kind};
 use evermill_contract::worker::wire::{
-    self, Ask, Finished, Hello, Progress, decode_log, decode_outcomes, encode_answer, small,
+    self, Ask, Finished, Hello, Progress, Returned, decode_log, decode_outcomes, encode_answer,
+    small,
 };
 use evermill_contract::worker::{
     Answer, Death, Outcome, OutcomeRun, Slot as SlotId, TaskError, TaskErrorKind, WorkerEvent,
@@ -196,6 +197,11 @@ impl Reader {
                 let runs = decode_outcomes(frame)?;
                 let token = self.shared.slot(slot).report(call, &runs)?;
                 vec![WorkerEvent::Outcomes { slot, token, runs }]
+            }
+            Kind::Returned => {
+                let Returned { from } = wire::control(frame)?;
+                let token = self.shared.slot(slot).return_rest(call, from)?;
+                vec![WorkerEvent::Returned { slot, token, from }]
             }
             Kind::Finished => {
                 let Finished { tail } = wire::control(frame)?;

@@ -354,6 +354,7 @@ fn moved(mut event: WorkerEvent, by: u16) -> WorkerEvent {
     match &mut event {
         WorkerEvent::Ready { slot, .. }
         | WorkerEvent::Outcomes { slot, .. }
+        | WorkerEvent::Returned { slot, .. }
         | WorkerEvent::Finished { slot, .. }
         | WorkerEvent::Ask { slot, .. }
         | WorkerEvent::Log { slot, .. }

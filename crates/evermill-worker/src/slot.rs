@@ -18,7 +18,7 @@ use evermill_contract::worker::frame::Kind;
 use evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
 use evermill_contract::worker::wire::small;
 use evermill_contract::worker::{Death, Dispatch, OutcomeRun, Token};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::outbox::{Outbox, Outgoing};
 use crate::page::Page;
@@ -166,6 +166,10 @@ impl Slot {
         let returned = self.take_back(call);
         if self.call_of(token).is_some() {
             self.send(small(call, Kind::Recall, &serde_json::json!({})));
+            if let Some(connection) = &self.connection {
+                // It may be busy with a member, and look up only when urged to. Or it has ended.
+                if kill_process(connection.pid, Signal::URG).is_err() {}
+            }
         }
         returned
     }
@@ -216,6 +220,19 @@ impl Slot {
             }
             front.reported += run.count;
         }
+        Ok(front.token)
+    }
+
+    /// The members of the running dispatch from this one on come back.
+    pub(crate) fn return_rest(&mut self, call: u32, from: u32) -> Result<Token, String> {
+        let front = self.front(call)?;
+        if from < front.reported || from > front.members {
+            return Err(format!(
+                "members from {from} returned where {} of {} were reported",
+                front.reported, front.members
+            ));
+        }
+        front.members = from;
         Ok(front.token)
     }
 

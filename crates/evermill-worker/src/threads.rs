@@ -146,7 +146,15 @@ impl Executor for Threads {
                 drop(state);
                 self.return_all(slot.id, held);
             } else if state.running == Some(token) {
-                state.recalled = true;
+                let rest = state.recall_rest();
+                drop(state);
+                let returned = rest.map(|from| WorkerEvent::Returned {
+                    slot: slot.id,
+                    token,
+                    from,
+                });
+                // If it comes behind the end of the dispatch it says nothing new.
+                returned.map(|event| self.later.send(event).ok());
             }
         }
     }

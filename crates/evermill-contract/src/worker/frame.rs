@@ -58,6 +58,8 @@ pub enum Kind {
     Preload = 16,
     /// Fork server: done, or why not.
     Preloaded = 17,
+    /// Worker: members that were not started, while others run on.
+    Returned = 18,
 }
 
 impl Kind {
@@ -82,6 +84,7 @@ impl Kind {
             15 => Self::Ended,
             16 => Self::Preload,
             17 => Self::Preloaded,
+            18 => Self::Returned,
             _ => return None,
         })
     }

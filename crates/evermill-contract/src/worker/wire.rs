@@ -111,6 +111,13 @@ pub struct Finished {
     pub tail: u32,
 }
 
+/// The rest of a dispatch that runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Returned {
+    /// The first member that was not started.
+    pub from: u32,
+}
+
 /// A task asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ask {

@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(super) running: Option<Token>,
     /// What has not been started of the running dispatch is to be returned.
     pub(super) recalled: bool,
+    /// Members of the running dispatch; fewer once those behind a long one were returned.
+    members: u32,
     pub(crate) stop: Option<Stop>,
     pub(super) end: bool,
     /// Which of its threads the slot listens to, counted from 0: one that was left is not heard.
@@ -87,6 +89,16 @@ impl State {
         let late = self.inside?.late_at;
         let kill = self.stop.map(|stop| stop.kill_at);
         late.into_iter().chain(kill).min()
+    }
+
+    /// Recalls what runs. The first member behind the one that runs, which come back at once.
+    pub(super) fn recall_rest(&mut self) -> Option<u32> {
+        self.recalled = true;
+        let inside = self.inside.as_ref()?;
+        let from = inside.first + inside.count;
+        let is_news = from < self.members;
+        self.members = self.members.min(from);
+        is_news.then_some(from)
     }
 
     /// Gives up on the thread that runs: it is not heard any more. What the engine is to be told.
@@ -194,6 +206,7 @@ impl Slot {
             if let Some(dispatch) = state.queue.pop_front() {
                 state.running = Some(dispatch.token);
                 state.recalled = false;
+                state.members = dispatch.members.len() as u32;
                 state.reported = 0;
                 return Some(dispatch);
             }
@@ -418,7 +431,7 @@ impl<'a> Serving<'a> {
             match self.dispatch.order {
                 OrderMode::StopOnFailure if is_failed => {
                     return Served::Whole {
-                        tail: members - index - 1,
+                        tail: self.slot.lock().members - index - 1,
                     };
                 }
                 // Scope 0 is none, so nobody else is in it.
@@ -462,7 +475,7 @@ impl<'a> Serving<'a> {
         }
         if state.recalled || is_over {
             return Some(Served::Whole {
-                tail: self.dispatch.members.len() as u32 - first,
+                tail: state.members - first,
             });
         }
         state.inside = Some(Inside {

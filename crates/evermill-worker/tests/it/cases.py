@@ -109,6 +109,14 @@ def third_crashes(event):
 @task
 def third_hangs(event):
     if event.value == b"2":
+        note("third_hangs", os.getpid())
+        time.sleep(1000)
+
+
+@task(concurrency=2)
+def together_hangs(event):
+    if int(event.value) >= 2:
+        note("together_hangs", os.getpid())
         time.sleep(1000)
 
 
@@ -388,6 +396,7 @@ def cases():
         third_hangs,
         third_spins_deaf,
         is_deaf,
+        together_hangs,
         slow_second,
         forks,
         leaves_children_and_exits,

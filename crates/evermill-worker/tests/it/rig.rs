@@ -221,6 +221,8 @@ impl Rig {
 pub(crate) struct Report {
     pub(crate) runs: Vec<OutcomeRun>,
     pub(crate) tail: Option<u32>,
+    /// The first member that came back before the end.
+    pub(crate) end: Option<u32>,
     pub(crate) death: Option<(Death, Option<u32>, u32)>,
     pub(crate) log: Vec<(Option<u32>, String)>,
     pub(crate) log_bytes: usize,
@@ -233,6 +235,7 @@ impl Report {
                 self.runs.extend_from_slice(runs)
             }
             WorkerEvent::Finished { token, tail, .. } if *token == of => self.tail = Some(*tail),
+            WorkerEvent::Returned { token, from, .. } if *token == of => self.end = Some(*from),
             WorkerEvent::Died {
                 token,
                 cause,

@@ -295,6 +295,30 @@ fn a_dispatch_that_waits_is_returned_at_once_when_it_is_recalled() {
 }
 
 #[test]
+fn members_behind_a_long_command_come_back_while_it_runs() {
+    let mut rig = Rig::new();
+    let long = rig.dispatch("hangs", &["a", "b", "c"]);
+    let token = long.token;
+    rig.pools.dispatch(Slot(0), long);
+    rig.wait_until_started();
+    rig.pools.recall(token);
+    let expected = WorkerEvent::Returned {
+        slot: Slot(0),
+        token,
+        from: 1,
+    };
+    assert_eq!(rig.next(), expected);
+    rig.pools.kill(Slot(0), Duration::from_millis(200));
+    assert!(matches!(
+        rig.next(),
+        WorkerEvent::Died {
+            started: Some(0),
+            ..
+        }
+    ));
+}
+
+#[test]
 fn a_kill_names_the_member_that_ran_returns_what_waits_and_the_slot_goes_on() {
     let mut rig = Rig::new();
     let first = rig.dispatch("hangs", &["a", "b"]);

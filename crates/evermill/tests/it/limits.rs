@@ -71,6 +71,20 @@ def wide():
     call(evermill.kafka("t", auto_offset_reset="earliest"))
 "#;
 
+const UNEVEN: &str = r#"
+import os
+
+@evermill.task
+def first(event):
+    while event.text() == "7" and not os.path.exists("@OUT@.go"):
+        time.sleep(0.05)
+    note("+" + event.text())
+
+@evermill.dag
+def uneven():
+    first(evermill.kafka("t", auto_offset_reset="earliest"))
+"#;
+
 const KEYED: &str = r#"
 @evermill.task(rate_limit_per_key="2/1h")
 def first(event):
@@ -173,6 +187,28 @@ fn no_more_activations_are_under_way_than_a_dag_allows() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.only_run()["done"], 10);
     assert!(scene.most() <= 2, "{} at a time", scene.most());
+}
+
+/// Nobody waits for a long task who does not have to: neither behind it in its dispatch, nor in a dispatch
+/// that waits for its worker.
+#[test]
+fn one_long_event_holds_up_no_other() {
+    let scene = Scene::new(UNEVEN);
+    let numbers: Vec<_> = (0..60).map(|number| number.to_string()).collect();
+    let messages: Vec<_> = numbers.iter().map(|number| ("", number.as_str())).collect();
+    scene.mock.write(&messages);
+    let running = scene.run(&["--until-idle", "200ms", "--json"]);
+    let run = scene.place.wait_for_run(|run| run["done"] == 59);
+    assert_eq!(run["in_flight"], 1, "{run}");
+    std::fs::write(scene.out.with_extension("go"), "").expect("it is written");
+    let ended = running.end();
+    assert_eq!(ended.only_run()["done"], 60, "{}", ended.stderr);
+    let written = std::fs::read_to_string(&scene.out).expect("what tasks wrote");
+    let mut ran: Vec<&str> = written.lines().map(|line| &line[1..]).collect();
+    assert_eq!(ran.last(), Some(&"7"));
+    ran.sort_unstable();
+    ran.dedup();
+    assert_eq!((ran.len(), written.lines().count()), (60, 60), "once each");
 }
 
 #[test]
