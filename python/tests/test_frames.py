@@ -154,6 +154,7 @@ def test_frames_of_a_worker_are_golden():
     assert outcomes.take(4) == b""
 
     check("finished", _frames.encode(4, _frames.FINISHED, _frames.content({"tail": 7})))
+    check("returned", _frames.encode(4, _frames.RETURNED, _frames.content({"from": 3})))
     question = {"kind": "xcom_pull", "task_id": "extract", "key": "return_value", "map_index": None}
     ask = {"dispatch": 4, "member": 2, "question": question}
     check("ask", _frames.encode(1, _frames.ASK, _frames.content(ask)))

@@ -513,6 +513,8 @@ fn frames_of_a_worker_are_golden() {
 
     let finished: wire::Finished = wire::control(&read_golden("finished.frame")).unwrap();
     assert_eq!(finished.tail, 7);
+    let returned: wire::Returned = wire::control(&read_golden("returned.frame")).unwrap();
+    assert_eq!(returned.from, 3);
 
     let ask: wire::Ask = wire::control(&read_golden("ask.frame")).unwrap();
     let question = Question::XcomPull {
