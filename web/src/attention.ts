@@ -54,6 +54,10 @@ export function ofRun(run: RunLine, samples: Samples | undefined, now: number): 
     const one = run.parked === 1;
     add('parked', 'warn', `${events(run.parked, 'activation')} parked`, `${one ? 'It' : 'They'} gave up after all retries and ${one ? 'is' : 'are'} kept. See why, mend the cause, then retry or drop ${one ? 'it' : 'them'}.`, runHref(run.run, 'parked'), 'See why');
   }
+  if (run.awaiting > 0) {
+    const one = run.awaiting === 1;
+    add('awaiting', 'warn', `${events(run.awaiting, 'activation')} ${one ? 'waits' : 'wait'} for an answer`, `${one ? 'It goes' : 'They go'} on as soon as somebody, or another program, sends the signal.`, `#/approvals?run=${encodeURIComponent(run.run)}`, one ? 'See it' : 'See them');
+  }
   if (run.state === 'paused') {
     const waits = run.behind ? `${events(run.behind)} wait meanwhile.` : 'Nothing is read meanwhile.';
     add('paused', 'warn', 'Paused', `Somebody paused this run. ${waits}`);

@@ -4,6 +4,7 @@ export type Route =
   | { page: 'overview' }
   | { page: 'pools' }
   | { page: 'alerts' }
+  | { page: 'approvals'; query: URLSearchParams }
   | { page: 'run'; run: string; tab: Tab; query: URLSearchParams }
   | { page: 'unknown'; path: string };
 
@@ -15,6 +16,7 @@ export function read(hash: string): Route {
   const [first, run, tab = 'now'] = parts;
   if (first === undefined) return { page: 'overview' };
   if (parts.length === 1 && (first === 'pools' || first === 'alerts')) return { page: first };
+  if (parts.length === 1 && first === 'approvals') return { page: first, query: new URLSearchParams(query) };
   const known = TABS.find((one) => one === tab);
   if (first === 'runs' && run !== undefined && known && parts.length <= 3) {
     return { page: 'run', run, tab: known, query: new URLSearchParams(query) };

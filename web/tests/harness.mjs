@@ -60,6 +60,27 @@ def shop():
     check(evermill.webhook(name="orders")) >> choose() >> [courier(), post()] >> thank()
 `;
 
+/** Refunds come by HTTP and wait for somebody's word. */
+export const REFUNDS = `
+import evermill
+
+
+@evermill.task
+def ask(event):
+    return event.json()
+
+
+@evermill.task
+def pay(order, answer):
+    return f"{order['number']} {answer['yes']}"
+
+
+@evermill.dag
+def refunds():
+    order = ask(evermill.webhook(name="orders"))
+    pay(order, evermill.wait(signal="approve", after=order))
+`;
+
 /** An engine in a process of its own. */
 export class Engine {
   static async start(command, { files = {}, folder = mkdtempSync(join(tmpdir(), 'evermill-web-')), listen = '127.0.0.1:0' } = {}) {
@@ -103,9 +124,9 @@ export class Engine {
     return this.ask(`/api/v1/runs/${dag}`);
   }
 
-  push(order) {
+  push(order, dag = 'shop') {
     const headers = { 'content-type': 'application/json' };
-    return this.ask('/hooks/shop/orders', { method: 'POST', body: JSON.stringify(order), headers });
+    return this.ask(`/hooks/${dag}/orders`, { method: 'POST', body: JSON.stringify(order), headers });
   }
 
   /** Runs another command on its data directory; what it printed. */

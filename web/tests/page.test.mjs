@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { assertClean, Engine, openBrowser, openPage, SHOP, until } from './harness.mjs';
+import { assertClean, Engine, openBrowser, openPage, REFUNDS, SHOP, until } from './harness.mjs';
 
 let browser;
 let shop;
@@ -166,6 +166,57 @@ test('the grid shows how tasks of recent activations ended, and one of them whol
   await page.context().close();
 });
 
+test('what waits for an answer is found from the overview, looked at and answered, each by itself', async () => {
+  const engine = await Engine.start('serve', { files: { 'refunds.py': REFUNDS } });
+  try {
+    await until('it runs', async () => (await engine.ask('/api/v1/runs')).runs.some((run) => run.state === 'running'));
+    const page = await openPage(browser, engine, { path: '#/approvals' });
+    await page.getByText('Nothing waits for an answer').waitFor();
+    await assertClean(page, 'no approvals');
+    for (const number of [1, 2, 3]) await engine.push({ number }, 'refunds');
+    await page.getByRole('link', { name: /^Approvals 3/ }).waitFor();
+    await page.goto(`${engine.url}/#/`);
+    await page.getByText('3 activations wait for an answer').waitFor();
+    await page.getByRole('link', { name: /See them/ }).click();
+    const second = page.getByRole('button', { name: /"number":\s?2/ });
+    await second.focus();
+    await page.keyboard.press('Enter');
+    await page.getByRole('button', { name: 'Fill in yes' }).click();
+    for (const [width, height] of [[390, 844], [1280, 900]]) {
+      await page.setViewportSize({ width, height });
+      await assertClean(page, `an approval at ${width}`);
+    }
+    await page.getByRole('textbox').fill('{"yes"');
+    await page.getByText('This is not JSON.').waitFor();
+    await page.getByRole('textbox').fill('{"yes": true}');
+    // Somebody else is faster.
+    const { entries } = await engine.ask('/api/v1/runs/refunds/waits');
+    await page.getByRole('button', { name: 'Answer…' }).click();
+    const dialog = page.getByRole('dialog', { name: /^Answer approve of orders@1/ });
+    await dialog.waitFor();
+    await engine.ask(`/api/v1/runs/refunds/signals/approve?to=${encodeURIComponent(entries[1].id)}`, { method: 'POST', body: '{"yes": false}' });
+    await dialog.getByRole('button', { name: 'Answer' }).click();
+    await dialog.getByText('Nothing was sent').waitFor();
+    await dialog.getByRole('button', { name: 'Cancel' }).click();
+    page.faults.length = 0;
+    await page.getByRole('button', { name: /"number":\s?3/ }).click();
+    await page.getByRole('button', { name: 'Fill in yes' }).click();
+    await page.getByRole('button', { name: 'Answer…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Answer' }).click();
+    await page.getByText('is answered.').first().waitFor();
+    await until('two are done and one waits', async () => {
+      const { done, awaiting } = await engine.run('refunds');
+      return done === 2 && awaiting === 1;
+    });
+    const { activations } = await engine.ask('/api/v1/runs/refunds/activations?payload=true');
+    const paid = activations.map((one) => one.tasks.find((task) => task.task === 'pay').result).sort();
+    assert.deepEqual(paid, ['"2 False"', '"3 True"']);
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
 test('a pool is made smaller by asking first', async () => {
   const page = await openPage(browser, shop, { path: '#/pools' });
   await page.getByRole('button', { name: 'Change slots of carriers' }).click();
@@ -195,7 +246,7 @@ test('keys lead from page to page', async () => {
   await page.context().close();
 });
 
-const PAGES = ['#/', '#/runs/shop', '#/runs/shop/activations', '#/runs/shop/parked', '#/runs/shop/versions', '#/pools', '#/alerts', '#/nowhere', '#/runs/nowhere'];
+const PAGES = ['#/', '#/runs/shop', '#/runs/shop/activations', '#/runs/shop/parked', '#/runs/shop/versions', '#/pools', '#/alerts', '#/approvals', '#/nowhere', '#/runs/nowhere'];
 for (const [width, scheme] of [
   [1280, 'light'],
   [1280, 'dark'],

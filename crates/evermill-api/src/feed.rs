@@ -48,6 +48,8 @@ pub(crate) struct RunLine {
     commit_ms: Percentiles,
     /// Activations that missed a deadline.
     deadlines_missed: u64,
+    /// Tasks that wait for a signal, such as somebody's answer.
+    awaiting: u64,
     /// Positions still to be read over all lanes, where the sources can tell.
     behind: Option<u64>,
     /// When a position last moved, milliseconds since the Unix epoch.
@@ -492,6 +494,7 @@ impl RunLine {
             latency_ms: run.latency_ms,
             commit_ms: run.commit_ms,
             deadlines_missed: run.deadlines_missed,
+            awaiting: run.awaiting,
             behind: (!behind.is_empty()).then(|| behind.iter().sum()),
             progress_ms: sources().filter_map(|source| source.progress_ms).max(),
             stale: sources().any(|source| source.stale),

@@ -551,6 +551,7 @@ mod tests {
             },
             commit_ms: Percentiles::default(),
             deadlines_missed: 0,
+            awaiting: 0,
             tasks: (0..tasks)
                 .map(|number| TaskView {
                     id: format!("t{number}"),

@@ -68,6 +68,7 @@ impl From<EngineError> for Problem {
             }
             EngineError::Busy(_) => (503, "busy", "Not yet"),
             EngineError::NotParked(_) => (404, "not_parked", "Nothing is parked under this id"),
+            EngineError::NotWaiting(_) => (409, "not_waiting", "Nobody waits for this"),
             EngineError::Store(_) => (500, "store", "The store cannot be read or copied"),
             EngineError::Full(_) => (429, "full", "There is no room for more yet"),
             EngineError::OtherContent(_) => {

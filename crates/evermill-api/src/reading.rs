@@ -38,6 +38,10 @@ pub(crate) fn read_signal(name: &str, query: &str, body: &Bytes) -> Result<Signa
             "id" => signal.id = value,
             "key" => signal.key = value,
             "all" => signal.all = value.as_deref() == Some(b"true"),
+            "to" => {
+                let id = value.as_deref().map(String::from_utf8_lossy);
+                signal.to = id.map(std::borrow::Cow::into_owned);
+            }
             "ttl_ms" => {
                 let text = value
                     .as_deref()
@@ -65,13 +69,15 @@ pub(crate) fn read_wanted<T: serde::de::DeserializeOwned>(body: &Bytes) -> Resul
 /// Entries of a page when nothing else is asked for.
 pub(crate) const PAGE_ENTRIES: usize = 100;
 
+/// The page when nothing else is asked for.
+const FIRST_PAGE: Page = Page {
+    skip: 0,
+    limit: PAGE_ENTRIES,
+    payload: false,
+};
+
 pub(crate) fn read_query(query: &str) -> Result<(ParkedFilter, Page), Problem> {
-    let mut which = ParkedFilter::default();
-    let mut page = Page {
-        skip: 0,
-        limit: PAGE_ENTRIES,
-        payload: false,
-    };
+    let (mut which, mut page) = (ParkedFilter::default(), FIRST_PAGE);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "id" => which.ids.push(value.into_owned()),
@@ -86,6 +92,21 @@ pub(crate) fn read_query(query: &str) -> Result<(ParkedFilter, Page), Problem> {
         }
     }
     Ok((which, page))
+}
+
+/// Which part of what waits is wanted, and for which signal.
+pub(crate) fn read_waits(query: &str) -> Result<(Option<String>, Page), Problem> {
+    let (mut signal, mut page) = (None, FIRST_PAGE);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "signal" => signal = Some(value.into_owned()),
+            "cursor" => page.skip = cursor(&value)?,
+            "limit" => page.limit = number(&name, &value)?,
+            "payload" => page.payload = value == "true",
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok((signal, page))
 }
 
 /// Whether only a count is wanted.

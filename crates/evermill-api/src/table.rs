@@ -9,6 +9,7 @@ use bytes::Bytes;
 use evermill_engine::Alert;
 use evermill_engine::view::{
     EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, RunView,
+    WaitPage,
 };
 use evermill_engine::{
     BackfillAsk, Checked, Operations, Order, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer,
@@ -23,7 +24,7 @@ use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
     cursor, number, read_conf, read_dry_run, read_order, read_past, read_place, read_query,
-    read_signal, read_wanted,
+    read_signal, read_waits, read_wanted,
 };
 use crate::routes::{Method, Request, etag, json};
 

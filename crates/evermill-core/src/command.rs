@@ -330,6 +330,8 @@ pub enum Command {
         body: Bytes,
         /// Deliver to every waiter instead of the oldest.
         all: bool,
+        /// Only to this activation; one that does not wait gets nothing, and the message is not kept.
+        to: Option<ActivationKey>,
         /// Unconsumed, it lives until then.
         expires_ms: Ms,
     },

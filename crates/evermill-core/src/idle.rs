@@ -15,6 +15,7 @@ use crate::command::{ActivationKey, Command};
 use crate::dag::Order;
 use crate::machine::Machine;
 use crate::run::Run;
+use crate::signal::Whom;
 
 impl Machine {
     /// How many decisions were sealed. Who commits one notes it, for [`Machine::committed`].
@@ -63,8 +64,9 @@ impl Machine {
                 name,
                 key,
                 all,
+                to,
                 ..
-            } => (run, Who::Waits(name, *key, *all)),
+            } => (run, Who::Waits(name, *key, Whom { all: *all, to: *to })),
             _ => return Vec::new(),
         };
         let Some(run) = self.runs.get(run) else {
@@ -72,11 +74,10 @@ impl Machine {
         };
         match who {
             Who::All => run.let_go().collect(),
-            Who::Waits(name, key, all) => {
-                let waiting = run.waiting_for(name, key);
-                let count = if all { waiting.len() } else { 1 };
-                let first = waiting.into_iter().take(count).map(|(_, key, _)| key);
-                first.filter(|key| run.is_let_go(key)).collect()
+            Who::Waits(name, key, whom) => {
+                let waiting = run.waiting_for(name, key, whom);
+                let keys = waiting.into_iter().map(|(_, key, _)| key);
+                keys.filter(|key| run.is_let_go(key)).collect()
             }
         }
     }
@@ -143,7 +144,7 @@ impl Machine {
 enum Who<'a> {
     All,
     /// Those that wait for a signal of this name and key: the first, or all.
-    Waits(&'a str, u128, bool),
+    Waits(&'a str, u128, Whom),
 }
 
 impl Run {

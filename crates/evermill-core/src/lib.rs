@@ -55,3 +55,4 @@ pub use pool::{PoolTask, PoolView};
 pub use resume::ResumeError;
 pub use run::StateScope;
 pub use scope::ScopeKey;
+pub use signal::{Brought, WaitView};

@@ -22,6 +22,7 @@ use crate::packed::Packed;
 use crate::pool::Pool;
 use crate::row::{Key, Row as StoreRow, Table, Write};
 use crate::run::{Materialised, Run, RunRow, Signal, StateScope};
+use crate::signal::Whom;
 use crate::wave::Wave;
 
 /// What a timer is for. Timers are hints: whoever is woken looks at its own state.
@@ -310,6 +311,7 @@ impl Machine {
                 key,
                 body,
                 all,
+                to,
                 expires_ms,
             } => {
                 let signal = Signal {
@@ -319,7 +321,7 @@ impl Machine {
                     expires: expires_ms,
                     consumed: false,
                 };
-                self.signal(run, id, signal, all, out);
+                self.signal(run, id, signal, Whom { all, to }, out);
             }
             Command::Swap { run, dag, rates } => {
                 self.swap(run, &dag);

@@ -106,6 +106,10 @@ impl<K: Ord + Copy, V> Packed<K, V> {
         place.ok().map(|place| &mut chunk[place].1)
     }
 
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn contains_key(&self, key: &K) -> bool {
         self.get(key).is_some()
     }

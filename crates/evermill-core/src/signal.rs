@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::activation::{self, Held, Snapshot, Standing};
 use crate::bits;
+use crate::codec::DecodeError;
 use crate::codec::Writer;
-use crate::command::{ActivationKey, Decision, Ms, RunIx};
+use crate::command::{ActivationKey, Decision, Event, Ms, RunIx};
 use crate::dag::TaskKind;
 use crate::machine::{Machine, Timer, put};
 use crate::packed::Packed;
@@ -16,16 +17,116 @@ use crate::wave::Row;
 /// Who waits for a signal: since when, which activation, which task.
 pub(crate) type Waiter = (Ms, ActivationKey, u16);
 
+/// Of those who wait for a signal, who gets it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whom {
+    /// Everybody, not the one who has waited longest.
+    pub(crate) all: bool,
+    /// Only this activation.
+    pub(crate) to: Option<ActivationKey>,
+}
+
+/// A task of an activation that waits for a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitView {
+    /// Which activation.
+    pub activation: ActivationKey,
+    /// When the activation's (first) event arrived.
+    pub since: Ms,
+    /// The task, by its place in the version.
+    pub task: u16,
+}
+
+/// What an activation brought to where it waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brought {
+    /// The version it is pinned to, by its number in the run.
+    pub version: u16,
+    /// Its events.
+    pub events: Vec<Event>,
+    /// What its tasks returned so far.
+    pub results: Vec<(u16, Bytes)>,
+}
+
 /// Format number of signal rows.
 const SIGNAL_FORMAT: u8 = 1;
 
+impl Brought {
+    /// Reads the row of an activation.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is none.
+    pub fn read(key: ActivationKey, body: Bytes) -> Result<Self, DecodeError> {
+        Ok(Self::of(Snapshot::decode(key, body)?.0))
+    }
+
+    fn of(snapshot: Snapshot) -> Self {
+        let result = |entry: activation::Entry| match entry.standing {
+            Standing::Success { result, .. } => Some((entry.task, result?)),
+            _ => None,
+        };
+        let bound = snapshot.bound.into_iter().map(|(.., event)| event);
+        Self {
+            version: snapshot.version,
+            events: snapshot.events.into_iter().chain(bound).collect(),
+            results: snapshot.entries.into_iter().filter_map(result).collect(),
+        }
+    }
+}
+
 impl Machine {
+    /// Signals that tasks of a run wait for: the name, and how many do.
+    pub fn awaited(&self, run: RunIx) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.runs.get(&run).into_iter();
+        let names = names.flat_map(|run| &run.waiters);
+        let names = names.map(|(name, waiters)| (&**name, waiters.len() as u64));
+        names.filter(|(_, count)| *count > 0)
+    }
+
+    /// Everything of a run that waits for the signal of this name, the oldest first.
+    pub fn waits(&self, run: RunIx, name: &str) -> impl Iterator<Item = WaitView> {
+        let waiters = self.runs.get(&run).and_then(|run| run.waiters.get(name));
+        let waiters = waiters.into_iter().flat_map(Packed::keys);
+        waiters.map(|&(since, activation, task)| WaitView {
+            activation,
+            since,
+            task,
+        })
+    }
+
+    /// The version that an activation is pinned to which waits for a signal, by its number in the run.
+    #[must_use]
+    pub fn pinned(&self, key: ActivationKey) -> Option<u16> {
+        let run = self.runs.get(&key.lane.run)?;
+        let held = run.materialised.get(&key).map(|held| held.version);
+        held.or_else(|| Some(self.wave(self.place_in_wave(key)?.0).version))
+    }
+
+    /// Whether a signal of this id is known, as one that waits or one that was consumed.
+    #[must_use]
+    pub fn knows_signal(&self, run: RunIx, id: &str) -> bool {
+        let run = self.runs.get(&run);
+        run.is_some_and(|run| run.signals.contains_key(id))
+    }
+
+    /// What an activation that waits for a signal has brought; `None` while it lies in the store alone, or
+    /// when it does not wait.
+    #[must_use]
+    pub fn brought(&self, key: ActivationKey) -> Option<Brought> {
+        let run = self.runs.get(&key.lane.run)?;
+        if let Some(held) = run.materialised.get(&key) {
+            return Brought::read(key, held.body()?.clone()).ok();
+        }
+        let (ix, member) = self.place_in_wave(key)?;
+        Some(Brought::of(self.snapshot(ix, member)))
+    }
+
     pub(crate) fn signal(
         &mut self,
         ix: RunIx,
         id: String,
         signal: Signal,
-        all: bool,
+        whom: Whom,
         out: &mut Decision,
     ) {
         let Some(run) = self.runs.get_mut(&ix).filter(|run| !run.is_over()) else {
@@ -34,17 +135,16 @@ impl Machine {
         if run.signals.contains_key(&id) {
             return;
         }
+        let receivers = run.waiting_for(&signal.name, signal.key, whom);
+        if receivers.is_empty() && whom.to.is_some() {
+            // Kept, it would go to another one.
+            return;
+        }
         self.timers.insert((signal.expires, Timer::Signal(ix)));
-        let waiting = run.waiting_for(&signal.name, signal.key);
-        let receivers = if all {
-            &waiting[..]
-        } else {
-            &waiting[..waiting.len().min(1)]
-        };
         let consumed = !receivers.is_empty();
         let signal = Signal { consumed, ..signal };
         write_signal(ix, &id, &signal, out);
-        for &waiter in receivers {
+        for waiter in receivers {
             self.deliver(&signal.name, waiter, &signal.body, out);
         }
         let run = self.runs.get_mut(&ix).expect("looked up above");
@@ -126,19 +226,24 @@ impl Machine {
         self.release(key);
     }
 
-    fn deliver_in_wave(&mut self, key: ActivationKey, task: u16, body: &Bytes, out: &mut Decision) {
+    /// A wave's slot and a member of it.
+    fn place_in_wave(&self, key: ActivationKey) -> Option<(u32, u32)> {
         let find = |wave: &crate::wave::Wave| {
             let here = |(at, m): (usize, &crate::wave::Member)| {
                 (m.key == key && !bits::get(&wave.left, at as u32)).then_some(at as u32)
             };
             wave.members.iter().enumerate().find_map(here)
         };
-        let place = self.waves.iter().enumerate().find_map(|(slot, wave)| {
-            wave.as_ref()
-                .and_then(find)
-                .map(|member| (slot as u32, member))
-        });
-        let Some((ix, member)) = place else { return };
+        self.waves.iter().enumerate().find_map(|(slot, wave)| {
+            let member = wave.as_ref().and_then(find)?;
+            Some((slot as u32, member))
+        })
+    }
+
+    fn deliver_in_wave(&mut self, key: ActivationKey, task: u16, body: &Bytes, out: &mut Decision) {
+        let Some((ix, member)) = self.place_in_wave(key) else {
+            return;
+        };
         let wave = self.wave_mut(ix);
         let Some(node) = wave.plan().place[usize::from(task)] else {
             return;
@@ -187,18 +292,22 @@ impl Run {
         }
     }
 
-    /// Who waits for a signal of this name and key, oldest first.
-    pub(crate) fn waiting_for(&self, name: &str, key: u128) -> Vec<Waiter> {
+    /// Who gets a signal of this name and key, oldest first.
+    pub(crate) fn waiting_for(&self, name: &str, key: u128, whom: Whom) -> Vec<Waiter> {
         let fits = |waiter: &ActivationKey| {
-            key == 0
+            let is_meant = whom.to.is_none_or(|to| to == *waiter);
+            let has_key = key == 0
                 || self
                     .materialised
                     .get(waiter)
-                    .is_none_or(|m: &Materialised| m.key() == key)
+                    .is_none_or(|m: &Materialised| m.key() == key);
+            is_meant && has_key
         };
+        let most = if whom.all { usize::MAX } else { 1 };
         let waiters = self.waiters.get(name).into_iter().flat_map(Packed::keys);
         waiters
             .filter(|(_, waiter, _)| fits(waiter))
+            .take(most)
             .copied()
             .collect()
     }

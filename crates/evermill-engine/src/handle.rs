@@ -77,6 +77,19 @@ pub struct Pushed {
     pub repeated: u64,
 }
 
+impl Pushed {
+    /// One, kept.
+    pub(crate) const KEPT: Self = Self {
+        kept: 1,
+        repeated: 0,
+    };
+    /// One that came before.
+    pub(crate) const REPEATED: Self = Self {
+        kept: 0,
+        repeated: 1,
+    };
+}
+
 /// Why a request was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -148,6 +161,11 @@ pub enum EngineError {
     /// Nothing is parked under this id.
     #[error("nothing is parked as '{0}'; `evermill parked ls` lists what is")]
     NotParked(String),
+    /// Whom a signal is for does not wait for it.
+    #[error(
+        "'{0}' does not wait for this signal (any more): somebody may have answered; `evermill waits` lists what waits"
+    )]
+    NotWaiting(String),
     /// The DAG cannot run; every fault.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Faults(Vec<evermill_contract::manifest::Fault>),

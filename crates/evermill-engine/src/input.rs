@@ -19,6 +19,7 @@ use crate::replay::{Again, Ground, ReplayOrder};
 use crate::stall::Line;
 use crate::swap::Standing;
 use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, ReplayView, RunDetail};
+use crate::waits::Waits;
 
 pub(crate) enum Input {
     /// From a source's thread.
@@ -186,6 +187,13 @@ pub(crate) enum Request {
         run: String,
         signal: Signal,
         reply: Sender<Result<Pushed, EngineError>>,
+    },
+    /// What waits for signals.
+    Waits {
+        run: String,
+        signal: Option<String>,
+        page: Page,
+        reply: Sender<Result<Waits, EngineError>>,
     },
     /// Brought from outside to a source that takes it in.
     Push {

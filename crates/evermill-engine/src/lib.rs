@@ -75,6 +75,7 @@ mod timers;
 mod triggering;
 mod unused;
 pub mod view;
+mod waits;
 mod workers;
 
 pub use clock::Clock;

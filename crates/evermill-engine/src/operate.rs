@@ -18,7 +18,7 @@ use crate::publish::state_name;
 use crate::replay::{BackfillAsk, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk};
 use crate::survey;
 use crate::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, WaitPage,
 };
 
 /// What to do with a run. Asked for twice, each is done once.
@@ -70,6 +70,8 @@ pub struct Signal {
     pub all: bool,
     /// For how long a task may still come to wait for it, milliseconds; a day unless said.
     pub ttl_ms: Option<u64>,
+    /// Only to this activation, by [`crate::view::WaitView::id`].
+    pub to: Option<String>,
 }
 
 /// How a DAG is switched on.
@@ -137,8 +139,15 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     /// [`EngineError::UnknownRun`], [`EngineError::Refused`] when nothing of the DAG takes it,
+    /// [`EngineError::NotWaiting`] when whom it is for does not wait,
     /// [`EngineError::Full`], [`EngineError::Closed`].
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError>;
+
+    /// What waits for a signal, by the signal's name, and of each the oldest first.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Store`], [`EngineError::Closed`].
+    fn waits(&self, run: &str, signal: Option<&str>, page: Page) -> Result<WaitPage, EngineError>;
 
     /// The latest alerts, newest first; none where no engine runs.
     ///
@@ -302,6 +311,17 @@ impl Operations for Handle {
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
         let run = run.to_owned();
         self.ask(|reply| Request::Signal { run, signal, reply })?
+    }
+
+    fn waits(&self, run: &str, signal: Option<&str>, page: Page) -> Result<WaitPage, EngineError> {
+        let (run, signal) = (run.to_owned(), signal.map(str::to_owned));
+        let found = self.ask(|reply| Request::Waits {
+            run,
+            signal,
+            page,
+            reply,
+        })??;
+        found.told(&mut **self.reader())
     }
 
     fn alerts(&self) -> Result<Vec<Alert>, EngineError> {

@@ -99,6 +99,7 @@ impl Shard {
             latency_ms: slot.latency.percentiles(),
             commit_ms: slot.commit.percentiles(),
             deadlines_missed: slot.deadlines_missed,
+            awaiting: self.machine.awaited(run).map(|(_, count)| count).sum(),
             tasks: self.task_views(run),
             replays: self.open_replays(run),
             sources,

@@ -42,6 +42,12 @@ impl Shard {
                 Ok(pushed) => self.reply_after_commit(reply, Ok(pushed)),
                 refused => answer(&reply, refused),
             },
+            Request::Waits {
+                run,
+                signal,
+                page,
+                reply,
+            } => answer(&reply, self.books().waits(&run, signal.as_deref(), page)),
             Request::Push {
                 key,
                 arrivals,

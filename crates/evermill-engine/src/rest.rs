@@ -38,7 +38,7 @@ use crate::swap::version_views;
 use crate::triggering::{self, Taker};
 use crate::view::{
     EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, ReplayView,
-    RunDetail, RunView, SourceView, TaskView,
+    RunDetail, RunView, SourceView, TaskView, WaitPage,
 };
 
 /// See [`Engine::at_rest`].
@@ -294,6 +294,7 @@ impl State {
             latency_ms: Percentiles::default(),
             commit_ms: Percentiles::default(),
             deadlines_missed: run.deadlines_missed,
+            awaiting: self.machine.awaited(run.run).map(|(_, count)| count).sum(),
         }
     }
 
@@ -394,18 +395,25 @@ impl Operations for AtRest {
         let arrival = triggering::arrival(&signal, now_ms);
         match triggering::taker(outline.as_deref(), &found.dag, &signal.name)? {
             Taker::Source(index, id) => {
+                triggering::not_to_one(&signal, &id)?;
                 let accepted = state.keep(&found, &id, index, &arrival)?;
                 Ok(triggering::pushed(&accepted))
             }
             Taker::Tasks => {
                 let now_us = state.clock.now_us();
-                state.apply(triggering::to_tasks(&found, &signal, now_us))?;
-                Ok(Pushed {
-                    kept: 1,
-                    repeated: 0,
-                })
+                match state.books().for_tasks(&found, &signal, now_us)? {
+                    None => Ok(Pushed::REPEATED),
+                    Some(command) => state.apply(command).map(|()| Pushed::KEPT),
+                }
             }
         }
+    }
+
+    fn waits(&self, run: &str, signal: Option<&str>, page: Page) -> Result<WaitPage, EngineError> {
+        let state = self.lock();
+        let found = state.books().waits(run, signal, page)?;
+        let mut reader = state.store.reader().map_err(EngineError::store)?;
+        found.told(&mut *reader)
     }
 
     /// Those that hooks will be told of by the next engine.

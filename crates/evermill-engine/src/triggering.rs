@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::source::Arrival;
-use evermill_core::command::{Command, RunIx};
+use evermill_core::command::{ActivationKey, Command, RunIx};
 use evermill_core::{LaneView, RunView};
 
 use crate::MANUAL;
@@ -84,14 +84,14 @@ impl Shard {
         may_trigger(&found, true)?;
         let now_ms = self.world.clock.now_ms();
         let id = match taker(self.outline_of(found.run), &found.dag, &signal.name)? {
-            Taker::Source(_, id) => id,
+            Taker::Source(_, id) => not_to_one(signal, &id).map(|()| id)?,
             Taker::Tasks => {
                 let now_us = self.world.clock.now_us();
-                self.apply(to_tasks(&found, signal, now_us));
-                return Ok(Pushed {
-                    kept: 1,
-                    repeated: 0,
-                });
+                let Some(command) = self.books().for_tasks(&found, signal, now_us)? else {
+                    return Ok(Pushed::REPEATED);
+                };
+                self.apply(command);
+                return Ok(Pushed::KEPT);
             }
         };
         let number = self.inboxes.number(&found.dag, &id);
@@ -114,6 +114,17 @@ impl Shard {
         };
         let accepted = self.take_in(number, arrivals, None, Bringer::Asks);
         Ok(pushed(&accepted.map_err(refusal)?))
+    }
+}
+
+/// A source makes a new activation of a signal.
+pub(crate) fn not_to_one(signal: &Signal, source: &str) -> Result<(), EngineError> {
+    match &signal.to {
+        None => Ok(()),
+        Some(_) => Err(EngineError::Refused(format!(
+            "the signal '{}' goes to the source '{source}', which begins an activation with it; leave out whom it is for",
+            signal.name
+        ))),
     }
 }
 
@@ -156,7 +167,12 @@ pub(crate) fn taker(
 
 /// A signal for tasks that wait (W14). Without an id of its own it is told apart by the microsecond:
 /// one thread takes them, each in longer than that.
-pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_us: u64) -> Command {
+pub(crate) fn to_tasks(
+    run: &RunView,
+    signal: &Signal,
+    to: Option<ActivationKey>,
+    now_us: u64,
+) -> Command {
     let id = signal.id.as_deref().map_or_else(
         || format!("{now_us}-{}", run.counters.seen),
         |id| String::from_utf8_lossy(id).into_owned(),
@@ -169,6 +185,7 @@ pub(crate) fn to_tasks(run: &RunView, signal: &Signal, now_us: u64) -> Command {
         key: signal.key.as_deref().map_or(0, payload::key_number),
         body: value.unwrap_or_else(|| Bytes::from_static(b"null")),
         all: signal.all,
+        to,
         expires_ms: now_us / 1_000 + signal.ttl_ms.unwrap_or(limits::SIGNAL_TTL_MS),
     }
 }

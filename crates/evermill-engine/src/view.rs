@@ -74,6 +74,9 @@ pub struct RunView {
     /// Activations that missed a deadline.
     #[serde(default)]
     pub deadlines_missed: u64,
+    /// Tasks of activations that wait for a signal, such as somebody's answer.
+    #[serde(default)]
+    pub awaiting: u64,
     /// Its tasks, in order of declaration.
     #[serde(default)]
     pub tasks: Vec<TaskView>,
@@ -511,6 +514,64 @@ pub struct ParkedView {
     /// Its events, when they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub payload: Vec<EventView>,
+}
+
+/// A part of what waits for signals.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitPage {
+    /// How many match in all.
+    pub matched: u64,
+    /// The same, by signal.
+    pub groups: Vec<WaitGroup>,
+    /// The page: by signal, and of each the oldest first.
+    pub entries: Vec<WaitView>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<u64>,
+}
+
+/// What waits for one signal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitGroup {
+    /// The signal's name.
+    pub signal: String,
+    /// Tasks that wait for it.
+    pub count: u64,
+    /// When the oldest of their events arrived, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// A task of an activation that waits for a signal, such as somebody's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitView {
+    /// The activation, as [`ParkedView::id`]; a signal may name it.
+    pub id: String,
+    /// The signal's name.
+    pub signal: String,
+    /// The task that waits.
+    pub task: String,
+    /// Source id.
+    pub source: String,
+    /// Lane name.
+    pub lane: String,
+    /// Position of its (first) event.
+    pub position: u64,
+    /// When its (first) event arrived, milliseconds since the Unix epoch; when it began to wait is not kept.
+    pub since_ms: u64,
+    /// Its events, when they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payload: Vec<EventView>,
+    /// What its tasks returned so far, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<ResultView>,
+}
+
+/// What a task returned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResultView {
+    /// Task id.
+    pub task: String,
+    /// As JSON.
+    pub result: Blob,
 }
 
 const fn no_key() -> evermill_core::command::ActivationKey {

@@ -18,7 +18,7 @@ use crate::oracle::{Final, Judged, State, apply};
 use crate::script::{Act, Ask, input_hash, own_view, reads_results, reads_state};
 use crate::versions::place_of;
 use crate::worker::{Member, Running, outcome};
-use crate::world::{Batch, Book, Issued, RUN, World};
+use crate::world::{Batch, Issued, RUN, World};
 
 impl World<'_> {
     /// What listeners would have heard with this commit adds up to what is counted as settled: an end is
@@ -861,4 +861,12 @@ impl World<'_> {
         }
         Ok(())
     }
+}
+
+/// Which ledger a failure is counted in.
+pub(crate) enum Book {
+    /// What the machine was told.
+    Live,
+    /// What is committed.
+    Durable,
 }

@@ -260,7 +260,7 @@ impl World<'_> {
             "stop" => self.clean_stop(),
             "stale" => self.stale(),
             "late" => self.late(),
-            "signal" => self.signal(),
+            "signal" => self.signal(words.get(1).map(|word| act(word)).transpose()?),
             "swap" => self.swap(),
             "replay" => self.replay(count(1)?),
             "hold_replay" => self.hold_replay(),

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_core::command::{ActivationKey, Command, Fence, Outcome, OutcomeRun, Selection};
+use evermill_core::command::{
+    ActivationKey, Command, Counters, Fence, Outcome, OutcomeRun, Selection,
+};
 use evermill_core::dag::{TaskKind, TaskSpec};
 use evermill_core::row::Table;
 use evermill_core::{Machine, ParkReason};
 
+use crate::check::Book;
 use crate::feature::Mark;
 use crate::ledger::Fact;
 use crate::oracle::{Judged, State};
 use crate::script::{Act, Resolve};
-use crate::world::{Batch, Book, RUN, World};
+use crate::world::{Batch, RUN, World};
 
 impl World<'_> {
     /// Late, repeated and foreign reports: all must be refused without a trace.
@@ -298,8 +301,8 @@ impl World<'_> {
         self.case.spec.tasks.iter().any(waits)
     }
 
-    /// A signal for whoever waits longest; sometimes the last one again, which must change nothing.
-    pub(crate) fn signal(&mut self) -> Result<(), String> {
+    /// A signal for whoever waits longest, or for one activation; sometimes the last one again, which must change nothing.
+    pub(crate) fn signal(&mut self, to: Option<Act>) -> Result<(), String> {
         self.coverage.hit(Mark::Signal);
         self.signals += u64::from(self.signals == 0 || self.directed || self.rng.chance(80));
         let all = !self.directed && self.rng.chance(20);
@@ -310,7 +313,38 @@ impl World<'_> {
             key: 0,
             body: Bytes::from_static(b"go"),
             all,
+            to: to.map(|act| self.key_of(act)).transpose()?,
             expires_ms: self.now + 3_600_000,
+        })
+    }
+
+    /// The simulator's name for an activation.
+    pub(crate) fn act_of(&self, key: ActivationKey) -> Result<Act, String> {
+        let lane = self.readers.iter().position(|r| r.lane == Some(key.lane));
+        let lane = lane.ok_or_else(|| format!("{key:?} is of no lane that was opened"))?;
+        Ok(Act {
+            lane: lane as u16,
+            position: key.position,
+            child: key.child,
+        })
+    }
+
+    /// Counters of the run, as last seen by the machine.
+    pub(crate) fn counters(&self) -> Result<Counters, String> {
+        self.machine
+            .run(RUN)
+            .map(|run| run.counters)
+            .ok_or_else(|| "the run is gone".into())
+    }
+
+    /// The machine's name for an activation.
+    pub(crate) fn key_of(&self, act: Act) -> Result<ActivationKey, String> {
+        let reader = self.readers.get(usize::from(act.lane));
+        let lane = reader.and_then(|reader| reader.lane);
+        Ok(ActivationKey {
+            lane: lane.ok_or_else(|| format!("{act} is of no lane that was opened"))?,
+            position: act.position,
+            child: act.child,
         })
     }
 

@@ -415,7 +415,7 @@ impl<'a> World<'a> {
                 return Ok(true);
             }
             if self.has_signals() && !self.machine.is_idle(RUN) && self.signals < 2_000 {
-                self.signal()?;
+                self.signal(None)?;
                 return Ok(true);
             }
             return Ok(false);
@@ -440,7 +440,7 @@ impl<'a> World<'a> {
             Step::Stale => self.stale()?,
             Step::Resolve => drop(self.resolve(false)?),
             Step::Pause => self.toggle_pause()?,
-            Step::Signal => self.signal()?,
+            Step::Signal => self.signal(None)?,
             Step::Swap => self.swap()?,
             Step::Replay(at) => self.replay(at)?,
             Step::HoldReplay => self.hold_replay()?,
@@ -990,31 +990,4 @@ impl<'a> World<'a> {
             .map_or(&none, |entry| &entry.finals);
         evaluate(&self.case.spec, self.graph, &fired, &awaited, finals)
     }
-
-    /// The simulator's name for an activation.
-    pub(crate) fn act_of(&self, key: evermill_core::command::ActivationKey) -> Result<Act, String> {
-        let lane = self.readers.iter().position(|r| r.lane == Some(key.lane));
-        let lane = lane.ok_or_else(|| format!("{key:?} is of no lane that was opened"))?;
-        Ok(Act {
-            lane: lane as u16,
-            position: key.position,
-            child: key.child,
-        })
-    }
-
-    /// Counters of the run, as last seen by the machine.
-    pub(crate) fn counters(&self) -> Result<Counters, String> {
-        self.machine
-            .run(RUN)
-            .map(|run| run.counters)
-            .ok_or_else(|| "the run is gone".into())
-    }
-}
-
-/// Which ledger a failure is counted in.
-pub(crate) enum Book {
-    /// What the machine was told.
-    Live,
-    /// What is committed.
-    Durable,
 }

@@ -33,6 +33,7 @@ mod test;
 mod token;
 mod top;
 mod trigger;
+mod waits;
 
 use std::path::PathBuf;
 
@@ -80,6 +81,8 @@ enum Command {
     Trigger(trigger::Args),
     /// Send a run a named message, durable when the command ends
     Signal(signal::Args),
+    /// What waits for a signal, such as somebody's answer
+    Waits(waits::Args),
     /// Take no new work, until `resume`
     Pause(steer::Args),
     /// Go on after `pause`
@@ -163,6 +166,7 @@ impl Cli {
             Command::Rollback(args) => rollback::run(&args, data_dir),
             Command::Trigger(args) => trigger::run(&args, data_dir),
             Command::Signal(args) => signal::run(&args, data_dir),
+            Command::Waits(args) => waits::run(&args, data_dir),
             Command::Pause(args) => steer::run(Verb::Pause, &args, data_dir),
             Command::Resume(args) => steer::run(Verb::Resume, &args, data_dir),
             Command::Drain(args) => steer::run(Verb::Drain, &args, data_dir),

@@ -95,7 +95,7 @@ function key(): string {
 
 export const get = <T>(path: string, query: Ask['query'] = {}, signal?: AbortSignal): Promise<Told<T>> =>
   send<T>('GET', path, { query, ...(signal ? { signal } : {}) });
-export const post = <T>(path: string, json?: unknown): Promise<Told<T>> => send<T>('POST', path, { json });
+export const post = <T>(path: string, json?: unknown, query: Ask['query'] = {}): Promise<Told<T>> => send<T>('POST', path, { json, query });
 export const del = <T>(path: string): Promise<Told<T>> => send<T>('DELETE', path, {});
 export const put = <T>(path: string, ask: Ask): Promise<Told<T>> => send<T>('PUT', path, ask);
 

@@ -15,6 +15,7 @@ fn run(dag: &str, done: u64) -> RunView {
         latency_ms: Percentiles::default(),
         commit_ms: Percentiles::default(),
         deadlines_missed: 0,
+        awaiting: 0,
         tasks: Vec::new(),
         sources: Vec::new(),
         replays: Vec::new(),

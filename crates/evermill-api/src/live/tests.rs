@@ -68,6 +68,7 @@ pub(super) fn a_view() -> (Graph, EngineView) {
             p99: None,
         },
         deadlines_missed: 0,
+        awaiting: 0,
         tasks: tasks.map(task).into(),
         replays: Vec::new(),
         sources: vec![SourceView {

@@ -321,6 +321,11 @@ pub(crate) static ROUTES: &[Route] = &[
                 kind: Kind::Flag,
             },
             Parameter {
+                name: "to",
+                about: "only for this activation, by its id among what waits; refused when it does not wait",
+                kind: Kind::Text,
+            },
+            Parameter {
                 name: "ttl_ms",
                 about: "for how long a task may still come to wait for it",
                 kind: Kind::Milliseconds,
@@ -336,6 +341,30 @@ pub(crate) static ROUTES: &[Route] = &[
                 kept: pushed.kept,
                 repeated: pushed.repeated,
             })
+        },
+    },
+    Route {
+        method: Method::Get,
+        path: "/runs/{run}/waits",
+        id: "listWaits",
+        about: "What waits for a signal, such as somebody's answer: by signal, and of each the oldest first",
+        role: Role::Viewer,
+        of: Of::Dag,
+        query: &[
+            Parameter {
+                name: "signal",
+                about: "only what waits for the signal of this name",
+                kind: Kind::Text,
+            },
+            PAYLOAD,
+            CURSOR,
+            LIMIT,
+        ],
+        body: Content::Nothing,
+        answer: json_of::<WaitPage>(),
+        act: |call| {
+            let (signal, page) = read_waits(call.query)?;
+            told(&call.engine.waits(call.run(), signal.as_deref(), page)?)
         },
     },
     Route {

@@ -141,6 +141,7 @@ fn signal(key: u128, all: bool) -> Command {
         key,
         body: Bytes::from_static(b"now"),
         all,
+        to: None,
         expires_ms: 1_000_000,
     }
 }

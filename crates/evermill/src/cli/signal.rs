@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// To every task that waits, not the one that has waited longest
     #[arg(long)]
     all: bool,
+    /// Only to the activation of this id, as `evermill waits` lists them; refused when it does not wait
+    #[arg(long, value_name = "ACTIVATION", conflicts_with_all = ["all", "key"])]
+    to: Option<String>,
     /// For how long a task may still come to wait for it [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     ttl: Option<Duration>,
@@ -55,6 +58,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         if let Some(value) = value {
             query.append_pair(name, value);
         }
+    }
+    if let Some(to) = &args.to {
+        query.append_pair("to", to);
     }
     if args.all {
         query.append_pair("all", "true");

@@ -149,6 +149,7 @@ mod tests {
             },
             commit_ms: Percentiles::default(),
             deadlines_missed: 0,
+            awaiting: 0,
             tasks: Vec::new(),
             sources: Vec::new(),
             replays: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
 use evermill_engine::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, WaitPage,
 };
 use evermill_engine::{
     BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, ReplayAnswer,
@@ -65,6 +65,10 @@ impl Operations for Face {
 
     fn signal(&self, run: &str, signal: Signal) -> Result<Pushed, EngineError> {
         self.0.engine.signal(run, signal)
+    }
+
+    fn waits(&self, run: &str, signal: Option<&str>, page: Page) -> Result<WaitPage, EngineError> {
+        self.0.engine.waits(run, signal, page)
     }
 
     fn parked(

@@ -250,6 +250,73 @@ fn a_task_that_waits_for_a_signal_gets_its_message_by_key_over_a_kill() {
 }
 
 #[test]
+fn what_waits_for_an_answer_is_listed_with_what_it_brought_and_each_is_answered_by_itself() {
+    let place = Place::new();
+    let out = place.file("out", "");
+    let text = ASKS.replace("@OUT@", out.to_str().expect("UTF-8"));
+    let file = place.file("asks.py", &text);
+    let start = || Running::start(&mut place.evermill(["run", file.to_str().expect("UTF-8")]));
+    let running = start();
+    place.wait_until_ready();
+    for key in ["a", "b", "c"] {
+        let sent = place.finish(["signal", "asks", "order", "7", "--key", key]);
+        assert_eq!(sent.code(), 0, "{}", sent.stderr);
+    }
+    let waits = || -> Vec<serde_json::Value> {
+        let listed = place.finish(["waits", "asks", "--signal", "approve", "--json"]);
+        assert_eq!(listed.code(), 0, "{}", listed.stderr);
+        listed.json()
+    };
+    let all = crate::process::eventually("all three wait", || {
+        let all = waits();
+        (all.len() == 3).then_some(all)
+    });
+    let [first, second, _] = &all[..] else {
+        panic!("{all:?}");
+    };
+    assert_eq!(second["signal"], "approve");
+    assert_eq!(second["payload"][0]["key"], "b");
+    assert_eq!(second["payload"][0]["value"], "7");
+    assert_eq!(
+        second["results"],
+        serde_json::json!([{"task": "ask", "result": "\"7\""}])
+    );
+    let id = |wait: &serde_json::Value| wait["id"].as_str().expect("an id").to_owned();
+    let answer = |id: &str, more: &[&str]| {
+        let line = ["signal", "asks", "approve", "1", "--to", id];
+        place.finish(line.iter().chain(more))
+    };
+    // The one in the middle, not the one that has waited longest; a repeated id changes nothing.
+    for said in ["is kept", "counts once"] {
+        let sent = answer(&id(second), &["--id", "mail-1"]);
+        assert!(sent.stdout.contains(said), "{}{}", sent.stdout, sent.stderr);
+    }
+    let left: Vec<String> = waits().iter().map(id).collect();
+    assert!(left.len() == 2 && !left.contains(&id(second)), "{left:?}");
+    let late = answer(&id(second), &[]);
+    assert_eq!(late.code(), 1, "{}", late.stdout);
+    assert!(late.stderr.contains("does not wait"), "{}", late.stderr);
+    let source = place.finish(["signal", "asks", "order", "--to", &id(first)]);
+    assert!(
+        source.stderr.contains("goes to the source"),
+        "{}",
+        source.stderr
+    );
+    running.kill();
+    // What it brought is there while no engine runs, and it can be answered then.
+    assert_eq!(waits().iter().map(id).collect::<Vec<_>>(), left);
+    assert_eq!(waits()[0]["payload"][0]["key"], "a");
+    assert_eq!(answer(&id(first), &[]).code(), 0);
+    let running = start();
+    crate::process::eventually("two are done", || {
+        let text = std::fs::read_to_string(&out).expect("what tasks wrote");
+        (text.lines().filter(|line| line.ends_with(" 1")).count() == 2).then_some(())
+    });
+    assert_eq!(waits().len(), 1);
+    running.kill();
+}
+
+#[test]
 fn a_task_that_waits_for_a_time_lets_others_run_and_goes_on_by_itself() {
     let place = Place::new();
     let out = place.file("out", "");
