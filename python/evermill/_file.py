@@ -83,8 +83,7 @@ def promote(dag: Dag) -> None:
         if not all(isinstance(before, _dag.Task) and before.kind == "noop" for before in node.ancestors()):
             continue
         followed = any(node in other.upstream for other in dag.nodes.values())
-        # One behind a no-op stays a task: nothing would run the no-op then.
-        if node.may_be_asked and not node.listens and not node.upstream and followed and not dag.declared_sources:
+        if node.may_be_asked and not node.listens and followed and not dag.declared_sources:
             node.listens = asked_config(node)
         node.is_source = bool(node.listens)
 

@@ -280,8 +280,11 @@ def test_what_is_wrong_with_a_polled_function_is_said(load, given, code):
     assert loaded.code == 3 and code in loaded.out
 
 
-def test_one_behind_a_no_op_stays_a_task(load):
+def test_one_behind_a_no_op_is_a_source_that_says_so(load):
     body = "from airflow.operators.empty import EmptyOperator\n" + MINE.format("None").replace(
         "    Mine(", "    EmptyOperator(task_id='begin') >> Mine("
     )
-    assert "sources" not in load(HEAD + body).manifest["dags"][0]
+    dag = load(HEAD + body).manifest["dags"][0]
+    (source,) = dag["sources"]
+    assert (source["promoted_from_task"], source["after"]) == ("s", ["begin"])
+    assert "begin" in [task["id"] for task in dag["tasks"]]

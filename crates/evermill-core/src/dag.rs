@@ -234,6 +234,10 @@ pub struct SourceSpec {
     pub batch: Option<BatchSpec>,
     /// A loop (W15): the machine itself emits the next event.
     pub looped: Option<LoopSpec>,
+    /// No-op tasks that were written before it, index into [`DagSpec::tasks`]: they run in each of its
+    /// activations (W7).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<u16>,
 }
 
 impl SourceSpec {
@@ -244,6 +248,7 @@ impl SourceSpec {
             id: id.into(),
             batch: None,
             looped: None,
+            after: Vec::new(),
         }
     }
 }
@@ -723,7 +728,11 @@ fn tasks_of_group(spec: &DagSpec, order: &[u16], group: &[u16]) -> BTreeSet<u16>
     if spec.sources.is_empty() {
         return order.iter().copied().collect();
     }
-    let (mut below_any, mut tasks) = (BTreeSet::new(), BTreeSet::new());
+    let mut below_any = BTreeSet::new();
+    let of_group = group
+        .iter()
+        .filter_map(|&source| spec.sources.get(usize::from(source)));
+    let mut tasks: BTreeSet<u16> = of_group.flat_map(|s| s.after.iter().copied()).collect();
     for &task in order {
         for node in &spec.tasks[usize::from(task)].upstream {
             let (any, ours) = match node {

@@ -500,6 +500,7 @@ fn spec_of(source: &declared::SourceManifest, dag: &DagManifest) -> SourceSpec {
             max_events: batch.max_events,
             linger_ms: batch.linger_ms,
         }),
+        after: source.after.iter().filter_map(index_of).collect(),
         ..SourceSpec::new(source.id.clone())
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_core::Machine;
 use evermill_core::command::{
-    ActivationKey, Command, Decision, Effect, Event, Fence, LaneId, RunState, Selection,
+    ActivationKey, Command, Decision, DispatchId, Effect, Event, Fence, LaneId, Outcome,
+    OutcomeRun, RunState, Selection,
 };
 use evermill_core::dag::{
-    Dag, DagSpec, JoinSpec, Node, OnFailure, Order, SourceSpec, TaskKind, TaskSpec,
+    Backoff, Dag, DagSpec, JoinSpec, Node, OnFailure, Order, Poke, SourceSpec, TaskKind, TaskSpec,
 };
 use evermill_core::row::{Key, Table, Write};
 
@@ -48,6 +49,10 @@ fn dag(version: &str, kind: TaskKind, on_failure: OnFailure) -> Arc<Dag> {
 impl Scene {
     /// Two events that wait, not durable yet.
     fn new(kind: TaskKind) -> Self {
+        Self::of(dag("v1", kind, OnFailure::Park))
+    }
+
+    fn of(dag: Arc<Dag>) -> Self {
         let fence = Fence {
             epoch: 1,
             incarnation: 0,
@@ -62,7 +67,7 @@ impl Scene {
             Command::Start {
                 run: 1,
                 name: "r".into(),
-                dag: dag("v1", kind, OnFailure::Park),
+                dag,
                 fresh: false,
             },
         );
@@ -253,4 +258,66 @@ fn what_was_due_and_was_given_up_before_it_was_brought_is_not_asked_for() {
     scene.commit();
     assert!(scene.rows.is_empty());
     assert!(scene.machine.owed(9).is_empty());
+}
+
+/// A sensor that is asked every three seconds, in an activation with two deadlines.
+fn overdue() -> Arc<Dag> {
+    let mut spec = dag("v1", TaskKind::Call, OnFailure::Park).spec.clone();
+    spec.deadline_ms = Some(5_000);
+    let wait = Backoff {
+        delay_ms: 3_000,
+        exponential: false,
+        max_ms: 3_000,
+    };
+    spec.tasks[0].deadline_ms = Some(4_000);
+    spec.tasks[0].poke = Some(Poke {
+        wait,
+        timeout_ms: None,
+        skips: false,
+    });
+    Arc::new(Dag::compile(spec).expect("it is a DAG"))
+}
+
+#[test]
+fn one_that_was_late_before_it_waits_on_is_not_asked_for_by_its_other_deadline() {
+    let mut scene = Scene::of(overdue());
+    let not_yet = |scene: &mut Scene, now: u64| {
+        let sent: Vec<_> = scene.commit().into_iter().filter_map(sent).collect();
+        assert!(!sent.is_empty());
+        for dispatch in sent {
+            let fence = scene.machine.fence();
+            let runs = vec![OutcomeRun {
+                first: 0,
+                count: scene.machine.dispatch(dispatch).unwrap().len() as u32,
+                outcome: Outcome::Waiting { until: None },
+            }];
+            scene.apply(
+                now,
+                Command::Outcomes {
+                    dispatch,
+                    fence,
+                    runs,
+                },
+            );
+            scene.apply(now, Command::Finished { dispatch, fence });
+        }
+        scene.commit();
+    };
+    not_yet(&mut scene, 1);
+    scene.apply(3_002, Command::Timer);
+    let owed = scene.machine.owed(10);
+    scene.bring(3_002, &owed);
+    // While they are asked the deadline of the task goes by.
+    scene.apply(4_002, Command::Timer);
+    not_yet(&mut scene, 4_002);
+    scene.apply(5_002, Command::Timer);
+    let missed = scene.machine.run(1).unwrap().deadlines_missed;
+    assert_eq!(missed, 2, "each once");
+}
+
+fn sent(effect: Effect) -> Option<DispatchId> {
+    match effect {
+        Effect::Dispatch { id, .. } => Some(id),
+        _ => None,
+    }
 }

@@ -240,6 +240,7 @@ fn a_polled_function_that_raises_says_so_and_is_asked_again() {
 const ROOT: &str = r#"
 import time
 from airflow import DAG
+from airflow.operators.empty import EmptyOperator
 from airflow.operators.python import PythonOperator
 from airflow.sensors.base import BaseSensorOperator, PokeReturnValue
 
@@ -249,7 +250,7 @@ class Mine(BaseSensorOperator):
         return PokeReturnValue(True, {"ds": context["ds"]})
 
 with DAG("flow", schedule=None):
-    Mine(task_id="mine", poke_interval=0.05) >> PythonOperator(task_id="after", python_callable=lambda ti: print("after"))
+    EmptyOperator(task_id="start") >> Mine(task_id="mine", poke_interval=0.05) >> PythonOperator(task_id="after", python_callable=lambda ti: print("after"))
 "#;
 
 #[test]
@@ -273,7 +274,7 @@ fn airflows_root_sensor_listens_and_is_a_task_in_an_activation_by_hand() {
         .iter()
         .map(|task| task["task_id"].as_str().unwrap())
         .collect();
-    assert_eq!(ids, ["mine", "after"], "{tasks}");
+    assert_eq!(ids, ["start", "mine", "after"], "{tasks}");
 }
 
 const ELSEWHERE: &str = r#"
