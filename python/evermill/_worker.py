@@ -124,6 +124,10 @@ class Worker:
         try:
             while _readable(self.channel.sock):
                 self.receive()
+        except _frames.FrameError:
+            # We may be in the middle of the author's code, which could catch this and go on.
+            traceback.print_exc()
+            os._exit(1)
         finally:
             self.reading.release()
 
