@@ -1,6 +1,6 @@
 /** What the engine tells, as it tells it: one stream of events for the whole page. */
 import { address, del, get, parse, Refusal } from './api/client';
-import type { EngineLine, PoolView, RunDetail, RunLine, Session } from './api/types';
+import type { EngineLine, PoolView, RunDetail, RunLine, Session, TokenMade } from './api/types';
 import { History } from './history';
 
 /** How soon a stream that was refused is asked for again; doubled up to the second. */
@@ -27,6 +27,8 @@ class Live {
   detail = $state.raw<RunDetail | null>(null);
   isMissing = $state(false);
   pools = $state.raw<PoolView[] | null>(null);
+  /** A token that was just made. It is shown until somebody has kept it, also when the page is locked by it. */
+  made = $state.raw<TokenMade | null>(null);
   /** The engine's clock, about. */
   now = $state(Date.now());
   /** Changes with every sample of `history`. */
@@ -194,6 +196,11 @@ class Live {
   /** Whether who looks may change what belongs to runs; the engine decides again. */
   get mayOperate(): boolean {
     return this.session === null || this.session.role === 'operator' || this.session.role === 'admin';
+  }
+
+  /** Whether who looks may change what belongs to the engine. */
+  get mayAdminister(): boolean {
+    return this.session === null || (this.session.role === 'admin' && !this.session.dags);
   }
 }
 

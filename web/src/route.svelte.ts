@@ -1,9 +1,10 @@
 /** Where we are: behind the `#`, so that the engine serves one page and a reverse proxy may put it anywhere. */
 export type Tab = 'now' | 'activations' | 'parked' | 'versions';
+/** Pages whose address is their name. */
+const PLAIN = ['pools', 'alerts', 'connections', 'audit', 'access'] as const;
 export type Route =
   | { page: 'overview' }
-  | { page: 'pools' }
-  | { page: 'alerts' }
+  | { page: (typeof PLAIN)[number] }
   | { page: 'approvals'; query: URLSearchParams }
   | { page: 'run'; run: string; tab: Tab; query: URLSearchParams }
   | { page: 'unknown'; path: string };
@@ -15,7 +16,8 @@ export function read(hash: string): Route {
   const parts = path.split('/').filter(Boolean).map(decodeURIComponent);
   const [first, run, tab = 'now'] = parts;
   if (first === undefined) return { page: 'overview' };
-  if (parts.length === 1 && (first === 'pools' || first === 'alerts')) return { page: first };
+  const plain = PLAIN.find((one) => one === first);
+  if (parts.length === 1 && plain) return { page: plain };
   if (parts.length === 1 && first === 'approvals') return { page: first, query: new URLSearchParams(query) };
   const known = TABS.find((one) => one === tab);
   if (first === 'runs' && run !== undefined && known && parts.length <= 3) {

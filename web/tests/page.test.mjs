@@ -217,6 +217,89 @@ test('what waits for an answer is found from the overview, looked at and answere
   }
 });
 
+test('a connection is kept, tried and forgotten, and its password is nowhere on the page', async () => {
+  const page = await openPage(browser, shop, { path: '#/connections' });
+  await page.getByRole('heading', { name: 'No connection has an address' }).waitFor();
+  await page.getByRole('button', { name: 'New connection' }).click();
+  await page.getByLabel(/^Id,/).fill('warehouse');
+  const place = new URL(shop.url).host;
+  await page.getByLabel(/^Address,/).fill(`postgresql://app:hunter2hunter2@${place}/sales`);
+  await assertClean(page, 'a new connection');
+  await page.getByRole('button', { name: 'Keep…' }).click();
+  await page.getByRole('dialog', { name: 'Keep the address of warehouse?' }).getByRole('button', { name: 'Keep' }).click();
+  await page.getByText(`postgresql://app:***@${place}/sales`).waitFor();
+  await page.getByRole('button', { name: 'Try warehouse' }).click();
+  await page.getByText('It answers.').waitFor();
+  assert.ok(!(await page.content()).includes('hunter2'));
+  // What the engine does not take is said where it was asked.
+  await page.getByRole('button', { name: 'Set warehouse' }).click();
+  await page.getByLabel(/^Address,/).fill('secret:api_key');
+  await page.getByRole('button', { name: 'Keep…' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Replace' }).click();
+  await page.getByRole('alert').getByText('no references').waitFor();
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  page.faults.length = 0;
+  for (const [width, height] of [[390, 844], [1280, 900]]) {
+    await page.setViewportSize({ width, height });
+    await assertClean(page, `connections at ${width}`);
+  }
+  await page.getByRole('button', { name: 'Forget warehouse' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click();
+  await page.getByRole('heading', { name: 'No connection has an address' }).waitFor();
+  await page.goto(`${shop.url}/#/audit`);
+  await page.getByText('PUT /connections/warehouse').first().waitFor();
+  await page.getByRole('checkbox', { name: 'Refused only' }).check();
+  await page.getByRole('cell', { name: '409' }).first().waitFor();
+  await page.getByRole('searchbox', { name: 'Who' }).fill('nobody');
+  await page.getByText('Nothing on record matches this.').waitFor();
+  await page.context().close();
+});
+
+test('one activation shows when its tasks ran, and the tries that failed', async () => {
+  const page = await openPage(browser, shop, { path: '#/runs/shop/activations' });
+  await shop.push({ number: 4712, amount: 150 });
+  const column = page.getByRole('table').first().getByRole('columnheader').getByRole('button').last();
+  await until('the newest is there', async () => {
+    await column.click();
+    return page.getByText('"number": 4712').isVisible();
+  });
+  await page.getByRole('img', { name: /^When its tasks ran: check from .*courier from/ }).waitFor();
+  await page.getByRole('columnheader', { name: 'Began' }).waitFor();
+  await page.setViewportSize({ width: 390, height: 844 });
+  await assertClean(page, 'one activation at 390');
+  await page.context().close();
+});
+
+test('the first token is made on the page, shown once, and then asked for', async () => {
+  const engine = await Engine.start('serve', { files: { 'shop.py': SHOP } });
+  try {
+    const page = await openPage(browser, engine, { path: '#/access' });
+    await page.getByRole('heading', { name: 'Nobody has a token' }).waitFor();
+    await page.getByRole('button', { name: 'New token' }).click();
+    await page.getByLabel('Whose it will be').fill('anna');
+    await page.getByLabel('Role').selectOption('admin');
+    await assertClean(page, 'a new token');
+    await page.getByRole('button', { name: 'Make it…' }).click();
+    const dialog = page.getByRole('dialog', { name: 'Make a token for anna?' });
+    await dialog.getByText('It is the first one').waitFor();
+    await dialog.getByRole('button', { name: 'Make it' }).click();
+    await page.getByText('Keep it now: it is not shown again.').waitFor();
+    const token = /evermill_\w{20,}/.exec(await page.content())[0];
+    await page.getByRole('heading', { name: 'Who are you?' }).waitFor();
+    await page.getByRole('textbox', { name: 'Token' }).fill(token);
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await page.getByRole('button', { name: 'Take back anna' }).waitFor();
+    await page.getByRole('button', { name: 'I have kept it' }).click();
+    assert.ok(!(await page.content()).includes(token));
+    page.faults.length = 0;
+    await assertClean(page, 'access');
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
 test('a pool is made smaller by asking first', async () => {
   const page = await openPage(browser, shop, { path: '#/pools' });
   await page.getByRole('button', { name: 'Change slots of carriers' }).click();
@@ -246,7 +329,7 @@ test('keys lead from page to page', async () => {
   await page.context().close();
 });
 
-const PAGES = ['#/', '#/runs/shop', '#/runs/shop/activations', '#/runs/shop/parked', '#/runs/shop/versions', '#/pools', '#/alerts', '#/approvals', '#/nowhere', '#/runs/nowhere'];
+const PAGES = ['#/', '#/runs/shop', '#/runs/shop/activations', '#/runs/shop/parked', '#/runs/shop/versions', '#/pools', '#/alerts', '#/approvals', '#/connections', '#/audit', '#/access', '#/nowhere', '#/runs/nowhere'];
 for (const [width, scheme] of [
   [1280, 'light'],
   [1280, 'dark'],

@@ -110,6 +110,10 @@ impl Access {
         self.exposed || self.tokens.are_used()
     }
 
+    pub(crate) const fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
     /// Who sends this.
     pub(crate) fn who(&self, head: &Head, from: IpAddr) -> Result<Who, Problem> {
         if !self.is_required() {

@@ -1,5 +1,5 @@
 //! Who changed what, and when: `DATA_DIR/audit.log`, a line of JSON for each request that was to change
-//! something, over TCP and over the control socket.
+//! something, over TCP and over the control socket, and for each command that changed something without a server.
 //!
 //! Each line holds the hash of the one before, so that a line that was changed or taken out later shows.
 //! Lines hold no bodies: what was sent may be a secret.
@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,8 @@ use crate::clock::now_ms;
 use crate::limits;
 
 const NAME: &str = "audit.log";
+/// Beside it: who holds this adds to it.
+const LOCK: &str = "audit.lock";
 /// The file before, once the one that is written to is full.
 const BEFORE: &str = "audit.log.1";
 
@@ -26,13 +27,14 @@ const BEFORE: &str = "audit.log.1";
 pub struct Entry {
     /// When it was answered, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// The name of the token, `local` for loopback without tokens, `uid N` for the control socket.
+    /// The name of the token, `local` for loopback without tokens, `uid N` for the control socket and for
+    /// commands.
     pub who: String,
-    /// The address, or `control.sock`.
+    /// The address, `control.sock`, or `command` for what a command did without a server.
     pub from: String,
-    /// `POST`, `PUT` or `DELETE`.
+    /// `POST`, `PUT` or `DELETE`; `RUN` for a command that no resource is like.
     pub method: String,
-    /// Path and query.
+    /// Path and query, or the words of the command.
     pub target: String,
     /// The HTTP status of the answer: below 300 it was done.
     pub status: u16,
@@ -41,10 +43,10 @@ pub struct Entry {
 }
 
 /// The record of a data directory.
+///
+/// Several processes may add to it: a server, and commands that change what no server has to be asked for.
 pub struct Audit {
     folder: PathBuf,
-    /// The file that is written to, and the hash of its last line.
-    open: Mutex<Option<(File, String)>>,
 }
 
 /// What was read back.
@@ -62,7 +64,6 @@ impl Audit {
     pub fn at(data_dir: &Path) -> Self {
         Self {
             folder: data_dir.to_owned(),
-            open: Mutex::default(),
         }
     }
 
@@ -71,37 +72,30 @@ impl Audit {
     /// # Errors
     /// When it cannot be written.
     pub fn add(&self, mut entry: Entry) -> io::Result<()> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, last) = match open.take() {
-            Some(open) => open,
-            None => self.last_line()?,
-        };
-        let file = match file.metadata()?.len() < limits::AUDIT_BYTES {
-            true => file,
-            false => {
-                fs::rename(self.folder.join(NAME), self.folder.join(BEFORE))?;
-                self.file()?
-            }
-        };
+        // Whoever adds knows the line before.
+        let lock = self.file(LOCK)?;
+        lock.lock()?;
+        let (mut file, last) = self.last_line()?;
+        if file.metadata()?.len() >= limits::AUDIT_BYTES {
+            fs::rename(self.folder.join(NAME), self.folder.join(BEFORE))?;
+            file = self.file(NAME)?;
+        }
         entry.before = last;
         entry.at_ms = now_ms();
         let mut line = serde_json::to_vec(&entry).expect("an entry has string keys only");
-        let hash = hash(&line);
         line.push(b'\n');
-        (&file).write_all(&line)?;
-        *open = Some((file, hash));
-        Ok(())
+        file.write_all(&line)
     }
 
-    fn file(&self) -> io::Result<File> {
+    fn file(&self, name: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(true).mode(0o600);
-        options.open(self.folder.join(NAME))
+        options.open(self.folder.join(name))
     }
 
-    /// Where an earlier process left off. A line that it did not finish is ended here.
+    /// Where the one before left off. A line that it did not finish is ended here.
     fn last_line(&self) -> io::Result<(File, String)> {
-        let mut file = self.file()?;
+        let mut file = self.file(NAME)?;
         let length = file.metadata()?.len();
         let tail = length.min(limits::AUDIT_LINE_BYTES);
         file.seek(SeekFrom::Start(length - tail))?;
@@ -201,6 +195,17 @@ mod tests {
             .collect();
         fs::write(&path, without.join("\n") + "\n").unwrap();
         assert_eq!(audit.read().unwrap().broken, [3]);
+    }
+
+    #[test]
+    fn several_who_add_by_turns_know_each_others_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let (server, command) = (Audit::at(folder.path()), Audit::at(folder.path()));
+        for (audit, target) in [(&server, "/a"), (&command, "/b"), (&server, "/c")] {
+            audit.add(entry(target)).unwrap();
+        }
+        let found = server.read().unwrap();
+        assert_eq!((found.entries.len(), found.broken), (3, vec![]));
     }
 
     #[test]

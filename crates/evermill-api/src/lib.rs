@@ -3,6 +3,7 @@
 
 mod access;
 mod audit;
+mod beside;
 mod clock;
 pub mod drawing;
 mod feed;
@@ -23,6 +24,7 @@ mod tls;
 
 pub use access::{Token, TokenFault, Tokens, Wanted, Who};
 pub use audit::{Audit, Entry, Record};
+pub use beside::{ConnectionFault, ConnectionView, Connections, Tested};
 pub use metrics::{Kind, METRICS, Metric};
 pub use openapi::document;
 pub use problem::Problem;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::access::Who;
+use crate::beside::Beside;
 use crate::problem::Problem;
 use crate::table::{Call, ROUTES, Route};
 
@@ -83,14 +84,24 @@ pub struct Response {
     pub allow: Option<String>,
 }
 
-/// Answers a request.
+/// Answers a request that is about an engine.
 #[must_use]
 pub fn respond(engine: &dyn Operations, request: &Request) -> Response {
+    respond_with(engine, None, request)
+}
+
+/// The same with what a server knows beside its engine.
+pub(crate) fn respond_with(
+    engine: &dyn Operations,
+    beside: Option<&Beside<'_>>,
+    request: &Request,
+) -> Response {
     let (path, query) = split(&request.target);
     let found = find(request.method, path).and_then(|(route, parts)| {
         route.check(engine, &request.who, &parts)?;
         (route.act)(&Call {
             engine,
+            beside,
             parts,
             query,
             request,

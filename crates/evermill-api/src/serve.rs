@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::access::{self, Access, Who};
 use crate::audit::{Audit, Entry};
+use crate::beside::{Beside, Connections};
 use crate::feed::{Events, Feed, Wants};
 use crate::hooks;
 use crate::limits;
@@ -35,8 +36,8 @@ use crate::pages::{self, Served};
 use crate::patient::Patient;
 use crate::problem::Problem;
 use crate::replies::Replies;
-use crate::routes::{self, Method, Request, Response, respond};
-use crate::table::{AuditPage, Content, LogIn, Role, Route, Session};
+use crate::routes::{self, Method, Request, Response, respond_with};
+use crate::table::{Content, LogIn, Role, Route, Session};
 use crate::tls::Tls;
 
 /// Who answers; shared by all connections.
@@ -78,6 +79,7 @@ pub struct Site {
     pub(crate) service: Service,
     /// Takes what is brought to sources.
     pub(crate) handle: Option<Handle>,
+    connections: Option<Arc<dyn Connections>>,
     feed: Arc<Feed>,
     pub(crate) face: Face,
     pub(crate) access: Arc<Access>,
@@ -88,9 +90,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// What `service` answers, and with `handle` what is brought to sources over TCP.
+    /// What `service` answers, with `handle` what is brought to sources over TCP, and with `connections`
+    /// where those lead.
     #[must_use]
-    pub fn new(service: Service, handle: Option<Handle>, face: Face) -> Arc<Self> {
+    pub fn new(
+        service: Service,
+        handle: Option<Handle>,
+        connections: Option<Arc<dyn Connections>>,
+        face: Face,
+    ) -> Arc<Self> {
         Arc::new(Self {
             access: Arc::new(Access::new(&face.data_dir, face.exposed)),
             audit: Audit::at(&face.data_dir),
@@ -99,6 +107,7 @@ impl Site {
             feed: Feed::new(Arc::clone(&service)),
             service,
             handle,
+            connections,
             bodies: Semaphore::new(limits::BODIES_KIB_MAX),
         })
     }
@@ -367,18 +376,14 @@ async fn answer(
     if route.path == "/session" {
         return site.session(method, &head, &body, door, who);
     }
-    if route.path == "/audit" {
-        let (limit, skip) = audit_page(query)?;
-        route.check(&*site.service, &who, &parts)?;
-        let page = work(move || site.audited(limit, skip)).await??;
-        return Ok(hooks::answered(&serde_json::json!(page)).into_http());
-    }
     let from = match door {
         Door::Control(_) => "control.sock".to_owned(),
         Door::Tcp(from) => from.to_string(),
     };
     // The engine knows these keys durably.
     let durable = route.id.starts_with("trigger") || route.id == "sendSignal";
+    // A token is nowhere but with whom it was shown; a name is taken once.
+    let durable = durable || route.id == "createToken";
     let request = Request {
         who,
         method,
@@ -403,18 +408,6 @@ fn below(base: &str, target: String) -> Result<String, Problem> {
         Some(rest) => Ok(rest.to_owned()),
         None => Err(Problem::no_such_resource(&target)),
     }
-}
-
-fn audit_page(query: &str) -> Result<(usize, usize), Problem> {
-    let (mut limit, mut skip) = (crate::reading::PAGE_ENTRIES, 0);
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "limit" => limit = crate::reading::number(&name, &value)?,
-            "cursor" => skip = crate::reading::cursor(&value)?,
-            _ => return Err(crate::reading::unknown_parameter(&name)),
-        }
-    }
-    Ok((limit, skip))
 }
 
 const fn bytes_max(route: &Route) -> usize {
@@ -462,7 +455,7 @@ impl Site {
         durable: bool,
     ) -> Result<Response, Problem> {
         if request.method == Method::Get {
-            return Ok(respond(&*self.service, request));
+            return Ok(self.respond(request));
         }
         let key = match &request.idempotency_key {
             Some(key) if !durable && request.method == Method::Post => Some((
@@ -482,7 +475,7 @@ impl Site {
                 return Ok(response);
             }
         }
-        let response = respond(&*self.service, request);
+        let response = self.respond(request);
         if let Some(key) = &key {
             self.replies.end(key, Some(&response));
         }
@@ -494,6 +487,15 @@ impl Site {
             response.status,
         );
         Ok(response)
+    }
+
+    fn respond(&self, request: &Request) -> Response {
+        let beside = Beside {
+            connections: self.connections.as_deref(),
+            access: &self.access,
+            audit: &self.audit,
+        };
+        respond_with(&*self.service, Some(&beside), request)
     }
 
     /// Puts on record what somebody did, or wanted to.
@@ -509,22 +511,6 @@ impl Site {
         };
         // It is done already; a disk that is full is told by the engine.
         drop(self.audit.add(entry));
-    }
-
-    /// A page of what is on record, newest first.
-    fn audited(&self, limit: usize, skip: usize) -> Result<AuditPage, Problem> {
-        let broken = |cause: io::Error| {
-            let detail = format!("the record cannot be read: {}", cause.kind());
-            Problem::new(500, "store", "The record cannot be read", detail)
-        };
-        let found = self.audit.read().map_err(broken)?;
-        let mut newest = found.entries.into_iter().rev().skip(skip);
-        let entries: Vec<Entry> = newest.by_ref().take(limit).collect();
-        Ok(AuditPage {
-            next: newest.next().map(|_| skip.saturating_add(limit)),
-            entries,
-            broken: found.broken,
-        })
     }
 
     /// Who asks; begins and ends sessions of browsers.

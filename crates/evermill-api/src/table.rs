@@ -3,7 +3,7 @@
 //! by it, so that no resource can be without one of these.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use evermill_engine::Alert;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Who;
 use crate::audit::Entry;
+use crate::beside::Beside;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
@@ -110,6 +111,7 @@ pub(crate) enum Content {
 /// A request to a resource.
 pub(crate) struct Call<'a> {
     pub(crate) engine: &'a dyn Operations,
+    pub(crate) beside: Option<&'a Beside<'a>>,
     /// What stands in the path in place of names.
     pub(crate) parts: Vec<String>,
     pub(crate) query: &'a str,
@@ -256,6 +258,11 @@ const RUNS_ENTRIES: usize = usize::MAX;
 /// Changes under a condition are one at a time: what was compared is what is changed.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// Nobody else changes anything under a condition while this is held.
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(crate) use self::rows::ROUTES;
 
 impl Route {
@@ -311,21 +318,32 @@ impl Route {
     }
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     fn run(&self) -> &str {
         &self.parts[0]
     }
 
-    fn part(&self, at: usize) -> &str {
+    pub(crate) fn part(&self, at: usize) -> &str {
         &self.parts[at]
     }
 
-    fn body(&self) -> &Bytes {
+    /// What a server knows beside its engine.
+    pub(crate) fn beside(&self) -> Result<&'a Beside<'a>, Problem> {
+        self.beside.ok_or_else(elsewhere)
+    }
+
+    pub(crate) fn body(&self) -> &Bytes {
         &self.request.body
     }
 }
 
-fn told<T: Serialize>(value: &T) -> Result<Answer, Problem> {
+/// What only a server answers.
+pub(crate) fn elsewhere() -> Problem {
+    let detail = "this is answered by a server that runs";
+    Problem::new(409, "refused", "There is no server", detail)
+}
+
+pub(crate) fn told<T: Serialize>(value: &T) -> Result<Answer, Problem> {
     Ok(Answer {
         body: json(value),
         tag: None,
@@ -448,7 +466,7 @@ fn size_tag(pool: &PoolView) -> String {
 fn set_pool(call: &Call<'_>) -> Result<Answer, Problem> {
     let Slots { slots } = serde_json::from_slice(call.body())
         .map_err(|cause| Problem::bad_request(format!("the slots: {cause}")))?;
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = one_at_a_time();
     if call.request.if_match.is_some() {
         unchanged(call, &size_tag(&pool(call)?))?;
     }
@@ -456,7 +474,7 @@ fn set_pool(call: &Call<'_>) -> Result<Answer, Problem> {
 }
 
 /// Refuses when it is not any more what the asker has seen.
-fn unchanged(call: &Call<'_>, now: &str) -> Result<(), Problem> {
+pub(crate) fn unchanged(call: &Call<'_>, now: &str) -> Result<(), Problem> {
     let Some(wanted) = &call.request.if_match else {
         return Ok(());
     };
@@ -504,7 +522,7 @@ fn payload(
 
 fn amend(call: &Call<'_>) -> Result<Answer, Problem> {
     let (id, event) = read_place(call.query)?;
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = one_at_a_time();
     if call.request.if_match.is_some() {
         unchanged(call, &etag(&json(&payload(call, &id, event)?)))?;
     }

@@ -277,6 +277,7 @@ fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
         .to_owned(),
         tries: task.tries,
         instances: task.instances,
+        started_ms: task.times.map(|(issued, _)| issued),
         took_ms: task
             .times
             .map(|(issued, ended)| ended.saturating_sub(issued)),

@@ -635,6 +635,10 @@ pub struct PastTask {
     pub instances: Option<u32>,
     /// From the first time it was sent to a worker to its end, milliseconds, where that is known.
     pub took_ms: Option<u64>,
+    /// When it was first sent to a worker, milliseconds since the Unix epoch, where that is known: it ran in one
+    /// stretch, in a small wave, and not in instances.
+    #[serde(default)]
+    pub started_ms: Option<u64>,
     /// What it returned, as JSON.
     pub result: Option<Blob>,
     /// Its last error.

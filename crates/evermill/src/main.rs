@@ -8,12 +8,14 @@
 
 mod cli;
 mod config;
+mod connections;
 mod control;
 mod duration;
 mod failure;
 mod folder;
 mod listen;
 mod near;
+mod on_record;
 mod python;
 mod reach;
 mod screen;

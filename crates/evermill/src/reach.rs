@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::config::Config;
 use crate::control;
 use crate::failure::Failure;
+use crate::on_record;
 use crate::sources;
 use crate::vault::Vault;
 
@@ -130,6 +131,10 @@ impl Reach {
         let (status, body) = match &self.rest {
             Some(rest) => {
                 let response = respond(rest, request);
+                if request.method != Method::Get {
+                    let (method, target) = (request.method.name(), &request.target);
+                    on_record::add_with(&self.data_dir, method, target, response.status);
+                }
                 (response.status, response.body)
             }
             None => {

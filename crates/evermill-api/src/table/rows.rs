@@ -3,12 +3,7 @@
 use evermill_engine::view::{EventView, PARK_REASONS, STATES};
 
 use super::*;
-
-/// What a server knows beside its engine.
-fn elsewhere() -> Problem {
-    let detail = "this is answered by a server that runs";
-    Problem::new(409, "refused", "There is no server", detail)
-}
+use crate::beside::{self, Address, ConnectionView, Tested, TokenMade, TokenView, TokenWanted};
 
 /// How activations end.
 const ENDS: [&str; 4] = ["done", "skipped", "parked", "dropped"];
@@ -591,15 +586,139 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::Get,
+        path: "/connections",
+        id: "listConnections",
+        about: "Every connection that has an address, without passwords",
+        role: Role::Viewer,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Vec<ConnectionView>>(),
+        act: beside::list_connections,
+    },
+    Route {
+        method: Method::Get,
+        path: "/connections/{id}",
+        id: "getConnection",
+        about: "One connection, with the ETag that changing it may ask for",
+        role: Role::Viewer,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<ConnectionView>(),
+        act: beside::get_connection,
+    },
+    Route {
+        method: Method::Put,
+        path: "/connections/{id}",
+        id: "putConnection",
+        about: "Keep an address, sealed; it is never shown again. Every connection afterwards",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: json_of::<Address>(),
+        answer: json_of::<Vec<ConnectionView>>(),
+        act: beside::put_connection,
+    },
+    Route {
+        method: Method::Delete,
+        path: "/connections/{id}",
+        id: "deleteConnection",
+        about: "Forget an address that was kept; every connection afterwards",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Vec<ConnectionView>>(),
+        act: beside::delete_connection,
+    },
+    Route {
+        method: Method::Post,
+        path: "/connections/{id}/test",
+        id: "testConnection",
+        about: "Look whether somebody answers there",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Tested>(),
+        act: beside::test_connection,
+    },
+    Route {
+        method: Method::Get,
+        path: "/tokens",
+        id: "listTokens",
+        about: "Every token, not what it is",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Vec<TokenView>>(),
+        act: beside::list_tokens,
+    },
+    Route {
+        method: Method::Post,
+        path: "/tokens",
+        id: "createToken",
+        about: "Make a token; it is shown this once. From the first one on everybody needs one",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: json_of::<TokenWanted>(),
+        answer: json_of::<TokenMade>(),
+        act: beside::create_token,
+    },
+    Route {
+        method: Method::Delete,
+        path: "/tokens/{id}",
+        id: "revokeToken",
+        about: "Take a token back, by its id or name; every token afterwards",
+        role: Role::Admin,
+        of: Of::Engine,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Vec<TokenView>>(),
+        act: beside::revoke_token,
+    },
+    Route {
+        method: Method::Get,
         path: "/audit",
         id: "listAudit",
         about: "Who changed what: entries, newest first, and lines that somebody changed",
         role: Role::Admin,
         of: Of::Engine,
-        query: &[CURSOR, LIMIT],
+        query: &[
+            Parameter {
+                name: "who",
+                about: "only what this one did: the name of a token, `local`, or `uid N`",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "what",
+                about: "only where this stands in method and target",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "refused",
+                about: "only what was refused or failed",
+                kind: Kind::Flag,
+            },
+            Parameter {
+                name: "since_ms",
+                about: "only what was done then or later",
+                kind: Kind::Milliseconds,
+            },
+            Parameter {
+                name: "until_ms",
+                about: "only what was done before",
+                kind: Kind::Milliseconds,
+            },
+            CURSOR,
+            LIMIT,
+        ],
         body: Content::Nothing,
         answer: json_of::<AuditPage>(),
-        act: |_| Err(elsewhere()),
+        act: beside::list_audit,
     },
     Route {
         method: Method::Get,

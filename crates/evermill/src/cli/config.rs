@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use evermill_secrets::Kind;
 use serde_json::json;
 
-use super::connections;
 use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin};
+use crate::connections;
 use crate::failure::Failure;
 use crate::python;
 use crate::table::{print, table};
@@ -96,8 +96,8 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     rows.extend(
         alerts.map(|(number, hook)| [Hook::name(number), hook.place(), Origin::File.to_string()]),
     );
-    let known = connections::known(&found)?.into_iter();
-    rows.extend(known.map(|[id, address, from]| [format!("connections.{id}"), address, from]));
+    let known = connections::known(&found.connections, &found.data_dir.value)?.into_iter();
+    rows.extend(known.map(|one| [format!("connections.{}", one.id), one.address, one.from]));
     let secrets = vault::names(&found.data_dir.value, Kind::Secret)?;
     rows.extend(secrets.into_iter().map(|(name, _)| {
         let from = "secrets set".to_owned();

@@ -117,7 +117,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         &screen,
         view.log(),
     )?;
-    let site = Site::new(Arc::new(engine.clone()), None, listening.take_face());
+    let site = Site::new(Arc::new(engine.clone()), None, None, listening.take_face());
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     listening.answer(site)?;
     let shop = Shop::new(&broker, args.rate)?;

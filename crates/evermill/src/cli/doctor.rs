@@ -13,8 +13,8 @@ use rustix::fs::statvfs;
 use serde_json::json;
 
 use super::check::{Loading, said, sorted};
-use super::connections;
 use crate::config::{Explained, Flags};
+use crate::connections;
 use crate::failure::Failure;
 use crate::table::print;
 use crate::{control, folder, sdk};
@@ -94,9 +94,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         retain: None,
         connections: &args.connections,
     })?;
-    let known: Vec<String> = connections::known(&explained)?
+    let known: Vec<String> = connections::known(&explained.connections, &explained.data_dir.value)?
         .into_iter()
-        .map(|[id, ..]| id)
+        .map(|one| one.id)
         .collect();
     let reached = reached(&known, &explained);
     let config = explained.settled();
@@ -142,7 +142,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
 fn reached(known: &[String], found: &Explained) -> Vec<Finding> {
     let look = |id: &String| {
         let what = format!("connection {id}");
-        match connections::look(id, found) {
+        match connections::look(id, &found.connections, &found.data_dir.value) {
             Ok(Ok(said)) => Finding::new(Level::Well, what, said),
             Ok(Err(why)) => {
                 let text = format!(

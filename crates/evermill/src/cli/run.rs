@@ -24,6 +24,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
 use crate::config::{self, Config, Explained, Flags};
+use crate::connections::Installed;
 use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
@@ -88,6 +89,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         retain: args.retain.as_deref(),
         connections: &args.connections,
     })?;
+    let given = settings.connections.clone();
     let config = settings.settled();
     let signalled = signals::catch()?;
     let sdk = sdk::folder(&config.data_dir)?;
@@ -109,7 +111,12 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let engine = open(config, vault, lock, pools, &screen, log)?;
     let face = listening.as_mut().map(Listening::take_face);
     let face = face.unwrap_or_else(|| Face::local(data_dir.clone()));
-    let site = Site::new(Arc::new(engine.clone()), Some(engine.clone()), face);
+    let site = Site::new(
+        Arc::new(engine.clone()),
+        Some(engine.clone()),
+        Some(Installed::of(given, &data_dir)),
+        face,
+    );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     let outcome = start_all(args, &engine, &files)
         .and_then(|()| listening.map_or(Ok(()), |open| answer(open, site, &files, &screen)))

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::near::nearest;
+use crate::on_record;
 use crate::table::{print, table};
 use crate::vault::{self, Made};
 
@@ -53,7 +54,11 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     match args {
         Args::Set(args) => set(&args.name, &data_dir),
         Args::Ls(args) => ls(args.json, &data_dir),
-        Args::Rm(args) => rm(Kind::Secret, "secret", &args.name, &data_dir),
+        Args::Rm(args) => {
+            rm(Kind::Secret, "secret", &args.name, &data_dir)?;
+            on_record::add(&data_dir, "RUN", &format!("secrets rm {}", args.name));
+            Ok(())
+        }
     }
 }
 
@@ -61,6 +66,7 @@ fn set(name: &str, data_dir: &Path) -> Result<(), Failure> {
     check_name("secret", name)?;
     let value = ask(&format!("value of the secret '{name}'"))?;
     let made = vault::set(data_dir, Kind::Secret, name, &value)?;
+    on_record::add(data_dir, "RUN", &format!("secrets set {name}"));
     say_kept(&format!("secret '{name}'"), &made);
     if value.trim().len() < MASKED_BYTES_MIN {
         eprintln!(

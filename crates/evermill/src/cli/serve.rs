@@ -19,6 +19,7 @@ use self::watch::{LOOK_EVERY, Watch, until_quiet};
 use super::check::Loading;
 use super::run::{self, Workers, progress};
 use crate::config::{Explained, Flags};
+use crate::connections::Installed;
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
@@ -70,6 +71,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         retain: args.retain.as_deref(),
         connections: &args.connections,
     })?;
+    let given = settings.connections.clone();
     let config = settings.settled();
     let signalled = signals::catch()?;
     let hung_up = signals::catch_hang_up()?;
@@ -98,6 +100,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let site = Site::new(
         Arc::new(Face(Arc::clone(&keeper))),
         Some(engine.clone()),
+        Some(Installed::of(given, &data_dir)),
         listening.take_face(),
     );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;

@@ -528,6 +528,7 @@ mod tests {
                 tries: 1,
                 instances: None,
                 took_ms: None,
+                started_ms: None,
                 result: Some(Blob::Text(result.into())),
                 error: None,
             }],

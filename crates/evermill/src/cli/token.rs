@@ -11,6 +11,7 @@ use super::place::{now_ms, shown};
 use crate::config::Config;
 use crate::duration;
 use crate::failure::Failure;
+use crate::on_record;
 use crate::table::{print, table};
 
 /// What can be typed behind `token`.
@@ -96,6 +97,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
                 expires_ms: expires.map(end),
             };
             let (token, secret) = tokens.create(wanted).map_err(|fault| failed(&fault))?;
+            on_record::add(&folder, "POST", &format!("/api/v1/tokens#{}", token.id));
             if *json {
                 let mut told = told(&token);
                 told["token"] = json!(secret);
@@ -133,6 +135,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         }
         Args::Revoke { token } => {
             let gone = tokens.revoke(token).map_err(|fault| failed(&fault))?;
+            on_record::add(&folder, "DELETE", &format!("/api/v1/tokens/{}", gone.id));
             eprintln!("{} ({}) is worth nothing any more", gone.name, gone.id);
             Ok(())
         }

@@ -35,6 +35,14 @@ fn a_run_is_told_with_its_graph_its_activations_and_what_is_parked() {
     assert_eq!(bad["activations"].as_array().unwrap().len(), 1);
     assert_eq!(bad["activations"][0]["payload"][0]["value"], "\"bad\"");
 
+    let timed = bad["activations"][0]["tasks"][0]["started_ms"].as_u64();
+    let number = |name: &str| bad["activations"][0][name].as_u64().unwrap();
+    let (arrived, settled) = (number("arrived_ms"), number("settled_ms"));
+    assert!(
+        timed.is_some_and(|began| arrived <= began && began <= settled),
+        "{bad}"
+    );
+
     let parked = served.get("/api/v1/runs/flow/parked");
     let id = parked["entries"][0]["id"].as_str().unwrap();
     let place = format!("/api/v1/runs/flow/parked/payload?id={id}");

@@ -19,6 +19,7 @@ mod doctor;
 mod errors;
 mod guide;
 mod hooks;
+mod installation;
 mod interpreters;
 mod limits;
 mod logging;

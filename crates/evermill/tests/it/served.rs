@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A server with one DAG, and where it answers.
 pub(crate) struct Served {
     pub(crate) place: Place,
-    _running: Running,
+    running: Running,
     pub(crate) address: String,
 }
 
@@ -74,11 +74,17 @@ impl Served {
         let address = place_of(url).split('/').next().unwrap().to_owned();
         let served = Self {
             place,
-            _running: running,
+            running,
             address,
         };
         served.place.wait_until_ready();
         served
+    }
+
+    /// Kills it; what it leaves behind.
+    pub(crate) fn end(self) -> Place {
+        self.running.kill();
+        self.place
     }
 
     pub(crate) fn open(&self, request: &str) -> BufReader<TcpStream> {
