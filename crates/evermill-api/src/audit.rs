@@ -42,6 +42,34 @@ pub struct Entry {
     pub before: String,
 }
 
+/// Which entries somebody looks for; every field narrows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// Only what this one did: [`Entry::who`].
+    pub who: Option<String>,
+    /// Only where this stands in method and target.
+    pub what: Option<String>,
+    /// Only what was refused or failed.
+    pub refused: bool,
+    /// Only what was done then or later, milliseconds since the Unix epoch.
+    pub since_ms: Option<u64>,
+    /// Only what was done before, likewise.
+    pub until_ms: Option<u64>,
+}
+
+impl Sought {
+    /// Whether an entry is one of those.
+    #[must_use]
+    pub fn fits(&self, entry: &Entry) -> bool {
+        let line = || format!("{} {}", entry.method, entry.target);
+        self.who.as_ref().is_none_or(|who| *who == entry.who)
+            && self.what.as_ref().is_none_or(|what| line().contains(what))
+            && (!self.refused || entry.status >= 300)
+            && self.since_ms.is_none_or(|since| entry.at_ms >= since)
+            && self.until_ms.is_none_or(|until| entry.at_ms < until)
+    }
+}
+
 /// The record of a data directory.
 ///
 /// Several processes may add to it: a server, and commands that change what no server has to be asked for.

@@ -284,7 +284,7 @@ pub(crate) fn list_audit(call: &Call<'_>) -> Result<Answer, Problem> {
     };
     let is_before = |at: usize| wanted.before.is_none_or(|before| at < before);
     for (at, entry) in newest.by_ref().filter(|(at, _)| is_before(*at)) {
-        if !wanted.fits(&entry) {
+        if !wanted.sought.fits(&entry) {
             continue;
         }
         if page.entries.len() >= wanted.limit {

@@ -23,7 +23,7 @@ mod table;
 mod tls;
 
 pub use access::{Token, TokenFault, Tokens, Wanted, Who};
-pub use audit::{Audit, Entry, Record};
+pub use audit::{Audit, Entry, Record, Sought};
 pub use beside::{ConnectionFault, ConnectionView, Connections, Tested};
 pub use metrics::{Kind, METRICS, Metric};
 pub use openapi::document;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
 use evermill_engine::{Page, PastQuery, Signal};
 
-use crate::audit::Entry;
+use crate::audit::Sought;
 use crate::problem::Problem;
 
 /// An order as a JSON object; nothing is the usual one.
@@ -110,52 +110,33 @@ pub(crate) fn read_waits(query: &str) -> Result<(Option<String>, Page), Problem>
     Ok((signal, page))
 }
 
-/// What of the record is wanted.
+/// Which part of the record is wanted.
 pub(crate) struct AuditWanted {
-    who: Option<String>,
-    what: Option<String>,
-    refused: bool,
-    since_ms: Option<u64>,
-    until_ms: Option<u64>,
+    pub(crate) sought: Sought,
     /// Only entries before this one, counted from the oldest.
     pub(crate) before: Option<usize>,
     pub(crate) limit: usize,
 }
 
-impl AuditWanted {
-    pub(crate) fn fits(&self, entry: &Entry) -> bool {
-        let line = || format!("{} {}", entry.method, entry.target);
-        self.who.as_ref().is_none_or(|who| *who == entry.who)
-            && self.what.as_ref().is_none_or(|what| line().contains(what))
-            && (!self.refused || entry.status >= 300)
-            && self.since_ms.is_none_or(|since| entry.at_ms >= since)
-            && self.until_ms.is_none_or(|until| entry.at_ms < until)
-    }
-}
-
 pub(crate) fn read_audit(query: &str) -> Result<AuditWanted, Problem> {
-    let mut wanted = AuditWanted {
-        who: None,
-        what: None,
-        refused: false,
-        since_ms: None,
-        until_ms: None,
-        before: None,
-        limit: PAGE_ENTRIES,
-    };
+    let (mut sought, mut before, mut limit) = (Sought::default(), None, PAGE_ENTRIES);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
-            "who" => wanted.who = Some(value.into_owned()),
-            "what" => wanted.what = Some(value.into_owned()),
-            "refused" => wanted.refused = value == "true",
-            "since_ms" => wanted.since_ms = Some(number(&name, &value)?),
-            "until_ms" => wanted.until_ms = Some(number(&name, &value)?),
-            "cursor" => wanted.before = Some(cursor(&value)?),
-            "limit" => wanted.limit = number(&name, &value)?,
+            "who" => sought.who = Some(value.into_owned()),
+            "what" => sought.what = Some(value.into_owned()),
+            "refused" => sought.refused = value == "true",
+            "since_ms" => sought.since_ms = Some(number(&name, &value)?),
+            "until_ms" => sought.until_ms = Some(number(&name, &value)?),
+            "cursor" => before = Some(cursor(&value)?),
+            "limit" => limit = number(&name, &value)?,
             _ => return Err(unknown_parameter(&name)),
         }
     }
-    Ok(wanted)
+    Ok(AuditWanted {
+        sought,
+        before,
+        limit,
+    })
 }
 
 /// Whether only a count is wanted.

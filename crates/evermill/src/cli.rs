@@ -125,7 +125,7 @@ enum Command {
     /// Tokens for those who ask over TCP: make them, list them, take them back
     #[command(subcommand)]
     Token(token::Args),
-    /// Who changed what over the API
+    /// Who changed what, over the API or by a command
     Audit(audit::Args),
     /// What the HTTP API says of itself
     #[command(subcommand)]

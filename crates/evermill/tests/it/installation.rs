@@ -157,6 +157,16 @@ fn what_commands_change_without_a_server_is_on_record_in_one_chain_with_what_ser
     assert_eq!(place.finish(["resume", "flow"]).code(), 0);
     assert_eq!(place.finish(["trigger", "flow"]).code(), 1);
     assert_eq!(place.finish(["show", "flow"]).code(), 0);
+    let some = place.finish([
+        "audit",
+        "--json",
+        "--refused",
+        "--what",
+        "trigger",
+        "--since",
+        "1h",
+    ]);
+    assert_eq!(some.json().len(), 1, "{}", some.stdout);
     let told = place.finish(["audit", "--json"]);
     assert_eq!(told.code(), 0, "one chain: {}", told.stderr);
     let lines: Vec<Value> = told.json();
