@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import select
 import socket
 import struct
@@ -283,7 +284,7 @@ class Dispatch:
     """Members of one task."""
 
     __slots__ = ("call", "entry", "folder", "dag", "run", "task", "order", "vectorised", "slice_ns", "members", "end")
-    __slots__ += ("table", "batched", "results", "cwd", "nice", "timeout_s")
+    __slots__ += ("table", "batched", "results", "cwd", "nice", "timeout_s", "traced")
 
     def __init__(self, frame: Frame) -> None:
         control = frame.content()
@@ -303,6 +304,7 @@ class Dispatch:
         self.timeout_s = None if timeout is None else timeout / 1000
         self.cwd: Optional[str] = control.get("cwd")
         self.nice: int = control.get("nice", 0)
+        self.traced: bool = control.get("traced", False)
         lanes = [
             Lane(bytes.fromhex(lane["identity"]), lane["kind"], lane["generation"], lane["source"], lane["lane"])
             for lane in control["lanes"]
@@ -366,6 +368,15 @@ class Dispatch:
             value = b"".join(fields(bytes([kind]), value) for kind, value in map(self.batched.identity, span))
         return activation_id(lane.identity, kind, value, lane.generation)
 
+    def traceparent(self, member: int) -> Optional[str]:
+        """What the member hands on as the parent of what it starts; what its event brought where nobody traces here."""
+        row, table = member, self.table
+        given = given_traceparent(table.headers(row))
+        if not self.traced:
+            return given
+        position = table.number("position", row, 0)
+        return traceparent(self.run, table.source(row), table.lane(row), position, self.task, given)
+
 
 def _results(body: bytes, at: int, count: int, upstream: List[str]) -> Dict[Tuple[int, str], Optional[bytes]]:
     if not count:
@@ -394,6 +405,32 @@ def effect_key(activation: bytes, task: str, map_index: int, call: int) -> str:
     numbers = map_index.to_bytes(8, "big", signed=True), call.to_bytes(8, "big")
     encoded = fields(b"evermill.effect.1", activation, task.encode(), *numbers)
     return hashlib.sha256(encoded).hexdigest()[:32]
+
+
+# Traces (crates/evermill-contract/src/trace.rs has the same).
+
+_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+def given_traceparent(headers: List[Tuple[str, bytes]]) -> Optional[str]:
+    """The span of others that an event names in its headers, as this version of the header writes it."""
+    for name, value in headers:
+        if name.lower() == "traceparent":
+            found = _TRACEPARENT.fullmatch(value.decode("utf-8", "replace").strip())
+            if found is None or found[1] == "00" and found[5]:
+                return None
+            return f"00-{found[2]}-{found[3]}-{int(found[4], 16) & 1:02x}"
+    return None
+
+
+def traceparent(run: str, source: str, lane: str, position: int, task: str, given: Optional[str]) -> str:
+    """A task's own span, in the trace of its event."""
+    place = run.encode(), source.encode(), lane.encode(), position.to_bytes(8, "big")
+    span = hashlib.sha256(fields(b"evermill.span.1", *place, task.encode())).hexdigest()[:16]
+    if given is not None:
+        return f"{given[:36]}{span}{given[52:]}"
+    trace = hashlib.sha256(fields(b"evermill.trace.1", *place, b"")).hexdigest()[:32]
+    return f"00-{trace}-{span}-01"
 
 
 # Outcomes.

@@ -102,6 +102,10 @@ class Handle:
             self._activation = self._dispatch.activation(self._member)
         return _frames.effect_key(self._activation, self._dispatch.task, self.map_index, call)
 
+    @property
+    def traceparent(self) -> Optional[str]:
+        return self._dispatch.traceparent(self._member)
+
     def result_of(self, task_id: str) -> Any:
         """Another task's result: shipped with the dispatch, else asked for."""
         shipped = self._dispatch.results

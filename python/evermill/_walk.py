@@ -155,6 +155,12 @@ class Attempt(Handle):
     def effect_key(self, call: int) -> str:
         return _frames.effect_key(self._walk.identity, self._task.id, self._index, call)
 
+    @property
+    def traceparent(self) -> Optional[str]:
+        """Nobody traces here: what the event brought is handed on."""
+        events = self.events
+        return _frames.given_traceparent(events[0].headers) if events else None
+
     def result_of(self, task_id: str) -> Any:
         return self._walk.result_of(task_id)
 

@@ -135,6 +135,14 @@ class Context:
     def log(self) -> logging.Logger:
         return _LOG
 
+    @property
+    def traceparent(self) -> Optional[str]:
+        """This task's span, for the header `traceparent` of what it asks or sends outside (W3C Trace Context).
+
+        Where nothing is traced: what the event brought along, if it did.
+        """
+        return self._handle.traceparent
+
     def effect_key(self) -> str:
         """A key for one effect outside, for sinks that recognise repeats.
 

@@ -83,7 +83,7 @@ def test_dispatches_mean_what_the_engine_meant(name):
             meant["joined"] = [described(event) for event in dispatch.seen(member)]
     actual = {
         name: getattr(dispatch, name)
-        for name in ("call", "entry", "folder", "dag", "run", "task", "vectorised", "slice_ns", "order", "cwd", "nice")
+        for name in ("call", "entry", "folder", "dag", "run", "task", "vectorised", "slice_ns", "order", "cwd", "nice", "traced")
     }
     actual["members"] = members
     actual["results"] = [

@@ -10,6 +10,9 @@ use crate::kafka_broker::{self, Broker};
 use crate::python_env::{Packages, PythonEnv};
 use crate::workspace::{self, Fault};
 
+/// Figures that have a script of their own and need no broker.
+const WITHOUT_BROKER: [&str; 2] = ["polls", "listeners"];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Runs of each figure; the median counts.
@@ -19,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
     /// Only these figures: throughput, closure, latency, burst, chain, start,
-    /// history, idle, waits, polls.
+    /// history, idle, waits, polls, listeners.
     #[arg(long)]
     only: Vec<String>,
 }
@@ -42,13 +45,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     let python = PythonEnv::ensure(&[Packages::Bench])?;
     let build = ["build", "--release", "--package", "evermill"];
     workspace::run(workspace::cargo().args(build))?;
-    if args.wants("polls") {
-        let mut command = Command::new(python.python());
-        command.arg(workspace::root().join("xtask/python/polls.py"));
-        workspace::run(command.arg(built("evermill")?))?;
-        if args.is_only(&["waits", "polls"]) {
-            return Ok(());
+    for figure in WITHOUT_BROKER {
+        if args.wants(figure) {
+            let mut command = Command::new(python.python());
+            let script = workspace::root().join(format!("xtask/python/{figure}.py"));
+            workspace::run(command.arg("-u").arg(script).arg(built("evermill")?))?;
         }
+    }
+    let without_broker = [&["waits"], &WITHOUT_BROKER[..]].concat();
+    if args.is_only(&without_broker) {
+        return Ok(());
     }
     if args.wants("closure") {
         let example = ["--example", "closure_bench"];
@@ -74,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     let others = args
         .only
         .iter()
-        .filter(|name| !["waits", "polls"].contains(&name.as_str()));
+        .filter(|name| !without_broker.contains(&name.as_str()));
     for name in others {
         command.args(["--only", name]);
     }

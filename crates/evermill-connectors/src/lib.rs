@@ -26,6 +26,7 @@ mod near;
 pub mod poll;
 mod side_by_side;
 pub mod sqs;
+pub mod traces;
 pub mod webhook;
 mod word;
 

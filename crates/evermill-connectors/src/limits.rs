@@ -346,3 +346,18 @@ pub const SQS_OVERDUE: Duration = Duration::from_secs(5 * 60);
 /// How much longer than its own limit a request may take before it is overdue: names are looked up
 /// without one.
 pub const HTTP_OVERDUE: Duration = Duration::from_secs(30);
+
+/// Portions of activations that wait for a collector of traces; what comes then is left out and counted.
+pub const TRACES_QUEUED: usize = 64;
+
+/// Activations at which a request to a collector goes at once; it has a few spans of each.
+pub const TRACES_PER_REQUEST: usize = 500;
+
+/// How long the first one waits for others to go with it.
+pub const TRACES_GATHER: Duration = Duration::from_secs(1);
+
+/// The longest that a request to a collector may take.
+pub const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is read of its answer, in bytes.
+pub const TRACES_ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -170,7 +170,7 @@ pub fn short_hash(bytes: &[u8]) -> String {
     text
 }
 
-fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
+pub(crate) fn push_field(bytes: &mut Vec<u8>, field: &[u8]) {
     let len = u32::try_from(field.len()).expect("an identity's field is smaller than 4 GiB");
     bytes.extend_from_slice(&len.to_be_bytes());
     bytes.extend_from_slice(field);

@@ -9,5 +9,6 @@ pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod template;
+pub mod trace;
 pub mod worker;
 pub mod yaml;

@@ -27,6 +27,8 @@ pub struct Record {
     pub value: Option<Bytes>,
     /// The same in every attempt (C1).
     pub effect_key: Option<String>,
+    /// Which span it comes from: a header for places that have headers ([`crate::trace`]).
+    pub traceparent: Option<String>,
     /// Where exactly it goes, if its place says that for each record: what became of the place's template.
     pub name: Option<String>,
     /// Its value is a list of events: each on a line of its own.

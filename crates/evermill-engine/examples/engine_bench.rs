@@ -188,6 +188,7 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
         alerts: Arc::new(evermill_contract::alert::Nobody),
+        traces: None,
     })
     .expect("an engine")
 }

@@ -149,6 +149,7 @@ fn open(
         log: Box::new(|_| {}),
         notices: Arc::new(|_, _| {}),
         alerts: Arc::new(evermill_contract::alert::Nobody),
+        traces: None,
     })
     .expect("an engine")
 }

@@ -89,6 +89,7 @@ impl Shard {
             .map(After::Effect);
         let mut after: Vec<After> = effects.collect();
         after.append(&mut self.after);
+        after.extend(self.to_trace(&writes));
         if sabotage::ack_before_commit() {
             after.iter().for_each(|after| self.ack_early(after));
         }

@@ -195,6 +195,7 @@ impl Shard {
             timeout: declared.timeout,
             cwd: declared.cwd.clone(),
             nice: declared.nice,
+            traced: self.tracing.is_on(),
             lanes: builder.lanes,
             upstream: declared
                 .ships

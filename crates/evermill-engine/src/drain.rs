@@ -115,6 +115,7 @@ impl Shard {
         }
         // Nobody raises anything any more. What hooks were told of is forgotten with a last commit.
         self.world.alerts.finish();
+        self.tracing.finish();
         self.forget_told_alerts();
         let ending = self
             .draining

@@ -15,6 +15,7 @@ use crate::masking;
 use crate::open::{OpenError, OpenOptions};
 use crate::prepare::{PoolNumbers, Preparation};
 use crate::shard::{Shard, World};
+use crate::traces::Tracing;
 
 /// The engine; see [`Engine::open`] and [`Handle`].
 #[derive(Debug)]
@@ -38,6 +39,7 @@ impl Engine {
             log,
             notices,
             alerts,
+            traces,
         } = options;
         let notices = masking::notices(&settings, notices);
         let system = |doing: &str| {
@@ -87,6 +89,7 @@ impl Engine {
             input: input.clone(),
         };
         let mut shard = Shard::new(booted, committer, executor, world);
+        shard.tracing = Tracing::new(traces);
         shard.tell_pools();
         shard.publish();
         let thread = std::thread::Builder::new()

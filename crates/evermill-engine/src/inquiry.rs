@@ -327,6 +327,7 @@ fn dispatch(asked: &Asked, token: Token, task: TaskRef, lane: LaneRef) -> Dispat
         timeout: Some(limits::INQUIRY_TIME),
         cwd: None,
         nice: 0,
+        traced: false,
         lanes: vec![lane],
         upstream: Vec::new(),
         members: buffers.iter().enumerate().map(member).collect(),

@@ -72,6 +72,7 @@ mod survey;
 mod swap;
 mod tally;
 mod timers;
+mod traces;
 mod triggering;
 mod unused;
 pub mod view;

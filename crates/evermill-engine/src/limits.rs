@@ -23,6 +23,11 @@ pub const HELD_BYTES_HIGH: usize = 32 * 1024 * 1024;
 /// Bytes below which it may again.
 pub const HELD_BYTES_LOW: usize = 24 * 1024 * 1024;
 
+/// Activations a second of which those who trace are told; what history remembers beyond is left out of traces.
+pub const TRACES_PER_SECOND: u64 = 200;
+/// History has room for no more of what simply succeeded, unless it is to have all of it.
+const _: () = assert!(TRACES_PER_SECOND >= core::HISTORY_ROWS_PER_SECOND);
+
 /// Bytes of events that one inbox holds; beyond it nothing more is accepted.
 pub const INBOX_BYTES: usize = 32 * 1024 * 1024;
 /// The same in events.

@@ -9,6 +9,7 @@ use evermill_contract::alert::AlertSink;
 use evermill_contract::manifest::SourceManifest;
 pub use evermill_contract::settings::{NoSettings, Settings};
 use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
+use evermill_contract::trace::TraceTaker;
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_store::{Store, StoreError};
 
@@ -39,6 +40,8 @@ pub struct OpenOptions {
     pub notices: DiagnosticSink,
     /// Where alerts go.
     pub alerts: AlertSink,
+    /// Who hears of activations that have settled, if somebody traces.
+    pub traces: Option<Arc<dyn TraceTaker>>,
 }
 
 /// Opens the store.

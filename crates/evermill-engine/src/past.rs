@@ -245,12 +245,21 @@ impl Names {
     }
 }
 
-const fn ended(how: Ended) -> &'static str {
+pub(crate) const fn ended(how: Ended) -> &'static str {
     match how {
         Ended::Done => "done",
         Ended::Skipped => "skipped",
         Ended::Parked => "parked",
         Ended::Dropped => "dropped",
+    }
+}
+
+pub(crate) const fn state(how: TaskState) -> &'static str {
+    match how {
+        TaskState::Success => "success",
+        TaskState::Failed => "failed",
+        TaskState::Skipped => "skipped",
+        TaskState::UpstreamFailed => "upstream_failed",
     }
 }
 
@@ -268,13 +277,7 @@ fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
             || format!("task {}", task.task),
             |known| known.id.to_string(),
         ),
-        state: match task.state {
-            TaskState::Success => "success",
-            TaskState::Failed => "failed",
-            TaskState::Skipped => "skipped",
-            TaskState::UpstreamFailed => "upstream_failed",
-        }
-        .to_owned(),
+        state: state(task.state).to_owned(),
         tries: task.tries,
         instances: task.instances,
         started_ms: task.times.map(|(issued, _)| issued),

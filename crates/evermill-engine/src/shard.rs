@@ -61,6 +61,7 @@ use crate::record::Record;
 use crate::slots::Slots;
 use crate::spill::Spill;
 use crate::tally::Tally;
+use crate::traces::Tracing;
 use crate::view::{FailureView, MissView};
 
 /// Everything the thread owns.
@@ -119,6 +120,7 @@ pub(crate) struct Shard {
     pub(crate) pools_told: u16,
 
     pub(crate) alerts: Alerts,
+    pub(crate) tracing: Tracing,
     /// When it was last looked whether sources are stalled.
     pub(crate) looked_at_ms: u64,
     /// Some source is to be fresh.
@@ -247,6 +249,7 @@ impl Shard {
             next_source: 0,
             pools_told: 0,
             alerts: Alerts::default(),
+            tracing: Tracing::default(),
             looked_at_ms: 0,
             watches_freshness: false,
             draining: None,

@@ -165,6 +165,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
         timeout: None,
         cwd: None,
         nice: 0,
+        traced: false,
         lanes: vec![LaneRef {
             identity: Bytes::copy_from_slice(LaneIdentity::new("bench", "kafka", "t/0").as_bytes()),
             kind: IdKind::Position,

@@ -1,6 +1,7 @@
-//! What can be said of a member of a dispatch: its bytes, and the keys of its effects.
+//! What can be said of a member of a dispatch: its bytes, the keys of its effects, and its span.
 
 use evermill_contract::identity::{self, ActivationId, IdKind, LaneIdentity};
+use evermill_contract::trace::{Place, TraceParent};
 use evermill_contract::worker::{Dispatch, Event, Range};
 
 /// The bytes of a range; none of an absent one.
@@ -46,4 +47,22 @@ pub fn effect_key(dispatch: &Dispatch, index: u32, call: u64) -> Option<String> 
         member.map_index,
         call,
     ))
+}
+
+/// The span that a member hands on, as the header has it; none where its event brought none and nobody traces.
+#[must_use]
+pub fn traceparent(dispatch: &Dispatch, index: u32) -> Option<String> {
+    let event = &dispatch.members[index as usize].event;
+    let given = TraceParent::of_headers(part(dispatch, event.headers));
+    if !dispatch.traced {
+        return given.map(|given| given.to_string());
+    }
+    let lane = dispatch.lanes.get(usize::from(event.lane))?;
+    let place = Place {
+        run: &dispatch.task.run,
+        source: &lane.source,
+        lane: &lane.lane,
+        position: event.position,
+    };
+    Some(place.of_task(&dispatch.task.task, given).to_string())
 }

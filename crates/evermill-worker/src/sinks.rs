@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::declared::{content, plain};
 use crate::http::milliseconds;
-use crate::member::{effect_key, part};
+use crate::member::{effect_key, part, traceparent};
 use crate::threads::{Runs, Shared, Slot, failed};
 
 /// Slots for tasks that wait for a place outside: more than one task has at a time (the engine's
@@ -216,6 +216,7 @@ fn record(
         key,
         value: value.map(|value| Bytes::from(if is_result { plain(&value) } else { value })),
         effect_key,
+        traceparent: traceparent(dispatch, index),
         name,
         is_list: member.batch.is_some() && !is_result,
     }))

@@ -19,6 +19,7 @@
 
 mod alerts;
 mod retain;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::alerts::{Hook, hooks};
 pub(crate) use self::retain::Retain;
+pub(crate) use self::traces::Traces;
 use crate::failure::Failure;
 use crate::near::nearest;
 
@@ -47,7 +49,14 @@ const SHORT: [(&str, &str); 3] = [
     ("kafka", "kafka_default"),
 ];
 /// What the file may hold.
-const NAMES: [&str; 5] = ["data_dir", "retain", "pools", "connections", "alerts"];
+const NAMES: [&str; 6] = [
+    "data_dir",
+    "retain",
+    "pools",
+    "connections",
+    "alerts",
+    "traces",
+];
 
 /// A setting that there is, for whoever wants to know.
 #[derive(Debug, Serialize)]
@@ -61,7 +70,7 @@ pub(crate) struct Known {
 }
 
 /// Every setting.
-pub(crate) const KNOWN: [Known; 7] = [
+pub(crate) const KNOWN: [Known; 8] = [
     Known {
         key: Some("data_dir"),
         variable: Some(DATA_DIR_VARIABLE),
@@ -89,6 +98,13 @@ pub(crate) const KNOWN: [Known; 7] = [
         flag: None,
         default: None,
         about: "where alerts go, one `[[alerts]]` each: `post` (a URL, `env:NAME` or `file:PATH`) or `command`, and `kinds`, `dags`, `every`",
+    },
+    Known {
+        key: Some("traces"),
+        variable: Some(traces::ENDPOINT),
+        flag: Some("--otlp-endpoint URL"),
+        default: None,
+        about: "the collector of traces, `[traces]` with `endpoint`, `service` and `headers`: OTLP over HTTP, as a rule port 4318. `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_SERVICE_NAME` and `OTEL_SDK_DISABLED` count as well",
     },
     Known {
         key: Some("connections.ID"),
@@ -126,6 +142,8 @@ pub(crate) struct Config {
     pub(crate) connections: BTreeMap<String, String>,
     /// Where alerts go.
     pub(crate) alerts: Vec<Hook>,
+    /// Where traces go.
+    pub(crate) traces: Option<Traces>,
 }
 
 /// A setting with where it comes from.
@@ -169,6 +187,7 @@ pub(crate) struct Explained {
     pub(crate) connections: BTreeMap<String, Setting<String>>,
     /// The file alone says them.
     pub(crate) alerts: Vec<Hook>,
+    pub(crate) traces: Option<Setting<Traces>>,
 }
 
 /// What the flags say.
@@ -178,6 +197,7 @@ pub(crate) struct Flags<'a> {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) retain: Option<&'a str>,
     pub(crate) connections: &'a [String],
+    pub(crate) otlp_endpoint: Option<&'a str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -191,6 +211,8 @@ struct File {
     connections: BTreeMap<String, Address>,
     #[serde(default)]
     alerts: Vec<Hook>,
+    #[serde(default)]
+    traces: traces::InFile,
 }
 
 /// A connection in the file: as anywhere else, or with its settings one by one.
@@ -226,7 +248,7 @@ impl Explained {
         let variables = env::vars_os().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
             let ours = name.starts_with(CONNECTION_PREFIX) || name == RETAIN_VARIABLE;
-            let ours = ours || name == DATA_DIR_VARIABLE;
+            let ours = ours || name == DATA_DIR_VARIABLE || name.starts_with(traces::PREFIX);
             ours.then_some((name, value.into_string().ok()?))
         });
         settle(file, &variables.collect(), flags)
@@ -241,6 +263,7 @@ impl Explained {
             pools: self.pools,
             connections: connections.map(|(id, set)| (id, set.value)).collect(),
             alerts: self.alerts,
+            traces: self.traces.map(|set| set.value),
         }
     }
 }
@@ -271,6 +294,7 @@ fn settle(
         pools: slots(file.pools),
         connections: layers.into_iter().map(set).collect(),
         alerts: file.alerts,
+        traces: traces::settle(flags.otlp_endpoint, file.traces, variables)?,
     })
 }
 
@@ -474,7 +498,8 @@ mod tests {
                 pools: BTreeMap::new(),
                 retain: Retain::default(),
                 connections: expected.into(),
-                alerts: Vec::new()
+                alerts: Vec::new(),
+                traces: None
             }
         );
     }

@@ -171,6 +171,7 @@ impl Local {
             log: Box::new(drop),
             notices,
             alerts: Arc::new(evermill_contract::alert::Nobody),
+            traces: None,
         })?;
         let run = engine.start(&request)?.run;
         if dag.sources.is_empty() {

@@ -168,6 +168,9 @@ impl HttpSink {
         if let (Some(name), Some(key)) = (&self.config.idempotency_key, &record.effect_key) {
             default(name, key);
         }
+        if let Some(span) = &record.traceparent {
+            default(evermill_contract::trace::HEADER, span);
+        }
         if self.method != Method::DELETE {
             let body = record.value.as_deref().unwrap_or_default();
             default("Content-Type", content_type(body, record.is_list));

@@ -121,12 +121,7 @@ impl KafkaSink {
                 BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(&self.topic, ticket);
             message.key = record.key.as_deref();
             message.payload = record.value.as_deref();
-            message.headers = record.effect_key.as_deref().map(|key| {
-                OwnedHeaders::new().insert(Header {
-                    key: EFFECT_KEY_HEADER,
-                    value: Some(key),
-                })
-            });
+            message.headers = headers(record);
             match producer.send(message) {
                 Ok(()) => return,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
@@ -139,6 +134,21 @@ impl KafkaSink {
             }
         }
     }
+}
+
+fn headers(record: &Record) -> Option<OwnedHeaders> {
+    let known = [
+        (EFFECT_KEY_HEADER, record.effect_key.as_deref()),
+        (
+            evermill_contract::trace::HEADER,
+            record.traceparent.as_deref(),
+        ),
+    ];
+    let known = known.into_iter().filter(|(_, value)| value.is_some());
+    known.fold(None, |headers, (key, value)| {
+        let headers = headers.unwrap_or_else(OwnedHeaders::new);
+        Some(headers.insert(Header { key, value }))
+    })
 }
 
 /// What became of the records of one call.

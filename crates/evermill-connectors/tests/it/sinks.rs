@@ -12,6 +12,7 @@ use evermill_connectors::limits::SQS_SEND_BYTES;
 use evermill_contract::manifest::SinkConfig;
 use evermill_contract::sink::conformance::{World, check_all, plain};
 use evermill_contract::sink::{Record, Sink, SinkError};
+use evermill_contract::trace::HEADER;
 use evermill_http::testing::{Reply, Server};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -31,6 +32,9 @@ fn open(config: Value, address: &str) -> Box<dyn Sink> {
     evermill_connectors::open_sink(&config, &|_| Some(address.clone()), Arc::new(|_, _| {}))
         .unwrap()
 }
+
+/// The span that records come from.
+const SPAN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// More than librdkafka takes.
 const TOO_MUCH: usize = 2 << 20;
@@ -66,8 +70,10 @@ impl Topic {
                 continue;
             };
             let message = message.unwrap();
-            let header = message.headers().expect("headers").get(0);
+            let headers = message.headers().expect("headers");
+            let (header, span) = (headers.get(0), headers.get(1));
             assert_eq!(header.key, EFFECT_KEY_HEADER);
+            assert_eq!((span.key, span.value), (HEADER, Some(SPAN.as_bytes())));
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             found.push((
                 text(header.value.unwrap()),
@@ -86,9 +92,13 @@ impl World for Topic {
         )
     }
     fn record(&self, value: &str, effect_key: &str) -> Record {
-        match value {
+        let record = match value {
             "bad" | "v77" => plain(&"x".repeat(TOO_MUCH), effect_key),
             value => plain(value, effect_key),
+        };
+        Record {
+            traceparent: Some(SPAN.to_owned()),
+            ..record
         }
     }
     fn arrived(&mut self) -> BTreeMap<String, Vec<String>> {

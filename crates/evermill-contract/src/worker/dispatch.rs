@@ -31,6 +31,9 @@ pub struct Dispatch {
     /// How much it yields to others, 0 to 19, counted from what the engine runs with. A worker
     /// that has yielded once does not come back: a dispatch that yields less gets another one.
     pub nice: u8,
+    /// Somebody hears of spans: what a member hands on is its own, not what its event brought
+    /// ([`crate::trace`]).
+    pub traced: bool,
     /// Lanes the members come from; a member names its own by index.
     pub lanes: Vec<LaneRef>,
     /// Task ids that [`UpstreamResult::upstream`] points into: those shipped with this dispatch.

@@ -170,6 +170,7 @@ fn rich() -> Dispatch {
         timeout: Some(Duration::from_secs(30)),
         cwd: None,
         nice: 0,
+        traced: false,
         lanes,
         upstream: vec!["extract".into(), "clean".into()],
         members: vec![
@@ -239,6 +240,7 @@ fn plain() -> Dispatch {
         timeout: None,
         cwd: None,
         nice: 0,
+        traced: false,
         lanes: rich().lanes[..1].to_vec(),
         upstream: Vec::new(),
         members: (0..3)
@@ -298,6 +300,7 @@ fn joined() -> Dispatch {
         events: vec![order, price],
         cwd: Some("/srv/prices".into()),
         nice: 7,
+        traced: true,
         buffers: vec![log.buffer],
         ..plain()
     }
@@ -360,7 +363,7 @@ fn meaning(call: u32, dispatch: &Dispatch) -> Value {
     json!({
         "call": call, "entry": dispatch.task.entry, "folder": dispatch.task.folder, "dag": dispatch.task.dag,
         "run": dispatch.task.run, "task": dispatch.task.task, "vectorised": dispatch.vectorised,
-        "slice_ns": dispatch.slice.as_nanos() as u64, "cwd": dispatch.cwd, "nice": dispatch.nice,
+        "slice_ns": dispatch.slice.as_nanos() as u64, "cwd": dispatch.cwd, "nice": dispatch.nice, "traced": dispatch.traced,
         "order": match dispatch.order {
             OrderMode::Independent => "independent",
             OrderMode::StopOnFailure => "stop_on_failure",

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use evermill_contract::alert::{Alert, AlertKind, AlertSink};
 use evermill_contract::manifest::{Manifest, SourceConfig};
 use evermill_contract::source::Opened;
+use evermill_contract::trace::TraceTaker;
 use evermill_contract::worker::Outcome;
 use evermill_core::row::{Row, Table};
 use evermill_engine::view::RunView;
@@ -41,6 +42,7 @@ pub(crate) struct World {
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
     pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
     pub(crate) alerts: Arc<Mutex<Vec<Alert>>>,
+    pub(crate) traces: Option<Arc<dyn TraceTaker>>,
     /// Where alerts go in place of `alerts`.
     pub(crate) hooks: Option<AlertSink>,
     /// Sources that are queues, by id.
@@ -82,6 +84,7 @@ impl World {
             notices: Arc::default(),
             lines: Arc::default(),
             alerts: Arc::default(),
+            traces: None,
             hooks: None,
             queues: BTreeMap::new(),
             clock: Clock::system(),
@@ -111,6 +114,7 @@ impl World {
             alerts: self.hooks.clone().unwrap_or_else(|| {
                 Arc::new(move |alert: &Alert| alerts.lock().unwrap().push(alert.clone()))
             }),
+            traces: self.traces.clone(),
         })
     }
 

@@ -91,6 +91,7 @@ impl Rig {
             timeout,
             cwd: None,
             nice: 0,
+            traced: false,
             lanes: Vec::new(),
             upstream: Vec::new(),
             members: (0..members).map(member).collect(),

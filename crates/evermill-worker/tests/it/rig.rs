@@ -152,6 +152,7 @@ impl Rig {
             timeout: None,
             cwd: None,
             nice: 0,
+            traced: false,
             lanes: vec![LaneRef {
                 identity: Bytes::copy_from_slice(
                     LaneIdentity::new("cases-1", "kafka", "t-1/0").as_bytes(),

@@ -112,6 +112,7 @@ impl Rig {
             timeout: None,
             cwd: None,
             nice: 0,
+            traced: false,
             lanes: vec![LaneRef {
                 identity: Bytes::copy_from_slice(LaneIdentity::new("flow-1", "in", "t").as_bytes()),
                 kind: IdKind::Position,

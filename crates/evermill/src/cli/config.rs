@@ -68,6 +68,7 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
         data_dir,
         retain: args.retain.as_deref(),
         connections: &args.connections,
+        otlp_endpoint: None,
     })?;
     let (interpreter, chosen_by) = python::chosen();
     let mut rows = vec![
@@ -96,6 +97,10 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     rows.extend(
         alerts.map(|(number, hook)| [Hook::name(number), hook.place(), Origin::File.to_string()]),
     );
+    if let Some(traces) = &found.traces {
+        let origin = traces.origin.to_string();
+        rows.push(["traces".to_owned(), traces.value.place(), origin]);
+    }
     let known = connections::known(&found.connections, &found.data_dir.value)?.into_iter();
     rows.extend(known.map(|one| [format!("connections.{}", one.id), one.address, one.from]));
     let secrets = vault::names(&found.data_dir.value, Kind::Secret)?;

@@ -93,6 +93,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         data_dir,
         retain: None,
         connections: &args.connections,
+        otlp_endpoint: None,
     })?;
     let known: Vec<String> = connections::known(&explained.connections, &explained.data_dir.value)?
         .into_iter()

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, select, tick};
 use evermill_api::{Face, Site};
 use evermill_connectors::alerts::Hooks;
+use evermill_connectors::traces::Exporter;
 use evermill_contract::source::{DiagnosticSink, Severity};
+use evermill_contract::trace::TraceTaker;
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
@@ -71,6 +73,9 @@ pub(super) struct Args {
     /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
     #[arg(long, value_name = "AGE|SIZE")]
     retain: Option<String>,
+    /// Where traces go: a collector of OpenTelemetry, over HTTP, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Where requests over HTTP are answered, on this machine alone; 127.0.0.1:4700 when a DAG takes
     /// requests, else nowhere
     #[arg(long, value_name = "HOST:PORT")]
@@ -88,6 +93,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         data_dir,
         retain: args.retain.as_deref(),
         connections: &args.connections,
+        otlp_endpoint: args.otlp_endpoint.as_deref(),
     })?;
     let given = settings.connections.clone();
     let config = settings.settled();
@@ -222,6 +228,7 @@ pub(super) fn open(
     let slots = config.pools.clone();
     let hooks = Hooks::start(config::hooks(&config.alerts, &vault)?, &notices);
     let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
+    let traces = tracer(&config, &vault, &notices)?;
     let settings: Arc<dyn Settings> = vault;
     let of_workers = Arc::clone(&settings);
     let handle = Engine::open(OpenOptions {
@@ -235,11 +242,26 @@ pub(super) fn open(
         log,
         notices,
         alerts: Arc::new(hooks),
+        traces,
     });
     handle.map_err(|error| match error {
         OpenError::Lock(LockError::Held { .. }) => Failure::locked(error.to_string()),
         error => Failure::failed(error.to_string()),
     })
+}
+
+/// Tells the collector that somebody named, if somebody did.
+fn tracer(
+    config: &Config,
+    vault: &Vault,
+    notices: &DiagnosticSink,
+) -> Result<Option<Arc<dyn TraceTaker>>, Failure> {
+    let Some(traces) = &config.traces else {
+        return Ok(None);
+    };
+    let exporter = Exporter::start(traces.read(vault)?, notices);
+    let wrong = |refused| Failure::usage(format!("{}: {refused}", traces.from));
+    Ok(Some(Arc::new(exporter.map_err(wrong)?)))
 }
 
 /// Shows every line of a task's output as it comes.

@@ -59,6 +59,9 @@ pub(super) struct Args {
     /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
     #[arg(long, value_name = "AGE|SIZE")]
     retain: Option<String>,
+    /// Where traces go: a collector of OpenTelemetry, over HTTP, such as http://127.0.0.1:4318
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Worker processes for each interpreter; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -70,6 +73,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         data_dir,
         retain: args.retain.as_deref(),
         connections: &args.connections,
+        otlp_endpoint: args.otlp_endpoint.as_deref(),
     })?;
     let given = settings.connections.clone();
     let config = settings.settled();

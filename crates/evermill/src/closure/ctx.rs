@@ -52,6 +52,13 @@ impl Ctx {
         member::effect_key(&self.lease.dispatch, self.index, call).unwrap_or_default()
     }
 
+    /// What the event's header `traceparent` says, for the header of what this task asks or sends outside (W3C Trace
+    /// Context). None where the event brought none.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        member::traceparent(&self.lease.dispatch, self.index)
+    }
+
     /// What a task right before this one returned; `None` if it returned nothing or did not run.
     ///
     /// # Errors

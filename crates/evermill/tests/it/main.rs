@@ -40,6 +40,7 @@ mod serving;
 mod testing;
 mod together;
 mod topic;
+mod traces;
 mod trying;
 mod writing;
 mod yaml;

@@ -42,6 +42,8 @@ struct Control<'a> {
     cwd: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nice: Option<u8>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    traced: bool,
     lanes: Vec<Lane<'a>>,
     upstream: &'a [String],
     members: usize,
@@ -112,6 +114,7 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
             .map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         cwd: dispatch.cwd.as_deref(),
         nice: (dispatch.nice > 0).then_some(dispatch.nice),
+        traced: dispatch.traced,
         lanes: lanes(dispatch),
         upstream: &dispatch.upstream,
         members: dispatch.members.len(),

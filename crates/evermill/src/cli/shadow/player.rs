@@ -182,6 +182,7 @@ impl Player {
             log: run::log_lines(&screen, false),
             notices,
             alerts: Arc::new(evermill_contract::alert::Nobody),
+            traces: None,
         });
         let engine = engine.map_err(|error| Failure::failed(error.to_string()))?;
         let request = files.requests(true, false).find(|(_, it)| it.id == dag.id);

@@ -127,6 +127,7 @@ fn open(
         log: run::log_lines(screen, false),
         notices,
         alerts: Arc::new(evermill_contract::alert::Nobody),
+        traces: None,
     });
     handle.map_err(|error| Failure::failed(error.to_string()))
 }
