@@ -105,6 +105,8 @@ pub(crate) struct TokenWanted {
     /// Whose it will be, such as ci or anna; no other token has this name.
     name: String,
     /// `viewer`, `operator` or `admin`.
+    // Written out: what is read shares no name with what is sent.
+    #[schemars(with = "String", extend("enum" = ["viewer", "operator", "admin"]))]
     role: Role,
     /// DAGs that it will be good for; null: all.
     #[serde(default)]
