@@ -23,9 +23,9 @@ const SECONDS_MAX: u32 = 60;
 const START_MAX: Duration = Duration::from_secs(60);
 /// What the server says once it answers.
 const SAID: &str = "serving dags on ";
-/// What is not asked for: a stream does not end, a copy is written wherever somebody wants, and from the first
+/// What is not asked for: streams do not end, a copy is written wherever somebody wants, and from the first
 /// token on nobody without one is heard.
-const LEFT_OUT: [&str; 3] = ["stream", "makeBackup", "createToken"];
+const LEFT_OUT: [&str; 4] = ["stream", "tailLogs", "makeBackup", "createToken"];
 
 /// A server of ours; dropping it ends it.
 struct Server {

@@ -96,9 +96,9 @@ struct Missing {
 
 /// Everything up to here was told; its id is where to go on.
 #[derive(Serialize, JsonSchema)]
-struct Told {
+pub(crate) struct Told {
     /// Milliseconds since the Unix epoch.
-    at_ms: u64,
+    pub(crate) at_ms: u64,
 }
 
 /// What a listener wants to hear.
@@ -533,7 +533,7 @@ impl Events {
     }
 }
 
-fn event<T: Serialize + ?Sized>(name: &str, data: &T) -> Bytes {
+pub(crate) fn event<T: Serialize + ?Sized>(name: &str, data: &T) -> Bytes {
     // One line: JSON writes line breaks as escapes.
     let data = serde_json::to_string(data).expect("views have string keys only");
     format!("event: {name}\ndata: {data}\n\n").into()

@@ -20,6 +20,7 @@ mod replies;
 mod routes;
 mod serve;
 mod table;
+mod tail;
 mod tls;
 
 pub use access::{Token, TokenFault, Tokens, Wanted, Who};

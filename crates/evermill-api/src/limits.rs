@@ -50,6 +50,15 @@ pub(crate) const RUNS_LOOKED_AT: usize = 64;
 /// Sentences of a run about what is wrong outside.
 pub(crate) const TROUBLES_SHOWN: usize = 5;
 
+/// Who may listen to what tasks print at the same time.
+pub(crate) const TAILS_MAX: usize = 128;
+/// How often it is looked for more of it, for each who listens.
+pub(crate) const TAIL_TICK: Duration = Duration::from_millis(200);
+/// Batches of lines that wait for one who takes them slowly; no more is read for him meanwhile.
+pub(crate) const TAIL_BATCHES_QUEUED: usize = 2;
+/// Lines of a batch.
+pub(crate) const TAIL_LINES: usize = 500;
+
 /// Tokens there may be.
 pub(crate) const TOKENS_MAX: usize = 1_000;
 /// Sessions of browsers there may be; beyond it the oldest ends.

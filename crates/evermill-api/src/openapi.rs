@@ -6,7 +6,6 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::feed;
 use crate::problem::Problem;
 use crate::table::{Content, Kind, Of, Parameter, ROUTES, Role, Route};
 
@@ -39,11 +38,16 @@ pub fn document() -> Value {
         let told = operation(route, &mut shapes);
         paths.entry(route.path).or_default().insert(name, told);
     }
-    let events = feed::shapes(&mut shapes.sent);
+    let mut events = Vec::new();
+    for route in ROUTES {
+        if let Content::Events(name, told) = route.answer {
+            events.push((name.to_owned(), told(&mut shapes.sent)));
+        }
+    }
     shapes.sent.subschema_for::<Problem>();
     let mut all = shapes.sent.take_definitions(true);
     all.extend(shapes.taken.take_definitions(true));
-    all.insert("StreamEvents".to_owned(), events);
+    all.extend(events);
     let mut document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -169,10 +173,10 @@ fn content(content: Content, shapes: &mut SchemaGenerator) -> Option<Value> {
             json!({"application/json": {"schema": shape(shapes)}})
         }
         Content::Bytes => json!({"application/octet-stream": {}}),
-        Content::Events => json!({
+        Content::Events(name, _) => json!({
             "text/event-stream": {
                 "schema": {"type": "string"},
-                "x-events": {"$ref": "#/components/schemas/StreamEvents"},
+                "x-events": {"$ref": format!("#{SHAPES}/{name}")},
             },
         }),
     })

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{Page, PastQuery, Signal};
+use evermill_engine::{LOG_LEVELS, LogOrder, LogQuery, Page, PastQuery, Signal};
 
 use crate::audit::Sought;
 use crate::problem::Problem;
@@ -174,6 +174,51 @@ pub(crate) fn read_past(query: &str) -> Result<PastQuery, Problem> {
         }
     }
     Ok(wanted)
+}
+
+/// Which lines of a run's log are wanted.
+pub(crate) fn read_lines(query: &str) -> Result<LogQuery, Problem> {
+    let mut wanted = LogQuery {
+        limit: PAGE_ENTRIES,
+        ..LogQuery::default()
+    };
+    let filter = &mut wanted.filter;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "task" => filter.task = Some(value.into_owned()),
+            "lane" => filter.lane = Some(value.into_owned()),
+            "position" => filter.position = Some(number(&name, &value)?),
+            "key" => filter.key = Some(value.into_owned()),
+            "try" => filter.try_number = Some(number(&name, &value)?),
+            "level" => filter.level = Some(word(&name, &value, &LOG_LEVELS)?),
+            "text" => filter.text = Some(value.into_owned()),
+            "since_ms" => filter.since_ms = Some(number(&name, &value)?),
+            "until_ms" => filter.until_ms = Some(number(&name, &value)?),
+            "order" => {
+                wanted.order = match &*word(&name, &value, &LOG_ORDERS)? {
+                    "oldest" => LogOrder::Oldest,
+                    _ => LogOrder::Newest,
+                };
+            }
+            "cursor" => wanted.from = Some(cursor(&value)?),
+            "limit" => wanted.limit = number(&name, &value)?,
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok(wanted)
+}
+
+/// From which end a log is read.
+pub(crate) const LOG_ORDERS: [&str; 2] = ["newest", "oldest"];
+
+fn word(name: &str, value: &str, known: &[&str]) -> Result<String, Problem> {
+    if known.contains(&value) {
+        return Ok(value.to_owned());
+    }
+    let known = known.join(", ");
+    Err(Problem::bad_request(format!(
+        "{name}={value}: want one of {known}"
+    )))
 }
 
 pub(crate) fn read_place(query: &str) -> Result<(String, u32), Problem> {

@@ -38,6 +38,7 @@ use crate::problem::Problem;
 use crate::replies::Replies;
 use crate::routes::{self, Method, Request, Response, respond_with};
 use crate::table::{Content, LogIn, Role, Route, Session};
+use crate::tail::{self, Tail, Tails};
 use crate::tls::Tls;
 
 /// Who answers; shared by all connections.
@@ -81,6 +82,7 @@ pub struct Site {
     pub(crate) handle: Option<Handle>,
     connections: Option<Arc<dyn Connections>>,
     feed: Arc<Feed>,
+    tails: Tails,
     pub(crate) face: Face,
     pub(crate) access: Arc<Access>,
     audit: Audit,
@@ -105,6 +107,7 @@ impl Site {
             replies: Replies::default(),
             face,
             feed: Feed::new(Arc::clone(&service)),
+            tails: Tails::default(),
             service,
             handle,
             connections,
@@ -352,25 +355,8 @@ async fn answer(
         // Before anything is read. What somebody known may not do is put on record below.
         route.check(&*site.service, &who, &parts)?;
     }
-    if matches!(route.answer, Content::Events) {
-        let mut wants = wants(&head, query)?;
-        if wants.pools && who.dags.is_some() {
-            let detail = "pools are about all DAGs; leave pools= out";
-            return Err(Problem::new(
-                403,
-                "not_allowed",
-                "This is not for you",
-                detail,
-            ));
-        }
-        wants.dags = who.dags.clone();
-        let (feed, access) = (Arc::clone(&site.feed), Arc::clone(&site.access));
-        let may_listen: Box<dyn Fn() -> bool + Send> = match door {
-            Door::Control(_) => Box::new(|| true),
-            Door::Tcp(_) => Box::new(move || access.still(&who)),
-        };
-        let events = work(move || feed.listen(wants, may_listen)).await??;
-        return Ok(self::events(events));
+    if matches!(route.answer, Content::Events(..)) {
+        return site.stream(route, parts, &head, query, door, who).await;
     }
     let body = site.read(&head, body, bytes_max(route)).await?;
     if route.path == "/session" {
@@ -418,7 +404,9 @@ const fn bytes_max(route: &Route) -> usize {
 }
 
 /// Does what may wait, on a thread of its own.
-async fn work<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(crate) async fn work<T: Send + 'static>(
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(what).await;
     done.map_err(|_| {
         Problem::new(
@@ -496,6 +484,48 @@ impl Site {
             audit: &self.audit,
         };
         respond_with(&*self.service, Some(&beside), request)
+    }
+
+    /// Events that go on until somebody leaves, or may not hear them any more.
+    async fn stream(
+        self: &Arc<Self>,
+        route: &'static Route,
+        parts: Vec<String>,
+        head: &Head,
+        query: &str,
+        door: Door,
+        who: Who,
+    ) -> Result<Answered, Problem> {
+        let (access, listener) = (Arc::clone(&self.access), who.clone());
+        let may_listen: Box<dyn Fn() -> bool + Send> = match door {
+            Door::Control(_) => Box::new(|| true),
+            Door::Tcp(_) => Box::new(move || access.still(&listener)),
+        };
+        if route.id == "tailLogs" {
+            let wanted = tail::wanted(query, head.header("last-event-id"))?;
+            let site = Arc::clone(self);
+            let find = move || {
+                route.check(&*site.service, &who, &parts)?;
+                Ok::<_, Problem>(site.service.logs(&parts[0])?)
+            };
+            let logs = work(find).await??;
+            let tail = Tail::start(logs, wanted, self.tails.admit()?, may_listen);
+            return Ok(dressed(200, EVENTS, Sent::Lines(tail)));
+        }
+        let mut wants = wants(head, query)?;
+        if wants.pools && who.dags.is_some() {
+            let detail = "pools are about all DAGs; leave pools= out";
+            return Err(Problem::new(
+                403,
+                "not_allowed",
+                "This is not for you",
+                detail,
+            ));
+        }
+        wants.dags = who.dags.clone();
+        let feed = Arc::clone(&self.feed);
+        let events = work(move || feed.listen(wants, may_listen)).await??;
+        Ok(dressed(200, EVENTS, Sent::Events(events)))
     }
 
     /// Puts on record what somebody did, or wanted to.
@@ -643,7 +673,11 @@ type Answered = hyper::Response<Sent>;
 pub(crate) enum Sent {
     Whole(Bytes),
     Events(Events),
+    Lines(Tail),
 }
+
+/// The media type of events that go on.
+const EVENTS: &str = "text/event-stream";
 
 impl Body for Sent {
     type Data = Bytes;
@@ -657,6 +691,7 @@ impl Body for Sent {
             Self::Whole(bytes) if bytes.is_empty() => None,
             Self::Whole(bytes) => Some(std::mem::take(bytes)),
             Self::Events(events) => ready!(events.poll_next(context)),
+            Self::Lines(tail) => ready!(tail.poll_next(context)),
         };
         Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -668,7 +703,7 @@ impl Body for Sent {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Events(_) => SizeHint::default(),
+            Self::Events(_) | Self::Lines(_) => SizeHint::default(),
         }
     }
 }
@@ -695,11 +730,6 @@ fn dressed(status: u16, media_type: &'static str, body: Sent) -> Answered {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// Events that go on until somebody leaves.
-fn events(events: Events) -> Answered {
-    dressed(200, "text/event-stream", Sent::Events(events))
 }
 
 /// A file of the web page, whose own headers take the place of the usual ones.

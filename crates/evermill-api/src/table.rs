@@ -12,8 +12,8 @@ use evermill_engine::view::{
     WaitPage,
 };
 use evermill_engine::{
-    BackfillAsk, Checked, Operations, Order, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer,
-    ResetAsk, Resolve, Started, SwitchOn,
+    BackfillAsk, Checked, LOG_LEVELS, LogPage, Operations, Order, ReplayAnswer, ReplayAsk,
+    ReplayOrder, ResetAnswer, ResetAsk, Resolve, Started, SwitchOn,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -24,10 +24,11 @@ use crate::beside::Beside;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
-    cursor, number, read_conf, read_dry_run, read_order, read_past, read_place, read_query,
-    read_signal, read_waits, read_wanted,
+    LOG_ORDERS, cursor, number, read_conf, read_dry_run, read_lines, read_order, read_past,
+    read_place, read_query, read_signal, read_waits, read_wanted,
 };
 use crate::routes::{Method, Request, etag, json};
+use crate::tail;
 
 /// Who may do something; each may do what those before may.
 #[derive(
@@ -104,8 +105,8 @@ pub(crate) enum Content {
     JsonOrNothing(fn(&mut SchemaGenerator) -> Schema),
     /// Bytes as they are.
     Bytes,
-    /// Events as they come.
-    Events,
+    /// Events as they come: the name of their shapes, and what makes these.
+    Events(&'static str, fn(&mut SchemaGenerator) -> serde_json::Value),
 }
 
 /// A request to a resource.
@@ -383,6 +384,11 @@ fn trigger(call: &Call<'_>) -> Result<Answer, Problem> {
         activation,
         repeated,
     })
+}
+
+fn logs(call: &Call<'_>) -> Result<Answer, Problem> {
+    let wanted = read_lines(call.query)?;
+    told(&tail::page(&call.engine.logs(call.run())?, &wanted)?)
 }
 
 fn steer_replay(call: &Call<'_>, order: ReplayOrder) -> Result<Answer, Problem> {

@@ -1,17 +1,24 @@
 //! What tasks printed, kept in `DATA_DIR/logs/RUN/NNNNNNNN.jsonl`: one JSON object a line, in
-//! segments of bounded size of which the oldest goes first. It is no part of the truth: nothing is
-//! synced, and a disk that is full costs lines, not events.
+//! segments of bounded size of which the oldest goes first. Beside each lies `NNNNNNNN.idx`, by which a reader
+//! passes over what he does not look for ([`blocks`]). It is no part of the truth: nothing is synced, and a disk
+//! that is full costs lines, not events.
 
-use std::collections::{BTreeMap, VecDeque};
+mod blocks;
+mod reading;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evermill_contract::worker::LogOrigin;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::blocks::{Block, Blocks};
+pub use self::reading::{LogFilter, LogOrder, LogPage, LogPlace, LogQuery, RunLogs};
 use crate::limits;
 use crate::open::LogLine;
 
@@ -22,8 +29,11 @@ const NO_RUN: &str = "workers";
 /// What a folder's name may hold beside letters and digits.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 
+/// What a line may be, the least of it first; each of these words stands for itself and for what is worse.
+pub const LOG_LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "critical"];
+
 /// A line that a task printed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LogEntry {
     /// When it came, milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -36,6 +46,9 @@ pub struct LogEntry {
     /// Position of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
+    /// Key of the event, of the first where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Which try, from 1; 0 when unknown.
     #[serde(rename = "try", default)]
     pub try_number: u32,
@@ -44,6 +57,13 @@ pub struct LogEntry {
     pub level: String,
     /// The text, without the line's end.
     pub text: String,
+}
+
+/// How bad a line of this level is: its place in [`LOG_LEVELS`]. What was printed says nothing of that and
+/// counts as `info`.
+fn rank(level: &str) -> u8 {
+    let known = LOG_LEVELS.iter().position(|known| *known == level);
+    known.map_or(1, |rank| rank as u8)
 }
 
 /// The writing end; one for all runs.
@@ -57,10 +77,16 @@ struct Segment {
     folder: PathBuf,
     number: u64,
     file: File,
+    /// What the file holds.
     bytes: u64,
     bytes_max: u64,
     /// Not yet written.
     pending: Vec<u8>,
+    /// Of what follows the last block, `pending` included.
+    block: Block,
+    blocks: Blocks,
+    /// A write failed, so that the file may end in half a line.
+    is_torn: bool,
 }
 
 impl Kept {
@@ -84,16 +110,20 @@ impl Kept {
             }
         };
         let text = String::from_utf8_lossy(&line.text);
+        let key = line.key.as_ref();
+        let mut entry = LogEntry {
+            at_ms,
+            task: line.task.as_deref().map(str::to_owned),
+            lane: line.lane.as_deref().map(str::to_owned),
+            position: line.position,
+            key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
+            try_number: line.try_number,
+            level: level(line.origin).to_owned(),
+            text: String::new(),
+        };
+        segment.block.add(&entry);
         for text in text.lines() {
-            let entry = LogEntry {
-                at_ms,
-                task: line.task.as_deref().map(str::to_owned),
-                lane: line.lane.as_deref().map(str::to_owned),
-                position: line.position,
-                try_number: line.try_number,
-                level: level(line.origin).to_owned(),
-                text: text.to_owned(),
-            };
+            text.clone_into(&mut entry.text);
             serde_json::to_writer(&mut segment.pending, &entry)?;
             segment.pending.push(b'\n');
         }
@@ -114,20 +144,33 @@ impl Segment {
     fn open(folder: PathBuf, bytes_max: u64) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
         let number = numbers(&folder)?.last().copied().unwrap_or(1);
-        let mut file = append_to(&folder, number)?;
+        let file = append_to(&folder, number)?;
         let bytes = file.metadata()?.len();
-        // A process that was killed may have left half a line.
-        if bytes > 0 && !ends_with_a_line(&path(&folder, number))? {
-            file.write_all(b"\n")?;
-        }
-        Ok(Self {
+        let mut segment = Self {
+            blocks: Blocks::open(&index_path(&folder, number), bytes)?,
+            block: Block::at(bytes),
             folder,
             number,
             file,
             bytes,
             bytes_max,
             pending: Vec::new(),
-        })
+            is_torn: false,
+        };
+        // A process that was killed may have left half a line.
+        segment.mend()?;
+        Ok(segment)
+    }
+
+    /// Ends half a line, so that it costs no other.
+    fn mend(&mut self) -> io::Result<()> {
+        self.bytes = self.file.metadata()?.len();
+        if self.bytes > 0 && !ends_with_a_line(&path(&self.folder, self.number))? {
+            self.file.write_all(b"\n")?;
+            self.bytes += 1;
+        }
+        self.is_torn = false;
+        Ok(())
     }
 
     /// What cannot be written is lost.
@@ -136,17 +179,56 @@ impl Segment {
             return Ok(());
         }
         let bytes = std::mem::take(&mut self.pending);
-        if self.bytes >= self.bytes_max {
-            self.file = append_to(&self.folder, self.number + 1)?;
-            self.number += 1;
-            self.bytes = 0;
-            let oldest = self.number.saturating_sub(limits::LOG_SEGMENTS_KEPT);
-            for number in numbers(&self.folder)?.into_iter().filter(|n| *n <= oldest) {
-                fs::remove_file(path(&self.folder, number))?;
-            }
+        let written = self.append(&bytes);
+        if written.is_err() {
+            self.is_torn = true;
         }
+        written
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.mend()?;
+            // It says where its block begins as it was before.
+            self.block.start = self.bytes;
+        }
+        self.file.write_all(bytes)?;
         self.bytes += bytes.len() as u64;
-        self.file.write_all(&bytes)
+        let is_full = self.bytes >= self.bytes_max;
+        if is_full || self.bytes - self.block.start >= limits::LOG_BLOCK_BYTES {
+            let next = Block::at(self.bytes);
+            let block = std::mem::replace(&mut self.block, next);
+            // Without it these lines are read through, and nothing else is lost.
+            drop(self.blocks.add(&block, self.bytes));
+        }
+        if is_full {
+            self.begin_next()?;
+        }
+        Ok(())
+    }
+
+    fn begin_next(&mut self) -> io::Result<()> {
+        let number = self.number + 1;
+        let blocks = Blocks::open(&index_path(&self.folder, number), 0)?;
+        // Once it is there nothing is added to the one before, and readers know it.
+        self.file = append_to(&self.folder, number)?;
+        self.blocks = blocks;
+        self.number = number;
+        self.bytes = 0;
+        self.block = Block::at(0);
+        let oldest = number.saturating_sub(limits::LOG_SEGMENTS_KEPT);
+        for number in numbers(&self.folder)?.into_iter().filter(|n| *n <= oldest) {
+            fs::remove_file(path(&self.folder, number))?;
+            gone_is_fine(fs::remove_file(index_path(&self.folder, number)))?;
+        }
+        Ok(())
+    }
+}
+
+fn gone_is_fine(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
@@ -165,6 +247,10 @@ fn ends_with_a_line(path: &Path) -> io::Result<bool> {
 
 fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:08}.jsonl"))
+}
+
+fn index_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number:08}.idx"))
 }
 
 fn folder_name(run: Option<&str>) -> String {
@@ -199,183 +285,5 @@ const fn level(origin: LogOrigin) -> &'static str {
     }
 }
 
-/// Reads what a run's tasks printed, while they print on.
-#[derive(Debug)]
-pub struct LogReader {
-    folder: PathBuf,
-    /// The segment that is read, and how far.
-    at: (u64, u64),
-}
-
-impl LogReader {
-    /// Begins with the oldest line that is kept. A run that has printed nothing has no lines.
-    #[must_use]
-    pub fn new(data_dir: &Path, run: &str) -> Self {
-        Self {
-            folder: data_dir.join(FOLDER).join(folder_name(Some(run))),
-            at: (0, 0),
-        }
-    }
-
-    /// Hands over every whole line that came since the last call.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn read(&mut self, mut each: impl FnMut(LogEntry)) -> io::Result<()> {
-        loop {
-            let later = match numbers(&self.folder) {
-                Ok(numbers) => numbers.into_iter().filter(|number| *number >= self.at.0),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let later: Vec<u64> = later.collect();
-            let Some(&number) = later.first() else {
-                return Ok(());
-            };
-            if number > self.at.0 {
-                self.at = (number, 0);
-            }
-            match self.read_segment(&mut each) {
-                // It was the oldest and went meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-            if later.len() == 1 {
-                return Ok(());
-            }
-            // Nothing is added to one that has a successor.
-            self.at = (number + 1, 0);
-        }
-    }
-
-    fn read_segment(&mut self, each: &mut impl FnMut(LogEntry)) -> io::Result<()> {
-        let mut file = File::open(path(&self.folder, self.at.0))?;
-        file.seek(SeekFrom::Start(self.at.1))?;
-        let mut lines = BufReader::new(file);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = lines.read_until(b'\n', &mut line)?;
-            if !line.ends_with(b"\n") {
-                return Ok(());
-            }
-            self.at.1 += read as u64;
-            // Half a line that a killed process left is passed over.
-            if let Ok(entry) = serde_json::from_slice(&line) {
-                each(entry);
-            }
-        }
-    }
-
-    /// The last lines that `wanted` chooses, at most `count`, oldest first.
-    ///
-    /// # Errors
-    /// As [`LogReader::read`].
-    pub fn last(
-        &mut self,
-        count: usize,
-        wanted: impl Fn(&LogEntry) -> bool,
-    ) -> io::Result<VecDeque<LogEntry>> {
-        let mut last = VecDeque::new();
-        self.read(|entry| {
-            if wanted(&entry) {
-                last.push_back(entry);
-                if last.len() > count {
-                    last.pop_front();
-                }
-            }
-        })?;
-        Ok(last)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn line(run: &str, text: &str) -> LogLine {
-        LogLine {
-            dag: Some("d".into()),
-            run: Some(run.into()),
-            task: Some("t".into()),
-            position: Some(7),
-            lane: Some("l/0".into()),
-            try_number: 2,
-            origin: LogOrigin::Logging(30),
-            text: Bytes::copy_from_slice(text.as_bytes()),
-        }
-    }
-
-    fn keep(data_dir: &Path, at_ms: u64, text: &str) {
-        let mut kept = Kept::new(data_dir);
-        kept.write(at_ms, &line("r", text)).unwrap();
-        kept.flush().unwrap();
-    }
-
-    fn texts(reader: &mut LogReader) -> Vec<String> {
-        let mut texts = Vec::new();
-        reader.read(|entry| texts.push(entry.text)).unwrap();
-        texts
-    }
-
-    #[test]
-    fn a_reader_gets_each_line_once_while_more_are_written() {
-        let place = tempfile::tempdir().unwrap();
-        let mut reader = LogReader::new(place.path(), "r/1");
-        assert_eq!(texts(&mut reader), [""; 0]);
-        let mut kept = Kept::new(place.path());
-        kept.write(5, &line("r/1", "one\ntwo\n")).unwrap();
-        kept.write(5, &line("other", "not mine")).unwrap();
-        kept.flush().unwrap();
-        let mut found = Vec::new();
-        reader.read(|entry| found.push(entry)).unwrap();
-        let expected = LogEntry {
-            at_ms: 5,
-            task: Some("t".into()),
-            lane: Some("l/0".into()),
-            position: Some(7),
-            try_number: 2,
-            level: "warning".into(),
-            text: "one".into(),
-        };
-        assert_eq!((found.len(), &found[0]), (2, &expected));
-        kept.write(6, &line("r/1", "three")).unwrap();
-        kept.flush().unwrap();
-        assert_eq!(texts(&mut reader), ["three"]);
-    }
-
-    #[test]
-    fn half_a_line_of_a_killed_process_costs_no_other() {
-        let place = tempfile::tempdir().unwrap();
-        keep(place.path(), 5, "one");
-        let segment = place.path().join("logs/r/00000001.jsonl");
-        let mut file = OpenOptions::new().append(true).open(segment).unwrap();
-        file.write_all(b"{\"at_ms\":6,\"te").unwrap();
-        keep(place.path(), 7, "two");
-        assert_eq!(
-            texts(&mut LogReader::new(place.path(), "r")),
-            ["one", "two"]
-        );
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
-        let place = tempfile::tempdir().unwrap();
-        let mut kept = Kept {
-            segment_bytes: 1_000,
-            ..Kept::new(place.path())
-        };
-        let long = "x".repeat(1_000);
-        for number in 0..limits::LOG_SEGMENTS_KEPT + 3 {
-            kept.write(number, &line("r", &long)).unwrap();
-            kept.flush().unwrap();
-        }
-        let mut reader = LogReader::new(place.path(), "r");
-        let last = reader.last(usize::MAX, |_| true).unwrap();
-        assert_eq!(last.len() as u64, limits::LOG_SEGMENTS_KEPT);
-        assert_eq!(last[0].at_ms, 3);
-        assert_eq!(reader.last(1, |_| true).unwrap().len(), 0);
-    }
-}
+mod tests;

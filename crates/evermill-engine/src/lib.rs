@@ -88,7 +88,7 @@ pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
     Started,
 };
-pub use kept::{LogEntry, LogReader};
+pub use kept::{LOG_LEVELS, LogEntry, LogFilter, LogOrder, LogPage, LogPlace, LogQuery, RunLogs};
 pub use manifest::faults;
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,

@@ -96,6 +96,17 @@ pub const LOG_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub const LOG_PENDING_BYTES: usize = 64 * 1024;
 /// Segments of each run that are kept; the oldest goes first.
 pub const LOG_SEGMENTS_KEPT: u64 = 16;
+/// Bytes of a segment that its index describes together: what is looked for in none of their lines is passed
+/// over unread.
+pub const LOG_BLOCK_BYTES: u64 = 64 * 1024;
+/// Bytes that are read at a time.
+pub const LOG_READ_BYTES: u64 = 64 * 1024;
+/// Bytes that are read for one page of lines; whoever looks for something rare goes on with the next page.
+pub const LOG_PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// Lines of a page.
+pub const LOG_PAGE_LINES: usize = 1_000;
+/// Bytes of an event's key that are kept with each line.
+pub const LOG_KEY_BYTES: usize = 256;
 
 /// The shortest wait for a timer.
 pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);

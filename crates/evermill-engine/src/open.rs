@@ -120,6 +120,8 @@ pub struct LogLine {
     pub position: Option<u64>,
     /// Its lane's name.
     pub lane: Option<Arc<str>>,
+    /// Key of its event, of the first where there are several, as far as it is kept.
+    pub key: Option<Bytes>,
     /// 1 for the first try; 0 when unknown.
     pub try_number: u32,
     /// Where it came from.

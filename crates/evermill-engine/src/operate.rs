@@ -12,6 +12,7 @@ use crate::books::Books;
 use crate::copy::{self, Checked};
 use crate::handle::{EngineError, Handle, Pushed, Started};
 use crate::input::{Request, Steer};
+use crate::kept::RunLogs;
 use crate::limits;
 use crate::past::{self, PastQuery};
 use crate::publish::state_name;
@@ -205,6 +206,13 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::UnknownRun`], [`EngineError::Store`], [`EngineError::Closed`].
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError>;
 
+    /// What the tasks of a run printed, to be read a page at a time. It stays that of this run, also when the
+    /// DAG gets another one.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
+    fn logs(&self, run: &str) -> Result<RunLogs, EngineError>;
+
     /// Reads a stretch of a log source again beside the live run (W18), or says what that would be.
     ///
     /// # Errors
@@ -384,6 +392,12 @@ impl Operations for Handle {
         let run = run.to_owned();
         let names = self.ask(|reply| Request::Names { run, reply })??;
         past::look(&mut **self.reader(), &names, wanted)
+    }
+
+    fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {
+        let run = run.to_owned();
+        let names = self.ask(|reply| Request::Names { run, reply })??;
+        Ok(names.logs(self.data_dir()))
     }
 
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {

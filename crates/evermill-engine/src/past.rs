@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use evermill_core::command::RunIx;
@@ -11,6 +12,7 @@ use evermill_store::{HistoryEntry, HistoryQuery, Reader};
 
 use crate::books::{Books, event_parts, face_name};
 use crate::handle::EngineError;
+use crate::kept::RunLogs;
 use crate::limits;
 use crate::manifest::Outline;
 use crate::outcome;
@@ -102,6 +104,15 @@ impl Books<'_> {
             run: run.run,
             name: run.name,
         })
+    }
+}
+
+impl Names {
+    /// What the tasks of the run printed. Lanes may be asked for as history names them.
+    pub(crate) fn logs(&self, data_dir: &Path) -> RunLogs {
+        let lanes = self.lanes.values();
+        let lanes = lanes.map(|(_, face, name)| (name.clone(), face.clone()));
+        RunLogs::new(data_dir, &self.name).with_lanes(lanes)
     }
 }
 

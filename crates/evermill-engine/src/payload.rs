@@ -235,6 +235,14 @@ pub(crate) struct Parts {
     pub(crate) standing: Standing,
 }
 
+/// The key of an event, unless it is too long to be repeated with each line of a log. Nothing is copied.
+pub(crate) fn short_key(event: &Event) -> Option<Bytes> {
+    let (start, length) = Parts::read(&event.body).key?;
+    let place = start as usize..(start as usize).checked_add(length as usize)?;
+    let is_short = length as usize <= limits::LOG_KEY_BYTES && place.end <= event.body.len();
+    is_short.then(|| event.body.slice(place))
+}
+
 /// What a gate has said of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {

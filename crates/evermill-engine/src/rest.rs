@@ -4,7 +4,7 @@
 //! whose last engine crashed still says so afterwards, since the next one has to know (C6).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Bringer, Inboxes};
+use crate::kept::RunLogs;
 use crate::open::{OpenError, SourceFactory};
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
@@ -45,6 +46,7 @@ use crate::view::{
 pub struct AtRest(Mutex<State>);
 
 struct State {
+    data_dir: PathBuf,
     store: Box<dyn Store>,
     machine: Machine,
     versions: BTreeMap<String, Version>,
@@ -83,6 +85,7 @@ impl Engine {
         let pool_sizes = PoolSizes::load(&mut *store, slots)?;
         let records = boot::records(&mut *store)?;
         Ok(AtRest(Mutex::new(State {
+            data_dir: data_dir.to_owned(),
             store,
             machine,
             versions,
@@ -483,6 +486,11 @@ impl Operations for AtRest {
         let names = state.books().names(run)?;
         let mut reader = state.store.reader().map_err(EngineError::store)?;
         past::look(&mut *reader, &names, wanted)
+    }
+
+    fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {
+        let state = self.lock();
+        Ok(state.books().names(run)?.logs(&state.data_dir))
     }
 
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {

@@ -13,6 +13,7 @@ use crate::failpoint::fp;
 use crate::groups::After;
 use crate::open::LogLine;
 use crate::outcome;
+use crate::payload;
 use crate::sabotage;
 use crate::shard::Shard;
 use crate::slots::unpack;
@@ -317,6 +318,7 @@ impl Shard {
             task: out.and_then(|out| Some(out.outline.tasks[usize::from(out.task?)].id.clone())),
             position: None,
             lane: None,
+            key: None,
             try_number: 0,
             origin,
             text,
@@ -330,6 +332,7 @@ impl Shard {
             {
                 line.position = Some(view.activation().position);
                 line.lane = Some(view.lane_name().into());
+                line.key = view.events().first().and_then(payload::short_key);
                 line.try_number = view.try_number();
             }
         }

@@ -1,15 +1,20 @@
 //! `evermill logs RUN [-f]`: what the tasks of a run printed.
 //!
-//! It lies in files of the data directory that are only ever appended to, so it is read as it is,
-//! whether an engine runs or not.
+//! It lies in files of the data directory that are only ever appended to, so it is read as it is, whether an
+//! engine runs or not, and with the same reader as `/api/v1/runs/{run}/logs`.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use evermill_engine::{LogEntry, LogReader};
+use clap::builder::PossibleValuesParser;
+use evermill_engine::{
+    LOG_LEVELS, LogEntry, LogFilter, LogOrder, LogPage, LogPlace, LogQuery, RunLogs, limits,
+};
 
 use super::parked::time;
+use super::place::now_ms;
+use crate::duration;
 use crate::failure::Failure;
 use crate::reach::Reach;
 use crate::table::print;
@@ -37,6 +42,21 @@ pub(super) struct Args {
     /// Only of the event at this position; LANE@POSITION names one of several lanes
     #[arg(long, value_name = "[LANE@]POSITION", value_parser = parse_event)]
     event: Option<Event>,
+    /// Only of events with this key
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Only of the N-th try
+    #[arg(long = "try", value_name = "N")]
+    try_number: Option<u32>,
+    /// Only so bad or worse; what is printed counts as info
+    #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(LOG_LEVELS))]
+    level: Option<String>,
+    /// Only lines with this text
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Only what came within this time, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    since: Option<Duration>,
     /// Each line as a JSON object
     #[arg(long)]
     json: bool,
@@ -64,12 +84,22 @@ pub(super) fn parse_event(text: &str) -> Result<Event, String> {
 }
 
 impl Args {
-    fn wants(&self, entry: &LogEntry) -> bool {
-        let of_event = |event: &Event| {
-            entry.position == Some(event.position)
-                && (event.lane.is_none() || event.lane == entry.lane)
-        };
-        (self.task.is_none() || self.task == entry.task) && self.event.as_ref().is_none_or(of_event)
+    fn filter(&self) -> LogFilter {
+        let event = self.event.as_ref();
+        let since = self
+            .since
+            .map(|since| now_ms().saturating_sub(since.as_millis() as u64));
+        LogFilter {
+            task: self.task.clone(),
+            lane: event.and_then(|event| event.lane.clone()),
+            position: event.map(|event| event.position),
+            key: self.key.clone(),
+            try_number: self.try_number,
+            level: self.level.clone(),
+            text: self.text.clone(),
+            since_ms: since,
+            until_ms: None,
+        }
     }
 }
 
@@ -77,52 +107,94 @@ impl Args {
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
     let run = reach.run(&args.run)?.run.run;
-    let mut reader = LogReader::new(reach.data_dir(), &run);
+    let logs = RunLogs::new(reach.data_dir(), &run);
     reach.close()?;
     let refused = |cause| Failure::failed(format!("the log of '{run}': {cause}"));
-    let count = if args.all { usize::MAX } else { args.lines };
-    let last = reader
-        .last(count, |entry| args.wants(entry))
-        .map_err(refused)?;
-    if last.is_empty() && !args.follow {
+    let mut query = LogQuery {
+        filter: args.filter(),
+        limit: limits::LOG_PAGE_LINES,
+        ..LogQuery::default()
+    };
+    let mut is_empty = true;
+    if args.all {
+        query.order = LogOrder::Oldest;
+    } else {
+        let (last, after) = last(&logs, &mut query, args.lines).map_err(refused)?;
+        is_empty = last.is_empty();
+        let text: String = last.iter().rev().map(|entry| shown(args, entry)).collect();
+        print(&text)?;
+        query = LogQuery {
+            order: LogOrder::Oldest,
+            from: place(&after),
+            limit: limits::LOG_PAGE_LINES,
+            ..query
+        };
+    }
+    if args.all || args.follow {
+        is_empty &= on(args, &logs, query).map_err(refused)?;
+    }
+    if is_empty {
         eprintln!(
             "nothing that was printed is kept of '{run}'{}",
-            chosen(args)
+            chosen(&args.filter())
         );
-    }
-    let mut text = String::new();
-    for entry in last {
-        text.push_str(&shown(args, &entry));
-    }
-    print(&text)?;
-    if args.follow {
-        follow(args, &mut reader).map_err(refused)?;
     }
     Ok(())
 }
 
-/// Prints what comes, until whoever reads it has left.
-fn follow(args: &Args, reader: &mut LogReader) -> io::Result<()> {
+/// The last lines, newest first, and the place behind them.
+fn last(logs: &RunLogs, query: &mut LogQuery, count: usize) -> io::Result<(Vec<LogEntry>, String)> {
+    let (mut found, mut after) = (Vec::new(), None);
     loop {
-        let mut text = String::new();
-        reader.read(|entry| {
-            if args.wants(&entry) {
-                text.push_str(&shown(args, &entry));
-            }
-        })?;
-        if text.is_empty() {
-            std::thread::sleep(LOOK_AGAIN);
-        } else if io::stdout().lock().write_all(text.as_bytes()).is_err() {
-            return Ok(());
+        query.limit = (count - found.len()).min(limits::LOG_PAGE_LINES);
+        let page = logs.page(query)?;
+        found.extend(page.entries);
+        let after = after.get_or_insert(page.after);
+        match page.next {
+            Some(next) if found.len() < count => query.from = place(&next),
+            _ => return Ok((found, std::mem::take(after))),
         }
     }
 }
 
-fn chosen(args: &Args) -> &'static str {
-    if args.task.is_some() || args.event.is_some() {
-        " for this choice"
-    } else {
+/// Prints what comes behind a place: what is there, or, who follows, until whoever reads it has left. Whether
+/// that was nothing.
+fn on(args: &Args, logs: &RunLogs, mut query: LogQuery) -> io::Result<bool> {
+    let mut is_empty = true;
+    loop {
+        let LogPage {
+            entries,
+            next,
+            after,
+            missed,
+        } = logs.page(&query)?;
+        if missed {
+            eprintln!("some lines are missing here: the oldest went before they were read");
+        }
+        is_empty &= entries.is_empty();
+        let text: String = entries.iter().map(|entry| shown(args, entry)).collect();
+        if io::stdout().lock().write_all(text.as_bytes()).is_err() {
+            return Ok(false);
+        }
+        match (next, args.follow) {
+            (None, false) => return Ok(is_empty),
+            (None, true) => std::thread::sleep(LOOK_AGAIN),
+            (Some(_), _) => {}
+        }
+        query.from = place(&after);
+    }
+}
+
+/// What a page says is always a place.
+fn place(text: &str) -> Option<LogPlace> {
+    text.parse().ok()
+}
+
+fn chosen(filter: &LogFilter) -> &'static str {
+    if *filter == LogFilter::default() {
         ""
+    } else {
+        " for this choice"
     }
 }
 

@@ -74,7 +74,7 @@ fn every_resource_lets_in_whom_the_table_says_and_nobody_else() {
             let path = path.replace("{run}", "flow").replace("{dag}", "flow");
             let path = path.replace("{id}", "nothing");
             let path = path.replace("{name}", "nothing").replace("{number}", "99");
-            let harmless = ["/stop", "/drain", "/stream", "/verify"];
+            let harmless = ["/stop", "/drain", "/stream", "/tail", "/verify"];
             let is_harmless = !harmless.iter().any(|end| path.ends_with(end));
             let line = format!("{} /api/v1{path}", method.to_uppercase());
             let callers = [

@@ -23,6 +23,7 @@ mod installation;
 mod interpreters;
 mod limits;
 mod logging;
+mod logs;
 mod mock;
 mod operating;
 mod polling;

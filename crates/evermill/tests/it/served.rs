@@ -135,15 +135,23 @@ impl Served {
     }
 
     pub(crate) fn send(&self, message: &str) {
+        self.send_to("flow", message);
+    }
+
+    pub(crate) fn send_to(&self, dag: &str, message: &str) {
         let body = format!("\"{message}\"");
-        let answer = self.ask("POST /api/v1/runs/flow/signals/go", &[], &body);
+        let answer = self.ask(&format!("POST /api/v1/runs/{dag}/signals/go"), &[], &body);
         assert_eq!(answer.status, 200, "{}", answer.json());
     }
 
     pub(crate) fn listen(&self, query: &str, last: Option<&str>) -> Stream {
+        self.listen_to(&format!("/api/v1/stream{query}"), last)
+    }
+
+    pub(crate) fn listen_to(&self, target: &str, last: Option<&str>) -> Stream {
         let last = last.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
         let text = format!(
-            "GET /api/v1/stream{query} HTTP/1.1\r\nhost: {}\r\n{last}\r\n",
+            "GET {target} HTTP/1.1\r\nhost: {}\r\n{last}\r\n",
             self.address
         );
         let mut reader = self.open(&text);

@@ -10,7 +10,7 @@ use evermill_engine::view::{
 };
 use evermill_engine::{
     BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, ReplayAnswer,
-    ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, Signal, Started, SwitchOn,
+    ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, RunLogs, Signal, Started, SwitchOn,
 };
 
 use super::keeper::Keeper;
@@ -108,6 +108,10 @@ impl Operations for Face {
 
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
         self.0.engine.past(run, wanted)
+    }
+
+    fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {
+        self.0.engine.logs(run)
     }
 
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
