@@ -1,5 +1,5 @@
 /** Where we are: behind the `#`, so that the engine serves one page and a reverse proxy may put it anywhere. */
-export type Tab = 'now' | 'activations' | 'parked' | 'versions';
+export type Tab = 'now' | 'activations' | 'parked' | 'logs' | 'versions';
 /** Pages whose address is their name. */
 const PLAIN = ['pools', 'alerts', 'connections', 'audit', 'access'] as const;
 export type Route =
@@ -9,7 +9,7 @@ export type Route =
   | { page: 'run'; run: string; tab: Tab; query: URLSearchParams }
   | { page: 'unknown'; path: string };
 
-const TABS: Tab[] = ['now', 'activations', 'parked', 'versions'];
+const TABS: Tab[] = ['now', 'activations', 'parked', 'logs', 'versions'];
 
 export function read(hash: string): Route {
   const [path = '', query = ''] = hash.replace(/^#/, '').split('?');

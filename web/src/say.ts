@@ -2,6 +2,7 @@
 
 const whole = new Intl.NumberFormat('en-US');
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const clockWhole = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 });
 const day = new Intl.DateTimeFormat(undefined, { month: 'short', day: 'numeric' });
 const whenLong = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'long' });
 
@@ -49,6 +50,13 @@ export function moment(at: number, now = Date.now()): string {
   const date = new Date(at);
   const isToday = date.toDateString() === new Date(now).toDateString();
   return isToday ? clock.format(date) : `${day.format(date)}, ${clock.format(date)}`;
+}
+
+/** The time of day to the millisecond, with the day unless it is today. */
+export function instant(at: number, now = Date.now()): string {
+  const date = new Date(at);
+  const isToday = date.toDateString() === new Date(now).toDateString();
+  return isToday ? clockWhole.format(date) : `${day.format(date)}, ${clockWhole.format(date)}`;
 }
 
 export function exactly(at: number): string {
