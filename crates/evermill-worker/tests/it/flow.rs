@@ -128,9 +128,9 @@ fn a_recall_returns_the_tail_and_the_queued_dispatch() {
         _ => None,
     });
     rig.pool.recall(second);
-    assert_eq!(rig.report(second).tail, Some(4), "it was not begun");
     rig.pool.recall(first);
-    let report = rig.report(first);
+    let [report, waited] = rig.reports([first, second]);
+    assert_eq!(waited.tail, Some(4), "it was not begun");
     let later = u32::try_from(report.outcomes().len()).unwrap();
     // Some come back while a member naps, those that did not at the end.
     let left = report.end.unwrap_or(2000);

@@ -208,12 +208,19 @@ impl Rig {
     }
 
     pub(crate) fn report(&mut self, token: Token) -> Report {
-        let mut report = Report::default();
-        self.until(|event| {
-            report.take(token, event);
-            report.over().then_some(())
-        });
+        let [report] = self.reports([token]);
         report
+    }
+
+    /// All that is heard of some dispatches, until each is over.
+    pub(crate) fn reports<const N: usize>(&mut self, tokens: [Token; N]) -> [Report; N] {
+        let mut reports = std::array::from_fn(|_| Report::default());
+        self.until(|event| {
+            let each = tokens.iter().zip(&mut reports);
+            each.for_each(|(token, report)| report.take(*token, event));
+            reports.iter().all(Report::over).then_some(())
+        });
+        reports
     }
 }
 
