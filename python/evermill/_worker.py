@@ -472,7 +472,8 @@ class Worker:
         elif self.dispatch is not None:
             self.flush()
             self.pump()
-            if not self.dispatch.vectorised:
+            # Under an order those behind it have to wait for it anyway.
+            if self.dispatch.order == "independent" and not self.dispatch.vectorised:
                 self.return_rest(self.dispatch, self.place[0] + 1)
 
     def return_rest(self, dispatch: _frames.Dispatch, begin: int) -> None:

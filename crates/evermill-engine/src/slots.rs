@@ -66,9 +66,9 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Members wait behind the one that runs, and need not: none of them keeps an order with it.
+    /// Members wait behind the one that runs, and need not: they keep no order.
     fn has_rest(&self) -> bool {
-        let is_free = matches!(self.dag.spec.order, Order::None | Order::Key);
+        let is_free = self.dag.spec.order == Order::None;
         is_free && !self.recalled && self.reported + 1 < self.members
     }
 }

@@ -835,7 +835,8 @@ impl<'a> World<'a> {
             let count = some_of(&mut self.rng, unreported);
             return self.report(at, count);
         }
-        if self.workers[at].next > 0 && self.rng.chance(6) {
+        let free = self.workers[at].order == evermill_core::command::DispatchOrder::Independent;
+        if free && self.workers[at].next > 0 && self.rng.chance(6) {
             return self.return_rest(at);
         }
         match self.call(at, &upcoming)? {

@@ -59,6 +59,8 @@ pub(crate) struct State {
     pub(super) recalled: bool,
     /// Members of the running dispatch; fewer once those behind a long one were returned.
     members: u32,
+    /// They keep an order, and all come back at the end.
+    ordered: bool,
     pub(crate) stop: Option<Stop>,
     pub(super) end: bool,
     /// Which of its threads the slot listens to, counted from 0: one that was left is not heard.
@@ -94,7 +96,7 @@ impl State {
     /// Recalls what runs. The first member behind the one that runs, which come back at once.
     pub(super) fn recall_rest(&mut self) -> Option<u32> {
         self.recalled = true;
-        let inside = self.inside.as_ref()?;
+        let inside = self.inside.as_ref().filter(|_| !self.ordered)?;
         let from = inside.first + inside.count;
         let is_news = from < self.members;
         self.members = self.members.min(from);
@@ -207,6 +209,7 @@ impl Slot {
                 state.running = Some(dispatch.token);
                 state.recalled = false;
                 state.members = dispatch.members.len() as u32;
+                state.ordered = dispatch.order != OrderMode::Independent;
                 state.reported = 0;
                 return Some(dispatch);
             }
