@@ -68,13 +68,10 @@ impl Dispatch {
     /// The unreported members from this index on, as a dispatch that no worker has. Here they are no
     /// longer outstanding: what is still reported of them comes too late.
     pub(crate) fn split_off(&mut self, from: u32) -> Self {
-        let left: Vec<u32> = bits::ones(&self.outstanding)
-            .filter(|index| *index >= from)
-            .collect();
-        for &index in &left {
-            bits::clear(&mut self.outstanding, index);
-        }
-        let slots = left.iter().map(|&index| self.slots[index as usize]);
+        let left = bits::ones(&self.outstanding).filter(|index| *index >= from);
+        let slots = left.map(|index| self.slots[index as usize]).collect();
+        let members = self.slots.len() as u32;
+        bits::clear_all(&mut self.outstanding, from.min(members), members);
         Self::new(
             self.id,
             self.run,
@@ -82,7 +79,7 @@ impl Dispatch {
             (self.version, self.task),
             self.order,
             self.issued,
-            slots.collect(),
+            slots,
         )
     }
 }

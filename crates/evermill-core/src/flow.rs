@@ -542,15 +542,13 @@ impl Machine {
         let wave = self.waves[ix as usize].take().expect("just looked at");
         self.free_waves.push(ix);
         self.alone -= u32::from(wave.alone);
-        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
-        run.waves -= 1;
         for node in bits::ones(&wave.queued) {
-            if let Some(task) = wave.task_index(node as u16)
-                && let Some(load) = run.loads.get_mut(&(wave.version, task))
-            {
-                load.waves.retain(|&queued| queued != ix);
+            if let Some(task) = wave.task_index(node as u16) {
+                self.unqueue(ix, &wave, task);
             }
         }
+        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
+        run.waves -= 1;
         let lane = home(&wave);
         if wave.rows_written > 0 {
             let key = Key::numbered(wave.run, lane.lane, &[wave.id]);

@@ -33,6 +33,16 @@ impl Machine {
         self.place_run(run);
     }
 
+    /// Takes a wave that is over out of the queue of a task, and the task's turn with its last wave.
+    pub(crate) fn unqueue(&mut self, ix: u32, wave: &Wave, task: u16) {
+        let run = self.runs.get_mut(&wave.run).expect("waves have runs");
+        if let Some(load) = run.loads.get_mut(&(wave.version, task)) {
+            load.waves.retain(|&queued| queued != ix);
+            let run = run.ix;
+            self.forget_if_empty(run, turn(wave, task));
+        }
+    }
+
     /// Puts a run where it belongs among those with ready members. One that comes anew has the share of
     /// the one that was served last: it owes nothing for the time before, and nothing is owed to it.
     fn place_run(&mut self, ix: RunIx) {

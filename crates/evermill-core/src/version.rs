@@ -62,16 +62,8 @@ impl Machine {
         self.strike_versions(ix, &named);
         if let Some(run) = self.runs.get_mut(&ix) {
             let versions = &run.row.versions;
-            // A turn whose last wave is gone is struck when it comes.
-            let mut turns = BTreeSet::new();
-            let mut at = None;
-            while let Some(turn) = run.ready.after(at) {
-                at = Some(turn);
-                turns.insert((turn.version, turn.task));
-            }
-            let named = |version: u16| !versions[usize::from(version)].is_empty();
             run.loads
-                .retain(|place, _| named(place.0) || turns.contains(place));
+                .retain(|&(version, _), _| !versions[usize::from(version)].is_empty());
         }
     }
 

@@ -185,7 +185,7 @@ impl Slots {
     /// or two: the one behind it, or else its own members behind the one that runs.
     pub(crate) fn stuck(&self) -> Option<Token> {
         let is_idle = |at: usize| self.load[at] == 0 && self.ready[at];
-        if !(0..self.load.len()).any(is_idle) || !self.waiting.is_empty() {
+        if !(0..self.load.len()).any(is_idle) || !self.waiting.is_empty() || !self.has_queued() {
             return None;
         }
         let slice = evermill_contract::worker::limits::SLICE;

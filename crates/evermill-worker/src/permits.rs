@@ -5,9 +5,8 @@
 //! worker to run it, we to give it to somebody else. So what waits behind a long task is never lost to a
 //! worker that does not listen, for the system decides and no goodwill is needed.
 
-use std::fs::File;
-use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -15,8 +14,8 @@ const CALL_BYTES: usize = size_of::<u32>();
 
 #[derive(Debug)]
 pub(crate) struct Permits {
-    ours: File,
     reader: PipeReader,
+    writer: PipeWriter,
 }
 
 impl Permits {
@@ -24,13 +23,12 @@ impl Permits {
         let (reader, writer) = io::pipe()?;
         // For both of us: they share what is open.
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
-        let ours = File::from(OwnedFd::from(writer));
-        Ok(Self { ours, reader })
+        Ok(Self { reader, writer })
     }
 
     /// Lets the worker begin this call. A pipe holds thousands of them, and a worker gets two.
     pub(crate) fn give(&self, call: u32) -> io::Result<()> {
-        (&self.ours).write_all(&call.to_ne_bytes())
+        (&self.writer).write_all(&call.to_ne_bytes())
     }
 
     /// The oldest call that was not begun; never to be begun by the worker from now on.
@@ -48,6 +46,8 @@ impl Permits {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

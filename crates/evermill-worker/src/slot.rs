@@ -34,6 +34,14 @@ pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
 }
 
+impl Connection {
+    /// Makes a worker that is busy with a member look up: it sends what waits, and reads what has come.
+    pub(crate) fn urge(&self) {
+        // It may have ended by itself.
+        if kill_process(self.pid, Signal::URG).is_err() {}
+    }
+}
+
 /// A dispatch that the worker has.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -167,8 +175,7 @@ impl Slot {
         if self.call_of(token).is_some() {
             self.send(small(call, Kind::Recall, &serde_json::json!({})));
             if let Some(connection) = &self.connection {
-                // It may be busy with a member, and look up only when urged to. Or it has ended.
-                if kill_process(connection.pid, Signal::URG).is_err() {}
+                connection.urge();
             }
         }
         returned

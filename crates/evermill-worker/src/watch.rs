@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use evermill_contract::worker::{Death, Slot as SlotId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::page::monotonic_ns;
 use crate::pool::{Shared, begin_kill};
@@ -82,8 +82,7 @@ fn look_at(slot: &mut Slot, grace: Duration) {
             .is_none_or(|(who, at)| who != member || ran_ns > at + URGE_AGAIN_NS)
     {
         front.urged = Some((member, ran_ns));
-        // The worker may have ended by itself.
-        if kill_process(connection.pid, Signal::URG).is_err() {}
+        connection.urge();
     }
 }
 

@@ -5,41 +5,49 @@ use evermill_engine::view::{EventView, PARK_REASONS, STATES};
 use super::*;
 use crate::beside::{self, Address, ConnectionView, Tested, TokenMade, TokenView, TokenWanted};
 
-const TASK_OF_LINE: Parameter = Parameter {
-    name: "task",
-    about: "only of this task",
-    kind: Kind::Text,
-};
-const LANE_OF_LINE: Parameter = Parameter {
-    name: "lane",
-    about: "only of this lane",
-    kind: Kind::Text,
-};
-const POSITION_OF_LINE: Parameter = Parameter {
-    name: "position",
-    about: "only of the event at this position",
-    kind: Kind::Number(u64::MAX),
-};
-const KEY_OF_LINE: Parameter = Parameter {
-    name: "key",
-    about: "only of events with this key",
-    kind: Kind::Text,
-};
-const TRY_OF_LINE: Parameter = Parameter {
-    name: "try",
-    about: "only of this try, from 1",
-    kind: Kind::Number(u32::MAX as u64),
-};
-const LEVEL_OF_LINE: Parameter = Parameter {
-    name: "level",
-    about: "only so bad or worse; what is printed counts as info",
-    kind: Kind::Word(&LOG_LEVELS),
-};
-const TEXT_OF_LINE: Parameter = Parameter {
-    name: "text",
-    about: "only lines with this text",
-    kind: Kind::Text,
-};
+/// Which lines of a log are wanted, and what else is asked for.
+macro_rules! lines {
+    ($($more:expr),+ $(,)?) => {
+        &[
+            Parameter {
+                name: "task",
+                about: "only of this task",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "lane",
+                about: "only of this lane",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "position",
+                about: "only of the event at this position",
+                kind: Kind::Number(u64::MAX),
+            },
+            Parameter {
+                name: "key",
+                about: "only of events with this key",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "try",
+                about: "only of this try, from 1",
+                kind: Kind::Number(u32::MAX as u64),
+            },
+            Parameter {
+                name: "level",
+                about: "only so bad or worse; what is printed counts as info",
+                kind: Kind::Word(&LOG_LEVELS),
+            },
+            Parameter {
+                name: "text",
+                about: "only lines with this text",
+                kind: Kind::Text,
+            },
+            $($more),+
+        ]
+    };
+}
 
 /// How activations end.
 const ENDS: [&str; 4] = ["done", "skipped", "parked", "dropped"];
@@ -194,14 +202,7 @@ pub(crate) static ROUTES: &[Route] = &[
         about: "What the tasks of a run printed, from either end; a page may have few lines and still a next one",
         role: Role::Viewer,
         of: Of::Dag,
-        query: &[
-            TASK_OF_LINE,
-            LANE_OF_LINE,
-            POSITION_OF_LINE,
-            KEY_OF_LINE,
-            TRY_OF_LINE,
-            LEVEL_OF_LINE,
-            TEXT_OF_LINE,
+        query: lines![
             Parameter {
                 name: "since_ms",
                 about: "only what came then or later",
@@ -231,20 +232,11 @@ pub(crate) static ROUTES: &[Route] = &[
         about: "What the tasks of a run print, as they print it: server-sent events. The id of the last one is where to go on",
         role: Role::Viewer,
         of: Of::Dag,
-        query: &[
-            TASK_OF_LINE,
-            LANE_OF_LINE,
-            POSITION_OF_LINE,
-            KEY_OF_LINE,
-            TRY_OF_LINE,
-            LEVEL_OF_LINE,
-            TEXT_OF_LINE,
-            Parameter {
-                name: "cursor",
-                about: "where to begin: `after` of a page; with what is printed from now on, unless said",
-                kind: Kind::Text,
-            },
-        ],
+        query: lines![Parameter {
+            name: "cursor",
+            about: "where to begin: `after` of a page; with what is printed from now on, unless said",
+            kind: Kind::Text,
+        },],
         body: Content::Nothing,
         answer: Content::Events("TailEvents", tail::shapes),
         act: |_| Err(elsewhere()),
