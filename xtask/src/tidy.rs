@@ -7,6 +7,7 @@ mod decisions;
 mod evidence;
 mod imports;
 mod names;
+mod programs;
 mod sizes;
 mod source;
 mod words;
@@ -41,6 +42,7 @@ fn check(root: &Path) -> Result<Vec<Fault>, Fault> {
     faults.extend(words::check(&tree));
     faults.extend(decisions::check(&tree));
     faults.extend(evidence::check(&tree));
+    faults.extend(programs::check(&tree));
     Ok(faults)
 }
 

@@ -86,6 +86,9 @@ pub(crate) struct Access {
     known: Rates,
     /// Requests of others, by address.
     strangers: Rates,
+    /// Requests to sources, by address. Apart from those of tokens: nobody who sends from many addresses takes
+    /// the room of somebody who is known.
+    pushes: Rates,
 }
 
 struct Session {
@@ -102,6 +105,7 @@ impl Access {
             failures: Rates::new(limits::FAILURES_PER_MINUTE),
             known: Rates::new(limits::REQUESTS_PER_SECOND),
             strangers: Rates::new(limits::STRANGERS_PER_SECOND),
+            pushes: Rates::new(limits::REQUESTS_PER_SECOND),
         }
     }
 
@@ -119,23 +123,16 @@ impl Access {
         if !self.is_required() {
             return Ok(Who::owner("local"));
         }
-        let address = rates::network(from);
-        if !self.failures.has_room(&address) {
-            return Err(too_often("too many wrong tokens came from here"));
-        }
         let found = match (bearer(head), cookie(head)) {
             (Some(secret), _) => self.find(secret).map(|token| Who::of(&token)),
             (None, Some(secret)) => self.of_session(secret),
             (None, None) => {
+                let address = rates::network(from);
                 self.strangers.take(&address).map_err(too_often)?;
                 return Ok(Who::guest());
             }
         };
-        let Some(who) = found else {
-            let room = self.failures.take(&address);
-            room.map_err(|_| too_often("too many wrong tokens came from here"))?;
-            return Err(Problem::not_known());
-        };
+        let who = found.ok_or_else(|| self.wrong(from))?;
         let token = who.token.as_deref().unwrap_or_default();
         self.known.take(token).map_err(too_often)?;
         Ok(who)
@@ -146,12 +143,20 @@ impl Access {
         if !self.exposed {
             return Ok(());
         }
-        let place = format!("hook {}", rates::network(from));
-        self.known.take(&place).map_err(too_often)
+        self.pushes.take(&rates::network(from)).map_err(too_often)
     }
 
     fn find(&self, secret: &str) -> Option<Token> {
         self.tokens.find(&Sha256::digest(secret.as_bytes()).into())
+    }
+
+    /// Counts a wrong token. A good one is let in all the same: behind a proxy everybody has one address, and
+    /// one who guesses must not shut out the others. 256 bits are not guessed, however often somebody tries.
+    fn wrong(&self, from: IpAddr) -> Problem {
+        match self.failures.take(&rates::network(from)) {
+            Ok(()) => Problem::not_known(),
+            Err(_) => too_often("too many wrong tokens came from here"),
+        }
     }
 
     fn of_session(&self, secret: &str) -> Option<Who> {
@@ -174,15 +179,7 @@ impl Access {
 
     /// Begins a session: what its cookie holds, and whose it is.
     pub(crate) fn log_in(&self, secret: &str, from: IpAddr) -> Result<(String, Who), Problem> {
-        let address = rates::network(from);
-        if !self.failures.has_room(&address) {
-            return Err(too_often("too many wrong tokens came from here"));
-        }
-        let Some(token) = self.find(secret) else {
-            let room = self.failures.take(&address);
-            room.map_err(|_| too_often("too many wrong tokens came from here"))?;
-            return Err(Problem::not_known());
-        };
+        let token = self.find(secret).ok_or_else(|| self.wrong(from))?;
         let no_luck = |_| Problem::new(503, "busy", "Not now", "there is no randomness");
         let cookie = tokens::random().map_err(no_luck)?;
         let mut sessions = self.sessions();

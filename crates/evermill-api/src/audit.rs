@@ -193,6 +193,7 @@ mod tests {
         }
     }
 
+    /// S17.
     #[test]
     fn a_line_that_was_changed_or_taken_out_shows() {
         let folder = tempfile::tempdir().unwrap();
@@ -225,6 +226,7 @@ mod tests {
         assert_eq!(audit.read().unwrap().broken, [3]);
     }
 
+    /// S17.
     #[test]
     fn several_who_add_by_turns_know_each_others_lines() {
         let folder = tempfile::tempdir().unwrap();

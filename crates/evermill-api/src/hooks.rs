@@ -187,6 +187,7 @@ mod tests {
         refuse_other_places(&received).map_or_else(|problem| problem.status, |()| 200)
     }
 
+    /// S05, K05.
     #[test]
     fn pages_from_elsewhere_and_other_names_are_refused() {
         for (headers, expected) in [

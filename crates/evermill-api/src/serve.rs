@@ -4,6 +4,7 @@
 //! the engine's answers wait for commits. Whoever is slow or gone holds up nobody but himself.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -282,6 +283,15 @@ impl Head {
         }
     }
 
+    /// About as many bytes as it took.
+    fn bytes(&self) -> usize {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        self.target.len() + headers.sum::<usize>()
+    }
+
     /// The first header of this lower-case name, as text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -306,12 +316,18 @@ async fn answer(
 ) -> Result<Answered, Problem> {
     let (parts, body) = request.into_parts();
     let mut head = Head::of(&parts);
+    if head.bytes() > limits::HEAD_BYTES_MAX {
+        return Err(head_too_large());
+    }
     let mut who = match door {
         Door::Control(user) => Who::owner(format!("uid {user}")),
         Door::Tcp(_) => Who::owner(""),
     };
     if let Door::Tcp(from) = door {
         hooks::refuse_strangers(&head, &site)?;
+        if let Some(place) = root(&site.face.base, &head) {
+            return Ok(moved(&place));
+        }
         head.target = below(&site.face.base, head.target)?;
         if let Some((dag, source)) = hooks::place(&head.target)
             && let Some(handle) = site.handle.clone()
@@ -394,6 +410,14 @@ fn below(base: &str, target: String) -> Result<String, Problem> {
         Some(rest) => Ok(rest.to_owned()),
         None => Err(Problem::no_such_resource(&target)),
     }
+}
+
+/// Where somebody finds our page who left out the slash at the end of what a proxy leaves in front.
+fn root(base: &str, head: &Head) -> Option<String> {
+    let (path, query) = routes::split(&head.target);
+    let is_root = !base.is_empty() && path == base && matches!(&*head.method, "GET" | "HEAD");
+    let more = if query.is_empty() { "" } else { "?" };
+    is_root.then(|| format!("{base}/{more}{query}"))
 }
 
 const fn bytes_max(route: &Route) -> usize {
@@ -566,6 +590,9 @@ impl Site {
             }
             (Method::Delete, _) => {
                 self.access.log_out(head);
+                if let (Door::Tcp(from), Some(_)) = (door, &who.token) {
+                    self.record(&who, from.to_string(), method, "/api/v1/session", 200);
+                }
                 cookie = Some(String::new());
                 if self.access.is_required() {
                     who = Who::guest();
@@ -618,30 +645,43 @@ impl Site {
                 "too much is being sent at the same time; send it again",
             ));
         };
-        let (mut all, end) = (BytesMut::new(), Instant::now() + limits::REQUEST_TIME);
-        loop {
-            let next = Instant::now() + limits::PATIENCE;
-            let frame = timeout_at(next.min(end), body.frame()).await;
-            let frame = frame.map_err(|_| too_slow())?;
-            let Some(frame) = frame else {
-                return Ok(all.freeze());
-            };
-            let frame = frame.map_err(|cause| cut_short(&cause.to_string()))?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if data.len() > most - all.len() {
-                let_finish(&mut body).await;
-                return Err(too_large(most));
-            }
-            all.extend_from_slice(&data);
+        gather(body, most, limits::PATIENCE, limits::REQUEST_TIME).await
+    }
+}
+
+/// The whole of a body that comes within `time`, without a pause longer than `pause`.
+async fn gather<B>(
+    mut body: B,
+    most: usize,
+    pause: Duration,
+    time: Duration,
+) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let (mut all, end) = (BytesMut::new(), Instant::now() + time);
+    loop {
+        let next = Instant::now() + pause;
+        let frame = timeout_at(next.min(end), body.frame()).await;
+        let frame = frame.map_err(|_| too_slow())?;
+        let Some(frame) = frame else {
+            return Ok(all.freeze());
+        };
+        let frame = frame.map_err(|cause| cut_short(&cause.to_string()))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if data.len() > most - all.len() {
+            let_finish(&mut body).await;
+            return Err(too_large(most));
         }
+        all.extend_from_slice(&data);
     }
 }
 
 /// Takes what is still being sent, for a while: a connection that ends before is reset, and whoever sends
 /// hears of that and not of our answer.
-async fn let_finish(body: &mut Incoming) {
+async fn let_finish<B: Body<Data = Bytes> + Unpin>(body: &mut B) {
     let (mut taken, end) = (0, Instant::now() + limits::REFUSED_TIME);
     while taken < limits::REFUSED_BYTES_MAX {
         match timeout_at(end, body.frame()).await {
@@ -664,6 +704,13 @@ fn too_slow() -> Problem {
 fn too_large(most: usize) -> Problem {
     let detail = format!("it is larger than {most} bytes");
     Problem::new(413, "too_large", "The request is too large", detail)
+}
+
+/// The server's own buffer may take a head of twice the size, depending on how it arrives.
+fn head_too_large() -> Problem {
+    let most = limits::HEAD_BYTES_MAX;
+    let detail = format!("its first line and headers are larger than {most} bytes");
+    Problem::new(431, "head_too_large", "The request is too large", detail)
 }
 
 /// An answer on its way.
@@ -732,6 +779,15 @@ fn dressed(status: u16, media_type: &'static str, body: Sent) -> Answered {
     response
 }
 
+/// It is elsewhere, for good.
+fn moved(place: &str) -> Answered {
+    let mut response = dressed(308, "text/plain; charset=utf-8", Sent::Whole(Bytes::new()));
+    if let Ok(place) = HeaderValue::try_from(place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    response
+}
+
 /// A file of the web page, whose own headers take the place of the usual ones.
 fn page(served: Served) -> Answered {
     let body = Sent::Whole(Bytes::from_static(served.body));
@@ -765,5 +821,53 @@ impl Response {
             }
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_millis(30);
+
+    /// A body of single bytes that never ends; after `bytes` of them it says nothing more.
+    struct Drip {
+        bytes: usize,
+        next: Pin<Box<tokio::time::Sleep>>,
+    }
+
+    impl Body for Drip {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.bytes == 0 {
+                return Poll::Pending;
+            }
+            ready!(self.next.as_mut().poll(context));
+            self.bytes -= 1;
+            self.next.as_mut().reset(Instant::now() + PAUSE / 30);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    /// S12.
+    #[test]
+    fn e08_a_body_that_drips_or_pauses_is_cut_off() {
+        for (bytes, pause, time) in [
+            // It never pauses, and takes too long.
+            (usize::MAX, Duration::from_secs(600), PAUSE),
+            (3, PAUSE, Duration::from_secs(600)),
+        ] {
+            let refused = runtime().unwrap().block_on(async {
+                let next = Box::pin(sleep(Duration::ZERO));
+                gather(Drip { bytes, next }, 1 << 20, pause, time).await
+            });
+            let problem = refused.unwrap_err();
+            assert_eq!((problem.status, &*problem.code), (408, "too_slow"));
+        }
     }
 }

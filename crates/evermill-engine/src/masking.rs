@@ -89,6 +89,7 @@ mod tests {
         }
     }
 
+    /// S10.
     #[test]
     fn k08_no_text_of_a_report_keeps_a_secret() {
         let text = || "my tulips".to_owned();

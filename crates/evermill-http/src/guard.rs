@@ -59,9 +59,9 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// Resolves names; with `public_only`, refuses those that lead to addresses of ours.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct Guard<R = DefaultResolver> {
     pub(crate) public_only: bool,
-    names: DefaultResolver,
+    names: R,
 }
 
 /// What was refused: told to whoever made the request.
@@ -74,7 +74,9 @@ impl Guard {
         let names = DefaultResolver::default();
         Self { public_only, names }
     }
+}
 
+impl<R: Resolver> Guard<R> {
     /// An address that needs no resolving.
     fn literal(&self, uri: &Uri) -> Option<ResolvedSocketAddrs> {
         let address = literal(uri.host()?)?;
@@ -97,7 +99,7 @@ pub(crate) fn literal(host: &str) -> Option<IpAddr> {
     bare.unwrap_or(host).parse().ok()
 }
 
-impl Resolver for Guard {
+impl<R: Resolver> Resolver for Guard<R> {
     fn resolve(
         &self,
         uri: &Uri,
@@ -119,8 +121,13 @@ impl Resolver for Guard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use ureq::unversioned::transport::time::Duration;
+
     use super::*;
 
+    /// S11.
     #[test]
     fn only_addresses_of_the_public_internet_are_public() {
         for ours in [
@@ -181,5 +188,53 @@ mod tests {
         ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
+    }
+
+    /// A name whose owner answers with another address each time.
+    #[derive(Debug)]
+    struct Rebinding(Mutex<Vec<&'static str>>);
+
+    impl Resolver for Rebinding {
+        fn resolve(
+            &self,
+            _: &Uri,
+            _: &Config,
+            _: NextTimeout,
+        ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+            let mut found = self.empty();
+            let answer = self.0.lock().unwrap().remove(0);
+            for address in answer.split(' ') {
+                found.push(SocketAddr::new(address.parse().unwrap(), 80));
+            }
+            Ok(found)
+        }
+    }
+
+    /// S11, F08, K07: what is connected to is what was looked at, since a name is asked once for both.
+    #[test]
+    fn a_name_that_leads_elsewhere_the_next_time_is_looked_at_again() {
+        let answers = vec!["1.1.1.1", "127.0.0.1", "1.1.1.1 10.0.0.1", "1.1.1.1"];
+        let names = Rebinding(Mutex::new(answers));
+        let guard = Guard {
+            public_only: true,
+            names,
+        };
+        let uri: Uri = "http://rebinding.example/".parse().unwrap();
+        let timeout = NextTimeout {
+            after: Duration::NotHappening,
+            reason: ureq::Timeout::Resolve,
+            per_read: None,
+            per_write: None,
+        };
+        let ask = || {
+            let config = ureq::Agent::config_builder().build();
+            let found = guard.resolve(&uri, &config, timeout);
+            let left = guard.names.0.lock().unwrap().len();
+            (found.map(|found| found[0].ip().to_string()).ok(), left)
+        };
+        assert_eq!(ask(), (Some("1.1.1.1".to_owned()), 3));
+        assert_eq!(ask(), (None, 2));
+        assert_eq!(ask(), (None, 1), "one private address among public ones");
+        assert_eq!(ask(), (Some("1.1.1.1".to_owned()), 0));
     }
 }

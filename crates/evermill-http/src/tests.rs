@@ -100,7 +100,7 @@ fn f07_a_head_without_measure_or_sense_is_no_answer() {
     }
 }
 
-/// F05, F06.
+/// F05, F06, S12.
 #[test]
 fn an_answer_is_bounded_before_and_after_decompression() {
     // A gzip of a million zeroes: twenty-three bytes and a few hundred.
@@ -218,7 +218,7 @@ fn redirects_are_counted() {
     assert_eq!(server.seen().len(), 7);
 }
 
-/// F04.
+/// F04, S11, K07.
 #[test]
 fn a_redirect_to_another_host_of_ours_is_refused_and_nothing_reaches_it() {
     let inside = Server::start(|_| Reply::new(200, "secret"));
@@ -238,6 +238,135 @@ fn a_redirect_to_another_host_of_ours_is_refused_and_nothing_reaches_it() {
         );
     }
     assert!(inside.seen().is_empty());
+}
+
+/// S11, K07: however this machine, its network or its cloud is written, nobody connects to it for a payload.
+#[test]
+fn no_url_out_of_a_payload_leads_inside_however_it_is_written() {
+    use std::net::{Ipv6Addr, TcpListener};
+    let inside = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = inside.local_addr().unwrap().port();
+    let sixth = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).ok();
+    let client = client("http://connection.example:1?timeout=5s");
+    let hosts = [
+        // This machine, as text, as numbers, in other bases, with parts left out.
+        "127.0.0.1",
+        "127.0.0.2",
+        "127.255.255.254",
+        "localhost",
+        "LOCALHOST",
+        "LocalHost",
+        "localhost.",
+        "0.0.0.0",
+        "0",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7F.0.0.1",
+        "0177.0.0.1",
+        "017700000001",
+        "127.0.0.01",
+        "0x7f.1",
+        "00000177.0.0.1",
+        "0.1.2.3",
+        "127.0.0.1.",
+        // In the clothes of IPv6.
+        "[::1]",
+        "[::]",
+        "[0:0:0:0:0:0:0:1]",
+        "[0000:0000:0000:0000:0000:0000:0000:0001]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2002:7f00:1::]",
+        "[2002:a00:1::1]",
+        "[2001:0:7f00:1::]",
+        // Its network, its cloud, and nobody's.
+        "10.0.0.1",
+        "10.255.255.255",
+        "172.16.0.1",
+        "172.31.255.254",
+        "192.168.0.1",
+        "192.168.255.255",
+        "169.254.169.254",
+        "169.254.170.2",
+        "[fd00:ec2::254]",
+        "[fe80::1]",
+        "[fec0::1]",
+        "[fc00::1]",
+        "[ff02::1]",
+        "[2001:db8::1]",
+        "[100::1]",
+        "100.64.0.1",
+        "100.100.100.200",
+        "100.127.255.255",
+        "192.0.0.192",
+        "192.0.2.1",
+        "198.18.0.1",
+        "198.19.255.255",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "239.255.255.250",
+        "240.0.0.1",
+        "255.255.255.255",
+        // What another reader would take for the host.
+        "example.com@127.0.0.1",
+        "127.0.0.1:80@example.com",
+        "127.0.0.1\\@example.com",
+        "127.0.0.1%00.example.com",
+        "127.0.0.1%23.example.com",
+        "[::1%25lo]",
+        "[::1%lo]",
+        "①②⑦.⓪.⓪.①",
+        "127。0。0。1",
+        "ⓛocalhost",
+        "127.0.0.1 ",
+        " 127.0.0.1",
+        "127.0.0.1\t",
+        "",
+    ];
+    for host in hosts {
+        for url in [
+            format!("http://{host}:{port}/"),
+            format!("https://{host}:{port}/"),
+            format!("HTTP://{host}:{port}?x=http://example.com/"),
+        ] {
+            let refused = client.send(&get(Target::Foreign(url.clone())));
+            let error = refused.map(|answer| answer.status).unwrap_err();
+            // A name that nobody knows leads nowhere.
+            let nowhere = matches!(error, Error::Refused(_) | Error::Unreachable { .. });
+            assert!(nowhere, "{url}: {error}");
+        }
+    }
+    for scheme in [
+        "file",
+        "ftp",
+        "gopher",
+        "unix",
+        "ldap",
+        "dict",
+        "data",
+        "javascript",
+        "jar",
+    ] {
+        let url = format!("{scheme}://127.0.0.1:{port}/etc/passwd");
+        let refused = client.send(&get(Target::Foreign(url)));
+        assert!(matches!(refused, Err(Error::Refused(_))), "{scheme}");
+    }
+    for listener in [Some(&inside), sixth.as_ref()].into_iter().flatten() {
+        listener.set_nonblocking(true).unwrap();
+        let came = listener.accept().map(|(_, from)| from);
+        assert_eq!(
+            came.unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock,
+            "nobody has connected"
+        );
+    }
 }
 
 #[test]

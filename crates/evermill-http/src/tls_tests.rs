@@ -11,7 +11,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::{Client, Connection, Error, Method, Request, Response, Target};
 
-/// For the name `localhost` alone, until 2120. The key protects nothing.
+/// All are for the name `localhost` alone: `localhost` and `renewed` until 2120, `expired` until 2021. The keys
+/// protect nothing.
 fn pem(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
@@ -20,8 +21,12 @@ fn pem(name: &str) -> PathBuf {
 
 /// Answers one request a connection with `answer`, until the process ends; returns its port.
 fn serve(answer: &'static str) -> u16 {
-    let certificate = CertificateDer::from_pem_file(pem("localhost.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(pem("localhost.key.pem")).unwrap();
+    serve_as("localhost", answer)
+}
+
+fn serve_as(who: &str, answer: &'static str) -> u16 {
+    let certificate = CertificateDer::from_pem_file(pem(&format!("{who}.pem"))).unwrap();
+    let key = PrivateKeyDer::from_pem_file(pem(&format!("{who}.key.pem"))).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -73,7 +78,7 @@ fn a_certificate_of_the_connections_own_authority_is_believed() {
     assert_eq!(answer.body, b"hello");
 }
 
-/// F09.
+/// F09, S18.
 #[test]
 fn a_certificate_that_nobody_vouches_for_or_of_another_name_is_not() {
     let port = serve(HELLO);
@@ -86,6 +91,16 @@ fn a_certificate_that_nobody_vouches_for_or_of_another_name_is_not() {
         let error = get(&address).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("certificate"), "{error}");
     }
+}
+
+/// S18.
+#[test]
+fn a_certificate_that_has_ended_is_refused_also_when_its_authority_is_believed() {
+    let port = serve_as("expired", HELLO);
+    let ca = pem("expired.pem");
+    let error = get(&format!("https://localhost:{port}?ca={}", ca.display()));
+    let error = error.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("expired"), "{error}");
 }
 
 #[test]
@@ -101,7 +116,7 @@ fn a_file_without_certificates_is_refused() {
     }
 }
 
-/// F04.
+/// F04, S11.
 #[test]
 fn a_redirect_from_https_to_http_is_refused() {
     let port =

@@ -122,6 +122,24 @@ pub(crate) fn refuse_others(path: &Path, mode: u32) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    /// S24, S10: a key is wiped when it goes, and cannot be shown by mistake.
+    #[test]
+    fn a_key_is_wiped_when_it_is_dropped_and_has_no_way_to_be_printed() {
+        const fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+        let key = Key::parse(&STANDARD.encode([7; BYTES])).unwrap();
+        is_wiped(&key.0);
+        // Of two that fit, the one of the type itself is taken: it is there only for what can be shown.
+        trait Hidden {
+            const SHOWN: bool = false;
+        }
+        impl<T> Hidden for T {}
+        struct Of<T>(std::marker::PhantomData<T>);
+        impl<T: std::fmt::Debug> Of<T> {
+            const SHOWN: bool = true;
+        }
+        const { assert!(Of::<String>::SHOWN && !Of::<Key>::SHOWN) };
+    }
+
     #[test]
     fn a_credential_of_systemd_is_read_though_its_access_list_looks_like_a_group() {
         let folder = Path::new("/run/credentials/evermill.service");

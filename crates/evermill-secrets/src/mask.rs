@@ -176,6 +176,7 @@ mod tests {
         );
     }
 
+    /// S10.
     #[test]
     fn k08_a_value_is_masked_however_it_is_written() {
         let python = "p&ss wörd/\"2\\'\\\\x";
@@ -210,6 +211,7 @@ mod tests {
         }
     }
 
+    /// S10.
     #[test]
     fn k08_base64_of_a_text_around_it_gives_nothing_away() {
         for before in ["", "u:", "us:", "user:"] {
@@ -230,6 +232,7 @@ mod tests {
         }
     }
 
+    /// S10.
     #[test]
     fn k08_each_line_of_a_value_of_several_lines_is_masked_by_itself() {
         let pem = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----\n";

@@ -311,6 +311,7 @@ mod tests {
         Sealed::edit(path, |sealed| sealed.put(key, kind, name, value, 7))
     }
 
+    /// S08.
     #[test]
     fn a_value_comes_back_and_stands_nowhere_in_the_file() {
         let (folder, path, key) = place();
@@ -333,6 +334,7 @@ mod tests {
         }
     }
 
+    /// S08.
     #[test]
     fn two_sealed_values_that_are_exchanged_do_not_open() {
         let (_folder, path, key) = place();
@@ -352,6 +354,7 @@ mod tests {
         }
     }
 
+    /// S08.
     #[test]
     fn a_bit_that_has_flipped_is_noticed() {
         let (_folder, path, key) = place();
@@ -367,6 +370,7 @@ mod tests {
         }
     }
 
+    /// S08.
     #[test]
     fn another_key_is_named_and_neither_opens_nor_adds() {
         let (folder, path, key) = place();
@@ -383,6 +387,7 @@ mod tests {
         set(&path, &other, Kind::Secret, "b", "value").unwrap();
     }
 
+    /// S08.
     #[test]
     fn a_file_that_others_can_read_is_refused() {
         let (folder, path, key) = place();

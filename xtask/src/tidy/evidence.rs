@@ -75,7 +75,8 @@ fn ids(text: &str) -> impl Iterator<Item = String> + '_ {
 
 fn is_id(word: &str) -> bool {
     let bytes = word.as_bytes();
-    matches!(bytes, [b'A'..=b'L', b'0'..=b'9', b'0'..=b'9'])
+    // S are items of access and security, the others are faults.
+    matches!(bytes, [b'A'..=b'L' | b'S', b'0'..=b'9', b'0'..=b'9'])
 }
 
 #[cfg(test)]

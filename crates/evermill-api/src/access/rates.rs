@@ -29,7 +29,14 @@ impl Rate {
 /// Buckets by name; those that are full again are forgotten when room is needed.
 pub(crate) struct Rates {
     rate: Rate,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    by_name: HashMap<String, Bucket>,
+    /// When room was made last: it means to look at all of them, which a flood must not buy with each request.
+    swept: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +53,7 @@ impl Rates {
         }
     }
 
-    fn buckets(&self) -> MutexGuard<'_, HashMap<String, Bucket>> {
+    fn buckets(&self) -> MutexGuard<'_, Buckets> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,22 +62,21 @@ impl Rates {
         (bucket.left + passed * self.rate.per_second).min(self.rate.burst)
     }
 
-    /// Whether one more would be allowed.
-    pub(crate) fn has_room(&self, name: &str) -> bool {
-        let bucket = self.buckets().get(name).copied();
-        bucket.is_none_or(|bucket| self.left(bucket, Instant::now()) >= 1.0)
-    }
-
     /// Takes one.
     pub(crate) fn take(&self, name: &str) -> Result<(), &'static str> {
         self.take_at(name, Instant::now())
     }
 
     fn take_at(&self, name: &str, now: Instant) -> Result<(), &'static str> {
-        let mut buckets = self.buckets();
-        if buckets.len() >= limits::BUCKETS_MAX && !buckets.contains_key(name) {
-            buckets.retain(|_, bucket| self.left(*bucket, now) < self.rate.burst);
-            if buckets.len() >= limits::BUCKETS_MAX {
+        let mut guard = self.buckets();
+        let Buckets { by_name, swept } = &mut *guard;
+        if by_name.len() >= limits::BUCKETS_MAX && !by_name.contains_key(name) {
+            let rests = |at: Instant| now.saturating_duration_since(at) >= limits::BUCKETS_SWEEP;
+            if swept.is_none_or(rests) {
+                by_name.retain(|_, bucket| self.left(*bucket, now) < self.rate.burst);
+                *swept = Some(now);
+            }
+            if by_name.len() >= limits::BUCKETS_MAX {
                 return Err("too many ask at the same time");
             }
         }
@@ -78,7 +84,7 @@ impl Rates {
             left: self.rate.burst,
             at: now,
         };
-        let bucket = buckets.entry(name.to_owned()).or_insert(full);
+        let bucket = by_name.entry(name.to_owned()).or_insert(full);
         let left = self.left(*bucket, now);
         if left < 1.0 {
             return Err("this is more than may be asked in a second");
@@ -108,6 +114,7 @@ mod tests {
 
     use super::*;
 
+    /// S13.
     #[test]
     fn a_bucket_gives_what_it_holds_and_fills_up_again() {
         let rates = Rates::new(Rate::per_second(2.0, 3.0));
@@ -123,19 +130,36 @@ mod tests {
         assert_eq!([60_000; 4].map(taken), [true, true, true, false]);
     }
 
+    /// S13.
     #[test]
     fn a_million_addresses_find_no_more_room_than_there_is() {
         let rates = Rates::new(Rate::per_minute(1.0));
         let now = Instant::now();
-        let asked = limits::BUCKETS_MAX * 2;
-        let taken = (0..asked).filter(|n| rates.take_at(&n.to_string(), now).is_ok());
+        let names = (0..1_000_000_u32).map(|n| network(IpAddr::V4(n.into())));
+        let taken = names.filter(|name| rates.take_at(name, now).is_ok());
         assert_eq!(taken.count(), limits::BUCKETS_MAX);
-        assert_eq!(rates.buckets().len(), limits::BUCKETS_MAX);
+        let known = |rates: &Rates| rates.buckets().by_name.len();
+        assert_eq!(known(&rates), limits::BUCKETS_MAX);
         // Those of before are full again, and make room.
         assert!(rates.take_at("late", now + Duration::from_secs(61)).is_ok());
-        assert_eq!(rates.buckets().len(), 1);
+        assert_eq!(known(&rates), 1);
     }
 
+    /// S13.
+    #[test]
+    fn a_full_table_is_not_looked_through_with_each_request() {
+        let rates = Rates::new(Rate::per_minute(60.0));
+        let begin = Instant::now();
+        for n in 0..limits::BUCKETS_MAX {
+            rates.take_at(&n.to_string(), begin).unwrap();
+        }
+        assert!(rates.take_at("first", begin).is_err(), "it is full");
+        let after = |time| rates.take_at("second", begin + time).is_ok();
+        assert!(!after(limits::BUCKETS_SWEEP - Duration::from_millis(1)));
+        assert!(after(limits::BUCKETS_SWEEP), "all of them are full again");
+    }
+
+    /// S13.
     #[test]
     fn one_host_is_one_address() {
         let network = |text: &str| network(text.parse().unwrap());

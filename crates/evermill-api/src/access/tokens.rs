@@ -300,6 +300,7 @@ mod tests {
         Sha256::digest(secret.as_bytes()).into()
     }
 
+    /// S03.
     #[test]
     fn a_token_is_found_by_its_hash_until_it_is_revoked_or_over() {
         let folder = tempfile::tempdir().unwrap();
@@ -325,6 +326,7 @@ mod tests {
         );
     }
 
+    /// S03.
     #[test]
     fn the_file_holds_no_token_and_is_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();

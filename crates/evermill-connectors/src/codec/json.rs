@@ -370,7 +370,7 @@ fn half(at: usize) -> Fault {
 mod tests {
     use super::*;
 
-    /// Row E10: what JSON leaves to its reader is decided here, and said.
+    /// Row E10, S12: what JSON leaves to its reader is decided here, and said.
     #[test]
     fn e10_what_readers_would_read_differently_is_refused_with_its_place() {
         let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);

@@ -136,7 +136,7 @@ fn e09_a_form_in_parts_is_refused_whatever_is_in_it() {
     assert_eq!(status(accept(&source(json!({})), &json, boundary)), 400);
 }
 
-/// Rows E06 and E07: no signature, part of one, of another secret or body; five minutes and no more.
+/// Rows E06 and E07, S07: no signature, part of one, of another secret or body; five minutes and no more.
 #[test]
 fn e06_e07_a_signature_must_fit_body_id_and_time() {
     let source = source(json!({"secrets": ["geheim"]}));
@@ -168,6 +168,45 @@ fn e06_e07_a_signature_must_fit_body_id_and_time() {
     assert_eq!(status(send(&source, &other, "{}")), 401);
 }
 
+/// S07, E06: a signature is for these bytes and no others.
+#[test]
+fn each_bit_of_a_body_and_of_its_signature_counts() {
+    let source = source(json!({"secrets": ["geheim"]}));
+    let body = r#"{"amount": 12}"#;
+    let good = signed(b"geheim", "m1", NOW_MS / 1000, body);
+    assert!(send(&source, &good, body).is_ok());
+    let flipped = |bytes: &[u8], bit: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes
+    };
+    let borrowed: Vec<_> = good
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    for bit in 0..body.len() * 8 {
+        let other = flipped(body.as_bytes(), bit);
+        assert_eq!(status(accept(&source, &borrowed, other)), 401, "bit {bit}");
+    }
+    let at = good
+        .iter()
+        .position(|(name, _)| name == "webhook-signature")
+        .unwrap();
+    let seal = STANDARD
+        .decode(good[at].1.rsplit(',').next().unwrap())
+        .unwrap();
+    for bit in 0..seal.len() * 8 {
+        let mut other = good.clone();
+        other[at].1 = format!("v1,{}", STANDARD.encode(flipped(&seal, bit)));
+        assert_eq!(status(send(&source, &other, body)), 401, "bit {bit}");
+    }
+    for cut in 0..seal.len() {
+        let mut other = good.clone();
+        other[at].1 = format!("v1,{}", STANDARD.encode(&seal[..cut]));
+        assert_eq!(status(send(&source, &other, body)), 401, "{cut} bytes");
+    }
+}
+
 /// The example that the specification's libraries share, signed by them and not by us.
 #[test]
 fn a_signature_of_the_specifications_own_is_accepted() {
@@ -190,7 +229,7 @@ fn a_signature_of_the_specifications_own_is_accepted() {
     assert!(source.accept(&request, 1_614_265_330_000).is_ok());
 }
 
-/// Row E06: a secret is changed while both are good.
+/// Row E06, S07: a secret is changed while both are good.
 #[test]
 fn e06_two_secrets_are_active_and_no_more() {
     let two = source(json!({"secrets": ["old", "new"]}));

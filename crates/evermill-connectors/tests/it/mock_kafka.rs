@@ -381,6 +381,7 @@ fn the_development_broker_is_reached_at_the_address_asked_for() {
     driver.receive(&lanes[0], 3);
 }
 
+/// S10.
 #[test]
 fn c16_nothing_is_printed_and_diagnostics_hold_no_secret() {
     let mut topic = topic("orders", 1);

@@ -10,6 +10,11 @@ use serde_json::{Value, json};
 use crate::process::{Place, eventually};
 use crate::served::{Answer, Served};
 
+mod answers;
+mod inside;
+mod paths;
+mod slow;
+
 /// Makes a token; what it is.
 fn token(place: &Place, name: &str, more: &[&str]) -> String {
     let arguments = ["token", "create", name];
@@ -49,6 +54,7 @@ fn golden() -> BTreeMap<String, (String, String)> {
     .collect()
 }
 
+/// S02, S04, K04.
 #[test]
 fn every_resource_lets_in_whom_the_table_says_and_nobody_else() {
     let place = Place::new();
@@ -128,59 +134,63 @@ fn every_resource_lets_in_whom_the_table_says_and_nobody_else() {
     assert_eq!(run["dag"], "flow");
 }
 
+/// S04.
 #[test]
 fn who_may_see_some_dags_sees_no_others_however_they_are_called() {
     let place = Place::new();
     std::fs::create_dir_all(place.folder().join("dags")).unwrap();
-    for (number, dag) in ["a", "aa", "a_", "a-1"].into_iter().enumerate() {
+    // Beginnings of each other, other letters that look the same, and one that is called as a run of another.
+    let dags = ["a", "aa", "a_", "a-1", "A", "\u{430}", "\u{e1}"];
+    for (number, dag) in dags.into_iter().enumerate() {
         let flow = crate::served::FLOW.replace("dag: flow", &format!("dag: {dag:?}"));
         std::fs::write(place.folder().join(format!("dags/{number}.yaml")), flow).unwrap();
     }
     let admin = token(&place, "admin", &["--role", "admin"]);
-    let only = token(&place, "only", &["--role", "operator", "--dag", "a-1"]);
-    let served = Served::with(place, &[]);
-    eventually("every DAG runs", || {
-        (served.place.ps().len() == 5).then_some(())
-    });
-    let all = ask_as(&served, &admin, "GET /api/v1/runs", "").json();
-    let runs: Vec<(String, String)> = all["runs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|run| {
+    let narrow: Vec<(&str, String)> = ["a", "a-1", "\u{430}"]
+        .into_iter()
+        .map(|dag| {
             (
-                run["dag"].as_str().unwrap().to_owned(),
-                run["run"].as_str().unwrap().to_owned(),
+                dag,
+                token(&place, dag, &["--role", "operator", "--dag", dag]),
             )
         })
         .collect();
-    let mine = ask_as(&served, &only, "GET /api/v1/runs", "").json();
-    let mine = mine["runs"].as_array().unwrap();
-    assert!(mine.iter().all(|run| run["dag"] == "a-1"), "{mine:?}");
-    for (dag, run) in &runs {
+    let served = Served::with(place, &[]);
+    eventually("every DAG runs", || {
+        (served.place.ps().len() == dags.len() + 1).then_some(())
+    });
+    let runs_of = |token: &str| -> Vec<(String, String)> {
+        let told = ask_as(&served, token, "GET /api/v1/runs", "").json();
+        let runs = told["runs"].as_array().unwrap().iter();
+        let text = |run: &Value, field: &str| run[field].as_str().unwrap().to_owned();
+        runs.map(|run| (text(run, "dag"), text(run, "run")))
+            .collect()
+    };
+    let runs = runs_of(&admin);
+    for (mine, token) in &narrow {
+        assert!(runs_of(token).iter().all(|(dag, _)| dag == mine), "{mine}");
         // The run of DAG `a` is called `a-1`, as another DAG is: the engine takes the name for the run.
         let is_mine = |name: &str| {
             let meant = runs.iter().find(|(_, run)| run == name);
-            meant
-                .or_else(|| runs.iter().find(|(dag, _)| dag == name))
-                .unwrap()
-                .0
-                == "a-1"
+            let meant = meant.or_else(|| runs.iter().find(|(dag, _)| dag == name));
+            meant.unwrap().0 == *mine
         };
-        for name in [dag, run] {
+        for name in runs.iter().flat_map(|(dag, run)| [dag, run]) {
             let path: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
             for line in [
                 format!("GET /api/v1/runs/{path}"),
                 format!("POST /api/v1/runs/{path}/pause"),
+                format!("GET /api/v1/runs/{path}/logs"),
             ] {
-                let status = ask_as(&served, &only, &line, "").status;
+                let status = ask_as(&served, token, &line, "").status;
                 let expected = if is_mine(name) { 200 } else { 404 };
-                assert_eq!(status, expected, "{name} of {dag}: {line}");
+                assert_eq!(status, expected, "{name} for {mine}: {line}");
             }
         }
     }
 }
 
+/// S03.
 #[test]
 fn a_token_that_is_revoked_is_worth_nothing_with_the_next_request() {
     let place = Place::new();
@@ -217,6 +227,7 @@ fn a_token_that_is_revoked_is_worth_nothing_with_the_next_request() {
     );
 }
 
+/// S05, K05.
 #[test]
 fn a_browser_has_a_session_and_only_our_own_page_may_use_it() {
     let place = Place::new();
@@ -263,6 +274,7 @@ fn a_browser_has_a_session_and_only_our_own_page_may_use_it() {
     assert_eq!(with("GET /api/v1/runs", &[]), 401);
 }
 
+/// S17.
 #[test]
 fn what_was_changed_is_on_record_with_who_and_what_a_key_has_done_is_not_done_again() {
     let place = Place::new();
@@ -320,20 +332,33 @@ fn what_was_changed_is_on_record_with_who_and_what_a_key_has_done_is_not_done_ag
     assert!(ended.stderr.contains("line 3"), "{}", ended.stderr);
 }
 
+/// S13: whoever guesses is told to wait; who has a token is let in from the same address, which may be that of a
+/// proxy and so everybody's.
 #[test]
-fn guessing_tokens_ends_soon() {
+fn guessing_tokens_ends_soon_and_shuts_out_nobody_who_has_one() {
     let place = Place::new();
     let secret = token(&place, "me", &[]);
     let served = Served::with(place, &[]);
-    let statuses: Vec<u16> = (0..12)
-        .map(|_| ask_as(&served, "evermill_guess", "GET /api/v1/runs", "").status)
-        .collect();
+    let guess = || ask_as(&served, "evermill_guess", "GET /api/v1/runs", "");
+    let statuses: Vec<u16> = (0..11).map(|_| guess().status).collect();
     assert_eq!(statuses[..10], [401; 10]);
-    assert_eq!(statuses[11], 429);
+    assert_eq!(statuses[10], 429);
+    assert_eq!(guess().header("retry-after"), Some("1"));
     let good = ask_as(&served, &secret, "GET /api/v1/runs", "");
-    assert_eq!((good.status, good.header("retry-after")), (429, Some("1")));
+    assert_eq!(good.status, 200);
+    let log_in = |token: &str| {
+        let body = json!({"token": token}).to_string();
+        served.ask("POST /api/v1/session", &[], &body).status
+    };
+    assert_eq!((log_in("evermill_guess"), log_in(&secret)), (429, 200));
+    let elsewhere = std::net::Ipv4Addr::new(127, 0, 0, 2);
+    let bearer = as_bearer("evermill_guess");
+    let headers = [("authorization", bearer.as_str())];
+    let answer = served.ask_from(elsewhere, "GET /api/v1/runs", &headers, "");
+    assert_eq!(answer.status, 401, "each address is counted by itself");
 }
 
+/// S01.
 #[test]
 fn what_can_be_reached_from_elsewhere_needs_a_token_first() {
     let place = Place::new();
@@ -356,6 +381,17 @@ fn what_can_be_reached_from_elsewhere_needs_a_token_first() {
         200
     );
     assert_eq!(served.ask("GET /api/v1/runs", &headers, "").status, 404);
+    // Who leaves out the slash is sent on, as the page's own files are named without their folder.
+    for (line, place) in [
+        ("GET /mill", Some("/mill/")),
+        ("HEAD /mill?x=%0a", Some("/mill/?x=%0a")),
+        ("POST /mill", None),
+        ("GET /mill/", None),
+    ] {
+        let answer = served.ask(line, &[("host", "jobs.example")], "");
+        let moved = (answer.status == 308).then(|| answer.header("location").unwrap());
+        assert_eq!(moved, place, "{line}: {}", answer.status);
+    }
     assert_eq!(
         served.ask("GET /millet/api/v1/runs", &headers, "").status,
         404
@@ -371,6 +407,7 @@ fn what_can_be_reached_from_elsewhere_needs_a_token_first() {
     );
 }
 
+/// S18.
 #[test]
 fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     let golden = |name: &str| {

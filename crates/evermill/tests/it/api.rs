@@ -95,6 +95,7 @@ fn who_listens_hears_what_changes_and_who_comes_back_what_he_missed() {
     assert_eq!(lost.next().name, "snapshot", "another process's id");
 }
 
+/// S21.
 #[test]
 fn what_is_wrong_with_a_request_is_said_as_a_problem() {
     let served = Served::new();

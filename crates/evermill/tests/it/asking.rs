@@ -178,6 +178,7 @@ fn a_request_that_a_drain_cut_off_is_made_again_at_the_next_start() {
     assert!(keys.len() == 2 && keys[0] == keys[1], "{keys:?}");
 }
 
+/// S11, K07.
 #[test]
 fn a_redirect_into_the_own_network_fails_and_reaches_nobody() {
     let inside = Server::start(|_| Reply::new(200, "inside"));

@@ -101,6 +101,29 @@ fn every_alert_has_an_example_of_when_it_is_told_and_when_not() {
     assert!(count > 9, "only {count} alerts were found");
 }
 
+/// S24, S15: what the unit keeps from the engine and from what its tasks start.
+#[test]
+fn the_unit_leaves_no_dump_and_no_right_that_is_not_needed() {
+    let unit = read("systemd/evermill.service");
+    for line in [
+        "LimitCORE=0",
+        "UMask=0077",
+        "StateDirectoryMode=0700",
+        "User=evermill",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "PrivateTmp=yes",
+    ] {
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+    let listens = unit.lines().find(|line| line.starts_with("ExecStart="));
+    assert!(
+        listens.unwrap().contains("--listen 127.0.0.1:"),
+        "{listens:?}"
+    );
+}
+
 #[test]
 fn the_units_command_serves_and_drains_when_systemd_ends_it() {
     let unit = read("systemd/evermill.service");

@@ -189,7 +189,7 @@ fn what_cannot_be_taken_is_refused_with_the_reason_and_keeps_nothing() {
     assert_eq!(stopped(running)["in"], 0);
 }
 
-/// Row E08: bodies that are too long, are not what they say, or end nowhere. Nothing of them is kept, and the next
+/// Row E08, S12: bodies that are too long, are not what they say, or end nowhere. Nothing of them is kept, and the next
 /// one is served.
 #[test]
 fn e08_a_body_without_measure_or_end_is_refused_and_hurts_nobody_else() {
@@ -249,7 +249,7 @@ fn e08_a_body_without_measure_or_end_is_refused_and_hurts_nobody_else() {
     assert_eq!(stopped(running)["in"], 3);
 }
 
-/// Row E07: who sends a signed request again, within its time, sends nothing new.
+/// Row E07, S07: who sends a signed request again, within its time, sends nothing new.
 #[test]
 fn e07_a_signed_request_is_taken_and_a_replay_of_it_is_a_repeat() {
     let place = Place::new();
@@ -286,6 +286,7 @@ fn e07_a_signed_request_is_taken_and_a_replay_of_it_is_a_repeat() {
     assert_eq!(stopped(running)["done"], 1);
 }
 
+/// S01.
 #[test]
 fn nobody_is_listened_to_from_elsewhere_and_a_missing_secret_is_said() {
     let place = Place::new();
@@ -323,7 +324,7 @@ fn the_socket_of_a_run_answers_over_tcp_too_when_it_is_asked_to() {
     stopped(running);
 }
 
-/// Row E12: fifty times what may wait is refused, and what was taken is done.
+/// Row E12, S13: fifty times what may wait is refused, and what was taken is done.
 #[test]
 fn e12_a_flood_is_refused_with_429_until_there_is_room_and_nothing_taken_is_lost() {
     let place = Place::new();

@@ -87,6 +87,7 @@ def telltale():
     tell()
 "#;
 
+/// S10.
 #[test]
 fn k08_a_secret_is_in_no_log_no_error_no_view_and_no_file() {
     let place = Place::new();
@@ -143,6 +144,7 @@ fn k08_a_secret_is_in_no_log_no_error_no_view_and_no_file() {
     assert_eq!(leaks(place.folder()), Vec::<String>::new());
 }
 
+/// S09.
 #[test]
 fn a_task_gets_what_it_declares_and_nothing_else() {
     let place = Place::new();
@@ -177,6 +179,7 @@ def flow():
     assert!(parked.contains(why), "{parked}");
 }
 
+/// S09.
 #[test]
 fn a_command_finds_what_it_declares_in_its_environment() {
     let place = Place::new();
@@ -265,6 +268,7 @@ fn what_is_missing_is_said_before_anything_starts() {
     assert_eq!(ended.code(), 2, "{}", ended.stderr);
 }
 
+/// S08.
 #[test]
 fn a_key_that_is_another_or_gone_is_said_with_its_cure() {
     let place = Place::new();
@@ -311,6 +315,7 @@ fn a_key_that_is_another_or_gone_is_said_with_its_cure() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
 }
 
+/// S09.
 #[test]
 fn connections_are_kept_listed_tried_and_forgotten() {
     let place = Place::new();

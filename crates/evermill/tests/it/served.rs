@@ -1,7 +1,7 @@
 //! A server with one DAG, asked over TCP byte by byte.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -88,13 +88,37 @@ impl Served {
     }
 
     pub(crate) fn open(&self, request: &str) -> BufReader<TcpStream> {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
+        self.open_from(Ipv4Addr::LOCALHOST, request)
+    }
+
+    /// From another address of loopback, all of which are this machine's: who is counted by his address is
+    /// somebody else then.
+    fn open_from(&self, from: Ipv4Addr, request: &str) -> BufReader<TcpStream> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+        let to: SocketAddr = self.address.parse().unwrap();
+        // Other tests start processes meanwhile, which are not to have it.
+        let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+        let socket = socket_with(AddressFamily::INET, kind, flags, None).unwrap();
+        bind(&socket, &SocketAddr::new(IpAddr::V4(from), 0)).unwrap();
+        connect(&socket, &to).unwrap();
+        let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         BufReader::new(stream)
     }
 
     pub(crate) fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.ask_from(Ipv4Addr::LOCALHOST, line, headers, body)
+    }
+
+    /// The same from another address of loopback.
+    pub(crate) fn ask_from(
+        &self,
+        from: Ipv4Addr,
+        line: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut text = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "host") {
             text += &format!("host: {}\r\n", self.address);
@@ -102,10 +126,8 @@ impl Served {
         for (name, value) in headers {
             text += &format!("{name}: {value}\r\n");
         }
-        let mut reader = self.open(&format!(
-            "{text}content-length: {}\r\n\r\n{body}",
-            body.len()
-        ));
+        let request = format!("{text}content-length: {}\r\n\r\n{body}", body.len());
+        let mut reader = self.open_from(from, &request);
         let (status, headers) = head(&mut reader);
         let mut body = Vec::new();
         reader.read_to_end(&mut body).unwrap();

@@ -98,6 +98,7 @@ fn c16_a_wrong_password_is_said_with_the_cure() {
     }
 }
 
+/// S18.
 #[test]
 fn c16_a_certificate_that_cannot_be_verified_is_said_with_the_cure() {
     let login = login("PLAIN", PASSWORD);
