@@ -62,6 +62,7 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         let (status, code, title) = match &error {
             EngineError::UnknownRun { .. } => (404, "unknown_run", "No such run"),
+            EngineError::UnknownVersion(_) => (404, "unknown_version", "No such version"),
             EngineError::UnknownPool { .. } => (404, "unknown_pool", "No such pool"),
             EngineError::NoSuchDag { .. } | EngineError::UnknownDag(_) => {
                 (404, "unknown_dag", "No such DAG")

@@ -176,6 +176,19 @@ pub(crate) fn read_past(query: &str) -> Result<PastQuery, Problem> {
     Ok(wanted)
 }
 
+/// Which versions are compared, by the beginnings of their hashes.
+pub(crate) fn read_versions(query: &str) -> Result<(Option<String>, Option<String>), Problem> {
+    let (mut from, mut to) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "from" => from = Some(value.into_owned()),
+            "to" => to = Some(value.into_owned()),
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok((from, to))
+}
+
 /// Which lines of a run's log are wanted.
 pub(crate) fn read_lines(query: &str) -> Result<LogQuery, Problem> {
     let mut wanted = LogQuery {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use evermill_engine::Alert;
 use evermill_engine::view::{
     EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, RunView,
-    WaitPage,
+    VersionDiff, WaitPage,
 };
 use evermill_engine::{
     BackfillAsk, Checked, LOG_LEVELS, LogPage, Operations, Order, ReplayAnswer, ReplayAsk,
@@ -25,7 +25,7 @@ use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
     LOG_ORDERS, cursor, number, read_conf, read_dry_run, read_lines, read_order, read_past,
-    read_place, read_query, read_signal, read_waits, read_wanted,
+    read_place, read_query, read_signal, read_versions, read_waits, read_wanted,
 };
 use crate::routes::{Method, Request, etag, json};
 use crate::tail;
@@ -389,6 +389,13 @@ fn trigger(call: &Call<'_>) -> Result<Answer, Problem> {
 fn logs(call: &Call<'_>) -> Result<Answer, Problem> {
     let wanted = read_lines(call.query)?;
     told(&tail::page(&call.engine.logs(call.run())?, &wanted)?)
+}
+
+fn compare(call: &Call<'_>) -> Result<VersionDiff, Problem> {
+    let (from, to) = read_versions(call.query)?;
+    Ok(call
+        .engine
+        .compare(call.run(), from.as_deref(), to.as_deref())?)
 }
 
 fn steer_replay(call: &Call<'_>, order: ReplayOrder) -> Result<Answer, Problem> {

@@ -76,7 +76,7 @@ impl Engine {
         let world = World {
             data_dir: data_dir.clone(),
             store: store_factory,
-            settings,
+            settings: Arc::clone(&settings),
             sources: Arc::clone(&sources),
             clock: clock.clone(),
             logger,
@@ -109,6 +109,7 @@ impl Engine {
             },
             shard: Mutex::new(Some(thread)),
             reader,
+            settings,
         }))
     }
 }

@@ -21,7 +21,7 @@ use crate::doors::Doors;
 use crate::gate;
 use crate::input::{Input, Request, Steer};
 use crate::limits;
-use crate::open::SourceFactory;
+use crate::open::{Settings, SourceFactory};
 use crate::operate::SwitchOn;
 use crate::prepare::{Preparation, Prepared, Stored};
 use crate::record::Why;
@@ -150,6 +150,9 @@ pub enum EngineError {
         /// What was probably meant.
         nearest: Option<String>,
     },
+    /// No version of the DAG is meant, or its files are not kept any more; a sentence that says which are.
+    #[error("{0}")]
+    UnknownVersion(String),
     /// No task names this pool, and nobody gave it a size.
     #[error("there is no pool '{name}'{}; a pool is one that a task or [pools] in evermill.toml names", did_you_mean(.nearest.as_deref()))]
     UnknownPool {
@@ -264,6 +267,8 @@ pub(crate) struct Shared {
     pub(crate) shard: Mutex<Option<JoinHandle<()>>>,
     /// Looks at the store beside the committer.
     pub(crate) reader: Mutex<Box<dyn Reader>>,
+    /// What is masked.
+    pub(crate) settings: Arc<dyn Settings>,
 }
 
 impl Handle {
@@ -285,10 +290,26 @@ impl Handle {
     /// [`EngineError::Busy`] while a run that was ended lets go of its sources,
     /// [`EngineError::Interrupted`], [`EngineError::Closed`].
     pub fn start(&self, request: &StartRequest) -> Result<Started, EngineError> {
+        self.start_for(request, None)
+    }
+
+    /// The same, for the record, because somebody asked for it.
+    ///
+    /// # Errors
+    /// As [`Handle::start`].
+    pub fn start_for(
+        &self,
+        request: &StartRequest,
+        by: Option<&str>,
+    ) -> Result<Started, EngineError> {
         self.start_prepared(|| {
             let dag = request.dag.clone();
             let standing = self.ask(|reply| Request::Standing { dag, reply })?;
-            self.shared.prepare.prepare(request, standing.as_ref())
+            let prepared = self.shared.prepare.prepare(request, standing.as_ref())?;
+            Ok(Prepared {
+                by: by.map(str::to_owned),
+                ..prepared
+            })
         })
     }
 
@@ -298,12 +319,26 @@ impl Handle {
     /// # Errors
     /// As [`Handle::start`]; [`EngineError::UnknownDag`] for one that never ran.
     pub fn start_again(&self, dag: &str, fresh: bool) -> Result<Started, EngineError> {
+        self.start_again_for(dag, fresh, None)
+    }
+
+    /// The same, for the record, because somebody asked for it.
+    ///
+    /// # Errors
+    /// As [`Handle::start_again`].
+    pub fn start_again_for(
+        &self,
+        dag: &str,
+        fresh: bool,
+        by: Option<&str>,
+    ) -> Result<Started, EngineError> {
         self.start_prepared(|| {
             let stored = self.stored(dag, None)?;
             let prepared = self.shared.prepare.prepare_stored(&stored)?;
             Ok(Prepared {
                 fresh,
                 instead_of: stored.put_away,
+                by: by.map(str::to_owned),
                 ..prepared
             })
         })
@@ -324,11 +359,17 @@ impl Handle {
 
     /// Goes back to an earlier version of a DAG that is kept, named by the beginning of its hash; without
     /// one, to the version before. New activations have it. The version that is left does not come back
-    /// by itself: see [`VersionView::instead_of`](crate::view::VersionView::instead_of).
+    /// by itself: see [`VersionView::instead_of`](crate::view::VersionView::instead_of). The record says
+    /// who wanted it.
     ///
     /// # Errors
     /// As [`Handle::start`]; [`EngineError::Refused`] lists the versions when none fits.
-    pub fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
+    pub fn roll_back(
+        &self,
+        dag: &str,
+        version: Option<&str>,
+        by: &str,
+    ) -> Result<Started, EngineError> {
         let wanted = version.unwrap_or_default();
         self.start_prepared(|| {
             let stored = self.stored(dag, Some(wanted))?;
@@ -341,6 +382,7 @@ impl Handle {
             Ok(Prepared {
                 why: Why::Rollback,
                 instead_of: Some(stored.current),
+                by: Some(by.to_owned()),
                 ..prepared
             })
         })
@@ -629,6 +671,10 @@ impl Handle {
     pub(crate) fn reader(&self) -> MutexGuard<'_, Box<dyn Reader>> {
         let reader = &self.shared.reader;
         reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn settings(&self) -> &dyn Settings {
+        &*self.shared.settings
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

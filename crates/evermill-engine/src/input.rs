@@ -10,6 +10,7 @@ use evermill_store::{CommitError, CommitId};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::compare::Pair;
 use crate::handle::{Drained, EngineError, Pushed, Started};
 use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
@@ -173,6 +174,13 @@ pub(crate) enum Request {
         dag: String,
         version: Option<String>,
         reply: Sender<Result<Stored, EngineError>>,
+    },
+    /// Two versions of a DAG that are to be compared, by the beginnings of their hashes.
+    Pair {
+        run: String,
+        from: Option<String>,
+        to: Option<String>,
+        reply: Sender<Result<Pair, EngineError>>,
     },
     Trigger {
         run: String,

@@ -19,6 +19,7 @@ mod boot;
 mod bundle;
 mod clock;
 mod commit;
+mod compare;
 mod copy;
 mod dispatch;
 mod doors;

@@ -176,6 +176,18 @@ pub const CHANGES_KEPT: usize = 20;
 pub const LANES_RECORDED: usize = 64;
 /// Versions of a DAG that can be gone back to.
 pub const VERSIONS_KEPT: usize = 10;
+/// Options that are told when two versions are compared.
+pub const DIFF_OPTIONS: usize = 2_000;
+/// Bytes of a value that are told of each, as JSON.
+pub const DIFF_VALUE_BYTES: usize = 300;
+/// Bytes of a file that are compared line by line.
+pub const DIFF_FILE_BYTES: usize = 1024 * 1024;
+/// Bytes of files that are read for a comparison.
+pub const DIFF_READ_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of text that a comparison tells, all files together.
+pub const DIFF_TEXT_BYTES: usize = 512 * 1024;
+/// After so long a comparison of two files goes on more coarsely.
+pub const DIFF_TIME: Duration = Duration::from_millis(300);
 /// How often a start is prepared anew when the run changes meanwhile.
 pub const STARTS_TRIED: usize = 10;
 /// For how long somebody who wants to read again waits for a source to say what it holds.

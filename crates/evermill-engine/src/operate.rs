@@ -19,7 +19,8 @@ use crate::publish::state_name;
 use crate::replay::{BackfillAsk, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk};
 use crate::survey;
 use crate::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, WaitPage,
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, VersionDiff,
+    WaitPage,
 };
 
 /// What to do with a run. Asked for twice, each is done once.
@@ -82,6 +83,8 @@ pub struct SwitchOn {
     pub conf: Option<Bytes>,
     /// A new run does not go on behind the positions of the stopped one before.
     pub fresh: bool,
+    /// Who wants it, for the record.
+    pub by: Option<String>,
 }
 
 /// What an operator may ask. `run` is a DAG id (its latest run) or a run id.
@@ -116,7 +119,21 @@ pub trait Operations: Send + Sync {
     ///
     /// # Errors
     /// As there; [`EngineError::Refused`] at rest.
-    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError>;
+    fn roll_back(&self, dag: &str, version: Option<&str>, by: &str)
+    -> Result<Started, EngineError>;
+
+    /// What is different between two versions of a run's DAG, each named by the beginning of its hash: from
+    /// one, or the version that the DAG had before the other, to another, or the one that the run has.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::UnknownVersion`], [`EngineError::Store`],
+    /// [`EngineError::Closed`].
+    fn compare(
+        &self,
+        run: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<VersionDiff, EngineError>;
 
     /// Gives a DAG without sources one activation, with this payload (JSON) if any. It is durable
     /// when this returns the activation's name; at rest it waits for the DAG's next start.
@@ -286,7 +303,7 @@ impl Operations for Handle {
 
     fn switch_on(&self, dag: &str, how: &SwitchOn) -> Result<Started, EngineError> {
         let started = self
-            .start_again(dag, how.fresh)
+            .start_again_for(dag, how.fresh, how.by.as_deref())
             .map_err(|error| match error {
                 EngineError::UnknownDag(name) => EngineError::NoSuchDag {
                     name,
@@ -299,8 +316,34 @@ impl Operations for Handle {
         Ok(started)
     }
 
-    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
-        Handle::roll_back(self, dag, version)
+    fn roll_back(
+        &self,
+        dag: &str,
+        version: Option<&str>,
+        by: &str,
+    ) -> Result<Started, EngineError> {
+        Handle::roll_back(self, dag, version, by)
+    }
+
+    fn compare(
+        &self,
+        run: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<VersionDiff, EngineError> {
+        let (run, from, to) = (
+            run.to_owned(),
+            from.map(str::to_owned),
+            to.map(str::to_owned),
+        );
+        let pair = self.ask(|reply| Request::Pair {
+            run,
+            from,
+            to,
+            reply,
+        })??;
+        let contents = pair.contents(&mut **self.reader())?;
+        Ok(pair.difference(&contents, self.settings()))
     }
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {

@@ -53,11 +53,16 @@ fn failed(retryable: bool, after_ms: Option<u64>, text: &str) -> Outcome {
 
 /// An error's text, cut where the core would cut it, but between characters.
 pub(crate) fn error_bytes(text: &str) -> Bytes {
-    let mut end = text.len().min(ERROR_BYTES_MAX);
+    Bytes::copy_from_slice(cut(text, ERROR_BYTES_MAX).as_bytes())
+}
+
+/// What of a text is no longer than so many bytes, cut between characters.
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    Bytes::copy_from_slice(&text.as_bytes()[..end])
+    &text[..end]
 }
 
 /// First what happened, then where.

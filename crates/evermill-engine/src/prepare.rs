@@ -43,6 +43,8 @@ pub(crate) struct Prepared {
     pub(crate) why: Why,
     /// Of a rollback: the version that is put away.
     pub(crate) instead_of: Option<String>,
+    /// Who asked for it, where that is known.
+    pub(crate) by: Option<String>,
 }
 
 /// A version that the store has.
@@ -121,6 +123,7 @@ impl Preparation {
             base: standing.map(|before| before.version.clone()),
             why: standing.map_or(Why::Start, |_| Why::Swap),
             instead_of: None,
+            by: None,
         })
     }
 

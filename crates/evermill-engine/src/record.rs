@@ -40,6 +40,9 @@ pub(crate) struct Change {
     /// Of a rollback: the version that is not to come back by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) instead_of: Option<String>,
+    /// Who asked for it, where somebody did and it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<String>,
 }
 
 /// What is remembered of one DAG.
@@ -109,6 +112,7 @@ mod tests {
             run: "d-1".to_owned(),
             from: BTreeMap::new(),
             instead_of: None,
+            by: None,
         }
     }
 

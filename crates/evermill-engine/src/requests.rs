@@ -28,6 +28,20 @@ impl Shard {
                 version,
                 reply,
             } => answer(&reply, self.stored(&dag, version.as_deref())),
+            Request::Pair {
+                run,
+                from,
+                to,
+                reply,
+            } => {
+                let found = self.books().find(&run);
+                let pair = found.and_then(|run| {
+                    let record = self.records.get(&run.dag);
+                    self.books()
+                        .pair(record, &run, from.as_deref(), to.as_deref())
+                });
+                answer(&reply, pair);
+            }
             Request::Trigger {
                 run,
                 conf,

@@ -23,7 +23,7 @@ use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Bringer, Inboxes};
 use crate::kept::RunLogs;
-use crate::open::{OpenError, SourceFactory};
+use crate::open::{NoSettings, OpenError, SourceFactory};
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
 use crate::pools::PoolSizes;
@@ -39,7 +39,7 @@ use crate::swap::version_views;
 use crate::triggering::{self, Taker};
 use crate::view::{
     EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, ReplayView,
-    RunDetail, RunView, SourceView, TaskView, WaitPage,
+    RunDetail, RunView, SourceView, TaskView, VersionDiff, WaitPage,
 };
 
 /// See [`Engine::at_rest`].
@@ -371,8 +371,29 @@ impl Operations for AtRest {
         Err(at_rest("start", dag))
     }
 
-    fn roll_back(&self, dag: &str, _version: Option<&str>) -> Result<Started, EngineError> {
+    fn roll_back(
+        &self,
+        dag: &str,
+        _version: Option<&str>,
+        _by: &str,
+    ) -> Result<Started, EngineError> {
         Err(at_rest("rollback", dag))
+    }
+
+    /// Nothing is masked: who opens a store reads its files anyway.
+    fn compare(
+        &self,
+        run: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<VersionDiff, EngineError> {
+        let state = self.lock();
+        let found = state.books().find(run)?;
+        let record = state.records.get(&found.dag);
+        let pair = state.books().pair(record, &found, from, to)?;
+        let mut reader = state.store.reader().map_err(EngineError::store)?;
+        let contents = pair.contents(&mut *reader)?;
+        Ok(pair.difference(&contents, &NoSettings))
     }
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {

@@ -28,7 +28,7 @@ use crate::prepare::{Prepared, PreparedSource};
 use crate::record::{Change, Record};
 use crate::requests::rates;
 use crate::shard::Shard;
-use crate::view::VersionView;
+use crate::view::{VersionState, VersionView};
 
 /// What a run has that another version is to take the place of.
 #[derive(Clone)]
@@ -282,6 +282,7 @@ impl Shard {
             run: name.unwrap_or_default(),
             from: from.map(|lane| (lane.name, lane.begun)).collect(),
             instead_of: by.instead_of.clone(),
+            by: by.by.clone(),
         });
         let row = Row {
             table: Table::Version,
@@ -350,32 +351,48 @@ pub(crate) fn version_views(
     let none = Record::default();
     let record = record.unwrap_or(&none);
     let latest = record.changes.len().saturating_sub(1);
+    let view = |version: &str| {
+        let count = in_flight.get(version).copied().unwrap_or(0);
+        let stored = is_stored(version);
+        let state = match () {
+            () if version == current => VersionState::Current,
+            () if record.put_away() == Some(version) => VersionState::PutAway,
+            () if count > 0 => VersionState::Ending,
+            () if stored => VersionState::Kept,
+            () => VersionState::Forgotten,
+        };
+        VersionView {
+            version: version.to_owned(),
+            state,
+            stored,
+            in_flight: count,
+            ..VersionView::default()
+        }
+    };
+    let mut told = BTreeSet::new();
     let changes = record.changes.iter().enumerate().rev();
-    let mut views: Vec<VersionView> = changes
-        .map(|(place, change)| VersionView {
-            version: change.version.clone(),
+    let changes = changes.map(|(place, change)| {
+        let known = view(&change.version);
+        // The newest of several times that it was gone over to has them.
+        let first = told.insert(change.version.as_str());
+        VersionView {
             since_ms: Some(change.at_ms),
             why: change.why,
+            by: change.by.clone(),
             run: change.run.clone(),
             from: change.from.clone(),
             instead_of: change.instead_of.clone(),
             current: place == latest && change.version == *current,
-            stored: is_stored(&change.version),
-            in_flight: 0,
-        })
-        .collect();
-    for (version, count) in in_flight {
-        // The newest of several times that it was gone over to.
-        match views.iter_mut().find(|view| view.version == *version) {
-            Some(view) => view.in_flight = *count,
-            None => views.push(VersionView {
-                version: version.clone(),
-                current: *version == *current,
-                stored: is_stored(version),
-                in_flight: *count,
-                ..VersionView::default()
-            }),
+            in_flight: if first { known.in_flight } else { 0 },
+            ..known
         }
-    }
+    });
+    let mut views: Vec<VersionView> = changes.collect();
+    let others = in_flight.iter().filter(|(_, count)| **count > 0);
+    let others = others.filter(|(version, _)| !told.contains(version.as_str()));
+    views.extend(others.map(|(version, _)| VersionView {
+        current: *version == *current,
+        ..view(version)
+    }));
     views
 }

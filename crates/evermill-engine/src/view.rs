@@ -7,7 +7,12 @@ use evermill_contract::alert::Alert;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::record::Why;
+mod versions;
+
+pub use self::versions::{
+    Change, EdgeChange, FileChange, NodeChange, OptionChange, VersionDiff, VersionState,
+    VersionView,
+};
 
 /// Everything worth showing, as of one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -181,31 +186,6 @@ pub struct RunDetail {
     /// What else there is to say of it, such as a file that is broken.
     #[serde(default)]
     pub notes: Vec<String>,
-}
-
-/// A version of a DAG, as one of its runs went over to it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct VersionView {
-    /// 64 lower-case hexadecimal digits.
-    pub version: String,
-    /// Since when, milliseconds since the Unix epoch, where that is remembered.
-    pub since_ms: Option<u64>,
-    /// Why.
-    pub why: Why,
-    /// The run that did.
-    pub run: String,
-    /// By lane, the first position whose activation has this version; at most
-    /// [`crate::limits::LANES_RECORDED`] lanes.
-    pub from: std::collections::BTreeMap<String, u64>,
-    /// Of a rollback: the version that does not come back before its file changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instead_of: Option<String>,
-    /// New activations have it.
-    pub current: bool,
-    /// It can be gone back to.
-    pub stored: bool,
-    /// Events that are under way with it.
-    pub in_flight: u64,
 }
 
 /// A DAG as nodes and edges.

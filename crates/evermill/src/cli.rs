@@ -33,6 +33,7 @@ mod test;
 mod token;
 mod top;
 mod trigger;
+mod versions;
 mod waits;
 
 use std::path::PathBuf;
@@ -77,6 +78,9 @@ enum Command {
     Start(start::Args),
     /// Go back to an earlier version of a DAG
     Rollback(rollback::Args),
+    /// Versions that a DAG had, and what is different between two of them
+    #[command(subcommand)]
+    Versions(versions::Args),
     /// Give a DAG one activation by hand, durable when the command ends
     Trigger(trigger::Args),
     /// Send a run a named message, durable when the command ends
@@ -164,6 +168,7 @@ impl Cli {
             Command::Top(args) => top::run(&args, data_dir),
             Command::Start(args) => start::run(&args, data_dir),
             Command::Rollback(args) => rollback::run(&args, data_dir),
+            Command::Versions(args) => versions::run(&args, data_dir),
             Command::Trigger(args) => trigger::run(&args, data_dir),
             Command::Signal(args) => signal::run(&args, data_dir),
             Command::Waits(args) => waits::run(&args, data_dir),

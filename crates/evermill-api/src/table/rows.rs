@@ -1,6 +1,8 @@
 //! The rows.
 
-use evermill_engine::view::{EventView, PARK_REASONS, STATES};
+use evermill_engine::view::{
+    EventView, FileChange, PARK_REASONS, STATES, VersionDiff, VersionView,
+};
 
 use super::*;
 use crate::beside::{self, Address, ConnectionView, Tested, TokenMade, TokenView, TokenWanted};
@@ -48,6 +50,20 @@ macro_rules! lines {
         ]
     };
 }
+
+/// Which versions are compared.
+const VERSIONS: &[Parameter] = &[
+    Parameter {
+        name: "from",
+        about: "the beginning of a version's hash; the version before the other one, unless said",
+        kind: Kind::Text,
+    },
+    Parameter {
+        name: "to",
+        about: "likewise; the version that the run has, unless said",
+        kind: Kind::Text,
+    },
+];
 
 /// How activations end.
 const ENDS: [&str; 4] = ["done", "skipped", "parked", "dropped"];
@@ -519,10 +535,11 @@ pub(crate) static ROUTES: &[Route] = &[
         act: |call| {
             let Start { conf, fresh } = read_order(call.body())?;
             let conf = conf.map(|conf| Bytes::from(json(&conf)));
+            let by = Some(call.request.who.name.clone());
             told(
                 &call
                     .engine
-                    .switch_on(call.run(), &SwitchOn { conf, fresh })?,
+                    .switch_on(call.run(), &SwitchOn { conf, fresh, by })?,
             )
         },
     },
@@ -538,8 +555,49 @@ pub(crate) static ROUTES: &[Route] = &[
         answer: json_of::<Started>(),
         act: |call| {
             let Rollback { version } = read_order(call.body())?;
-            told(&call.engine.roll_back(call.run(), version.as_deref())?)
+            let by = &call.request.who.name;
+            told(&call.engine.roll_back(call.run(), version.as_deref(), by)?)
         },
+    },
+    Route {
+        method: Method::Get,
+        path: "/runs/{run}/versions",
+        id: "listVersions",
+        about: "Versions that the run's DAG had, and when it went over to each, the newest first",
+        role: Role::Viewer,
+        of: Of::Dag,
+        query: &[],
+        body: Content::Nothing,
+        answer: json_of::<Vec<VersionView>>(),
+        act: |call| told(&call.engine.detail(call.run())?.versions),
+    },
+    Route {
+        method: Method::Get,
+        path: "/runs/{run}/versions/diff",
+        id: "compareVersions",
+        about: "What is different between two versions: options, sources, tasks, edges, and which files",
+        role: Role::Viewer,
+        of: Of::Dag,
+        query: VERSIONS,
+        body: Content::Nothing,
+        answer: json_of::<VersionDiff>(),
+        act: |call| {
+            let mut found = compare(call)?;
+            found.files.iter_mut().for_each(|file| file.text = None);
+            told(&found)
+        },
+    },
+    Route {
+        method: Method::Get,
+        path: "/runs/{run}/versions/files",
+        id: "compareFiles",
+        about: "The files that are different between two versions, and what is different in them line by line",
+        role: Role::Operator,
+        of: Of::Dag,
+        query: VERSIONS,
+        body: Content::Nothing,
+        answer: json_of::<Vec<FileChange>>(),
+        act: |call| told(&compare(call)?.files),
     },
     Route {
         method: Method::Get,

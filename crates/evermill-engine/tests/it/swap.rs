@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use evermill_contract::worker::{Outcome, TaskError, TaskErrorKind};
 use evermill_core::row::Table;
-use evermill_engine::{EngineError, Handle, Operations as _, StartRequest, Why};
+use evermill_engine::view::{Change, OptionChange, VersionState};
+use evermill_engine::{Engine, EngineError, Handle, Operations as _, StartRequest, Why};
 use evermill_store::Fault;
 
 use crate::broker::Broker;
@@ -190,14 +191,15 @@ fn a_run_goes_back_to_its_version_before_and_the_one_it_left_is_put_away() {
     let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
     let handle = world.open();
     let good = handle.start(&version("good", &["in"])).unwrap().version;
-    let none = handle.roll_back("d", None).unwrap_err();
+    let none = handle.roll_back("d", None, "ada").unwrap_err();
     assert!(none.to_string().contains("no other version"), "{none}");
     let bad = handle.start(&version("bad", &["in"])).unwrap().version;
-    let back = Handle::roll_back(&handle, "d", None).unwrap();
+    let back = Handle::roll_back(&handle, "d", None, "ada").unwrap();
     assert_eq!((&back.version, back.before.as_ref()), (&good, Some(&bad)));
     let newest = &handle.detail("d").unwrap().versions[0];
     assert_eq!(newest.instead_of.as_ref(), Some(&bad));
     assert_eq!(newest.why, Why::Rollback);
+    assert_eq!(newest.by.as_deref(), Some("ada"));
     world.broker.publish("0", values(0..2));
     until(&handle, "done", |run| run.done == 2);
     assert_eq!(ran(&ledger, "good", 0..2), [1, 1]);
@@ -207,11 +209,11 @@ fn a_run_goes_back_to_its_version_before_and_the_one_it_left_is_put_away() {
     assert_eq!(handle.start_again("d", false).unwrap().version, good);
     let newest = &handle.detail("d").unwrap().versions[0];
     assert_eq!(newest.instead_of.as_ref(), Some(&bad));
-    let named = Handle::roll_back(&handle, "d", Some(&bad[..8])).unwrap();
+    let named = Handle::roll_back(&handle, "d", Some(&bad[..8]), "ada").unwrap();
     assert_eq!(named.version, bad);
-    let unknown = Handle::roll_back(&handle, "d", Some("zz")).unwrap_err();
+    let unknown = Handle::roll_back(&handle, "d", Some("zz"), "ada").unwrap_err();
     assert!(unknown.to_string().contains(&good[..12]), "{unknown}");
-    let nowhere = Handle::roll_back(&handle, "nowhere", None).unwrap_err();
+    let nowhere = Handle::roll_back(&handle, "nowhere", None, "ada").unwrap_err();
     assert!(matches!(nowhere, EngineError::UnknownDag(_)), "{nowhere}");
 }
 
@@ -318,4 +320,96 @@ fn what_a_removed_source_left_in_its_inbox_is_told_and_taken_up_when_it_is_back(
     assert_eq!(ran(&ledger, "old", 0..5), [1; 5]);
     assert_eq!(handle.detail("d").unwrap().notes, Vec::<String>::new());
     handle.drain(Duration::from_secs(30)).unwrap();
+}
+
+/// W16: two versions can be compared for as long as they are kept, whichever is current.
+#[test]
+fn versions_of_a_dag_are_compared_by_task_option_edge_and_file() {
+    let (_, workers) = noting(1);
+    let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let old = handle.start(&version("old", &["in"])).unwrap().version;
+    let alone = handle.compare("d", None, None).unwrap_err();
+    assert!(alone.to_string().contains("no other version"), "{alone}");
+    let changed = with(&version("new", &["in", "more"]), |dag| {
+        dag["max_active_runs"] = 3.into();
+        dag["sources"][0]["freshness_ms"] = 5.into();
+    });
+    let new = handle.start(&changed).unwrap().version;
+    let diff = handle.compare("d", None, None).unwrap();
+    assert_eq!((&diff.from, &diff.to), (&old, &new));
+    let told = |options: &[OptionChange]| -> Vec<String> {
+        let text = |one: &OptionChange| {
+            let value = |value: &Option<serde_json::Value>| value.clone().unwrap_or_default();
+            format!(
+                "{} {} {}",
+                one.option,
+                value(&one.before),
+                value(&one.after)
+            )
+        };
+        options.iter().map(text).collect()
+    };
+    assert_eq!(told(&diff.options), ["max_active_runs null 3"]);
+    let [known, more] = &diff.sources[..] else {
+        panic!("{:?}", diff.sources)
+    };
+    assert_eq!((known.id.as_str(), known.change), ("in", Change::Changed));
+    assert_eq!(told(&known.options), ["freshness_ms null 5"]);
+    assert_eq!((more.id.as_str(), more.change), ("more", Change::Added));
+    assert!(told(&more.options).contains(&"kind null \"kafka\"".to_owned()));
+    let tasks = diff
+        .tasks
+        .iter()
+        .map(|task| (task.id.as_str(), task.change));
+    let tasks: Vec<(&str, Change)> = tasks.collect();
+    assert_eq!(tasks, [("new", Change::Added), ("old", Change::Removed)]);
+    let edges = diff.edges.iter();
+    let edges: Vec<_> = edges
+        .map(|edge| (edge.from.as_str(), edge.to.as_str(), edge.change))
+        .collect();
+    let expected = [
+        ("in", "new", Change::Added),
+        ("in", "old", Change::Removed),
+        ("more", "new", Change::Added),
+    ];
+    assert_eq!(edges, expected);
+    assert_eq!((diff.files.len(), diff.left_out), (0, 0));
+    // The other way round, and at rest, by the beginnings of their hashes.
+    handle.drain(Duration::from_secs(10)).unwrap();
+    let rest = Engine::at_rest(world.dir(), world.store()().unwrap()).unwrap();
+    let back = rest.compare("d", Some(&new[..6]), Some(&old[..6])).unwrap();
+    assert_eq!(told(&back.options), ["max_active_runs 3 null"]);
+    assert_eq!(back.sources[1].change, Change::Removed);
+    let unknown = rest.compare("d", Some("zz"), None).unwrap_err();
+    assert!(unknown.to_string().contains(&old[..12]), "{unknown}");
+    assert!(matches!(unknown, EngineError::UnknownVersion(_)));
+    let several = rest.compare("d", Some(""), None).unwrap_err();
+    assert!(several.to_string().contains("several"), "{several}");
+}
+
+#[test]
+fn a_version_says_where_it_stands_until_it_is_forgotten() {
+    let (_, workers) = noting(1);
+    let world = World::sqlite(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    let states = || -> Vec<VersionState> {
+        let versions = handle.detail("d").unwrap().versions;
+        versions.iter().map(|version| version.state).collect()
+    };
+    use VersionState::{Current, Forgotten, Kept, PutAway};
+    let first = handle.start(&version("a", &["in"])).unwrap().version;
+    handle.start(&version("b", &["in"])).unwrap();
+    assert_eq!(states(), [Current, Kept]);
+    handle.roll_back("d", None, "ada").unwrap();
+    assert_eq!(states(), [Current, PutAway, Current]);
+    for number in 0..evermill_engine::limits::VERSIONS_KEPT {
+        let task = format!("t{number}");
+        handle.start(&version(&task, &["in"])).unwrap();
+    }
+    until_true("the first is forgotten", || {
+        states()[..2] == [Current, Kept] && states().ends_with(&[Forgotten; 3])
+    });
+    let gone = handle.compare("d", Some(&first), None).unwrap_err();
+    assert!(gone.to_string().contains("is forgotten"), "{gone}");
 }

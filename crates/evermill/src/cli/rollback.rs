@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// A DAG that runs
     #[arg(value_name = "DAG")]
     dag: String,
-    /// The beginning of a version, as `evermill show DAG` lists them; the one before when absent
+    /// The beginning of a version, as `evermill versions ls DAG` lists them; the one before when absent
     #[arg(value_name = "VERSION")]
     version: Option<String>,
     /// One JSON object on standard output

@@ -6,13 +6,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use evermill_engine::Why;
-use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView, VersionView};
+use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
 
 use super::logs::{Event, parse_event};
 use super::parked::age;
 use super::replay::progress;
-use super::start::short;
+use super::versions::versions_table;
 use crate::failure::Failure;
 use crate::reach::Reach;
 use crate::table::{first_line, ms, print, table};
@@ -93,10 +92,8 @@ fn text(detail: &RunDetail, live: bool) -> String {
         "Tasks"
     };
     section(&mut out, title, &head, attempts.collect(), 1);
-    let versions: Vec<[String; 5]> = detail.versions.iter().map(version_row).collect();
-    if versions.len() > 1 {
-        let head = ["VERSION", "SINCE", "WHY", "", "IN FLIGHT"];
-        section(&mut out, "Versions", &head, versions, 4);
+    if detail.versions.len() > 1 {
+        titled(&mut out, "Versions", &versions_table(&detail.versions));
     }
     let parked = detail.parked_by.iter().map(|group| {
         let task = group.task.clone().unwrap_or_else(|| "-".to_owned());
@@ -200,9 +197,13 @@ fn section<const N: usize>(
     if rows.is_empty() {
         return;
     }
+    titled(out, title, &table(*head, rows, numbers));
+}
+
+fn titled(out: &mut String, title: &str, table: &str) {
     line(out, "");
     line(out, title);
-    for row in table(*head, rows, numbers).lines() {
+    for row in table.lines() {
         line(out, &format!("  {row}"));
     }
 }
@@ -246,27 +247,6 @@ fn heading(detail: &RunDetail, live: bool) -> String {
         field("deadlines", format!("{} missed", run.deadlines_missed));
     }
     out
-}
-
-fn version_row(version: &VersionView) -> [String; 5] {
-    let why = match version.why {
-        Why::Start => "start",
-        Why::Swap => "swap",
-        Why::Rollback => "rollback",
-    };
-    let standing = match (version.current, version.stored, &version.instead_of) {
-        (true, _, Some(away)) => format!("current, in place of {}", short(away)),
-        (true, _, None) => "current".to_owned(),
-        (false, true, _) => String::new(),
-        (false, false, _) => "forgotten".to_owned(),
-    };
-    [
-        short(&version.version).to_owned(),
-        version.since_ms.map_or_else(|| "-".to_owned(), age),
-        why.to_owned(),
-        standing,
-        version.in_flight.to_string(),
-    ]
 }
 
 fn lane_rows(source: &SourceView) -> Vec<[String; 5]> {

@@ -25,7 +25,7 @@ fn feed(place: &Place, arguments: &[&str], input: &str) -> (i32, String) {
     (output.status.code().expect("no signal"), stderr)
 }
 
-fn set(place: &Place, name: &str, value: &str) {
+pub(crate) fn set(place: &Place, name: &str, value: &str) {
     let (code, stderr) = feed(place, &["secrets", "set", name], value);
     assert_eq!(code, 0, "{stderr}");
     assert!(!stderr.contains(value), "{stderr}");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
 use evermill_engine::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, WaitPage,
+    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, VersionDiff,
+    WaitPage,
 };
 use evermill_engine::{
     BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, ReplayAnswer,
@@ -44,8 +45,22 @@ impl Operations for Face {
         self.0.switch_on(dag, how)
     }
 
-    fn roll_back(&self, dag: &str, version: Option<&str>) -> Result<Started, EngineError> {
-        Operations::roll_back(&self.0.engine, dag, version)
+    fn roll_back(
+        &self,
+        dag: &str,
+        version: Option<&str>,
+        by: &str,
+    ) -> Result<Started, EngineError> {
+        Operations::roll_back(&self.0.engine, dag, version, by)
+    }
+
+    fn compare(
+        &self,
+        run: &str,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<VersionDiff, EngineError> {
+        self.0.engine.compare(run, from, to)
     }
 
     fn trigger(&self, run: &str, conf: Option<Bytes>) -> Result<String, EngineError> {

@@ -282,7 +282,7 @@ impl Keeper {
             }
             return false;
         }
-        match self.start(dag, file, false) {
+        match self.start(dag, file, false, None) {
             Ok(started) => {
                 self.settle(dag, Some(version), None);
                 self.say_started(dag, path, file, &started);
@@ -315,7 +315,13 @@ impl Keeper {
 
     /// Starts what a file says, or lets a run go over to it. A version that a rollback has put away stays
     /// away.
-    fn start(&self, dag: &str, file: &File, fresh: bool) -> Result<Started, EngineError> {
+    fn start(
+        &self,
+        dag: &str,
+        file: &File,
+        fresh: bool,
+        by: Option<&str>,
+    ) -> Result<Started, EngineError> {
         if let Some(declared) = file.dag(dag) {
             files::check_settings(declared, &self.vault)
                 .map_err(|failure| EngineError::Refused(failure.to_string()))?;
@@ -326,9 +332,9 @@ impl Keeper {
         let deadline = Instant::now() + LETTING_GO;
         loop {
             let started = if is_put_away {
-                self.engine.start_again(dag, fresh)
+                self.engine.start_again_for(dag, fresh, by)
             } else {
-                self.engine.start(&file.request(dag, fresh, false))
+                self.engine.start_for(&file.request(dag, fresh, false), by)
             };
             match started {
                 Err(EngineError::Busy(_)) if Instant::now() < deadline => {
@@ -409,7 +415,7 @@ impl Keeper {
                 "DAG '{dag}' listens to its sources: --conf is for the one activation of a DAG without any"
             )));
         }
-        let started = self.start(dag, &file, how.fresh)?;
+        let started = self.start(dag, &file, how.fresh, how.by.as_deref())?;
         self.settle(dag, file.version(dag), None);
         self.engine.give_once(&started.run, how)?;
         Ok(started)
@@ -422,7 +428,7 @@ impl Keeper {
         let by_hand = |file: &File| file.dag(dag).is_some_and(|dag| dag.sources.is_empty());
         match self.file_of(dag) {
             Ok(file) if over && by_hand(&file) => {
-                self.start(dag, &file, false)?;
+                self.start(dag, &file, false, None)?;
                 self.settle(dag, file.version(dag), None);
                 Ok(())
             }

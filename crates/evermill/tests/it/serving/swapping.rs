@@ -121,6 +121,79 @@ fn a_changed_file_at_a_restart_is_the_same_swap() {
     end(running);
 }
 
+/// A task that notes the word, with these options.
+fn noting_with(word: &str, options: &str) -> String {
+    format!(
+        "dag: orders\nsources: {{ go: {{ signal: go }} }}\ntasks:\n  note: {{ after: [go], {options}run: \"echo {word} >> $NOTES\" }}\n"
+    )
+}
+
+#[test]
+fn k08_versions_are_listed_with_who_went_back_and_compared_without_what_is_secret() {
+    let scene = Scene::new();
+    scene.put("orders.yaml", &noting_with("one", "retries: 1, "));
+    let running = scene.serve();
+    running.wait_for_lines("orders is on", 1);
+    crate::secrets::set(&scene.place, "key", "tulips-in-spring\n");
+    let secretly = noting_with(
+        "tulips-in-spring",
+        "retries: 3, timeout: 5s, env: { WHERE: far }, ",
+    );
+    scene.put("orders.yaml", &secretly);
+    running.wait_for_lines("orders goes over to version", 1);
+    let text = scene.well(&["versions", "diff", "orders"]);
+    for part in [
+        "~ note  changed",
+        "~ retries",
+        "1 -> 3",
+        "+ timeout_ms",
+        "5000",
+        "~ orders.yaml  +1 -1",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    for part in ["echo", "far", "tulips"] {
+        assert!(!text.contains(part), "{part:?} in {text}");
+    }
+    let text = scene.well(&["versions", "diff", "orders", "--text"]);
+    assert!(text.contains("\n-") && text.contains("echo one"), "{text}");
+    assert!(
+        text.contains("echo ***") && !text.contains("tulips"),
+        "{text}"
+    );
+    scene.well(&["rollback", "orders"]);
+    let list = scene.well(&["versions", "ls", "orders", "--json"]);
+    let list: Vec<Value> = list
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let states: Vec<&Value> = list.iter().map(|one| &one["state"]).collect();
+    assert_eq!(states, ["current", "put_away", "current"]);
+    let by = list[0]["by"].as_str().unwrap();
+    assert!(by.starts_with("uid "), "{by}");
+    assert_eq!(list[1]["by"], Value::Null, "the file changed by itself");
+    let table = scene.well(&["versions", "ls", "orders"]);
+    for part in [
+        "put away until its file changes",
+        "current, in place of",
+        by,
+    ] {
+        assert!(table.contains(part), "no {part:?} in {table}");
+    }
+    end(running);
+    // At rest, the other way round, by the beginnings of their hashes.
+    let version = |at: usize| list[at]["version"].as_str().unwrap()[..8].to_owned();
+    let (good, bad) = (version(0), version(1));
+    let back = scene.well(&["versions", "diff", "orders", &bad, &good, "--json"]);
+    let back: Value = serde_json::from_str(&back).unwrap();
+    assert_eq!(back["tasks"][0]["change"], "changed", "{back}");
+    let unknown = scene.badly(&["versions", "diff", "orders", "zz"], 2);
+    assert!(
+        unknown.contains("no version of DAG 'orders' begins with 'zz'"),
+        "{unknown}"
+    );
+}
+
 /// Waits until the first message is with its task.
 fn wait_until_begun(scene: &Scene) {
     let mut path = scene.notes().into_os_string();
