@@ -43,25 +43,19 @@ impl Machine {
         let lane = &run.lanes[&id.lane];
         let live = lane.segments.iter().filter(|s| s.wave.is_some()).count();
         let idle_slot = self.used < self.slots && run.ready.is_empty();
-        let below_max = run
-            .dag()
-            .spec
-            .max_active_runs
-            .is_none_or(|max| run.active() < u64::from(max));
         run.accepts()
-            && below_max
+            && run.room(lane) > 0
             && self.alone == 0
             && self.next_lonely().is_none()
-            && run.waiting < limits::MATERIALISED_MAX
+            && (run.waiting < limits::MATERIALISED_MAX || lane.is_awaited())
             && (live < limits::WAVES_PER_LANE_EAGER || idle_slot)
     }
 
     /// How many pending events the next wave takes; `None` if none may be formed now.
     fn next_wave_size(&mut self, id: LaneId, out: &mut Decision) -> Option<usize> {
         let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
-        let max_active = run.dag().spec.max_active_runs;
-        let room = max_active.map_or(usize::MAX, |max| (u64::from(max) - run.active()) as usize);
         let lane = run.lanes.get(&id.lane)?;
+        let room = run.room(lane);
         let first = lane.pending.front()?.position;
         let version = lane.version_of(first);
         let source = run.source_of(version, id.lane);
@@ -179,9 +173,7 @@ impl Machine {
         self.end_lap(id, false, true, out);
         self.dirty_lanes.insert(id);
         let run = self.runs.get_mut(&id.run).expect("suspects have runs");
-        if run.lanes[&id.lane].pending.is_empty() {
-            run.register_deferred(id, u64::MAX, &mut self.releases);
-        }
+        run.register_deferred(id, u64::MAX, &mut self.releases);
     }
 
     fn form_wave(&mut self, id: LaneId, count: usize, out: &mut Decision) {
@@ -246,9 +238,7 @@ impl Machine {
         if order != Order::None {
             self.enter_scopes(wave_ix);
             let run = self.runs.get_mut(&id.run).expect("hungry lanes have runs");
-            if run.lanes[&id.lane].pending.is_empty() {
-                run.register_deferred(id, u64::MAX, &mut self.releases);
-            }
+            run.register_deferred(id, u64::MAX, &mut self.releases);
         }
         self.watch_deadline(wave_ix);
         self.restore_recovered(wave_ix, id);

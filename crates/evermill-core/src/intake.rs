@@ -125,9 +125,7 @@ impl Machine {
             self.join(id, event, out);
         }
         let run = self.runs.get_mut(&id.run).expect("looked up above");
-        if run.lanes[&id.lane].pending.is_empty() {
-            run.register_deferred(id, u64::MAX, &mut self.releases);
-        }
+        run.register_deferred(id, u64::MAX, &mut self.releases);
     }
 
     pub(crate) fn caught_up(&mut self, id: LaneId, out: &mut Decision) {

@@ -327,7 +327,7 @@ pub(crate) struct Lane {
     /// Events still to be taken with commit before dispatch (C6).
     pub(crate) probation: usize,
     /// Ordered activations materialised before a stop, with their version, that take their place
-    /// in their scope once the lane is read again past them.
+    /// in their scope once the lane has begun again what is before them.
     pub(crate) deferred: BTreeMap<ActivationKey, u16>,
     /// Of `deferred`, those whose wait was over before they had their place.
     pub(crate) overdue: BTreeSet<ActivationKey>,
@@ -478,6 +478,12 @@ impl Lane {
     pub(crate) fn key_generation(&self) -> u32 {
         let fresh = self.cursor.replay.is_some_and(|replay| replay.fresh_keys);
         if fresh { self.cursor.generation } else { 0 }
+    }
+
+    /// Whether activations from before a stop wait for what is still to be read again. That is let
+    /// in whatever the limits: it had begun before they did, and they cannot end without it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.deferred.is_empty()
     }
 
     /// Whether there is room for more events, given whether there was until now.

@@ -366,10 +366,11 @@ impl Machine {
             let Some(run) = self.runs.get_mut(&id.run) else {
                 continue;
             };
-            let full = run.is_full();
-            let Some(lane) = run.lanes.get_mut(&id.lane) else {
+            let Some(lane) = run.lanes.get(&id.lane) else {
                 continue;
             };
+            let full = run.is_full(lane);
+            let lane = run.lanes.get_mut(&id.lane).expect("looked up above");
             if lane.advance(&self.waves) {
                 let low = lane.cursor.low;
                 lane.stale_rows.retain(|&(last, wave)| {
@@ -533,7 +534,7 @@ impl Machine {
     pub fn has_room(&self, id: LaneId) -> bool {
         self.runs.get(&id.run).is_some_and(|run| {
             let lane = run.lanes.get(&id.lane);
-            !run.is_full() && lane.is_some_and(|lane| lane.open && lane.has_room())
+            lane.is_some_and(|lane| lane.open && lane.has_room() && !run.is_full(lane))
         })
     }
 

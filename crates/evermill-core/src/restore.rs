@@ -387,7 +387,7 @@ impl Run {
     }
 
     /// Ordered activations materialised before a stop take their place in their scope when the
-    /// lane is read again past them, so that what lies before them comes first.
+    /// lane has begun everything before them again, so that this comes first.
     pub(crate) fn register_deferred(
         &mut self,
         id: LaneId,
@@ -397,7 +397,8 @@ impl Run {
         let Some(lane) = self.lanes.get_mut(&id.lane) else {
             return;
         };
-        let (below, order_lane) = (below.min(lane.read), lane.order_lane());
+        let next = lane.pending.front().map_or(lane.read, |e| e.position);
+        let (below, order_lane) = (below.min(next), lane.order_lane());
         while let Some((&key, &version)) = lane.deferred.first_key_value()
             && key.position < below
         {

@@ -343,13 +343,27 @@ impl Run {
         self.row.counters.in_flight() + self.blocked - pending.sum::<u64>()
     }
 
+    /// How many more events of a lane `max_active_runs` lets begin (W19). What had begun before a
+    /// stop, and has to begin again, comes before what is new in other lanes.
+    pub(crate) fn room(&self, lane: &Lane) -> usize {
+        let Some(max) = self.dag().spec.max_active_runs else {
+            return usize::MAX;
+        };
+        let room = u64::from(max).saturating_sub(self.active()) as usize;
+        if lane.is_awaited() {
+            return room.max(1);
+        }
+        let mut open = self.lanes.values().filter(|other| other.open);
+        if open.any(Lane::is_awaited) { 0 } else { room }
+    }
+
     pub(crate) fn accepts(&self) -> bool {
         self.row.state == RunState::Running && !self.held_up
     }
 
-    /// Whether none of its lanes may take more events now, whatever room they have.
-    pub(crate) fn is_full(&self) -> bool {
-        self.waiting >= limits::MATERIALISED_MAX
+    /// Whether this lane of it may take no more events now, whatever room it has.
+    pub(crate) fn is_full(&self, lane: &Lane) -> bool {
+        self.waiting >= limits::MATERIALISED_MAX && !lane.is_awaited()
             || self.row.counters.parked >= limits::PARKED_MAX as u64
             || !self.accepts()
     }

@@ -12,7 +12,6 @@ use evermill_core::history::Ended;
 
 use crate::case::LaneCase;
 use crate::feature::Mark;
-use crate::graph::may_be_judged_early;
 use crate::ledger::{Fact, Ledger};
 use crate::oracle::{Final, Judged, State, apply};
 use crate::script::{Act, Ask, input_hash, own_view, reads_results, reads_state};
@@ -628,7 +627,7 @@ impl World<'_> {
     /// W4: a redrive of what failed under `block` or `stop` would clear this task. Below tasks that
     /// may run early the failure can come too late to hold anyone.
     fn is_withheld(&self, judged: &[Judged], task: u16) -> bool {
-        let early = self.case.spec.tasks.iter().any(may_be_judged_early);
+        let early = self.graph.judges_early(&self.case.spec);
         (0..judged.len()).any(|failed| {
             let policy = self.case.spec.tasks[failed].on_failure;
             judged[failed] == Judged::Is(State::Failed)

@@ -103,6 +103,16 @@ impl Graph {
             .collect()
     }
 
+    /// Whether any task may get a verdict while one above it is still out: by its rule, or because
+    /// a branch or a short circuit passes it by whatever its other upstreams do.
+    #[must_use]
+    pub fn judges_early(&self, spec: &DagSpec) -> bool {
+        let passed_by =
+            |(task, guards): (&TaskSpec, &Vec<u16>)| !guards.is_empty() && task.upstream.len() > 1;
+        spec.tasks.iter().any(may_be_judged_early)
+            || spec.tasks.iter().zip(&self.guards).any(passed_by)
+    }
+
     /// Whether no activation of any source passes through a task.
     #[must_use]
     pub fn is_adrift(&self, task: usize) -> bool {
@@ -143,7 +153,7 @@ pub const fn skips_early(rule: TriggerRule) -> bool {
 
 /// Whether this task may get any verdict, a skip included, before its last upstream has ended: what
 /// hangs below it may then run while a sibling is still out.
-pub fn may_be_judged_early(task: &TaskSpec) -> bool {
+fn may_be_judged_early(task: &TaskSpec) -> bool {
     use TriggerRule as R;
     task.rule == R::Always
         || task.upstream.len() > 1 && !matches!(task.rule, R::AllDone | R::AllDoneSetupSuccess)
