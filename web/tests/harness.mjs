@@ -190,6 +190,11 @@ export async function openPage(browser, engine, { width = 1280, height = 900, sc
   page.faults = [];
   page.on('pageerror', (error) => page.faults.push(String(error)));
   page.on('console', (message) => message.type() === 'error' && page.faults.push(message.text()));
+  await page.addInitScript(() => {
+    document.addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI }) => {
+      console.error(`kept out: ${effectiveDirective} ${blockedURI}`);
+    });
+  });
   await page.goto(`${engine.url}/${path}`);
   return page;
 }

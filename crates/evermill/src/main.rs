@@ -16,6 +16,7 @@ mod folder;
 mod listen;
 mod near;
 mod on_record;
+mod private;
 mod python;
 mod reach;
 mod screen;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    private::keep_memory_private();
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

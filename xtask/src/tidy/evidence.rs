@@ -13,8 +13,10 @@ pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
         return vec![format!("{PAGE}: is missing")];
     };
     let mut said = Said::new();
-    for file in tree.with_ending("rs").chain(tree.with_ending("py")) {
-        listen(file, &mut said);
+    for ending in ["rs", "py", "mjs"] {
+        for file in tree.with_ending(ending) {
+            listen(file, &mut said);
+        }
     }
     let mut faults = Vec::new();
     for (number, line) in page.text.lines().enumerate() {
@@ -45,8 +47,13 @@ fn listen(file: &File, said: &mut Said) {
             above.extend(ids(comment));
             continue;
         }
-        let name = line.split_once("fn ").or_else(|| line.split_once("def "));
-        let name = name.and_then(|(_, rest)| rest.split(['(', '<', ' ']).next());
+        let name = match line.strip_prefix("test('") {
+            Some(rest) => rest.split('\'').next(),
+            None => {
+                let name = line.split_once("fn ").or_else(|| line.split_once("def "));
+                name.and_then(|(_, rest)| rest.split(['(', '<', ' ']).next())
+            }
+        };
         if let Some(name) = name.filter(|name| !name.is_empty()) {
             let loud = name.to_ascii_uppercase();
             let of = said.entry(name.to_owned()).or_default();
@@ -93,6 +100,15 @@ mod tests {
         };
         let files = vec![file(PAGE, page), file("a/b.rs", CODE)];
         check(&Tree { files })
+    }
+
+    #[test]
+    fn a_test_of_the_page_is_found_by_its_sentence() {
+        let mut said = Said::new();
+        let text = "test('c02 it holds', async () => {\n  fetch();\n});\n".to_owned();
+        let path = "web/tests/a.test.mjs".to_owned();
+        listen(&File { path, text }, &mut said);
+        assert!(said["c02 it holds"].contains("C02"), "{said:?}");
     }
 
     #[test]

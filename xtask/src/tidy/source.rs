@@ -20,7 +20,7 @@ const FOREIGN_FOLDERS: [&str; 10] = [
 ];
 
 /// What has lines a person wrote. Anything else (images, golden frames) is not read.
-const TEXT_ENDINGS: [&str; 20] = [
+const TEXT_ENDINGS: [&str; 21] = [
     "rs",
     "py",
     "pyi",
@@ -38,6 +38,7 @@ const TEXT_ENDINGS: [&str; 20] = [
     "css",
     "html",
     "js",
+    "mjs",
     "ts",
     "svelte",
     "sql",

@@ -1,5 +1,10 @@
 //! What a task finds when it looks around: of the engine, nothing.
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+
+use rustix::process::Signal;
+
 use crate::process::{Place, Running};
 
 const NOSY: &str = r#"
@@ -98,4 +103,25 @@ fn a_task_that_looks_around_finds_nothing_of_the_engine() {
             "{canaries:?}"
         );
     }
+}
+
+/// S24: whatever limits it was started with, a crash of the engine writes no memory to the disk. Whoever may not
+/// have a dump may not look into its memory and its environment either: it is one right.
+#[test]
+fn a_crash_of_the_engine_leaves_no_dump_of_its_memory() {
+    let place = Place::new();
+    std::fs::create_dir(place.folder().join("dags")).unwrap();
+    let serve = place.evermill(["serve", "--workers", "1", "--listen", "127.0.0.1:0"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited && exec \"$@\"", "sh"]);
+    command.arg(serve.get_program()).args(serve.get_args());
+    command
+        .current_dir(place.folder())
+        .env("EVERMILL_DATA_DIR", place.data_dir());
+    let running = Running::start(&mut command);
+    running.wait_for_lines("serving", 1);
+    running.signal(Signal::ABORT);
+    let status = running.end().status;
+    assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()), "{status}");
+    assert!(!status.core_dumped());
 }
