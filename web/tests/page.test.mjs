@@ -1,8 +1,31 @@
 // What an operator sees and does, in a real browser, on the real binary with events that flow.
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { assertClean, Engine, openBrowser, openPage, REFUNDS, SHOP, until } from './harness.mjs';
+
+/** Fails once, and waits for a file when it is told to. */
+const SLOW = `
+import os
+import time
+
+import evermill
+
+
+@evermill.task(retries=1, retry_delay=0.01)
+def hold(event, ctx):
+    if ctx.try_number == 1 and not event.json().get("waits"):
+        raise ValueError("not at once")
+    while event.json().get("waits") and not os.path.exists(os.environ["TMPDIR"] + "/go"):
+        time.sleep(0.02)
+
+
+@evermill.dag
+def slow():
+    hold(evermill.webhook(name="orders"))
+`;
 
 let browser;
 let shop;
@@ -269,6 +292,34 @@ test('one activation shows when its tasks ran, and the tries that failed', async
   await page.setViewportSize({ width: 390, height: 844 });
   await assertClean(page, 'one activation at 390');
   await page.context().close();
+});
+
+test('tries of an activation are told with their worker, and what is with a worker now', async () => {
+  const engine = await Engine.start('serve', { files: { 'slow.py': SLOW } });
+  try {
+    await until('it runs', async () => (await engine.ask('/api/v1/runs')).runs.some((run) => run.state === 'running'));
+    await engine.push({ number: 1 }, 'slow');
+    await until('it is done', async () => (await engine.run('slow')).done === 1);
+    const page = await openPage(browser, engine, { path: '#/runs/slow/activations?lane=orders&position=0' });
+    const tries = page.getByRole('region', { name: 'orders@0' }).getByRole('listitem');
+    await tries.filter({ hasText: /hold, try 1\s+failed after[\s\S]*worker 0, process \d+; began[\s\S]*ValueError: not at once/ }).waitFor();
+    await tries.filter({ hasText: /hold, try 2\s+succeeded after[\s\S]*worker 0, process \d+/ }).waitFor();
+    await assertClean(page, 'tries');
+    await page.setViewportSize({ width: 390, height: 844 });
+    await assertClean(page, 'tries at 390');
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await engine.push({ number: 2, waits: true }, 'slow');
+    await page.goto(`${engine.url}/#/runs/slow`);
+    await page.getByRole('button', { name: /^task hold\b/ }).click();
+    const about = page.getByRole('complementary', { name: 'About hold' });
+    await about.getByText(/orders@1,\s+try 1\s+is with a worker/).waitFor();
+    await assertClean(page, 'what is with a worker');
+    writeFileSync(join(engine.folder, 'go'), '');
+    await about.getByText('is with a worker').waitFor({ state: 'hidden' });
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
 });
 
 test('the first token is made on the page, shown once, and then asked for', async () => {

@@ -7,7 +7,7 @@ import { after, before, test } from 'node:test';
 import { assertClean, Engine, openBrowser, openPage, SHOP, until } from './harness.mjs';
 
 /** The check is tried again and has a limit, a task is gone and another one there; a token stands where none should. */
-const LATER = SHOP.replace('@evermill.task\ndef check', '@evermill.task(retries=2, timeout="5m", env={"TOKEN": "tulips"})\ndef check')
+const LATER = SHOP.replace('@evermill.task\ndef check', '@evermill.task(retries=2, retry_delay=0.01, timeout="5m", env={"TOKEN": "tulips"})\ndef check')
   .replace('@evermill.task(pool="carriers")\ndef post', '@evermill.task(pool="carriers")\ndef pigeon')
   .replace('post()', 'pigeon()')
   .replace('else "post"', 'else "pigeon"');
@@ -55,6 +55,10 @@ test('what a swap has changed is told by task, option and edge, and the lines wh
   await card.getByRole('button', { name: 'Show the lines' }).focus();
   await page.keyboard.press('Enter');
   await page.getByRole('region', { name: 'What is different in shop.py' }).getByText('+def pigeon(check):').waitFor();
+  // What happens to events meanwhile changes nothing of what somebody reads.
+  await engine.push({ number: 1, amount: -5 });
+  await page.getByRole('link', { name: 'Parked 1' }).waitFor();
+  await card.getByText('+def pigeon(check):').waitFor();
   await assertClean(page, 'the difference with its lines');
   await page.context().close();
 });

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use evermill_engine::view::ParkedFilter;
-use evermill_engine::{LOG_LEVELS, LogOrder, LogQuery, Page, PastQuery, Signal};
+use evermill_engine::{AttemptQuery, LOG_LEVELS, LogOrder, LogQuery, Page, PastQuery, Signal};
 
 use crate::audit::Sought;
 use crate::problem::Problem;
@@ -169,6 +169,24 @@ pub(crate) fn read_past(query: &str) -> Result<PastQuery, Problem> {
             "until_ms" => wanted.until_ms = Some(number(&name, &value)?),
             "cursor" => wanted.from = Some(cursor(&value)?),
             "payload" => wanted.brief = value != "true",
+            "limit" => wanted.limit = number(&name, &value)?,
+            _ => return Err(unknown_parameter(&name)),
+        }
+    }
+    Ok(wanted)
+}
+
+/// Which attempts are wanted.
+pub(crate) fn read_attempts(query: &str) -> Result<AttemptQuery, Problem> {
+    let mut wanted = AttemptQuery {
+        limit: PAGE_ENTRIES,
+        ..AttemptQuery::default()
+    };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "task" => wanted.task = Some(value.into_owned()),
+            "lane" => wanted.lane = Some(value.into_owned()),
+            "position" => wanted.position = Some(number(&name, &value)?),
             "limit" => wanted.limit = number(&name, &value)?,
             _ => return Err(unknown_parameter(&name)),
         }

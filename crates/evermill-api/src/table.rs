@@ -24,8 +24,8 @@ use crate::beside::Beside;
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reading::{
-    LOG_ORDERS, cursor, number, read_conf, read_dry_run, read_lines, read_order, read_past,
-    read_place, read_query, read_signal, read_versions, read_waits, read_wanted,
+    LOG_ORDERS, cursor, number, read_attempts, read_conf, read_dry_run, read_lines, read_order,
+    read_past, read_place, read_query, read_signal, read_versions, read_waits, read_wanted,
 };
 use crate::routes::{Method, Request, etag, json};
 use crate::tail;

@@ -343,7 +343,7 @@ impl Shard {
         let Some(slot) = self.runs.get(&run).filter(|_| count > 0) else {
             return;
         };
-        let last = slot.failures.back().cloned();
+        let last = self.last_failure(run);
         let why = last.as_ref().map_or_else(String::new, |last| {
             let (task, lane, position) = (&last.task, &last.lane, last.position);
             format!(

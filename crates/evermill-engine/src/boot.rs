@@ -406,7 +406,7 @@ impl Shard {
                 self.slots.set_ready(slot, false);
                 drop(token.and_then(|token| self.slots.over(token)));
             }
-            WorkerEvent::Ready { slot, .. } => self.slots.set_ready(slot, true),
+            WorkerEvent::Ready { slot, pid } => self.slots.started(slot, pid),
             WorkerEvent::Outcomes { token, runs, .. } => {
                 if let Some((out, task)) = self.slots.of_task(token) {
                     let runs = outcome::runs(runs, &out.dag, &out.outline, task);

@@ -49,6 +49,7 @@ impl Shard {
             arrivals,
             findings,
             left_out,
+            retries,
         } = self.build(view, &version, token);
         fp!("dispatch.built");
         if self.holds_back(id, findings) {
@@ -62,6 +63,7 @@ impl Shard {
             left_out,
             members: dispatch.members.len() as u32,
             reported: 0,
+            retries,
             dag: version.dag,
             outline: version.outline,
             arrivals,
@@ -176,6 +178,7 @@ impl Shard {
             arrivals: Vec::new(),
             findings: Findings::default(),
             left_out: false,
+            retries: false,
             scopes: (view.order() == DispatchOrder::SkipSameScope).then(BTreeMap::new),
         };
         let members = view.members().enumerate();
@@ -212,6 +215,7 @@ impl Shard {
             arrivals: builder.arrivals,
             findings: builder.findings,
             left_out: builder.left_out,
+            retries: builder.retries,
         }
     }
 }
@@ -222,6 +226,7 @@ struct Built {
     arrivals: Vec<(u32, u64)>,
     findings: Findings,
     left_out: bool,
+    retries: bool,
 }
 
 /// An event as a task reads it.
@@ -246,6 +251,7 @@ struct Builder<'a> {
     arrivals: Vec<(u32, u64)>,
     findings: Findings,
     left_out: bool,
+    retries: bool,
     /// Numbers for the scopes in this dispatch, where the worker has to tell them apart.
     scopes: Option<BTreeMap<ScopeKey, u32>>,
 }
@@ -254,6 +260,7 @@ impl Builder<'_> {
     fn member(&mut self, index: u32, member: &MemberView<'_>, task: u16) -> Member {
         let lane = self.lane_of(member);
         let (try_number, events) = (member.try_number(), member.events());
+        self.retries |= try_number > 1;
         let declared = &self.version.outline.tasks[usize::from(task)];
         let source = self.lane_ids[usize::from(lane)].2;
         let round = member.round();

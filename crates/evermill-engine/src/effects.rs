@@ -257,7 +257,7 @@ impl Shard {
             latency: crate::histogram::Histogram::default(),
             commit: crate::histogram::Histogram::default(),
             tally: crate::tally::Tally::default(),
-            failures: std::collections::VecDeque::new(),
+            attempts: crate::attempts::Attempts::default(),
             deadlines_missed: view.deadlines_missed,
             misses: std::collections::VecDeque::new(),
         });

@@ -10,6 +10,7 @@ use evermill_store::{CommitError, CommitId};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attempts::AttemptQuery;
 use crate::compare::Pair;
 use crate::handle::{Drained, EngineError, Pushed, Started};
 use crate::operate::{Page, Resolve, Signal};
@@ -19,7 +20,9 @@ use crate::prepare::{Prepared, Stored};
 use crate::replay::{Again, Ground, ReplayOrder};
 use crate::stall::Line;
 use crate::swap::Standing;
-use crate::view::{EngineView, ParkedFilter, ParkedPage, PoolView, ReplayView, RunDetail};
+use crate::view::{
+    AttemptView, EngineView, ParkedFilter, ParkedPage, PoolView, ReplayView, RunDetail,
+};
 use crate::waits::Waits;
 
 pub(crate) enum Input {
@@ -250,6 +253,11 @@ pub(crate) enum Request {
     Detail {
         run: String,
         reply: Sender<Result<RunDetail, EngineError>>,
+    },
+    Attempts {
+        run: String,
+        wanted: AttemptQuery,
+        reply: Sender<Result<Vec<AttemptView>, EngineError>>,
     },
     Names {
         run: String,

@@ -252,6 +252,7 @@ impl Shard {
             task: None,
             members: asked.members.len() as u32,
             reported: 0,
+            retries: false,
             dag: version.dag,
             outline: version.outline,
             arrivals: Vec::new(),

@@ -13,13 +13,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use evermill_contract::source::{Form, Gate, Severity, Verdict};
-use evermill_core::command::{Command, DispatchId, Event, Fence, Outcome, OutcomeRun, RunIx};
+use evermill_core::command::{Command, DispatchId, Event, Fence, Outcome, OutcomeRun};
 
 use crate::input::{Input, SourceKey};
 use crate::outcome::error_bytes;
 use crate::payload::{Parts, Standing, rejection_of};
-use crate::shard::{Shard, Version};
-use crate::view::FailureView;
+use crate::shard::Shard;
 
 /// Begins the error of an event that no task is to read.
 pub(crate) const INVALID: &str = "invalid: ";
@@ -151,49 +150,21 @@ impl Shard {
                 .collect(),
         };
         let version = view.dag().spec.version.clone();
-        let failures: Vec<FailureView> = self.rejections(dispatch, &version, task, &runs);
-        self.note_rejected(of, &version, task, failures, &runs);
+        let version = self.versions.get(&version);
+        let outlined = version.and_then(|known| known.outline.tasks.get(usize::from(task)));
+        if let Some(id) = outlined.map(|task| Arc::clone(&task.id)) {
+            let attempts = self.attempts_of(dispatch, &id, &runs);
+            if let Some(slot) = self.runs.get_mut(&of) {
+                slot.tally.count(&id, &runs);
+            }
+            self.remember_attempts(of, attempts);
+        }
         self.apply(Command::Outcomes {
             dispatch,
             fence,
             runs,
         });
         self.apply(Command::Finished { dispatch, fence });
-    }
-
-    fn rejections(
-        &self,
-        dispatch: DispatchId,
-        version: &str,
-        task: u16,
-        runs: &[OutcomeRun],
-    ) -> Vec<FailureView> {
-        let Some(Version { outline, .. }) = self.versions.get(version) else {
-            return Vec::new();
-        };
-        let outline = Arc::clone(outline);
-        let failures = runs.iter().filter_map(|report| {
-            let outlined = outline.tasks.get(usize::from(task))?;
-            self.failure_of(dispatch, &outlined.id, report)
-        });
-        failures.collect()
-    }
-
-    fn note_rejected(
-        &mut self,
-        run: RunIx,
-        version: &str,
-        task: u16,
-        failures: Vec<FailureView>,
-        runs: &[OutcomeRun],
-    ) {
-        let outline = self.versions.get(version).map(|known| &known.outline);
-        let id = outline.and_then(|outline| Some(outline.tasks.get(usize::from(task))?.id.clone()));
-        let (Some(id), Some(slot)) = (id, self.runs.get_mut(&run)) else {
-            return;
-        };
-        slot.tally.count(&id, runs);
-        slot.note(failures);
     }
 
     /// A thread asks, one at a time: it is people who make values be judged again.

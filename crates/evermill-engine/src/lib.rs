@@ -13,6 +13,7 @@
 
 mod ack;
 mod alerts;
+mod attempts;
 mod board;
 mod books;
 mod boot;
@@ -28,7 +29,6 @@ mod effects;
 mod elsewhere;
 mod engine;
 pub mod failpoint;
-mod failures;
 mod feeding;
 mod freshness;
 mod gate;
@@ -80,6 +80,7 @@ pub mod view;
 mod waits;
 mod workers;
 
+pub use attempts::AttemptQuery;
 pub use clock::Clock;
 pub use copy::{Checked, workshop};
 pub use engine::Engine;

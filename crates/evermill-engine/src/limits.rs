@@ -200,7 +200,11 @@ pub const SURVEY_POLL: Duration = Duration::from_millis(100);
 pub const SURVEY_TAIL: u64 = 100;
 /// Lanes whose ends are looked at.
 pub const SURVEY_LANES: usize = 64;
-/// Failed attempts that are kept for whoever looks at a run.
+/// Attempts of a run that failed, or came after one that did, which are kept for whoever looks.
+pub const ATTEMPTS_KEPT: usize = 500;
+/// Bytes of the error of each.
+pub const ATTEMPT_ERROR_BYTES: usize = 1_024;
+/// Failed attempts that are told with a run.
 pub const FAILURES_KEPT: usize = 20;
 
 /// Bits of a token that name the dispatch, the boot and the incarnation.
@@ -234,6 +238,7 @@ const _: () = {
     assert!(DELIVERY_BYTES < INBOX_BYTES);
     assert!(EMIT_BYTES_PER_ATTEMPT < DELIVERY_BYTES);
     assert!(INBOX_LOW_PERCENT < 100);
+    assert!(FAILURES_KEPT <= ATTEMPTS_KEPT);
     assert!(DISPATCHES_PER_SLOT >= 1);
     assert!(RESULT_INLINE_BYTES < SPILLED_AT_HAND_BYTES);
     assert!(core::WAVE_MEMBERS_MAX <= evermill_contract::worker::limits::MEMBERS_MAX);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use evermill_contract::alert::Alert;
 use evermill_core::command::RunState;
 
+use crate::attempts::AttemptQuery;
 use crate::books::Books;
 use crate::copy::{self, Checked};
 use crate::handle::{EngineError, Handle, Pushed, Started};
@@ -19,8 +20,8 @@ use crate::publish::state_name;
 use crate::replay::{BackfillAsk, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk};
 use crate::survey;
 use crate::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, VersionDiff,
-    WaitPage,
+    AttemptView, EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+    VersionDiff, WaitPage,
 };
 
 /// What to do with a run. Asked for twice, each is done once.
@@ -222,6 +223,13 @@ pub trait Operations: Send + Sync {
     /// # Errors
     /// [`EngineError::UnknownRun`], [`EngineError::Store`], [`EngineError::Closed`].
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError>;
+
+    /// Attempts that are with workers, and the latest that failed or came after one that did, newest first:
+    /// at most [`limits::ATTEMPTS_KEPT`] of a run, since this engine opened. None at rest.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
+    fn attempts(&self, run: &str, wanted: &AttemptQuery) -> Result<Vec<AttemptView>, EngineError>;
 
     /// What the tasks of a run printed, to be read a page at a time. It stays that of this run, also when the
     /// DAG gets another one.
@@ -435,6 +443,11 @@ impl Operations for Handle {
         let run = run.to_owned();
         let names = self.ask(|reply| Request::Names { run, reply })??;
         past::look(&mut **self.reader(), &names, wanted)
+    }
+
+    fn attempts(&self, run: &str, wanted: &AttemptQuery) -> Result<Vec<AttemptView>, EngineError> {
+        let (run, wanted) = (run.to_owned(), wanted.clone());
+        self.ask(|reply| Request::Attempts { run, wanted, reply })?
     }
 
     fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {

@@ -111,6 +111,9 @@ impl Shard {
                 refused => answer(&reply, refused),
             },
             Request::Detail { run, reply } => answer(&reply, self.detail(&run)),
+            Request::Attempts { run, wanted, reply } => {
+                answer(&reply, self.attempts(&run, &wanted));
+            }
             Request::Names { run, reply } => answer(&reply, self.books().names(&run)),
             Request::Parked {
                 run,
@@ -446,7 +449,7 @@ impl Shard {
             misses: slot.misses.iter().rev().cloned().collect(),
             alerts: self.alerts.of_run(&found.name),
             parked_by: self.books().parked_by(run)?,
-            failures: slot.failures.iter().rev().cloned().collect(),
+            failures: self.failures(found.run, slot),
             graph: self.books().graph(&found),
             versions: version_views(
                 self.records.get(&found.dag),

@@ -14,6 +14,7 @@ use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
 
+use crate::attempts::AttemptQuery;
 use crate::books::Books;
 use crate::boot::{self, Boot};
 use crate::clock::Clock;
@@ -38,8 +39,8 @@ use crate::survey;
 use crate::swap::version_views;
 use crate::triggering::{self, Taker};
 use crate::view::{
-    EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView, ReplayView,
-    RunDetail, RunView, SourceView, TaskView, VersionDiff, WaitPage,
+    AttemptView, EngineView, LaneView, ParkedFilter, ParkedPage, PastView, Percentiles, PoolView,
+    ReplayView, RunDetail, RunView, SourceView, TaskView, VersionDiff, WaitPage,
 };
 
 /// See [`Engine::at_rest`].
@@ -507,6 +508,10 @@ impl Operations for AtRest {
         let names = state.books().names(run)?;
         let mut reader = state.store.reader().map_err(EngineError::store)?;
         past::look(&mut *reader, &names, wanted)
+    }
+
+    fn attempts(&self, run: &str, _: &AttemptQuery) -> Result<Vec<AttemptView>, EngineError> {
+        self.lock().books().find(run).map(|_| Vec::new())
     }
 
     fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {

@@ -35,6 +35,7 @@ use evermill_core::dag::Dag;
 use evermill_store::{CommitError, CommitId, Committer};
 
 use crate::alerts::Alerts;
+use crate::attempts::Attempts;
 use crate::board::Board;
 use crate::boot::Booted;
 use crate::clock::Clock;
@@ -62,7 +63,7 @@ use crate::slots::Slots;
 use crate::spill::Spill;
 use crate::tally::Tally;
 use crate::traces::Tracing;
-use crate::view::{FailureView, MissView};
+use crate::view::MissView;
 
 /// Everything the thread owns.
 pub(crate) struct Shard {
@@ -176,8 +177,7 @@ pub(crate) struct RunSlot {
     pub(crate) latency: Histogram,
     pub(crate) commit: Histogram,
     pub(crate) tally: Tally,
-    /// The latest failures, oldest first.
-    pub(crate) failures: VecDeque<FailureView>,
+    pub(crate) attempts: Attempts,
     /// Activations that missed a deadline: as of the last commit, and the latest of them.
     pub(crate) deadlines_missed: u64,
     pub(crate) misses: VecDeque<MissView>,

@@ -14,6 +14,7 @@ use evermill_core::dag::{Dag, Order};
 
 use crate::limits;
 use crate::manifest::Outline;
+use crate::view::WorkerName;
 
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
@@ -61,6 +62,8 @@ pub(crate) struct Out {
     pub(crate) left_out: bool,
     /// Members whose outcomes have come.
     pub(crate) reported: u32,
+    /// Some of its members have failed before.
+    pub(crate) retries: bool,
     pub(crate) sent_at: Instant,
     pub(crate) recalled: bool,
 }
@@ -76,6 +79,8 @@ impl Out {
 /// Which slots there are and what they hold.
 pub(crate) struct Slots {
     ready: Vec<bool>,
+    /// Process ids of the latest workers, 0 where none was heard of.
+    pids: Vec<u32>,
     load: Vec<usize>,
     out: BTreeMap<u64, Out>,
     /// Dispatches that the machine gave out and no slot could take.
@@ -86,6 +91,7 @@ impl Slots {
     pub(crate) fn new(count: u16) -> Self {
         Self {
             ready: vec![false; usize::from(count)],
+            pids: vec![0; usize::from(count)],
             load: vec![0; usize::from(count)],
             out: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -96,6 +102,7 @@ impl Slots {
     pub(crate) fn grow(&mut self, count: u16) {
         let count = count.max(self.count());
         self.ready.resize(usize::from(count), false);
+        self.pids.resize(usize::from(count), 0);
         self.load.resize(usize::from(count), 0);
     }
 
@@ -144,6 +151,23 @@ impl Slots {
         }
     }
 
+    /// It has a live worker.
+    pub(crate) fn started(&mut self, slot: Slot, pid: u32) {
+        self.set_ready(slot, true);
+        if let Some(known) = self.pids.get_mut(usize::from(slot.0)) {
+            *known = pid;
+        }
+    }
+
+    /// Who runs in a slot, or did last.
+    pub(crate) fn worker(&self, slot: Slot) -> WorkerName {
+        let pid = self.pids.get(usize::from(slot.0)).copied();
+        WorkerName {
+            slot: slot.0,
+            pid: pid.filter(|pid| *pid > 0),
+        }
+    }
+
     pub(crate) fn ready(&self) -> u16 {
         self.ready.iter().filter(|&&ready| ready).count() as u16
     }
@@ -151,6 +175,10 @@ impl Slots {
     /// Dispatches that are with workers, and what they are.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Out> {
         self.out.values()
+    }
+
+    pub(crate) fn with_tokens(&self) -> impl Iterator<Item = (Token, &Out)> {
+        self.out.iter().map(|(token, out)| (Token(*token), out))
     }
 
     pub(crate) fn out(&self) -> usize {

@@ -7,8 +7,10 @@ use evermill_contract::alert::Alert;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod attempts;
 mod versions;
 
+pub use self::attempts::{AttemptState, AttemptView, WorkerName};
 pub use self::versions::{
     Change, EdgeChange, FileChange, NodeChange, OptionChange, VersionDiff, VersionState,
     VersionView,

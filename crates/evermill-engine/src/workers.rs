@@ -8,6 +8,7 @@ use evermill_contract::worker::{
 use evermill_core::MemberView;
 use evermill_core::command::{Command, DispatchId, Fence, StateValue};
 
+use crate::attempts::Stamp;
 use crate::dispatch::json_list;
 use crate::failpoint::fp;
 use crate::groups::After;
@@ -21,8 +22,8 @@ use crate::slots::unpack;
 impl Shard {
     pub(crate) fn worker(&mut self, event: WorkerEvent) {
         match event {
-            WorkerEvent::Ready { slot, .. } => {
-                self.slots.set_ready(slot, true);
+            WorkerEvent::Ready { slot, pid } => {
+                self.slots.started(slot, pid);
                 self.unavailable = None;
                 self.view_stale = true;
             }
@@ -82,6 +83,7 @@ impl Shard {
         let Some((out, task)) = self.slots.of_task(token) else {
             return;
         };
+        let stamps = Stamp::all(&reported);
         let mut runs = outcome::runs(reported, &out.dag, &out.outline, task);
         let out_of_batch = out.left_out;
         if runs.is_empty() {
@@ -93,7 +95,7 @@ impl Shard {
                 self.split_off_rejected(dispatch, &mut runs);
             }
             self.tally(token, &runs);
-            self.note_failures(token, &runs);
+            self.note_attempts(token, &runs, &stamps);
             self.spill(dispatch, &mut runs);
         }
         self.apply(Command::Outcomes {
@@ -133,7 +135,7 @@ impl Shard {
         self.slots.set_ready(slot, false);
         self.view_stale = true;
         let Some(token) = token else { return };
-        self.slots.over(token);
+        let out = self.slots.over(token);
         if self.is_ending() {
             // We ended it ourselves: the attempt left no trace and runs again at the next start.
             return;
@@ -143,6 +145,9 @@ impl Shard {
             return self.send_waiting();
         }
         let (dispatch, fence) = self.name(token);
+        if let (Some(out), Some(started), true) = (out, started, fence == self.machine.fence()) {
+            self.note_cut_off(&out, dispatch, started, &died);
+        }
         self.apply(Command::Died {
             dispatch,
             fence,
@@ -174,14 +179,10 @@ impl Shard {
         if out.arrivals.is_empty() {
             return;
         }
+        let ahead_us = self.ahead_us();
         let Some(run) = self.runs.get_mut(&out.run) else {
             return;
         };
-        let ahead_us = self
-            .world
-            .clock
-            .now_us()
-            .saturating_sub(monotonic_ns() / 1_000);
         for report in reported {
             let wall = |ns: u64| ns / 1_000 + ahead_us;
             let (first, end) = (report.first, report.first + report.count);
@@ -201,6 +202,12 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// How far the clock is ahead of the monotonic one, on which workers stamp what they report.
+    pub(crate) fn ahead_us(&self) -> u64 {
+        let now_us = self.world.clock.now_us();
+        now_us.saturating_sub(monotonic_ns() / 1_000)
     }
 
     fn asked(&mut self, slot: Slot, call: u32, token: Token, member: u32, question: Question) {

@@ -5,6 +5,7 @@ type Shapes = components['schemas'];
 export type RunLine = Shapes['RunLine'];
 export type EngineLine = Shapes['EngineLine'];
 export type RunDetail = Shapes['RunDetail'];
+export type AttemptView = Shapes['AttemptView'];
 export type VersionView = Shapes['VersionView'];
 export type VersionDiff = Shapes['VersionDiff'];
 export type NodeChange = Shapes['NodeChange'];

@@ -1,7 +1,7 @@
 //! The rows.
 
 use evermill_engine::view::{
-    EventView, FileChange, PARK_REASONS, STATES, VersionDiff, VersionView,
+    AttemptView, EventView, FileChange, PARK_REASONS, STATES, VersionDiff, VersionView,
 };
 
 use super::*;
@@ -210,6 +210,41 @@ pub(crate) static ROUTES: &[Route] = &[
         body: Content::Nothing,
         answer: json_of::<PastView>(),
         act: |call| told(&call.engine.past(call.run(), &read_past(call.query)?)?),
+    },
+    Route {
+        method: Method::Get,
+        path: "/runs/{run}/attempts",
+        id: "listAttempts",
+        about: "Attempts that are with workers, and the latest that failed or came after one that did: which worker, since when, what came of it. Newest first, since the engine opened",
+        role: Role::Viewer,
+        of: Of::Dag,
+        query: &[
+            Parameter {
+                name: "task",
+                about: "only of this task",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "lane",
+                about: "only of this lane",
+                kind: Kind::Text,
+            },
+            Parameter {
+                name: "position",
+                about: "only of the event at this position",
+                kind: Kind::Number(u64::MAX),
+            },
+            LIMIT,
+        ],
+        body: Content::Nothing,
+        answer: json_of::<Vec<AttemptView>>(),
+        act: |call| {
+            told(
+                &call
+                    .engine
+                    .attempts(call.run(), &read_attempts(call.query)?)?,
+            )
+        },
     },
     Route {
         method: Method::Get,

@@ -1,6 +1,7 @@
 //! The engine against a fake broker and a fake executor: deterministic parts, real threads.
 
 mod alerts;
+mod attempts;
 mod broker;
 mod executor;
 mod flow;

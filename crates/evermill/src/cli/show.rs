@@ -1,5 +1,6 @@
 //! `evermill show RUN`: one run, with what explains its counters.
 
+mod attempts;
 mod past;
 
 use std::fmt::Write as _;
@@ -27,9 +28,12 @@ pub(super) struct Args {
     /// With --recent: only those that were parked or dropped
     #[arg(long, requires = "recent")]
     problems: bool,
-    /// What became of one event: its tasks, results, errors and payload
+    /// What became of one event: its tasks, results, errors and payload, and tries that failed
     #[arg(long, value_name = "[LANE@]POSITION", value_parser = parse_event, conflicts_with = "recent")]
     at: Option<Event>,
+    /// What is with workers, and the latest tries that failed or came after one that did
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "20", conflicts_with_all = ["recent", "at"])]
+    attempts: Option<usize>,
     /// As a JSON object
     #[arg(long)]
     json: bool,
@@ -44,8 +48,11 @@ const ERROR_WIDTH: usize = 70;
 /// Prints it.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
-    if args.recent.is_some() || args.at.is_some() {
-        let shown = past::run(&reach, args);
+    if args.recent.is_some() || args.at.is_some() || args.attempts.is_some() {
+        let shown = match args.attempts {
+            Some(limit) => attempts::run(&reach, &args.run, limit, args.json),
+            None => past::run(&reach, args),
+        };
         let closed = reach.close();
         return shown.and(closed);
     }

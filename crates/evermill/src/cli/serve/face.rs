@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
 use evermill_engine::view::{
-    EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail, VersionDiff,
-    WaitPage,
+    AttemptView, EngineView, ParkedFilter, ParkedPage, PastView, PoolView, ReplayView, RunDetail,
+    VersionDiff, WaitPage,
 };
 use evermill_engine::{
-    BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed, ReplayAnswer,
-    ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, RunLogs, Signal, Started, SwitchOn,
+    AttemptQuery, BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed,
+    ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, RunLogs, Signal, Started,
+    SwitchOn,
 };
 
 use super::keeper::Keeper;
@@ -123,6 +124,10 @@ impl Operations for Face {
 
     fn past(&self, run: &str, wanted: &PastQuery) -> Result<PastView, EngineError> {
         self.0.engine.past(run, wanted)
+    }
+
+    fn attempts(&self, run: &str, wanted: &AttemptQuery) -> Result<Vec<AttemptView>, EngineError> {
+        self.0.engine.attempts(run, wanted)
     }
 
     fn logs(&self, run: &str) -> Result<RunLogs, EngineError> {

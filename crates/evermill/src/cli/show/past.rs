@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use evermill_engine::view::{Blob, PastActivation, PastTask, PastView};
 
-use super::Args;
+use super::{Args, attempts};
 use crate::cli::parked::{age, event_text, time};
 use crate::failure::Failure;
 use crate::reach::{Reach, get, part};
@@ -40,7 +40,22 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
     }
     if args.at.is_some() {
         let texts: Vec<String> = found.activations.iter().map(whole).collect();
-        return print(&texts.join("\n"));
+        let tries = found.activations.iter().map(|one| {
+            let place = [
+                ("lane", one.lane.clone()),
+                ("position", one.position.to_string()),
+            ];
+            attempts::of(reach, &args.run, &place)
+        });
+        let tries = tries.collect::<Result<Vec<_>, _>>()?;
+        let with_tries = texts
+            .into_iter()
+            .zip(tries)
+            .map(|(text, tries)| match &tries[..] {
+                [] => text,
+                _ => format!("{text}\n{}", attempts::tries_table(&tries)),
+            });
+        return print(&with_tries.collect::<Vec<_>>().join("\n"));
     }
     print(&recent(&found))
 }

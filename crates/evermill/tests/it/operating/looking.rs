@@ -158,3 +158,70 @@ fn an_engine_starts_while_others_look_at_its_store_all_the_time() {
         assert_eq!(ended.code(), 1, "{}", ended.stderr);
     });
 }
+
+/// Its first try fails, and its second one ends its worker.
+const FRAGILE: &str = r#"
+import os
+import evermill
+
+@evermill.task(retries=3, retry_delay=0.01)
+def hold(event, ctx):
+    if ctx.try_number == 1:
+        raise ValueError("not at once")
+    if ctx.try_number == 2:
+        os._exit(3)
+
+@evermill.dag
+def fragile():
+    hold(evermill.kafka("t", auto_offset_reset="earliest"))
+"#;
+
+#[test]
+fn each_try_of_an_event_is_told_with_its_worker_also_one_that_its_worker_did_not_outlive() {
+    let scene = Scene::new();
+    std::fs::write(&scene.file, FRAGILE).unwrap();
+    let running = scene.run();
+    scene.mock.write(&[("a", "one")]);
+    scene.place.wait_for_run(|run| run["done"] == 1);
+    let table = scene.well(&["show", "fragile", "--attempts"]);
+    assert_eq!(table.lines().count(), 4, "{table}");
+    let lines = scene.well(&["show", "fragile", "--attempts", "--json"]);
+    let tries: Vec<Value> = lines
+        .lines()
+        .rev()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let field = |name: &str| {
+        tries
+            .iter()
+            .map(|one| one[name].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(field("state"), ["failed", "cut_off", "success"]);
+    assert_eq!(field("try_number"), [1, 2, 3]);
+    let pids: Vec<Option<u64>> = tries
+        .iter()
+        .map(|one| one["worker"]["pid"].as_u64())
+        .collect();
+    assert!(pids.iter().all(Option::is_some), "{lines}");
+    assert_eq!(pids[0], pids[1], "{lines}");
+    assert_ne!(pids[1], pids[2], "another worker took its place: {lines}");
+    let times = |one: &Value| ["sent_ms", "started_ms", "ended_ms"].map(|name| one[name].as_u64());
+    for one in [&tries[0], &tries[2]] {
+        let [sent, started, ended] = times(one).map(Option::unwrap);
+        assert!(sent <= started + 1 && started <= ended, "{one}");
+    }
+    assert_eq!(times(&tries[1])[1], None, "when it began is not known");
+    assert!(
+        table.contains("cut off") && table.contains("ended by itself with status 3"),
+        "{table}"
+    );
+    let event = scene.well(&["show", "fragile", "--at", "t/0@0"]);
+    assert!(
+        event.contains("WORKER") && event.contains("not at once"),
+        "{event}"
+    );
+    running.kill();
+    let rest = scene.place.finish(["show", "fragile", "--attempts"]);
+    assert!(rest.stderr.contains("no engine runs"), "{}", rest.stderr);
+}
