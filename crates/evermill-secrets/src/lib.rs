@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod limits;
 mod mask;
+mod rotate;
 mod sealed;
 
 pub use address::{Reference, Resolved, is_hidden, password_in, resolve, shown};
@@ -15,5 +16,6 @@ pub use error::Error;
 pub use key::Key;
 pub use limits::{MASKED_BYTES_MIN, NAME_BYTES_MAX, SECRET_BYTES_MAX};
 pub use mask::Masker;
+pub use rotate::{Rotated, key_for, rotate, rotate_to};
 pub use sealed::{Kind, Sealed, is_name};
 pub use zeroize::Zeroizing;

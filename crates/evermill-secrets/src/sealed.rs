@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::key::{Key, refuse_others};
 use crate::limits::{ENTRIES_MAX, FILE_BYTES_MAX, NAME_BYTES_MAX, SECRET_BYTES_MAX};
+use crate::rotate::Rotated;
 
 const FORMAT: u32 = 1;
 
@@ -127,14 +128,50 @@ impl Sealed {
         path: &Path,
         change: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let lock_path = path.with_extension("lock");
-        let lock = private(&lock_path).map_err(|cause| Error::io(&lock_path, cause))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|cause| Error::io(&lock_path, cause.into()))?;
+        let _lock = Self::lock(path)?;
         let mut sealed = Self::read(path)?;
         let done = change(&mut sealed)?;
         sealed.write().map_err(|cause| Error::io(path, cause))?;
         Ok(done)
+    }
+
+    /// Whoever holds this changes the file.
+    pub(crate) fn lock(path: &Path) -> Result<File, Error> {
+        let lock_path = path.with_extension("lock");
+        let lock = private(&lock_path).map_err(|cause| Error::io(&lock_path, cause))?;
+        flock(&lock, FlockOperation::LockExclusive)
+            .map_err(|cause| Error::io(&lock_path, cause.into()))?;
+        Ok(lock)
+    }
+
+    /// The name of the key that opens it; none as long as there is no value.
+    pub(crate) fn key_name(&self) -> Option<&str> {
+        self.held.key.as_deref().filter(|_| !self.is_empty())
+    }
+
+    /// Seals everything with another key, and replaces the file.
+    pub(crate) fn reseal(&mut self, from: &Key, to: &Key) -> Result<Rotated, Error> {
+        let mut values = 0;
+        for kind in [Kind::Connection, Kind::Secret] {
+            let names: Vec<_> = self
+                .names(kind)
+                .map(|(name, ms)| (name.to_owned(), ms))
+                .collect();
+            for (name, set_ms) in names {
+                let value = self.get(from, kind, &name)?;
+                let value = value.expect("a name that is listed has a value");
+                let entry = seal(to, kind, &name, &value, set_ms)?;
+                self.entries_mut(kind).insert(name, entry);
+                values += 1;
+            }
+        }
+        self.held.key = Some(to.name());
+        self.write().map_err(|cause| Error::io(&self.path, cause))?;
+        Ok(Rotated {
+            values,
+            from: from.name(),
+            to: to.name(),
+        })
     }
 
     fn write(&self) -> std::io::Result<()> {
@@ -203,9 +240,7 @@ impl Sealed {
                 "'{name}': {length} bytes; a value has 1 to {SECRET_BYTES_MAX}"
             )));
         }
-        if !self.is_empty() {
-            self.check(key)?;
-        }
+        self.check(key)?;
         let count = self.held.connections.len() + self.held.secrets.len();
         if count >= ENTRIES_MAX && !self.entries(kind).contains_key(name) {
             let what = format!("{ENTRIES_MAX} values are kept at most");
@@ -222,12 +257,12 @@ impl Sealed {
         self.entries_mut(kind).remove(name).is_some()
     }
 
-    fn check(&self, key: &Key) -> Result<(), Error> {
+    pub(crate) fn check(&self, key: &Key) -> Result<(), Error> {
         let given = key.name();
-        match &self.held.key {
-            Some(wanted) if *wanted != given => Err(Error::Key {
+        match self.key_name() {
+            Some(wanted) if wanted != given => Err(Error::Key {
                 path: self.path.clone(),
-                wanted: wanted.clone(),
+                wanted: wanted.to_owned(),
                 given,
             }),
             _ => Ok(()),

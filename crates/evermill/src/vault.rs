@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::{env, fmt, fs};
 
 use evermill_contract::settings::Settings;
-use evermill_secrets::{Key, Kind, Masker, Reference, Sealed, Zeroizing, resolve};
+use evermill_secrets::{
+    Key, Kind, Masker, Reference, Rotated, Sealed, Zeroizing, key_for, resolve, rotate, rotate_to,
+};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -166,9 +168,19 @@ impl Vault {
         if !sealed.names(kind).any(|(known, _)| known == name) {
             return Ok(None);
         }
-        let key = key(&self.data_dir)?;
+        let key = known_key(&self.data_dir, sealed)?.ok_or_else(|| no_key(&self.data_dir))?;
         let opened = sealed.get(&key, kind, name);
         opened.map_err(|error| error.to_string())
+    }
+
+    /// Asks twice if the file was replaced meanwhile: the key may be another one since it was read.
+    fn settled<T>(&self, ask: impl Fn() -> Result<T, String>) -> Result<T, String> {
+        let path = self.data_dir.join(FILE);
+        let before = stamp(&path);
+        ask().or_else(|why| match stamp(&path) == before {
+            true => Err(why),
+            false => ask(),
+        })
     }
 
     /// These are masked from now on.
@@ -209,19 +221,23 @@ impl Vault {
 
 impl Settings for Vault {
     fn connection(&self, id: &str) -> Result<Option<String>, String> {
-        let named = |why: String| format!("connection '{id}': {why}");
-        let mut held = self.fresh().map_err(named)?;
-        let written = match self.given.get(id) {
-            Some(address) => Some(Zeroizing::new(address.clone())),
-            None => self.unseal(&held.sealed, Kind::Connection, id)?,
-        };
-        let settled = written.map(|written| self.settle(&mut held, &written));
-        settled.transpose().map_err(named)
+        let found = self.settled(|| {
+            let mut held = self.fresh()?;
+            let written = match self.given.get(id) {
+                Some(address) => Some(Zeroizing::new(address.clone())),
+                None => self.unseal(&held.sealed, Kind::Connection, id)?,
+            };
+            let settled = written.map(|written| self.settle(&mut held, &written));
+            settled.transpose()
+        });
+        found.map_err(|why| format!("connection '{id}': {why}"))
     }
 
     fn secret(&self, name: &str) -> Result<Option<String>, String> {
-        let held = self.fresh()?;
-        let value = self.unseal(&held.sealed, Kind::Secret, name)?;
+        let value = self.settled(|| {
+            let held = self.fresh()?;
+            self.unseal(&held.sealed, Kind::Secret, name)
+        })?;
         Ok(value.map(|value| value.to_string()))
     }
 
@@ -240,10 +256,10 @@ pub(crate) fn set(data_dir: &Path, kind: Kind, name: &str, value: &str) -> Resul
     let refused = |error: evermill_secrets::Error| Failure::usage(error.to_string());
     let path = data_dir.join(FILE);
     let mut made = Made { key: None };
-    let key = match known_key(data_dir).map_err(Failure::usage)? {
+    let there = Sealed::read(&path).map_err(refused)?;
+    let key = match known_key(data_dir, &there).map_err(Failure::usage)? {
         Some(key) => key,
         None => {
-            let there = Sealed::read(&path).map_err(refused)?;
             if !there.is_empty() {
                 return Err(Failure::usage(no_key(data_dir)));
             }
@@ -332,25 +348,76 @@ fn make(data_dir: &Path) -> Result<(), Failure> {
     made.map_err(|cause| Failure::failed(format!("{}: {cause}", data_dir.display())))
 }
 
-fn key(data_dir: &Path) -> Result<Key, String> {
-    known_key(data_dir)?.ok_or_else(|| no_key(data_dir))
+/// Where the key stands.
+enum KeyPlace {
+    /// In the data directory, or nowhere yet.
+    Usual(PathBuf),
+    /// In a file that the environment names.
+    File(PathBuf),
+    /// In the environment itself.
+    Variable(Zeroizing<String>),
 }
 
-fn known_key(data_dir: &Path) -> Result<Option<Key>, String> {
+impl KeyPlace {
+    fn now(data_dir: &Path) -> Self {
+        let set = env::var(KEY_VARIABLE).ok().filter(|text| !text.is_empty());
+        let Some(text) = set.map(Zeroizing::new) else {
+            return Self::Usual(data_dir.join(KEY_FILE));
+        };
+        match Reference::of(&text) {
+            Some(Reference::File(path)) => Self::File(path.into()),
+            _ => Self::Variable(text),
+        }
+    }
+}
+
+/// The key of what is sealed here.
+fn known_key(data_dir: &Path, sealed: &Sealed) -> Result<Option<Key>, String> {
     let of_variable = |error| format!("{KEY_VARIABLE}: {error}");
-    let set = env::var(KEY_VARIABLE).ok().filter(|text| !text.is_empty());
-    let Some(text) = set else {
-        return Key::read(&data_dir.join(KEY_FILE)).map_err(|error| error.to_string());
-    };
-    let text = Zeroizing::new(text);
-    match Reference::of(&text) {
-        Some(Reference::File(path)) => match Key::read(Path::new(path)) {
+    match KeyPlace::now(data_dir) {
+        KeyPlace::Usual(path) => key_for(sealed, &path).map_err(|error| error.to_string()),
+        KeyPlace::File(path) => match key_for(sealed, &path) {
             Ok(Some(key)) => Ok(Some(key)),
-            Ok(None) => Err(format!("{KEY_VARIABLE}: there is no file {path}")),
+            Ok(None) => Err(format!(
+                "{KEY_VARIABLE}: there is no file {}",
+                path.display()
+            )),
             Err(error) => Err(of_variable(error)),
         },
-        _ => Key::parse(&text).map(Some).map_err(of_variable),
+        KeyPlace::Variable(text) => Key::parse(&text).map(Some).map_err(of_variable),
     }
+}
+
+/// Seals everything with a new key: in place of the old one, or in a file of its own.
+///
+/// # Errors
+/// When there is no key, it does not fit, or a file cannot be written.
+pub(crate) fn change_key(data_dir: &Path, to: Option<&Path>) -> Result<Rotated, Failure> {
+    let path = data_dir.join(FILE);
+    let refused = |error: evermill_secrets::Error| Failure::usage(error.to_string());
+    let there = Sealed::read(&path).map_err(refused)?;
+    if there.is_empty() {
+        return Err(Failure::usage(format!(
+            "nothing is sealed in {}, so there is no key to change; `evermill secrets set NAME` makes one",
+            data_dir.display()
+        )));
+    }
+    let place = KeyPlace::now(data_dir);
+    let done = match (to, place) {
+        (None, KeyPlace::Usual(file) | KeyPlace::File(file)) => rotate(&path, &file),
+        (None, KeyPlace::Variable(_)) => {
+            return Err(Failure::usage(format!(
+                "the key stands in {KEY_VARIABLE} itself, which nobody but you can change: name a new file for it by --to FILE, \
+                 and set {KEY_VARIABLE}=file:FILE afterwards"
+            )));
+        }
+        (Some(to), _) => {
+            let key = known_key(data_dir, &there).map_err(Failure::usage)?;
+            let key = key.ok_or_else(|| Failure::usage(no_key(data_dir)))?;
+            rotate_to(&path, &key, to)
+        }
+    };
+    done.map_err(refused)
 }
 
 fn no_key(data_dir: &Path) -> String {

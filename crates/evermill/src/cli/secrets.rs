@@ -1,4 +1,4 @@
-//! `evermill secrets set|ls|rm`: values that tasks and connections name, sealed in the data directory.
+//! `evermill secrets set|ls|rm|rotate`: values that tasks and connections name, sealed in the data directory.
 //!
 //! A value comes from standard input or is typed without being shown; never from the command line,
 //! which everybody on the machine can read.
@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use evermill_secrets::{Kind, MASKED_BYTES_MIN, SECRET_BYTES_MAX, Zeroizing, is_name};
+use evermill_secrets::{Kind, MASKED_BYTES_MIN, Rotated, SECRET_BYTES_MAX, Zeroizing, is_name};
 use serde_json::json;
 
 use crate::config::Config;
@@ -27,6 +27,8 @@ pub(super) enum Args {
     Ls(Ls),
     /// Forget a value
     Rm(Rm),
+    /// Seal everything, addresses of connections too, with a new key
+    Rotate(Rotate),
 }
 
 #[derive(clap::Args)]
@@ -48,6 +50,13 @@ pub(super) struct Rm {
     name: String,
 }
 
+#[derive(clap::Args)]
+pub(super) struct Rotate {
+    /// A new file for the new key; without it, it takes the old one's place
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
 /// Does what was typed.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let data_dir = Config::read(data_dir, &[])?.data_dir;
@@ -59,7 +68,35 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
             on_record::add(&data_dir, "RUN", &format!("secrets rm {}", args.name));
             Ok(())
         }
+        Args::Rotate(args) => rotate(args.to.as_deref(), &data_dir),
     }
+}
+
+fn rotate(to: Option<&Path>, data_dir: &Path) -> Result<(), Failure> {
+    let Rotated {
+        values,
+        from,
+        to: new,
+    } = vault::change_key(data_dir, to)?;
+    on_record::add(data_dir, "RUN", "secrets rotate");
+    let s = if values == 1 { " is" } else { "s are" };
+    eprintln!(
+        "{values} value{s} sealed with the new key {new}; the old key {from} opens none of them any more"
+    );
+    match to {
+        None => eprintln!(
+            "whoever runs goes on with it. What was copied before still wants the old key: keep that with it, or throw both away"
+        ),
+        Some(file) => eprintln!(
+            "set {}=file:{} now, also for an engine that runs: until it is started with that, it has no secrets",
+            vault::KEY_VARIABLE,
+            // Whoever reads the variable may be somewhere else.
+            std::path::absolute(file)
+                .unwrap_or_else(|_| file.to_owned())
+                .display()
+        ),
+    }
+    Ok(())
 }
 
 fn set(name: &str, data_dir: &Path) -> Result<(), Failure> {

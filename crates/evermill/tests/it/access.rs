@@ -11,6 +11,7 @@ use crate::process::{Place, eventually};
 use crate::served::{Answer, Served};
 
 mod answers;
+mod canary;
 mod inside;
 mod paths;
 mod slow;

@@ -10,10 +10,10 @@ use rustix::process::Signal;
 
 use crate::process::{Ended, Place, Running};
 
-const CANARY: &str = "canary-7f3a/9b & more";
+pub(crate) const CANARY: &str = "canary-7f3a/9b & more";
 
 /// Runs a command with this on its standard input.
-fn feed(place: &Place, arguments: &[&str], input: &str) -> (i32, String) {
+pub(crate) fn feed(place: &Place, arguments: &[&str], input: &str) -> (i32, String) {
     let mut command: Command = place.evermill(arguments);
     command.stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("evermill starts");
@@ -37,7 +37,7 @@ fn contains(text: &[u8], part: &str) -> bool {
 }
 
 /// Every file below a folder in which the canary can be read, in any form that tasks gave it.
-fn leaks(folder: &Path) -> Vec<String> {
+pub(crate) fn leaks(folder: &Path) -> Vec<String> {
     let encoded = STANDARD.encode(CANARY);
     let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
     let forms = [CANARY, "canary-7f3a%2F9b", &encoded[..16], &hex];
@@ -241,6 +241,73 @@ def flow():
     running.wait_for_lines("value ***", 2);
     running.signal(Signal::TERM);
     assert_eq!(running.end().code(), 0);
+}
+
+/// S08: a running engine goes on with the new key, and whoever has the old one has nothing.
+#[test]
+fn a_new_key_takes_over_while_an_engine_runs() {
+    let place = Place::new();
+    set(&place, "api_key", CANARY);
+    place.file(
+        "dag.yaml",
+        "dag: flow\nsources: { go: { signal: go } }\ntasks:\n  \
+         measure: { after: [go], secrets: [api_key], run: \"printf %s \\\"$EVERMILL_SECRET_API_KEY\\\" | wc -c >&2\" }\n",
+    );
+    let running = Running::start(&mut place.evermill(["run", "dag.yaml"]));
+    place.wait_until_ready();
+    let key = place.data_dir().join("secret.key");
+    let first = std::fs::read_to_string(&key).unwrap();
+    let length = CANARY.len().to_string();
+    for round in 1..=3 {
+        let ended = place.finish(["secrets", "rotate"]);
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with("1 value is sealed"),
+            "{}",
+            ended.stderr
+        );
+        let ended = place.finish(["signal", "flow", "go", &round.to_string()]);
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        running.wait_for_lines(&length, round);
+    }
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), 0);
+    let with_key = |key: &str, arguments: &[&str]| {
+        let mut command = place.evermill(arguments);
+        Running::start(command.env("EVERMILL_SECRET_KEY", key)).end()
+    };
+    let ended = with_key(first.trim(), &["run", "dag.yaml"]);
+    assert_eq!(ended.code(), 2);
+    assert!(
+        ended.stderr.contains("sealed with the key"),
+        "{}",
+        ended.stderr
+    );
+    // A key in the environment is its owner's to change.
+    let now = std::fs::read_to_string(&key).unwrap();
+    let ended = with_key(now.trim(), &["secrets", "rotate"]);
+    assert_eq!(ended.code(), 2);
+    assert!(ended.stderr.contains("--to FILE"), "{}", ended.stderr);
+    let file = place.folder().join("new.key");
+    let ended = with_key(
+        now.trim(),
+        &["secrets", "rotate", "--to", file.to_str().unwrap()],
+    );
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let mut command = place.evermill(["run", "dag.yaml"]);
+    command.env("EVERMILL_SECRET_KEY", format!("file:{}", file.display()));
+    let running = Running::start(&mut command);
+    place.wait_until_ready();
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), 0);
+    assert_eq!(leaks(place.folder()), Vec::<String>::new());
+    let ended = place.finish(["audit"]);
+    assert_eq!(
+        ended.stdout.matches("secrets rotate").count(),
+        4,
+        "{}",
+        ended.stdout
+    );
 }
 
 #[test]

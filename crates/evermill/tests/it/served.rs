@@ -81,6 +81,11 @@ impl Served {
         served
     }
 
+    /// What it has said on standard error.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.running.said()
+    }
+
     /// Kills it; what it leaves behind.
     pub(crate) fn end(self) -> Place {
         self.running.kill();
