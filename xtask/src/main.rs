@@ -14,6 +14,7 @@ mod aws_emulator;
 mod bench;
 mod corrupt;
 mod crash;
+mod demo;
 mod deploy;
 mod guard;
 mod kafka;
@@ -66,6 +67,8 @@ enum Verb {
     Sabotage,
     /// Write docs/reference/ from what the code says of itself.
     Reference,
+    /// See it live: build the web page and the binary, and run its demo.
+    Demo(demo::Args),
     /// Build the web page, which the next build of the binary embeds.
     Web,
     /// Run the tests' broker in the foreground and print its address.
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Crash(args) => crash::run(&args),
         Verb::Sabotage => sabotage::run(),
         Verb::Reference => reference::run(),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Web => web::run(),
         Verb::Kafka(args) => kafka::run(&args),
         Verb::Aws => aws::run(),

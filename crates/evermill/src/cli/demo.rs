@@ -1,5 +1,6 @@
 //! `evermill demo`: a broker, a producer and a DAG in this process, to be seen live within a minute.
 
+mod browser;
 mod orders;
 mod pace;
 mod shop;
@@ -20,7 +21,8 @@ use self::shop::{Shop, TOPIC};
 use self::view::View;
 use super::run::files::{self, Files};
 use super::run::{idle, lock, open, pools, print_lines, verdict};
-use crate::config::Config;
+use crate::config::{Config, Origin, Setting};
+use crate::connections::{Given, Installed};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
@@ -63,6 +65,9 @@ pub(super) struct Args {
     /// Where the web page is: a port of loopback; 4700 unless it is taken
     #[arg(long, value_name = "ADDR", conflicts_with = "print")]
     listen: Option<String>,
+    /// Leave the browser alone; else the web page opens in it, where a desktop is and the output is a terminal
+    #[arg(long)]
+    no_browser: bool,
     /// Print one JSON line per run on standard output at the end
     #[arg(long)]
     json: bool,
@@ -117,9 +122,23 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
         &screen,
         view.log(),
     )?;
-    let site = Site::new(Arc::new(engine.clone()), None, None, listening.take_face());
+    let given = Setting {
+        value: broker.connection(),
+        origin: Origin::Flag("demo"),
+    };
+    let given = Given::from([(CONNECTION.to_owned(), given)]);
+    let site = Site::new(
+        Arc::new(engine.clone()),
+        Some(engine.clone()),
+        Some(Installed::of(given, &data_dir)),
+        listening.take_face(),
+    );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
+    let page = listening.url().to_owned();
     listening.answer(site)?;
+    if !args.no_browser && screen.is_terminal() {
+        browser::show(&page);
+    }
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)
         .and_then(|()| watch(args, &engine, signalled, shop, &mut view, &screen));
