@@ -1,11 +1,12 @@
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { defineConfig } from 'vite';
+import { licences } from './tools/licences.mjs';
 
 // `npm run dev` shows the engine that listens here.
 const engine = process.env.EVERMILL_URL ?? 'http://127.0.0.1:4700';
 
 export default defineConfig({
-  plugins: [svelte()],
+  plugins: [svelte(), licences()],
   // Relative, so that the page works under any path of a reverse proxy.
   base: './',
   build: {

@@ -26,6 +26,7 @@ mod programs;
 mod python_env;
 mod reference;
 mod sabotage;
+mod sbom;
 mod sim;
 mod steps;
 mod test;
@@ -69,6 +70,8 @@ enum Verb {
     Reference,
     /// See it live: build the web page and the binary, and run its demo.
     Demo(demo::Args),
+    /// Write what the binary is made of, for programs that look for known faults (CycloneDX).
+    Sbom(sbom::Args),
     /// Build the web page, which the next build of the binary embeds.
     Web,
     /// Run the tests' broker in the foreground and print its address.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Verb::Sabotage => sabotage::run(),
         Verb::Reference => reference::run(),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Sbom(args) => sbom::run(&args),
         Verb::Web => web::run(),
         Verb::Kafka(args) => kafka::run(&args),
         Verb::Aws => aws::run(),

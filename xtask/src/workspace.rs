@@ -27,6 +27,13 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// The compiler that cargo would take.
+pub(crate) fn rustc() -> Command {
+    let mut command = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.current_dir(root());
+    command
+}
+
 /// What cargo knows about our own packages, dependencies of others left out.
 pub(crate) fn metadata() -> Result<Value, Fault> {
     let mut command = cargo();

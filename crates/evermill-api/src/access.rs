@@ -37,7 +37,12 @@ pub struct Who {
     pub dags: Option<Arc<BTreeSet<String>>>,
     /// The id of his token.
     pub(crate) token: Option<String>,
+    /// What his session is kept under, if he shows a cookie in place of the token.
+    session: Option<SessionKey>,
 }
+
+/// The hash of a cookie.
+type SessionKey = [u8; 32];
 
 impl Who {
     /// Whoever may read and write the data directory.
@@ -48,6 +53,7 @@ impl Who {
             role: Role::Admin,
             dags: None,
             token: None,
+            session: None,
         }
     }
 
@@ -64,6 +70,7 @@ impl Who {
             role: token.role,
             dags: token.dags.clone().map(Arc::new),
             token: Some(token.id.clone()),
+            session: None,
         }
     }
 
@@ -79,7 +86,7 @@ pub(crate) struct Access {
     tokens: Tokens,
     /// We can be reached from elsewhere.
     exposed: bool,
-    sessions: Mutex<BTreeMap<[u8; 32], Session>>,
+    sessions: Mutex<BTreeMap<SessionKey, Session>>,
     /// Wrong tokens, by address.
     failures: Rates,
     /// Requests of somebody who is known, by token.
@@ -160,20 +167,27 @@ impl Access {
     }
 
     fn of_session(&self, secret: &str) -> Option<Who> {
-        let key: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-        let id = {
-            let mut sessions = self.sessions();
-            let old = sessions.get(&key)?.begun.elapsed() >= limits::SESSION_TIME;
-            if old {
-                sessions.remove(&key);
-                return None;
-            }
-            sessions.get(&key)?.token.clone()
-        };
-        self.tokens.with_id(&id).map(|token| Who::of(&token))
+        let key: SessionKey = Sha256::digest(secret.as_bytes()).into();
+        let id = self.token_of(&key)?;
+        let token = self.tokens.with_id(&id)?;
+        Some(Who {
+            session: Some(key),
+            ..Who::of(&token)
+        })
     }
 
-    fn sessions(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], Session>> {
+    /// The token that a session was begun with, while it lasts.
+    fn token_of(&self, key: &SessionKey) -> Option<String> {
+        let mut sessions = self.sessions();
+        let session = sessions.get(key)?;
+        if session.begun.elapsed() >= limits::SESSION_TIME {
+            sessions.remove(key);
+            return None;
+        }
+        Some(session.token.clone())
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionKey, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,15 +214,18 @@ impl Access {
     /// Ends the session of a request, if it has one.
     pub(crate) fn log_out(&self, head: &Head) {
         if let Some(secret) = cookie(head) {
-            let key: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+            let key: SessionKey = Sha256::digest(secret.as_bytes()).into();
             self.sessions().remove(&key);
         }
     }
 
     /// Whether somebody who is listening may go on.
     pub(crate) fn still(&self, who: &Who) -> bool {
+        let has_session = |key: &SessionKey| self.token_of(key).is_some();
         match &who.token {
-            Some(id) => self.tokens.with_id(id).is_some(),
+            Some(id) => {
+                who.session.as_ref().is_none_or(has_session) && self.tokens.with_id(id).is_some()
+            }
             None => !self.is_required(),
         }
     }

@@ -275,6 +275,48 @@ fn a_browser_has_a_session_and_only_our_own_page_may_use_it() {
     assert_eq!(with("GET /api/v1/runs", &[]), 401);
 }
 
+/// S03, K11: what is open ends with the token, and with the session that it was opened by.
+#[test]
+fn a_stream_ends_with_the_token_or_session_that_opened_it() {
+    let place = Place::new();
+    let secret = token(&place, "anna", &[]);
+    let other = token(&place, "otto", &[]);
+    let served = Served::with(place, &[]);
+    let bearer = |token: &str| format!("authorization: {}", as_bearer(token));
+    let (anna, otto) = (bearer(&secret), bearer(&other));
+    let own = format!("http://{}", served.address);
+    let body = json!({"token": other}).to_string();
+    let begun = served.ask("POST /api/v1/session", &[("origin", &own)], &body);
+    let cookie = begun
+        .header("set-cookie")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
+    let cookie = format!("cookie: {cookie}");
+    let listen = |header: &str| {
+        let header = header.split_once(": ").unwrap();
+        let tail = served.listen_with("/api/v1/runs/flow/logs/tail", &[header]);
+        (served.listen_with("/api/v1/stream", &[header]), tail)
+    };
+    let (of_anna, of_otto, of_page) = (listen(&anna), listen(&otto), listen(&cookie));
+    let headers = [cookie.split_once(": ").unwrap(), ("origin", own.as_str())];
+    assert_eq!(
+        served.ask("DELETE /api/v1/session", &headers, "").status,
+        200
+    );
+    of_page.0.end();
+    of_page.1.end();
+    assert_eq!(served.place.finish(["token", "revoke", "anna"]).code(), 0);
+    of_anna.0.end();
+    of_anna.1.end();
+    // Who is still known hears on.
+    let (mut stream, _tail) = of_otto;
+    stream.until(|event| event.name == "told");
+    assert_eq!(served.place.finish(["pause", "flow"]).code(), 0);
+    stream.until(|event| event.name == "run" && event.data["state"] == "paused");
+}
+
 /// S17.
 #[test]
 fn what_was_changed_is_on_record_with_who_and_what_a_key_has_done_is_not_done_again() {

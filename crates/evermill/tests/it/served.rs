@@ -176,9 +176,17 @@ impl Served {
     }
 
     pub(crate) fn listen_to(&self, target: &str, last: Option<&str>) -> Stream {
-        let last = last.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
+        let last = last.map(|id| ("last-event-id", id));
+        self.listen_with(target, last.as_slice())
+    }
+
+    pub(crate) fn listen_with(&self, target: &str, headers: &[(&str, &str)]) -> Stream {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers: String = headers.collect();
         let text = format!(
-            "GET {target} HTTP/1.1\r\nhost: {}\r\n{last}\r\n",
+            "GET {target} HTTP/1.1\r\nhost: {}\r\n{headers}\r\n",
             self.address
         );
         let mut reader = self.open(&text);
@@ -221,6 +229,15 @@ impl Stream {
                 let data = serde_json::from_str(data).unwrap();
                 return Event { id, name, data };
             }
+        }
+    }
+
+    /// Takes what comes until the other end hangs up.
+    pub(crate) fn end(mut self) {
+        let mut rest = Vec::new();
+        // That a chunk is cut off is an end as well.
+        if let Err(error) = self.reader.read_to_end(&mut rest) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it goes on");
         }
     }
 
