@@ -426,14 +426,14 @@ fn of_run(metric: &Metric, run: &RunView, with_tasks: bool, lines: &mut Lines<'_
             }
         }
         Of::Attempts if with_tasks => {
-            for task in &run.tasks {
+            for task in run.tasks.iter() {
                 lines.add(&[dag, &task.id, "succeeded"], float(task.succeeded));
                 lines.add(&[dag, &task.id, "skipped"], float(task.skipped));
                 lines.add(&[dag, &task.id, "failed"], float(task.failed));
             }
         }
         Of::TaskRunning if with_tasks => {
-            for task in &run.tasks {
+            for task in run.tasks.iter() {
                 lines.add(&[dag, &task.id], float(task.running));
             }
         }

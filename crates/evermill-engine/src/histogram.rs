@@ -57,11 +57,14 @@ impl Histogram {
 
     /// Milliseconds that so many of 100 values do not pass.
     fn at_most(&self, percent: u64) -> Option<f64> {
+        if self.total == 0 {
+            return None;
+        }
         let wanted = (self.total * percent).div_ceil(100);
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
             seen += count;
-            if wanted > 0 && seen >= wanted {
+            if seen >= wanted {
                 return Some((upper(index) as f64) / 1_000.0);
             }
         }

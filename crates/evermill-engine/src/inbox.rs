@@ -10,7 +10,7 @@
 //! An inbox belongs to a source of a DAG, over all of its runs. Its positions never repeat. The rows
 //! are described in `docs/spec/inbox.md`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use evermill_contract::source::{Arrival, ID_BYTES_MAX, MEMO_BYTES_MAX, PAGE_BYTES_MAX, Page};
@@ -340,6 +340,13 @@ impl Inboxes {
             taken.ok_or_else(|| damaged(&row.key))?;
         }
         Ok(inboxes)
+    }
+
+    /// DAGs for which events are kept that nobody took up yet.
+    pub(crate) fn holding(&self) -> BTreeSet<&str> {
+        let all = self.by_number.values();
+        let holding = all.filter(|inbox| inbox.held_events > 0);
+        holding.map(|inbox| inbox.dag.as_str()).collect()
     }
 
     /// Events that are kept for sources of a DAG which are not among `known`.

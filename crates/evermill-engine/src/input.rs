@@ -7,6 +7,7 @@ use evermill_contract::source::{Arrival, Delivery, Inquiry, LaneName};
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::command::{LaneId, RunIx, Selection, Stretch};
 use evermill_store::{CommitError, CommitId};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,16 @@ pub(crate) struct SourceKey {
 }
 
 impl SourceKey {
+    /// Every one of a run, first to last.
+    pub(crate) fn all_of(run: RunIx) -> RangeInclusive<Self> {
+        let key = |number, replay| Self {
+            run,
+            number,
+            replay,
+        };
+        key(0, 0)..=key(u32::MAX, u32::MAX)
+    }
+
     /// Of lanes that no source is listened to for.
     pub(crate) const fn nobody(run: RunIx) -> Self {
         Self {

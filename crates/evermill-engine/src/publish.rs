@@ -6,6 +6,7 @@ use std::time::Instant;
 use evermill_core::command::{RunIx, RunState};
 
 use crate::board::Life;
+use crate::input::SourceKey;
 use crate::lanes::{Listening, Parting};
 use crate::limits;
 use crate::requests::is_over;
@@ -69,8 +70,10 @@ impl Shard {
     }
 
     fn notes(&self) -> Vec<String> {
+        let holding = self.inboxes.holding();
         let started = self.runs.iter().filter(|(_, slot)| slot.started);
         started
+            .filter(|(_, slot)| holding.contains(&*slot.dag))
             .flat_map(|(run, _)| self.left_behind(*run))
             .collect()
     }
@@ -107,16 +110,10 @@ impl Shard {
     }
 
     fn source_views(&self, run: RunIx) -> Vec<SourceView> {
-        let mut of_run: Vec<_> = self
-            .listening
-            .iter()
-            .filter(|(key, listening)| {
-                key.run == run && key.is_live() && listening.parting == Parting::No
-            })
-            .collect();
+        let mut of_run: Vec<_> = self.read_now(run).collect();
         // In order of declaration.
         of_run.sort_by_key(|(key, _)| self.place_of(**key));
-        let view = |(_, listening): (&crate::input::SourceKey, &Listening)| SourceView {
+        let view = |(_, listening): (&SourceKey, &Listening)| SourceView {
             id: listening.id.clone(),
             ready: self.is_ready(listening),
             degraded: listening
@@ -153,7 +150,19 @@ impl Shard {
             })
     }
 
+    /// The sources of a run that are read and stay.
+    fn read_now(&self, run: RunIx) -> impl Iterator<Item = (&SourceKey, &Listening)> {
+        let reads = |(key, listening): &(&SourceKey, &Listening)| {
+            key.is_live() && listening.parting == Parting::No
+        };
+        self.listening_of(run).filter(reads)
+    }
+
     fn life(&self) -> Life {
+        if !self.groups.is_empty() || self.unsealed {
+            // Something is to be committed: nobody need ask each run.
+            return Life::Busy;
+        }
         let started = self.runs.iter().filter(|(_, run)| run.started);
         let (mut any, mut live, mut quiet) = (false, false, true);
         for (&run, slot) in started {
@@ -165,13 +174,12 @@ impl Shard {
             live = true;
             quiet = quiet && self.is_quiet(run);
         }
-        if any && !live && self.groups.is_empty() && !self.unsealed {
+        if any && !live {
             return Life::Ended;
         }
         // A source that keeps asking a function is as idle as one that keeps asking a server.
         let works = self.slots.all().any(|out| out.task.is_some());
-        let still = self.groups.is_empty() && !self.unsealed && !works;
-        if any && quiet && still {
+        if any && quiet && !works {
             Life::IdleSince(Instant::now())
         } else {
             Life::Busy
@@ -180,10 +188,7 @@ impl Shard {
 
     /// Sources ready, nothing in flight, retrying or unread.
     fn is_quiet(&self, run: RunIx) -> bool {
-        let of_run = self.listening.iter().filter(|(key, listening)| {
-            key.run == run && key.is_live() && listening.parting == Parting::No
-        });
-        let mut read_up = of_run.map(|(_, listening)| {
+        let mut read_up = self.read_now(run).map(|(_, listening)| {
             let reads_on = listening.ended.is_none();
             let caught_up = listening.found.values().all(|found| {
                 let lane = found.lane.and_then(|lane| self.lanes.get(&lane));

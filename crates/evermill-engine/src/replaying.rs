@@ -202,7 +202,7 @@ impl Shard {
         for replay in &mut replays {
             let of_it =
                 |key: &SourceKey| key.run == run && !key.is_live() && key.replay == replay.replay;
-            let mut readers = self.listening.iter().filter(|(key, _)| of_it(key));
+            let mut readers = self.listening_of(run).filter(|(key, _)| of_it(key));
             let trouble = readers.find_map(|(_, listening)| {
                 let ended = listening.ended.clone().flatten();
                 ended.or_else(|| listening.degraded.clone())

@@ -104,14 +104,22 @@ impl Shard {
         Some(place as u16)
     }
 
+    /// What is listened to for a run, replays too, in the order in which that began.
+    pub(crate) fn listening_of(
+        &self,
+        run: RunIx,
+    ) -> impl Iterator<Item = (&SourceKey, &Listening)> {
+        self.listening.range(SourceKey::all_of(run))
+    }
+
     /// Who listens to the source at a place of the run's version.
     pub(crate) fn key_at(&self, run: RunIx, place: u16) -> SourceKey {
         let outline = self.outline_of(run);
         let id = outline.and_then(|outline| Some(&outline.sources.get(usize::from(place))?.id));
         let key = id.and_then(|id| {
-            let mut listening = self.listening.iter();
+            let mut listening = self.listening_of(run);
             let is_it = |(key, listening): &(&SourceKey, &Listening)| {
-                let of_it = key.run == run && key.is_live() && *listening.id == **id;
+                let of_it = key.is_live() && *listening.id == **id;
                 of_it && listening.parting != Parting::Agreed
             };
             listening.find(is_it).map(|(key, _)| *key)
@@ -276,10 +284,10 @@ impl Shard {
 
     /// The lane of an inbox that is read already, for the source as a version before had it.
     fn inbox_lane(&self, run: RunIx, id: &str) -> Option<(SourceKey, LaneId)> {
-        let mut listening = self.listening.iter();
-        let (key, old) = listening.find(|(key, old)| {
+        let mut listening = self.listening_of(run);
+        let (key, old) = listening.find(|(_, old)| {
             let parts = old.parting == Parting::Agreed && old.ended.is_none();
-            key.run == run && old.id == *id && parts && old.inbox.is_some()
+            old.id == *id && parts && old.inbox.is_some()
         })?;
         let lane = old.found.values().find_map(|found| found.lane)?;
         Some((*key, lane))

@@ -92,9 +92,9 @@ impl Shard {
         let run = self.listening_run(dag)?;
         let version = &self.runs.get(&run)?.version;
         let known = self.versions.get(version)?;
-        let alive = self.listening.iter().filter(|(key, listening)| {
-            key.run == run && listening.ended.is_none() && listening.parting == Parting::No
-        });
+        let alive = self
+            .listening_of(run)
+            .filter(|(_, listening)| listening.ended.is_none() && listening.parting == Parting::No);
         Some(Standing {
             version: version.clone(),
             manifest: Arc::clone(&known.manifest),
@@ -155,8 +155,8 @@ impl Shard {
             let mut sources = next.outline.sources.iter();
             sources.any(|source| *source.id == *id) && comes(id).is_none()
         };
-        let leaving = self.listening.iter().filter(|(key, listening)| {
-            let read = key.run == run && key.is_live() && listening.parting == Parting::No;
+        let leaving = self.listening_of(run).filter(|(key, listening)| {
+            let read = key.is_live() && listening.parting == Parting::No;
             read && !stays(&listening.id)
         });
         let leaving: Vec<SourceKey> = leaving.map(|(key, _)| *key).collect();
@@ -219,8 +219,7 @@ impl Shard {
         }
         fp!("swap.listening");
         leaving.into_iter().for_each(|key| self.part_with(key));
-        let all = self.listening.keys().filter(|key| key.run == run);
-        let all: Vec<SourceKey> = all.copied().collect();
+        let all: Vec<SourceKey> = self.listening_of(run).map(|(key, _)| *key).collect();
         all.into_iter().for_each(|key| self.watch_freshness(key));
         self.forget_unused_versions();
         // The asker may have given up.

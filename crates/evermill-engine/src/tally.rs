@@ -3,6 +3,7 @@
 //! Attempts are counted as workers report them, so this may run ahead of the last commit; the
 //! counters of events never do.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +16,12 @@ use crate::view::TaskView;
 
 /// Ends of attempts by task id, which means the same in every version of a DAG.
 #[derive(Default)]
-pub(crate) struct Tally(BTreeMap<Arc<str>, Ends>);
+pub(crate) struct Tally {
+    ends: BTreeMap<Arc<str>, Ends>,
+    /// Of which version, and what was shown last while nothing was with a worker; none once something
+    /// was counted.
+    shown: RefCell<Option<(String, Arc<[TaskView]>)>>,
+}
 
 #[derive(Default, Clone, Copy)]
 struct Ends {
@@ -26,10 +32,11 @@ struct Ends {
 
 impl Tally {
     pub(crate) fn count(&mut self, task: &Arc<str>, runs: &[OutcomeRun]) {
-        if !self.0.contains_key(task) {
-            self.0.insert(Arc::clone(task), Ends::default());
+        self.shown.take();
+        if !self.ends.contains_key(task) {
+            self.ends.insert(Arc::clone(task), Ends::default());
         }
-        let Some(ends) = self.0.get_mut(task) else {
+        let Some(ends) = self.ends.get_mut(task) else {
             return;
         };
         for run in runs {
@@ -57,14 +64,22 @@ impl Shard {
         }
     }
 
-    /// The tasks of a run in order of declaration.
-    pub(crate) fn task_views(&self, run: RunIx) -> Vec<TaskView> {
+    /// The tasks of a run in order of declaration. Most runs rest most of the time: theirs are kept.
+    pub(crate) fn task_views(&self, run: RunIx) -> Arc<[TaskView]> {
         let (Some(slot), Some(outline)) = (self.runs.get(&run), self.outline_of(run)) else {
-            return Vec::new();
+            return Arc::default();
         };
         let mut running = self.members_out(run, outline);
+        let rests = running.is_empty();
+        let mut shown = slot.tally.shown.borrow_mut();
+        if let Some((version, tasks)) = &*shown
+            && rests
+            && *version == slot.version
+        {
+            return Arc::clone(tasks);
+        }
         let view = |task: &crate::manifest::TaskOutline| {
-            let ends = slot.tally.0.get(&task.id).copied().unwrap_or_default();
+            let ends = slot.tally.ends.get(&task.id).copied().unwrap_or_default();
             TaskView {
                 id: task.id.to_string(),
                 succeeded: ends.succeeded,
@@ -73,7 +88,9 @@ impl Shard {
                 running: running.remove(&task.id).unwrap_or(0),
             }
         };
-        outline.tasks.iter().map(view).collect()
+        let tasks: Arc<[TaskView]> = outline.tasks.iter().map(view).collect();
+        *shown = rests.then(|| (slot.version.clone(), Arc::clone(&tasks)));
+        tasks
     }
 
     /// Members of the dispatches that are with workers, by task.

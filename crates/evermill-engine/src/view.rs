@@ -2,6 +2,8 @@
 //!
 //! Counters are those of the last commit: readers see committed state only (C8).
 
+use std::sync::Arc;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use evermill_contract::alert::Alert;
 use schemars::JsonSchema;
@@ -86,7 +88,7 @@ pub struct RunView {
     pub awaiting: u64,
     /// Its tasks, in order of declaration.
     #[serde(default)]
-    pub tasks: Vec<TaskView>,
+    pub tasks: Arc<[TaskView]>,
     /// Its sources, in order of declaration.
     pub sources: Vec<SourceView>,
     /// Replays and backfills of it that have not come to their end.

@@ -16,7 +16,7 @@ fn run(dag: &str, done: u64) -> RunView {
         commit_ms: Percentiles::default(),
         deadlines_missed: 0,
         awaiting: 0,
-        tasks: Vec::new(),
+        tasks: Arc::default(),
         sources: Vec::new(),
         replays: Vec::new(),
     }

@@ -1,5 +1,7 @@
 //! What is on the screen, at two widths and when it is low.
 
+use std::sync::Arc;
+
 use evermill_engine::view::{EngineView, LaneView, SourceView, TaskView};
 
 use super::*;
@@ -90,7 +92,10 @@ fn a_snapshot() -> Snapshot {
     let mut earlier = view.clone();
     let run = &mut earlier.runs[0];
     (run.taken_in, run.done) = (1_134, 1_132);
-    for (task, count) in run.tasks.iter_mut().zip([100, 99, 98, 9, 90]) {
+    for (task, count) in Arc::make_mut(&mut run.tasks)
+        .iter_mut()
+        .zip([100, 99, 98, 9, 90])
+    {
         task.succeeded -= count;
     }
     watch.look(Duration::ZERO, &earlier);

@@ -150,7 +150,7 @@ mod tests {
             commit_ms: Percentiles::default(),
             deadlines_missed: 0,
             awaiting: 0,
-            tasks: Vec::new(),
+            tasks: std::sync::Arc::default(),
             sources: Vec::new(),
             replays: Vec::new(),
         }
