@@ -328,7 +328,7 @@ pub const METRICS: &[Metric] = &[
         "evermill_log_lines_lost_total",
         Kind::Counter,
         &[],
-        "Lines of task output that were dropped because their sink was too slow.",
+        "Lines of task output that are lost: they came faster than they are written, or the disk was full.",
         Of::Engine(|view| float(view.log_lines_lost)),
     ),
     metric(

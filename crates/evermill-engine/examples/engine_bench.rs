@@ -186,7 +186,8 @@ fn open(dir: &Path, feed: &Feed, result: usize) -> Handle {
         pools: BTreeMap::new(),
         clock: Clock::system(),
         log: Box::new(|_| {}),
-        notices: Arc::new(|_, _| {}),
+        retain_logs: evermill_engine::LogRetention::default(),
+        notices: Arc::new(|_| {}),
         alerts: Arc::new(evermill_contract::alert::Nobody),
         traces: None,
     })

@@ -147,7 +147,8 @@ fn open(
         pools: BTreeMap::new(),
         clock: Clock::system(),
         log: Box::new(|_| {}),
-        notices: Arc::new(|_, _| {}),
+        retain_logs: evermill_engine::LogRetention::default(),
+        notices: Arc::new(|_| {}),
         alerts: Arc::new(evermill_contract::alert::Nobody),
         traces: None,
     })

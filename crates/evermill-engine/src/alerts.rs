@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_contract::alert::{Alert, AlertKind, Receipt};
@@ -28,8 +29,9 @@ use crate::failpoint::fp;
 use crate::groups::After;
 use crate::input::{Input, Request, SourceKey};
 use crate::limits;
+use crate::notice::Subject;
 use crate::shard::Shard;
-use crate::view::MissView;
+use crate::view::{FailureView, MissView};
 
 /// What an alert is about, and where.
 #[derive(Debug, Clone, Default)]
@@ -269,7 +271,7 @@ impl Shard {
             if let Err(refused) = self.push(key, std::slice::from_ref(&arrival)) {
                 let who = self.source_name(key);
                 let text = format!("{who}: an alert is lost: {refused}");
-                self.notice(Severity::Warning, &text);
+                self.notice_of(Severity::Warning, &self.source_subject(key), &text);
             }
         }
     }
@@ -291,7 +293,15 @@ impl Shard {
             count => format!("{count} activations missed their deadline"),
         };
         let text = format!("{name}: {what}{of}");
-        self.notice(Severity::Warning, &text);
+        let subject = Subject {
+            lane: first.as_ref().map(|miss| miss.lane.as_str().into()),
+            position: first.as_ref().map(|miss| miss.position),
+            task: first
+                .as_ref()
+                .and_then(|miss| Some(miss.task.as_deref()?.into())),
+            ..self.run_subject(run)
+        };
+        self.notice_of(Severity::Warning, &subject, &text);
         let about = About {
             lane: first.as_ref().map(|miss| miss.lane.clone()),
             position: first.as_ref().map(|miss| miss.position),
@@ -334,6 +344,7 @@ impl Shard {
     pub(crate) fn tell_failed(&mut self, run: RunIx) {
         let name = self.runs.get(&run).map_or("", |run| &run.name);
         let text = format!("{name} has failed: `evermill show {name}` says why");
+        self.notice_of(Severity::Error, &self.run_subject(run), &text);
         self.raise(AlertKind::RunFailed, run, About::default(), text);
     }
 
@@ -343,23 +354,7 @@ impl Shard {
         let Some(slot) = self.runs.get(&run).filter(|_| count > 0) else {
             return;
         };
-        let last = self.last_failure(run);
-        let why = last.as_ref().map_or_else(String::new, |last| {
-            let (task, lane, position) = (&last.task, &last.lane, last.position);
-            format!(
-                "; the last failure was that of task '{task}' at {lane}@{position}: {}",
-                last.error
-            )
-        });
-        let name = slot.name.clone();
-        let text = format!(
-            "{name}: {count} {} parked{why}. `evermill parked ls {name}` lists what is",
-            if count == 1 {
-                "activation is"
-            } else {
-                "activations are"
-            },
-        );
+        let (text, last) = parked(&slot.name, count, self.last_failure(run));
         let about = About {
             task: last.as_ref().map(|last| last.task.clone()),
             lane: last.as_ref().map(|last| last.lane.clone()),
@@ -368,5 +363,51 @@ impl Shard {
             ..About::default()
         };
         self.raise(AlertKind::Parked, run, about, text);
+        self.after.push(After::Do(Box::new(move |shard| {
+            if let Some(slot) = shard.runs.get_mut(&run) {
+                slot.parked_unsaid += count;
+            }
+        })));
     }
+
+    /// Says what was parked, of each run once in a while: where everything fails, each commit has some.
+    pub(crate) fn say_parked(&mut self, every: Duration) {
+        let mut said = Vec::new();
+        for (&run, slot) in &mut self.runs {
+            let is_due = slot.parked_said.is_none_or(|at| at.elapsed() >= every);
+            if slot.parked_unsaid == 0 || !is_due {
+                continue;
+            }
+            let count = std::mem::take(&mut slot.parked_unsaid);
+            slot.parked_said = Some(Instant::now());
+            said.push((run, Arc::clone(&slot.name), count));
+        }
+        for (run, name, count) in said {
+            let (text, last) = parked(&name, count, self.last_failure(run));
+            let subject = Subject {
+                lane: last.as_ref().map(|last| last.lane.as_str().into()),
+                position: last.as_ref().map(|last| last.position),
+                task: last.as_ref().map(|last| last.task.as_str().into()),
+                try_number: last.as_ref().map(|last| last.try_number),
+                ..self.run_subject(run)
+            };
+            self.notice_of(Severity::Warning, &subject, &text);
+        }
+    }
+}
+
+/// How many activations of a run were parked, with the last failure.
+fn parked(run: &str, count: u64, last: Option<FailureView>) -> (String, Option<FailureView>) {
+    let why = last.as_ref().map_or_else(String::new, |last| {
+        let (task, lane, position) = (&last.task, &last.lane, last.position);
+        let error = &last.error;
+        format!("; the last failure was that of task '{task}' at {lane}@{position}: {error}")
+    });
+    let are = match count {
+        1 => "activation is",
+        _ => "activations are",
+    };
+    let text =
+        format!("{run}: {count} {are} parked{why}. `evermill parked ls {run}` lists what is");
+    (text, last)
 }

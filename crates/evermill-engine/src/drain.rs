@@ -182,6 +182,7 @@ impl Shard {
             .as_ref()
             .map_or(Drained::CutOff, |ending| ending.outcome);
         let committed = self.groups.is_empty();
+        self.say_parked(Duration::ZERO);
         self.publish();
         let closed = self
             .committer

@@ -254,6 +254,8 @@ impl Shard {
             state: view.state,
             counters: view.counters,
             sealed: None,
+            parked_unsaid: 0,
+            parked_said: None,
             latency: crate::histogram::Histogram::default(),
             commit: crate::histogram::Histogram::default(),
             tally: crate::tally::Tally::default(),

@@ -9,6 +9,7 @@ use crate::boot::{Boot, start_committer};
 use crate::doors::Doors;
 use crate::handle::{Handle, Shared};
 use crate::input::Input;
+use crate::kept::Kept;
 use crate::limits;
 use crate::log::Logger;
 use crate::masking;
@@ -37,6 +38,7 @@ impl Engine {
             pools: slots,
             clock,
             log,
+            retain_logs,
             notices,
             alerts,
             traces,
@@ -69,7 +71,8 @@ impl Engine {
         }))
         .map_err(OpenError::Executor)?;
         let committer = start_committer(store, input.clone())?;
-        let logger = Logger::start(log, &data_dir, clock.clone(), Arc::clone(&notices));
+        let kept = Kept::new(&data_dir, retain_logs);
+        let logger = Logger::start(log, kept, clock.clone(), Arc::clone(&notices));
         let logger = logger.map_err(system("starting the log's thread"))?;
         let board = Arc::new(Board::default());
         let doors = Arc::new(Doors::default());

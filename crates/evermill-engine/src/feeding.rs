@@ -69,7 +69,7 @@ impl Shard {
     fn refused(&mut self, key: SourceKey, refusal: &Refusal) {
         let who = self.source_name(key);
         let text = format!("{who}: {refusal}; it is left where it is");
-        self.notice(Severity::Error, &text);
+        self.notice_of(Severity::Error, &self.source_subject(key), &text);
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.degraded = Some(refusal.to_string());
         }

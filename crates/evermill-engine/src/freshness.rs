@@ -90,7 +90,7 @@ impl Shard {
                 "{}: nothing of it was settled for {seconds} s, longer than freshness= allows",
                 self.source_name(key)
             );
-            self.notice(Severity::Warning, &text);
+            self.notice_of(Severity::Warning, &self.source_subject(key), &text);
             let about = About {
                 source: self.place_of(key),
                 ..About::default()

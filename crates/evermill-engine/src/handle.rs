@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use evermill_contract::manifest::Manifest;
-use evermill_contract::source::{Arrival, DiagnosticSink, PushRequest, Reject};
+use evermill_contract::source::{Arrival, PushRequest, Reject};
 pub use evermill_core::command::{ActivationKey, Selection};
 use evermill_store::Reader;
 use schemars::JsonSchema;
@@ -21,6 +21,7 @@ use crate::doors::Doors;
 use crate::gate;
 use crate::input::{Input, Request, Steer};
 use crate::limits;
+use crate::notice::NoticeSink;
 use crate::open::{Settings, SourceFactory};
 use crate::operate::SwitchOn;
 use crate::prepare::{Preparation, Prepared, Stored};
@@ -633,7 +634,7 @@ impl Handle {
         &self.shared.prepare.sources
     }
 
-    pub(crate) fn notices(&self) -> &DiagnosticSink {
+    pub(crate) fn notices(&self) -> &NoticeSink {
         &self.shared.prepare.notices
     }
 

@@ -494,9 +494,15 @@ impl Shard {
             }
         }
         self.view_stale = true;
+        let subject = self.run_subject(run);
         match reason {
-            Some(reason) => self.notice(Severity::Warning, &format!("{name}: {reason}")),
-            None => self.notice(Severity::Info, &format!("{name}: it is no longer held up")),
+            Some(reason) => {
+                self.notice_of(Severity::Warning, &subject, &format!("{name}: {reason}"));
+            }
+            None => {
+                let text = format!("{name}: it is no longer held up");
+                self.notice_of(Severity::Info, &subject, &text);
+            }
         }
     }
 

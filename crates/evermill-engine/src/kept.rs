@@ -4,6 +4,7 @@
 //! that is full costs lines, not events.
 
 mod blocks;
+mod keeping;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::blocks::{Block, Blocks};
+use self::keeping::Keeping;
+pub use self::keeping::LogRetention;
 pub use self::reading::{LogFilter, LogOrder, LogPage, LogPlace, LogQuery, RunLogs};
 use crate::limits;
 use crate::open::LogLine;
@@ -71,6 +74,11 @@ pub(crate) struct Kept {
     folder: PathBuf,
     segment_bytes: u64,
     open: BTreeMap<Option<Arc<str>>, Segment>,
+    open_max: usize,
+    retain: LogRetention,
+    keeping: Keeping,
+    /// Lines that could not be written.
+    lost: u64,
 }
 
 struct Segment {
@@ -87,29 +95,81 @@ struct Segment {
     blocks: Blocks,
     /// A write failed, so that the file may end in half a line.
     is_torn: bool,
+    /// When the first line of the file came, and the last that was given to it; milliseconds since the Unix epoch.
+    began_ms: Option<u64>,
+    last_ms: u64,
 }
 
 impl Kept {
-    pub(crate) fn new(data_dir: &Path) -> Self {
+    pub(crate) fn new(data_dir: &Path, retain: LogRetention) -> Self {
         Self {
             folder: data_dir.join(FOLDER),
             segment_bytes: limits::LOG_SEGMENT_BYTES,
             open: BTreeMap::new(),
+            open_max: limits::LOG_FILES_OPEN,
+            retain,
+            keeping: Keeping::default(),
+            lost: 0,
         }
+    }
+
+    /// How many lines could not be written.
+    pub(crate) const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Removes some of what is kept for too long; whether there is more to do.
+    pub(crate) fn check(&mut self, now_ms: u64) -> io::Result<bool> {
+        let age_ms = u64::try_from(self.retain.age.as_millis()).unwrap_or(u64::MAX);
+        // Nobody writes what nobody has written for so long, and what was begun so long ago ends here.
+        let oldest_ms = now_ms.saturating_sub(age_ms);
+        let flushed = self.flush();
+        self.open.retain(|_, segment| segment.last_ms >= oldest_ms);
+        for segment in self.open.values_mut() {
+            if segment
+                .began_ms
+                .is_some_and(|at| now_ms.saturating_sub(at) > age_ms / 8)
+            {
+                segment.begin_next()?;
+            }
+        }
+        let open = self.open.values();
+        let open = open.map(|segment| (segment.folder.clone(), segment.number));
+        let open = open.collect();
+        let more = self
+            .keeping
+            .check(&self.folder, self.retain, now_ms, &open)?;
+        flushed.map(|()| more)
+    }
+
+    /// The segment of a run; with too many open ones, that which was written to the longest ago is let go.
+    fn segment(&mut self, run: &Option<Arc<str>>) -> io::Result<&mut Segment> {
+        if !self.open.contains_key(run) {
+            let folder = self.folder.join(folder_name(run.as_deref()));
+            if self.open.len() >= self.open_max {
+                let idle = self.open.iter().min_by_key(|(_, segment)| segment.last_ms);
+                let idle = idle.map(|(run, _)| run.clone()).unwrap_or_default();
+                if let Some(mut segment) = self.open.remove(&idle) {
+                    self.lost += segment.flush().1;
+                }
+            }
+            let segment = Segment::open(folder, self.segment_bytes)?;
+            self.open.insert(run.clone(), segment);
+        }
+        Ok(self.open.get_mut(run).expect("it was put there"))
     }
 
     /// Appends a piece of output, line by line; in the file by the next [`Kept::flush`] at the
     /// latest.
     pub(crate) fn write(&mut self, at_ms: u64, line: &LogLine) -> io::Result<()> {
-        let segment = match self.open.get_mut(&line.run) {
-            Some(segment) => segment,
-            None => {
-                let folder = self.folder.join(folder_name(line.run.as_deref()));
-                let segment = Segment::open(folder, self.segment_bytes)?;
-                self.open.entry(line.run.clone()).or_insert(segment)
+        let text = String::from_utf8_lossy(&line.text);
+        let segment = match self.segment(&line.run) {
+            Ok(segment) => segment,
+            Err(cause) => {
+                self.lost += text.lines().count() as u64;
+                return Err(cause);
             }
         };
-        let text = String::from_utf8_lossy(&line.text);
         let key = line.key.as_ref();
         let mut entry = LogEntry {
             at_ms,
@@ -121,21 +181,30 @@ impl Kept {
             level: level(line.origin).to_owned(),
             text: String::new(),
         };
+        segment.last_ms = at_ms;
         segment.block.add(&entry);
         for text in text.lines() {
             text.clone_into(&mut entry.text);
             serde_json::to_writer(&mut segment.pending, &entry)?;
             segment.pending.push(b'\n');
         }
-        if segment.pending.len() >= limits::LOG_PENDING_BYTES {
-            return segment.flush();
+        if segment.pending.len() < limits::LOG_PENDING_BYTES {
+            return Ok(());
         }
-        Ok(())
+        let (written, lost) = segment.flush();
+        self.lost += lost;
+        written
     }
 
-    /// Writes what is pending.
+    /// Writes what is pending. One file that cannot be written holds up no other.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.open.values_mut().try_for_each(Segment::flush)
+        let mut all = Ok(());
+        for segment in self.open.values_mut() {
+            let (written, lost) = segment.flush();
+            self.lost += lost;
+            all = all.and(written);
+        }
+        all
     }
 }
 
@@ -156,9 +225,12 @@ impl Segment {
             bytes_max,
             pending: Vec::new(),
             is_torn: false,
+            began_ms: None,
+            last_ms: 0,
         };
         // A process that was killed may have left half a line.
         segment.mend()?;
+        segment.began_ms = first_ms(&path(&segment.folder, number))?;
         Ok(segment)
     }
 
@@ -173,26 +245,35 @@ impl Segment {
         Ok(())
     }
 
-    /// What cannot be written is lost.
-    fn flush(&mut self) -> io::Result<()> {
+    /// What cannot be written is lost: so many lines.
+    fn flush(&mut self) -> (io::Result<()>, u64) {
         if self.pending.is_empty() {
-            return Ok(());
+            return (Ok(()), 0);
         }
         let bytes = std::mem::take(&mut self.pending);
-        let written = self.append(&bytes);
-        if written.is_err() {
-            self.is_torn = true;
-        }
-        written
+        let mut written = 0;
+        let done = self.append(&bytes, &mut written);
+        self.is_torn |= done.is_err();
+        // The line that was torn is no line.
+        let left = bytes[written..].iter().filter(|byte| **byte == b'\n');
+        (done, left.count() as u64)
     }
 
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn append(&mut self, bytes: &[u8], written: &mut usize) -> io::Result<()> {
         if self.is_torn {
             self.mend()?;
             // It says where its block begins as it was before.
             self.block.start = self.bytes;
         }
-        self.file.write_all(bytes)?;
+        while *written < bytes.len() {
+            match self.file.write(&bytes[*written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(more) => *written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.began_ms.get_or_insert(self.last_ms);
         self.bytes += bytes.len() as u64;
         let is_full = self.bytes >= self.bytes_max;
         if is_full || self.bytes - self.block.start >= limits::LOG_BLOCK_BYTES {
@@ -216,6 +297,7 @@ impl Segment {
         self.number = number;
         self.bytes = 0;
         self.block = Block::at(0);
+        self.began_ms = None;
         let oldest = number.saturating_sub(limits::LOG_SEGMENTS_KEPT);
         for number in numbers(&self.folder)?.into_iter().filter(|n| *n <= oldest) {
             fs::remove_file(path(&self.folder, number))?;
@@ -243,6 +325,20 @@ fn ends_with_a_line(path: &Path) -> io::Result<bool> {
     let mut last = [0];
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
+}
+
+/// When the first line of a segment came; `None` for one without any.
+fn first_ms(path: &Path) -> io::Result<Option<u64>> {
+    #[derive(Deserialize)]
+    struct At {
+        at_ms: u64,
+    }
+    let mut line = Vec::new();
+    let file = io::BufReader::new(File::open(path)?.take(limits::LOG_READ_BYTES));
+    io::BufRead::read_until(&mut { file }, b'\n', &mut line)?;
+    let found = serde_json::from_slice::<At>(&line).map(|line| line.at_ms);
+    // Of one that cannot be read nothing is known: it is as old as can be.
+    Ok((!line.is_empty()).then(|| found.unwrap_or(0)))
 }
 
 fn path(folder: &Path, number: u64) -> PathBuf {

@@ -47,6 +47,7 @@ pub mod limits;
 mod log;
 mod manifest;
 mod masking;
+mod notice;
 mod open;
 mod operate;
 mod orders;
@@ -90,8 +91,12 @@ pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
     Started,
 };
-pub use kept::{LOG_LEVELS, LogEntry, LogFilter, LogOrder, LogPage, LogPlace, LogQuery, RunLogs};
+pub use kept::{
+    LOG_LEVELS, LogEntry, LogFilter, LogOrder, LogPage, LogPlace, LogQuery, LogRetention, RunLogs,
+};
 pub use manifest::faults;
+pub use masking::diagnostics;
+pub use notice::{Notice, NoticeSink, Subject};
 pub use open::{
     ExecutorFactory, LogLine, LogSink, NoSettings, OpenError, OpenOptions, Settings, SourceFactory,
     SourceRequest, StoreFactory, first_position, store_options,

@@ -96,6 +96,18 @@ pub const LOG_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub const LOG_PENDING_BYTES: usize = 64 * 1024;
 /// Segments of each run that are kept; the oldest goes first.
 pub const LOG_SEGMENTS_KEPT: u64 = 16;
+/// How long lines are kept unless somebody says otherwise: 30 days.
+pub const LOG_AGE: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Bytes that are kept of all runs together unless somebody says otherwise; the oldest go first.
+pub const LOG_BYTES: u64 = 1 << 30;
+/// Logs of runs that are open at a time: two files each.
+pub const LOG_FILES_OPEN: usize = 256;
+/// How often it is looked whether something is kept for too long, and while there is more to do.
+pub const LOG_CHECK_EVERY: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(1)];
+/// Folders of runs that are listed in one check.
+pub const LOG_FOLDERS_PER_CHECK: usize = 64;
+/// Segments that are removed in one check.
+pub const LOG_REMOVED_PER_CHECK: usize = 32;
 /// Bytes of a segment that its index describes together: what is looked for in none of their lines is passed
 /// over unread.
 pub const LOG_BLOCK_BYTES: u64 = 64 * 1024;
@@ -112,6 +124,8 @@ pub const LOG_KEY_BYTES: usize = 256;
 pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);
 /// Age at which a published view is replaced while work is done.
 pub const VIEW_AGE: Duration = Duration::from_millis(100);
+/// How often it is said of a run what was parked.
+pub const PARKED_SAID_EVERY: Duration = Duration::from_secs(10);
 /// How long whoever looks waits for what the last commits say, before he gets what there is.
 pub const FRESH_VIEW: Duration = Duration::from_secs(1);
 /// How long a source's thread waits for events; orders wake it at once.

@@ -12,6 +12,8 @@ use evermill_contract::settings::Settings;
 use evermill_contract::source::DiagnosticSink;
 use evermill_contract::worker::{Death, Outcome, TaskError, WorkerEvent};
 
+use crate::notice::{Notice, NoticeSink, Subject};
+
 /// A report without secrets.
 pub(crate) fn report(settings: &dyn Settings, mut event: WorkerEvent) -> WorkerEvent {
     match &mut event {
@@ -62,9 +64,30 @@ pub(crate) fn masked<'a>(settings: &dyn Settings, text: &'a str) -> Cow<'a, str>
 }
 
 /// Notices without secrets.
-pub(crate) fn notices(settings: &Arc<dyn Settings>, tell: DiagnosticSink) -> DiagnosticSink {
+pub(crate) fn notices(settings: &Arc<dyn Settings>, tell: NoticeSink) -> NoticeSink {
     let settings = Arc::clone(settings);
-    Arc::new(move |severity, text: &str| tell(severity, &masked(&*settings, text)))
+    Arc::new(move |notice: &Notice<'_>| {
+        let text = masked(&*settings, notice.text);
+        tell(&Notice {
+            text: &text,
+            ..*notice
+        });
+    })
+}
+
+/// The sink of a part that the engine does not know, such as one that sends: what it says is a notice
+/// without secrets that is about nothing in particular.
+#[must_use]
+pub fn diagnostics(settings: &Arc<dyn Settings>, tell: &NoticeSink) -> DiagnosticSink {
+    let tell = notices(settings, Arc::clone(tell));
+    Arc::new(move |severity, text: &str| {
+        let subject = &Subject::default();
+        tell(&Notice {
+            severity,
+            text,
+            subject,
+        });
+    })
 }
 
 #[cfg(test)]
@@ -147,9 +170,10 @@ mod tests {
         let told = Arc::new(Mutex::new(String::new()));
         let heard = Arc::clone(&told);
         let settings: Arc<dyn Settings> = Arc::new(Tulips);
-        let tell: DiagnosticSink =
-            Arc::new(move |_, text: &str| *heard.lock().unwrap() = text.to_owned());
-        notices(&settings, tell)(evermill_contract::source::Severity::Error, "no tulips");
+        let tell: NoticeSink = Arc::new(move |notice: &Notice<'_>| {
+            notice.text.clone_into(&mut heard.lock().unwrap());
+        });
+        diagnostics(&settings, &tell)(evermill_contract::source::Severity::Error, "no tulips");
         assert_eq!(*told.lock().unwrap(), "no ***");
     }
 }

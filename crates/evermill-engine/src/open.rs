@@ -14,6 +14,8 @@ use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_store::{Store, StoreError};
 
 use crate::clock::Clock;
+use crate::kept::LogRetention;
+use crate::notice::NoticeSink;
 
 /// Everything [`crate::Engine::open`] needs.
 pub struct OpenOptions {
@@ -36,8 +38,10 @@ pub struct OpenOptions {
     /// Where output of tasks goes. Called on a thread of its own; when it falls behind for more
     /// than [`crate::limits::LOG_LINES_QUEUED`] lines, lines are dropped and counted.
     pub log: LogSink,
+    /// How long it is kept in the data directory.
+    pub retain_logs: LogRetention,
     /// Where what the engine itself has to say goes.
-    pub notices: DiagnosticSink,
+    pub notices: NoticeSink,
     /// Where alerts go.
     pub alerts: AlertSink,
     /// Who hears of activations that have settled, if somebody traces.
@@ -124,6 +128,8 @@ pub struct LogLine {
     pub key: Option<Bytes>,
     /// 1 for the first try; 0 when unknown.
     pub try_number: u32,
+    /// Slot of the worker that it came from.
+    pub worker: Option<u16>,
     /// Where it came from.
     pub origin: LogOrigin,
     /// The text, as written.

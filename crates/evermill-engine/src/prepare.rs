@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use evermill_contract::manifest::{DagManifest, Manifest, SourceManifest};
-use evermill_contract::source::{DiagnosticSink, FirstPosition, Opened, SourceBudget};
+use evermill_contract::source::{FirstPosition, Opened, SourceBudget};
 use evermill_core::dag::Dag;
 
 use crate::bundle::{self, File};
 use crate::handle::{EngineError, StartRequest};
 use crate::limits;
 use crate::manifest::{self, Outline, Pools};
+use crate::notice::{LateName, NoticeSink, of_source};
 use crate::open::{SourceFactory, SourceRequest, first_position};
 use crate::record::Why;
 use crate::swap::Standing;
@@ -22,7 +23,7 @@ use crate::swap::Standing;
 pub(crate) struct Preparation {
     pub(crate) data_dir: PathBuf,
     pub(crate) sources: SourceFactory,
-    pub(crate) notices: DiagnosticSink,
+    pub(crate) notices: NoticeSink,
     pub(crate) pools: Arc<PoolNumbers>,
 }
 
@@ -60,6 +61,8 @@ pub(crate) struct Stored {
 
 pub(crate) struct PreparedSource {
     pub(crate) id: String,
+    /// What it says is of this run, once there is one.
+    pub(crate) run: LateName,
     pub(crate) source: Opened,
     pub(crate) first: FirstPosition,
 }
@@ -133,7 +136,8 @@ impl Preparation {
         sources: impl Iterator<Item = &'m SourceManifest>,
     ) -> Result<Vec<PreparedSource>, EngineError> {
         let make = |source: &SourceManifest| {
-            let request = request_for(declared, source, &self.notices);
+            let run = LateName::default();
+            let request = request_for(declared, source, &self.notices, &run);
             let made = (self.sources)(request).map_err(|cause| EngineError::Source {
                 dag: declared.id.clone(),
                 source_id: source.id.clone(),
@@ -141,6 +145,7 @@ impl Preparation {
             })?;
             Ok(PreparedSource {
                 id: source.id.clone(),
+                run,
                 source: made,
                 first: first_position(source),
             })
@@ -153,7 +158,8 @@ impl Preparation {
 pub(crate) fn request_for<'a>(
     declared: &'a DagManifest,
     source: &'a SourceManifest,
-    notices: &DiagnosticSink,
+    notices: &NoticeSink,
+    run: &LateName,
 ) -> SourceRequest<'a> {
     SourceRequest {
         dag: &declared.id,
@@ -164,7 +170,7 @@ pub(crate) fn request_for<'a>(
             batch_bytes: limits::BATCH_BYTES,
             prefetch_bytes: limits::PREFETCH_BYTES,
         },
-        diagnostics: Arc::clone(notices),
+        diagnostics: of_source(notices, &declared.id, &source.id, Arc::clone(run)),
     }
 }
 

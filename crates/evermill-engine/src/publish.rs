@@ -41,6 +41,7 @@ impl Shard {
     }
 
     pub(crate) fn publish(&mut self) -> Arc<EngineView> {
+        self.say_parked(limits::PARKED_SAID_EVERY);
         self.viewed_at = Instant::now();
         self.view_stale = false;
         let view = Arc::new(self.view());

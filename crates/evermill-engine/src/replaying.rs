@@ -22,6 +22,7 @@ use crate::ingest::Ingest;
 use crate::input::{First, FoundLane, LastWord, SourceKey};
 use crate::lanes::{Found, Listening};
 use crate::limits;
+use crate::notice::late_name;
 use crate::orders::Mailbox;
 use crate::payload::Held;
 use crate::prepare::request_for;
@@ -134,6 +135,7 @@ impl Shard {
             return;
         };
         let source = read_apart(source);
+        let run = late_name(self.run_subject(key.run).run);
         let (make, notices) = (
             Arc::clone(&self.world.sources),
             Arc::clone(&self.world.notices),
@@ -144,7 +146,7 @@ impl Shard {
         let line = Line::new(self.world.input.clone());
         let clock = self.world.clock.clone();
         let ended = spawn(key, move || {
-            let made = make(request_for(&manifest.dags[0], &source, &notices)).map(ungated);
+            let made = make(request_for(&manifest.dags[0], &source, &notices, &run)).map(ungated);
             let why = match made {
                 Ok((Opened::Log(source), gate)) => {
                     let ingest = Ingest {

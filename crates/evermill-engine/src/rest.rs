@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use evermill_contract::alert::Alert;
-use evermill_contract::source::{Arrival, DiagnosticSink};
+use evermill_contract::source::Arrival;
 use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
@@ -24,6 +24,7 @@ use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Bringer, Inboxes};
 use crate::kept::RunLogs;
+use crate::notice::NoticeSink;
 use crate::open::{NoSettings, OpenError, SourceFactory};
 use crate::operate::{self, Operations, Order, Page, Resolve, Signal, SwitchOn};
 use crate::past::{self, PastQuery};
@@ -320,9 +321,9 @@ impl State {
     }
 }
 
-/// Diagnostics of a source that is only looked at: what matters comes back as an error.
-fn silent() -> DiagnosticSink {
-    Arc::new(|_, _| {})
+/// For what a source says that is only looked at: what matters comes back as an error.
+fn silent() -> NoticeSink {
+    Arc::new(|_| {})
 }
 
 impl Operations for AtRest {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use evermill_contract::alert::AlertSink;
 use evermill_contract::manifest::Manifest;
-use evermill_contract::source::{DiagnosticSink, Severity};
+use evermill_contract::source::Severity;
 use evermill_contract::worker::Executor;
 use evermill_core::Machine;
 use evermill_core::command::{
@@ -54,6 +54,7 @@ use crate::lanes::{Lane, Listening};
 use crate::limits;
 use crate::log::Logger;
 use crate::manifest::Outline;
+use crate::notice::NoticeSink;
 use crate::open::{Settings, SourceFactory, StoreFactory};
 use crate::payload::Buffers;
 use crate::pools::PoolSizes;
@@ -143,7 +144,7 @@ pub(crate) struct World {
     pub(crate) sources: SourceFactory,
     pub(crate) clock: Clock,
     pub(crate) logger: Logger,
-    pub(crate) notices: DiagnosticSink,
+    pub(crate) notices: NoticeSink,
     pub(crate) alerts: AlertSink,
     pub(crate) pools: Arc<PoolNumbers>,
     pub(crate) board: Arc<Board>,
@@ -174,6 +175,9 @@ pub(crate) struct RunSlot {
     pub(crate) counters: Counters,
     /// As of the last seal.
     pub(crate) sealed: Option<(RunState, Counters)>,
+    /// Parked and not yet said.
+    pub(crate) parked_unsaid: u64,
+    pub(crate) parked_said: Option<Instant>,
     pub(crate) latency: Histogram,
     pub(crate) commit: Histogram,
     pub(crate) tally: Tally,
@@ -427,11 +431,6 @@ impl Shard {
                 _ => {}
             }
         }
-    }
-
-    /// Tells people, not machines.
-    pub(crate) fn notice(&self, severity: Severity, text: &str) {
-        (self.world.notices)(severity, text);
     }
 
     /// Ends the process: going on would risk what is already promised.

@@ -21,6 +21,7 @@ use crate::input::{First, FoundLane, SourceInput, SourceKey};
 use crate::lanes::{Found, Listening, Parting};
 use crate::limits;
 use crate::masking::masked;
+use crate::notice::Subject;
 use crate::orders::Mailbox;
 use crate::payload::{Held, Keys, Packed};
 use crate::prepare::PreparedSource;
@@ -56,7 +57,16 @@ impl Shard {
             .retain(|key, listening| key.run != run || listening.ended.is_none());
         for prepared in sources {
             let key = self.next_key(run);
-            let PreparedSource { id, source, first } = prepared;
+            let PreparedSource {
+                id,
+                run: late,
+                source,
+                first,
+            } = prepared;
+            if let Some(slot) = self.runs.get(&run) {
+                // It is new: nobody has named it before.
+                late.get_or_init(|| Arc::clone(&slot.name));
+            }
             let (source, gate) = ungated(source);
             let keeper = Keeper::new(gate.clone());
             match source {
@@ -381,7 +391,7 @@ impl Shard {
     }
 
     fn source_state(&mut self, key: SourceKey, input: SourceInput) {
-        let who = self.source_name(key);
+        let (who, subject) = (self.source_name(key), self.source_subject(key));
         let Some(listening) = self.listening.get_mut(&key) else {
             return;
         };
@@ -426,7 +436,7 @@ impl Shard {
             _ => None,
         };
         if let Some((severity, text)) = told {
-            self.notice(severity, &text);
+            self.notice_of(severity, &subject, &text);
             if let Some(kind) = alert {
                 let about = About {
                     source: self.place_of(key),
@@ -569,8 +579,13 @@ impl Shard {
             known.name
         );
         known.stopped = Some(text.clone());
-        let source = known.source;
-        self.notice(Severity::Error, &text);
+        let (source, name) = (known.source, known.name.as_str().into());
+        let subject = Subject {
+            lane: Some(name),
+            position: Some(from),
+            ..self.source_subject(source)
+        };
+        self.notice_of(Severity::Error, &subject, &text);
         if !passes {
             return self.lane_stopped(lane, source, Some(from), text);
         }
@@ -586,8 +601,12 @@ impl Shard {
         };
         let text = format!("{} stands still: {reason}", known.name);
         known.stopped = Some(text.clone());
-        let source = known.source;
-        self.notice(Severity::Error, &text);
+        let (source, name) = (known.source, known.name.as_str().into());
+        let subject = Subject {
+            lane: Some(name),
+            ..self.source_subject(source)
+        };
+        self.notice_of(Severity::Error, &subject, &text);
         self.lane_stopped(lane, source, None, text);
     }
 

@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::gate::Keeper;
 use crate::input::{Input, SourceInput, SourceKey};
 use crate::limits;
+use crate::notice::{late_name, of_source};
 use crate::open::{SourceRequest, first_position};
 use crate::payload::Keys;
 use crate::shard::Shard;
@@ -189,7 +190,7 @@ impl Shard {
             return self.give_up(key, about, text);
         }
         let text = format!("{who} is stalled: {why}; it is opened again, from where we are");
-        self.notice(Severity::Warning, &text);
+        self.notice_of(Severity::Warning, &self.source_subject(key), &text);
         self.raise(AlertKind::SourceStalled, key.run, about.clone(), text);
         let made = match self.make_again(key) {
             Ok(made) => made,
@@ -224,7 +225,7 @@ impl Shard {
     }
 
     fn give_up(&mut self, key: SourceKey, about: About, text: String) {
-        self.notice(Severity::Error, &text);
+        self.notice_of(Severity::Error, &self.source_subject(key), &text);
         if let Some(listening) = self.listening.get_mut(&key) {
             listening.watched = None;
             listening.ended = Some(Some(text.clone()));
@@ -250,7 +251,12 @@ impl Shard {
                 batch_bytes: limits::BATCH_BYTES,
                 prefetch_bytes: limits::PREFETCH_BYTES,
             },
-            diagnostics: Arc::clone(&self.world.notices),
+            diagnostics: of_source(
+                &self.world.notices,
+                &outline.dag,
+                &source.id,
+                late_name(self.run_subject(key.run).run),
+            ),
         })?;
         let (made, gate) = ungated(made);
         Ok((made, first_position(source), Keeper::new(gate)))

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use evermill_contract::manifest::SourceManifest;
 use evermill_contract::source::{
-    DiagnosticSink, LaneName, NO_TIMESTAMP, Opened, Place, Source, SourceError, SourceEvent,
+    LaneName, NO_TIMESTAMP, Opened, Place, Source, SourceError, SourceEvent,
 };
 use evermill_core::LaneView;
 use evermill_core::command::{LaneId, ReplayMode, Stretch};
 
 use crate::handle::EngineError;
 use crate::limits;
+use crate::notice::{NoticeSink, late_name};
 use crate::open::SourceFactory;
 use crate::prepare::request_for;
 use crate::replay::{
@@ -41,7 +42,7 @@ impl Survey {
         ground: &Ground,
         lanes: &[LaneView],
         sources: &SourceFactory,
-        notices: &DiagnosticSink,
+        notices: &NoticeSink,
     ) -> Result<Self, EngineError> {
         let source: SourceManifest = read_apart(ground.source());
         let id = source.id.clone();
@@ -50,7 +51,9 @@ impl Survey {
             source_id: id.clone(),
             cause,
         };
-        let opened = sources(request_for(ground.declared(), &source, notices)).map_err(failed)?;
+        let run = late_name(Some(ground.run.name.as_str().into()));
+        let request = request_for(ground.declared(), &source, notices, &run);
+        let opened = sources(request).map_err(failed)?;
         let (Opened::Log(source), _) = ungated(opened) else {
             return Err(failed("it is not read from a log".to_owned()));
         };
@@ -228,7 +231,7 @@ pub(crate) fn replay(
     ground: &Ground,
     ask: &ReplayAsk,
     sources: &SourceFactory,
-    notices: &DiagnosticSink,
+    notices: &NoticeSink,
 ) -> Result<(ReplayAnswer, Again), EngineError> {
     check_kind(ground, false)?;
     let lanes = chosen(ground, ask.lane.as_deref())?;
@@ -325,7 +328,7 @@ pub(crate) fn backfill(
     ask: &BackfillAsk,
     unread: impl FnOnce(Stretch) -> Result<Vec<(u64, u64)>, EngineError>,
     sources: &SourceFactory,
-    notices: &DiagnosticSink,
+    notices: &NoticeSink,
 ) -> Result<(ReplayAnswer, Again), EngineError> {
     check_kind(ground, true)?;
     let lanes = chosen(ground, None)?;
@@ -389,7 +392,7 @@ pub(crate) fn reset(
     ground: &Ground,
     ask: &ResetAsk,
     sources: &SourceFactory,
-    notices: &DiagnosticSink,
+    notices: &NoticeSink,
 ) -> Result<(ResetAnswer, Vec<(LaneId, u64)>), EngineError> {
     let lanes = chosen(ground, ask.lane.as_deref())?;
     if matches!(ask.to, Place::Position(_)) {

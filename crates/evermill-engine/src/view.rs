@@ -25,7 +25,7 @@ pub struct EngineView {
     pub runs: Vec<RunView>,
     /// The workers.
     pub workers: WorkersView,
-    /// Lines of task output that were dropped because the log sink was too slow.
+    /// Lines of task output that are lost: they came faster than they are written, or the disk was full.
     pub log_lines_lost: u64,
     /// Reports of attempts under an old fence, refused (C5).
     pub refused_reports: u64,

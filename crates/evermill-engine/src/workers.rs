@@ -38,20 +38,20 @@ impl Shard {
                 question,
             } => self.asked(slot, call, token, member, question),
             WorkerEvent::Log {
+                slot,
                 token,
                 member,
                 origin,
                 text,
-                ..
-            } => self.log(token, member, origin, text),
+            } => self.log(slot, (token, member), origin, text),
             WorkerEvent::Progress {
+                slot,
                 token,
                 member,
                 value,
-                ..
             } => self.log(
-                Some(token),
-                Some(member),
+                slot,
+                (Some(token), Some(member)),
                 LogOrigin::Logging(20),
                 progress(&value),
             ),
@@ -317,7 +317,13 @@ impl Shard {
         }
     }
 
-    fn log(&mut self, token: Option<Token>, member: Option<u32>, origin: LogOrigin, text: Bytes) {
+    fn log(
+        &mut self,
+        slot: Slot,
+        (token, member): (Option<Token>, Option<u32>),
+        origin: LogOrigin,
+        text: Bytes,
+    ) {
         let out = token.and_then(|token| self.slots.get(token));
         let mut line = LogLine {
             dag: out.map(|out| out.outline.dag.clone()),
@@ -327,6 +333,7 @@ impl Shard {
             lane: None,
             key: None,
             try_number: 0,
+            worker: Some(slot.0),
             origin,
             text,
         };

@@ -18,6 +18,7 @@
 //! The file is looked for in the working directory. An unknown name in it is an error.
 
 mod alerts;
+mod logging;
 mod retain;
 mod traces;
 
@@ -32,7 +33,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::alerts::{Hook, hooks};
-pub(crate) use self::retain::Retain;
+pub(crate) use self::logging::{Format, Level, Log, LogArgs};
+pub(crate) use self::retain::{Retain, RetainLogs};
 pub(crate) use self::traces::Traces;
 use crate::failure::Failure;
 use crate::near::nearest;
@@ -42,6 +44,17 @@ const FILE: &str = "evermill.toml";
 const DATA_DIR: &str = ".evermill";
 const DATA_DIR_VARIABLE: &str = "EVERMILL_DATA_DIR";
 const RETAIN_VARIABLE: &str = "EVERMILL_RETAIN";
+const RETAIN_LOGS_VARIABLE: &str = "EVERMILL_RETAIN_LOGS";
+const LOG_FORMAT_VARIABLE: &str = "EVERMILL_LOG_FORMAT";
+const LOG_LEVEL_VARIABLE: &str = "EVERMILL_LOG_LEVEL";
+/// Settings of one value, and where data lies.
+const VARIABLES: [&str; 5] = [
+    DATA_DIR_VARIABLE,
+    RETAIN_VARIABLE,
+    RETAIN_LOGS_VARIABLE,
+    LOG_FORMAT_VARIABLE,
+    LOG_LEVEL_VARIABLE,
+];
 /// Short names, and Airflow's default ids that they stand for.
 const SHORT: [(&str, &str); 3] = [
     ("aws", "aws_default"),
@@ -49,9 +62,12 @@ const SHORT: [(&str, &str); 3] = [
     ("kafka", "kafka_default"),
 ];
 /// What the file may hold.
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 9] = [
     "data_dir",
     "retain",
+    "retain_logs",
+    "log_format",
+    "log_level",
     "pools",
     "connections",
     "alerts",
@@ -70,7 +86,7 @@ pub(crate) struct Known {
 }
 
 /// Every setting.
-pub(crate) const KNOWN: [Known; 8] = [
+pub(crate) const KNOWN: [Known; 11] = [
     Known {
         key: Some("data_dir"),
         variable: Some(DATA_DIR_VARIABLE),
@@ -84,6 +100,27 @@ pub(crate) const KNOWN: [Known; 8] = [
         flag: Some("--retain AGE|SIZE"),
         default: Some("1GiB"),
         about: "how much history is kept: an age, a size, or both",
+    },
+    Known {
+        key: Some("retain_logs"),
+        variable: Some(RETAIN_LOGS_VARIABLE),
+        flag: Some("--retain-logs AGE|SIZE"),
+        default: Some("30d, 1GiB"),
+        about: "how much is kept of what tasks print: an age, a size for all runs together, or both; of each run at most 128 MiB",
+    },
+    Known {
+        key: Some("log_format"),
+        variable: Some(LOG_FORMAT_VARIABLE),
+        flag: Some("--log-format text|json"),
+        default: Some("text"),
+        about: "what lines on standard error are: sentences, or one JSON object a line",
+    },
+    Known {
+        key: Some("log_level"),
+        variable: Some(LOG_LEVEL_VARIABLE),
+        flag: Some("--log-level LEVEL"),
+        default: Some("info"),
+        about: "the least that is said there: debug, info, warning or error; what tasks print is info",
     },
     Known {
         key: Some("pools.NAME"),
@@ -136,6 +173,10 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// How much history is kept.
     pub(crate) retain: Retain,
+    /// How much of what tasks print.
+    pub(crate) retain_logs: RetainLogs,
+    /// How it says what it has to say.
+    pub(crate) log: Log,
     /// Slots of pools, by name.
     pub(crate) pools: BTreeMap<String, u32>,
     /// Connection id to its address.
@@ -182,6 +223,9 @@ impl fmt::Display for Origin {
 pub(crate) struct Explained {
     pub(crate) data_dir: Setting<PathBuf>,
     pub(crate) retain: Setting<Retain>,
+    pub(crate) retain_logs: Setting<RetainLogs>,
+    pub(crate) log_format: Setting<Format>,
+    pub(crate) log_level: Setting<Level>,
     /// The file alone says them.
     pub(crate) pools: BTreeMap<String, u32>,
     pub(crate) connections: BTreeMap<String, Setting<String>>,
@@ -196,6 +240,8 @@ pub(crate) struct Flags<'a> {
     /// Also the environment's word: clap has looked there.
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) retain: Option<&'a str>,
+    pub(crate) retain_logs: Option<&'a str>,
+    pub(crate) log: Option<&'a LogArgs>,
     pub(crate) connections: &'a [String],
     pub(crate) otlp_endpoint: Option<&'a str>,
 }
@@ -205,6 +251,9 @@ pub(crate) struct Flags<'a> {
 struct File {
     data_dir: Option<PathBuf>,
     retain: Option<String>,
+    retain_logs: Option<String>,
+    log_format: Option<String>,
+    log_level: Option<String>,
     #[serde(default)]
     pools: BTreeMap<String, NonZero<u32>>,
     #[serde(default)]
@@ -245,27 +294,79 @@ impl Explained {
     /// As [`Config::read`].
     pub(crate) fn read(flags: Flags<'_>) -> Result<Self, Failure> {
         let file = read_file(Path::new(FILE))?;
-        let variables = env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            let ours = name.starts_with(CONNECTION_PREFIX) || name == RETAIN_VARIABLE;
-            let ours = ours || name == DATA_DIR_VARIABLE || name.starts_with(traces::PREFIX);
-            ours.then_some((name, value.into_string().ok()?))
-        });
-        settle(file, &variables.collect(), flags)
+        settle(file, &variables(), flags)
+    }
+
+    /// How to say what there is to say.
+    pub(crate) const fn log(&self) -> Log {
+        Log {
+            format: self.log_format.value,
+            level: self.log_level.value,
+        }
     }
 
     /// The settings alone.
     pub(crate) fn settled(self) -> Config {
+        let log = self.log();
         let connections = self.connections.into_iter();
         Config {
             data_dir: self.data_dir.value,
             retain: self.retain.value,
+            retain_logs: self.retain_logs.value,
+            log,
             pools: self.pools,
             connections: connections.map(|(id, set)| (id, set.value)).collect(),
             alerts: self.alerts,
             traces: self.traces.map(|set| set.value),
         }
     }
+}
+
+/// How to say what there is to say, for those who read no file.
+///
+/// # Errors
+/// A format or a level that is none.
+pub(crate) fn log(flags: &LogArgs) -> Result<Log, Failure> {
+    let (format, level) = settle_log(Some(flags), (None, None), &variables())?;
+    Ok(Log {
+        format: format.value,
+        level: level.value,
+    })
+}
+
+fn settle_log(
+    flags: Option<&LogArgs>,
+    (format, level): (Option<String>, Option<String>),
+    variables: &BTreeMap<String, String>,
+) -> Result<(Setting<Format>, Setting<Level>), Failure> {
+    let said = |say: fn(&LogArgs) -> &Option<String>| flags.and_then(|log| say(log).as_deref());
+    let format = one(
+        "log_format",
+        ("--log-format", said(|log| &log.log_format)),
+        (LOG_FORMAT_VARIABLE, variables),
+        format,
+        Format::parse,
+    )?;
+    let level = one(
+        "log_level",
+        ("--log-level", said(|log| &log.log_level)),
+        (LOG_LEVEL_VARIABLE, variables),
+        level,
+        Level::parse,
+    )?;
+    Ok((format, level))
+}
+
+/// What the environment says.
+fn variables() -> BTreeMap<String, String> {
+    let variables = env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        let prefixes = [CONNECTION_PREFIX, traces::PREFIX];
+        let ours = VARIABLES.contains(&name.as_str())
+            || prefixes.iter().any(|prefix| name.starts_with(prefix));
+        ours.then_some((name, value.into_string().ok()?))
+    });
+    variables.collect()
 }
 
 fn settle(
@@ -288,9 +389,26 @@ fn settle(
     }
     let set =
         |(id, value, origin): (String, String, Origin)| (full_id(&id), Setting { value, origin });
+    let in_file = (file.log_format, file.log_level);
+    let (log_format, log_level) = settle_log(flags.log, in_file, variables)?;
     Ok(Explained {
         data_dir: data_dir(flags.data_dir, file.data_dir, variables),
-        retain: retain(flags.retain, file.retain, variables)?,
+        retain: one(
+            "retain",
+            ("--retain", flags.retain),
+            (RETAIN_VARIABLE, variables),
+            file.retain,
+            Retain::parse,
+        )?,
+        retain_logs: one(
+            "retain_logs",
+            ("--retain-logs", flags.retain_logs),
+            (RETAIN_LOGS_VARIABLE, variables),
+            file.retain_logs,
+            RetainLogs::parse,
+        )?,
+        log_format,
+        log_level,
         pools: slots(file.pools),
         connections: layers.into_iter().map(set).collect(),
         alerts: file.alerts,
@@ -321,15 +439,18 @@ fn data_dir(
     Setting { value, origin }
 }
 
-fn retain(
-    flag: Option<&str>,
+/// A setting of one value.
+fn one<T: Default>(
+    key: &str,
+    (flag, given): (&'static str, Option<&str>),
+    (variable, variables): (&str, &BTreeMap<String, String>),
     file: Option<String>,
-    variables: &BTreeMap<String, String>,
-) -> Result<Setting<Retain>, Failure> {
-    let variable = variables.get(RETAIN_VARIABLE).cloned();
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Setting<T>, Failure> {
+    let of_variable = variables.get(variable).cloned();
     let layers = [
-        (flag.map(str::to_owned), Origin::Flag("--retain")),
-        (variable, Origin::Variable(RETAIN_VARIABLE.to_owned())),
+        (given.map(str::to_owned), Origin::Flag(flag)),
+        (of_variable, Origin::Variable(variable.to_owned())),
         (file, Origin::File),
     ];
     let set = layers
@@ -337,12 +458,12 @@ fn retain(
         .find_map(|(text, origin)| Some((text?, origin)));
     let Some((text, origin)) = set else {
         return Ok(Setting {
-            value: Retain::default(),
+            value: T::default(),
             origin: Origin::Default,
         });
     };
-    let value = Retain::parse(&text)
-        .map_err(|why| Failure::usage(format!("retain = {text} ({origin}): {why}")))?;
+    let value =
+        parse(&text).map_err(|why| Failure::usage(format!("{key} = {text} ({origin}): {why}")))?;
     Ok(Setting { value, origin })
 }
 
@@ -497,6 +618,8 @@ mod tests {
                 data_dir: "d".into(),
                 pools: BTreeMap::new(),
                 retain: Retain::default(),
+                retain_logs: RetainLogs::default(),
+                log: Log::default(),
                 connections: expected.into(),
                 alerts: Vec::new(),
                 traces: None
@@ -572,10 +695,36 @@ mod tests {
         let found = settle(file.unwrap(), &variables.into(), Flags::default()).unwrap();
         assert_eq!(found.data_dir.origin, Origin::File);
         assert_eq!(found.retain.origin.to_string(), "$EVERMILL_RETAIN");
+        assert_eq!(found.log_level.origin, Origin::Default);
         assert_eq!(
             found.connections["a"].origin.to_string(),
             "$EVERMILL_CONNECTION_A"
         );
         assert_eq!(found.connections["b"].origin.to_string(), "evermill.toml");
+    }
+
+    #[test]
+    fn a_format_or_a_level_that_is_none_is_answered_with_those_that_are() {
+        let log = LogArgs {
+            log_format: Some("json".to_owned()),
+            log_level: None,
+        };
+        let with = |file: &str| {
+            let flags = Flags {
+                log: Some(&log),
+                ..Flags::default()
+            };
+            settle(toml::from_str(file).unwrap(), &BTreeMap::new(), flags)
+        };
+        let found = with("log_format = 'text'\nlog_level = 'warning'").unwrap();
+        assert_eq!(
+            (found.log().format, found.log().level),
+            (Format::Json, Level::Warning)
+        );
+        let error = with("log_level = 'loud'").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "log_level = loud (evermill.toml): want debug, info, warning or error"
+        );
     }
 }

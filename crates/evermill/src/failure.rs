@@ -54,6 +54,14 @@ impl Failure {
         }
     }
 
+    /// Of which all was said already.
+    pub(crate) fn quiet(self) -> Self {
+        Self {
+            message: String::new(),
+            ..self
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

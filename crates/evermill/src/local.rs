@@ -14,8 +14,8 @@ use evermill_contract::manifest::{BundleFile, DagManifest, FORMAT, Manifest};
 use evermill_contract::source::{DiagnosticSink, Severity};
 use evermill_engine::view::RunView;
 use evermill_engine::{
-    Clock, EngineError, Handle, NoSettings, OpenError, OpenOptions, SourceFactory, StartRequest,
-    store_options,
+    Clock, EngineError, Handle, NoSettings, Notice, NoticeSink, OpenError, OpenOptions, Settings,
+    SourceFactory, StartRequest, store_options,
 };
 use evermill_store::{DirLock, LockError, SqliteStore};
 use evermill_worker::{Pools, Sinks};
@@ -149,12 +149,14 @@ impl Local {
         let mut first = Some(lock);
         let dir = data_dir.clone();
         let (workers, tasks, Notices(tell)) = (self.workers, dag.closures(), self.notices);
-        let notices: DiagnosticSink = Arc::new(move |severity, text| {
-            if severity >= Severity::Warning {
-                tell(text);
+        let notices: NoticeSink = Arc::new(move |notice: &Notice<'_>| {
+            if notice.severity >= Severity::Warning {
+                tell(notice.text);
             }
         });
-        let sinks = dag.has_sinks().then(|| sinks(&self.connections, &notices));
+        let settings: Arc<dyn Settings> = Arc::new(NoSettings);
+        let told = evermill_engine::diagnostics(&settings, &notices);
+        let sinks = dag.has_sinks().then(|| sinks(&self.connections, &told));
         let engine = evermill_engine::Engine::open(OpenOptions {
             data_dir,
             store: Box::new(move || {
@@ -165,10 +167,11 @@ impl Local {
                 Ok(Box::new(Pools::native(workers, tasks, sinks, events)?))
             }),
             sources: sources(self.connections),
-            settings: Arc::new(NoSettings),
+            settings,
             pools: BTreeMap::new(),
             clock: Clock::system(),
             log: Box::new(drop),
+            retain_logs: evermill_engine::LogRetention::default(),
             notices,
             alerts: Arc::new(evermill_contract::alert::Nobody),
             traces: None,

@@ -1,15 +1,27 @@
 //! Standard error, shared by what tasks print, what the engine says and the status.
 //!
+//! It is sentences, or one JSON object a line ([`record`]): then there is nothing else, no status and no picture.
+//! Sentences for journald begin with their priority.
+//!
 //! On a terminal the status, a line or a picture of many, stays last and is drawn anew below every
 //! other line. Nothing of the terminal is switched over, so that nothing has to be switched back,
 //! however the process ends. Elsewhere a status is an ordinary line, and whoever calls
 //! [`Screen::status`] sees to it that it comes seldom.
 
+mod record;
+
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use evermill_api::live::Line;
+use jiff::Timestamp;
+
+pub(crate) use self::record::Fields;
+use crate::config::{Format, Level, Log};
+use crate::failure::Failure;
 
 /// Terminals that understand it show what lies between at once, without flicker; others ignore it.
 const BEGIN: &str = "\x1b[?2026h";
@@ -23,6 +35,9 @@ const SIZE: (usize, usize) = (80, 24);
 pub(crate) struct Screen {
     terminal: bool,
     colours: bool,
+    log: Log,
+    /// What is written here goes to journald.
+    journal: bool,
     status: Mutex<Status>,
 }
 
@@ -35,12 +50,28 @@ struct Status {
 }
 
 impl Screen {
+    /// Sentences, all of them that are no debugging.
     pub(crate) fn new() -> Arc<Self> {
+        Self::with(Log::default())
+    }
+
+    pub(crate) fn with(log: Log) -> Arc<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let dumb = set("TERM").is_none_or(|term| term == "dumb");
+        let is_json = log.format == Format::Json;
+        if is_json {
+            end_half_a_line();
+            let said = move |panic: &std::panic::PanicHookInfo<'_>| {
+                let text = panic.to_string();
+                write_records(Level::Error, &Fields::default(), text.as_bytes());
+            };
+            std::panic::set_hook(Box::new(said));
+        }
         Arc::new(Self {
-            terminal: io::stderr().is_terminal() && !dumb,
+            terminal: io::stderr().is_terminal() && !dumb && !is_json,
             colours: set("NO_COLOR").is_none(),
+            log,
+            journal: is_journal(),
             status: Mutex::default(),
         })
     }
@@ -61,14 +92,48 @@ impl Screen {
         }
     }
 
-    /// Writes lines, each behind `prefix`. What is no UTF-8 is written as it came.
-    pub(crate) fn lines(&self, prefix: &str, text: &[u8]) {
+    /// Whether lines are JSON objects.
+    pub(crate) fn is_json(&self) -> bool {
+        self.log.format == Format::Json
+    }
+
+    /// Says how things go.
+    pub(crate) fn say(&self, fields: &Fields<'_>, text: &str) {
+        self.lines(Level::Info, fields, "", text.as_bytes());
+    }
+
+    /// Says something behind the word for how grave it is.
+    pub(crate) fn tell(&self, level: Level, fields: &Fields<'_>, text: &str) {
+        let word = match level {
+            Level::Info => String::new(),
+            level => format!("{level}: "),
+        };
+        self.lines(level, fields, &word, text.as_bytes());
+    }
+
+    /// Writes a text that is grave enough: as sentences, each line behind `prefix`, where what is no UTF-8 is
+    /// written as it came, or as an object with these fields.
+    pub(crate) fn lines(&self, level: Level, fields: &Fields<'_>, prefix: &str, text: &[u8]) {
+        // A logger in a task says `debug` where its author has asked for it.
+        let weight = match fields.worker {
+            Some(_) => level.max(Level::Info),
+            None => level,
+        };
+        if weight < self.log.level {
+            return;
+        }
+        if self.is_json() {
+            return write_records(level, fields, text);
+        }
         let mut out = Vec::with_capacity(text.len() + 2 * prefix.len());
         for line in text
             .strip_suffix(b"\n")
             .unwrap_or(text)
             .split(|byte| *byte == b'\n')
         {
+            if self.journal {
+                out.extend_from_slice(priority(level));
+            }
             out.extend_from_slice(prefix.as_bytes());
             out.extend_from_slice(line);
             out.push(b'\n');
@@ -83,9 +148,30 @@ impl Screen {
         write(&out);
     }
 
+    /// The last word of a command that has failed; what is left of it is for whoever calls it.
+    pub(crate) fn last_word(&self, failure: Failure) -> Failure {
+        let text = failure.to_string();
+        if text.is_empty() || !(self.is_json() || self.journal) {
+            return failure;
+        }
+        self.tell(Level::Error, &Fields::default(), &text);
+        failure.quiet()
+    }
+
+    /// Replaces the status by one that is news to those as well who see none.
+    pub(crate) fn news(&self, text: &str) {
+        match self.is_json() {
+            true => self.say(&Fields::default(), text),
+            false => self.status(text),
+        }
+    }
+
     /// Replaces the status; an empty one goes away. Not on a terminal: a line when it is not the
     /// one before.
     pub(crate) fn status(&self, text: &str) {
+        if self.is_json() || !self.terminal && self.log.level > Level::Info {
+            return;
+        }
         let widths = vec![text.chars().count()];
         let text = text.to_owned();
         self.show(Status { text, widths });
@@ -123,7 +209,12 @@ impl Screen {
             let erased = status.erased(self.size().0);
             write(format!("{BEGIN}{erased}{}{END}", next.text).as_bytes());
         } else if !next.text.is_empty() {
-            write(format!("{}\n", next.text).as_bytes());
+            let priority = if self.journal {
+                priority(Level::Info)
+            } else {
+                b""
+            };
+            write(&[priority, next.text.as_bytes(), b"\n"].concat());
         }
         *status = next;
     }
@@ -141,6 +232,51 @@ impl Status {
         }
         out.push_str("\x1b[J");
         out
+    }
+}
+
+/// Each with a write of its own, so that it is whole or not there.
+fn write_records(level: Level, fields: &Fields<'_>, text: &[u8]) {
+    for line in record::lines(Timestamp::now(), level, fields, text) {
+        write(&line);
+    }
+}
+
+/// How journald wants to hear how grave a line is: syslog's priorities.
+const fn priority(level: Level) -> &'static [u8] {
+    match level {
+        Level::Debug => b"<7>",
+        Level::Info => b"<6>",
+        Level::Warning => b"<4>",
+        Level::Error => b"<3>",
+        Level::Critical => b"<2>",
+    }
+}
+
+/// Whether systemd has said that this very standard error is journald's: it may have been sent elsewhere since.
+fn is_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let named = stream.split_once(':').and_then(|(device, inode)| {
+        Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?))
+    });
+    let own = rustix::fs::fstat(io::stderr());
+    own.is_ok_and(|own| named == Some((own.st_dev, own.st_ino)))
+}
+
+/// What a process before this one left in a file that both append to.
+fn end_half_a_line() {
+    let ends_amiss = || -> io::Result<bool> {
+        let file = File::open("/proc/self/fd/2")?;
+        let (mut last, length) = ([0], file.metadata()?.len());
+        if !file.metadata()?.is_file() || length == 0 {
+            return Ok(false);
+        }
+        file.read_exact_at(&mut last, length - 1)?;
+        Ok(last != *b"\n")
+    };
+    // Of what cannot be read nothing is known.
+    if ends_amiss().unwrap_or(false) {
+        write(b"\n");
     }
 }
 

@@ -94,7 +94,7 @@ impl ClientContext for SideTalk {
         }
         let severity = match level {
             RDKafkaLogLevel::Debug => return,
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => Severity::Info,
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => Severity::Debug,
             RDKafkaLogLevel::Warning => Severity::Warning,
             _ => Severity::Error,
         };

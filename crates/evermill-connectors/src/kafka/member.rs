@@ -305,7 +305,6 @@ impl ClientContext for GroupTalk {
         self.called();
         let severity = match level {
             RDKafkaLogLevel::Debug => return,
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => Severity::Info,
             // The reading client has the same troubles, and tells of them.
             _ => Severity::Debug,
         };
@@ -346,7 +345,7 @@ impl ConsumerContext for GroupTalk {
             false if client.assignment_lost() => Change::Lost(partitions),
             false => Change::Taken(partitions),
         };
-        (self.diagnostics)(Severity::Info, &format!("group: {change:?}"));
+        (self.diagnostics)(Severity::Debug, &format!("group: {change:?}"));
         self.heard().changes.push_back(change);
     }
 }

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 
-fn line(run: &str, text: &str) -> LogLine {
+pub(super) fn line(run: &str, text: &str) -> LogLine {
     LogLine {
         dag: Some("d".into()),
         run: Some(run.into()),
@@ -11,6 +11,7 @@ fn line(run: &str, text: &str) -> LogLine {
         lane: Some("l/0".into()),
         key: Some("k".into()),
         try_number: 2,
+        worker: None,
         origin: LogOrigin::Logging(30),
         text: Bytes::copy_from_slice(text.as_bytes()),
     }
@@ -24,16 +25,20 @@ fn of_event(position: u64, text: &str) -> LogLine {
     }
 }
 
+fn writer(data_dir: &Path) -> Kept {
+    Kept::new(data_dir, LogRetention::default())
+}
+
 fn keep(data_dir: &Path, at_ms: u64, text: &str) {
-    let mut kept = Kept::new(data_dir);
+    let mut kept = writer(data_dir);
     kept.write(at_ms, &line("r", text)).unwrap();
     kept.flush().unwrap();
 }
 
-fn with_segments_of(data_dir: &Path, segment_bytes: u64) -> Kept {
+pub(super) fn with_segments_of(data_dir: &Path, segment_bytes: u64) -> Kept {
     Kept {
         segment_bytes,
-        ..Kept::new(data_dir)
+        ..writer(data_dir)
     }
 }
 
@@ -79,7 +84,7 @@ fn a_reader_gets_each_line_once_while_more_are_written() {
     let nothing = logs.page(&oldest(None, 10)).unwrap();
     assert_eq!((texts(&nothing).len(), nothing.next), (0, None));
     let begin = nothing.after.parse().unwrap();
-    let mut kept = Kept::new(place.path());
+    let mut kept = writer(place.path());
     kept.write(5, &line("r/1", "one\ntwo\n")).unwrap();
     kept.write(5, &line("other", "not mine")).unwrap();
     kept.flush().unwrap();
@@ -133,7 +138,7 @@ fn both_directions_give_the_same_lines_in_pages_of_any_size() {
 #[test]
 fn what_was_printed_behind_the_newest_page_begins_where_it_says() {
     let place = tempfile::tempdir().unwrap();
-    let mut kept = Kept::new(place.path());
+    let mut kept = writer(place.path());
     kept.write(1, &line("r", "one\ntwo\nthree")).unwrap();
     kept.flush().unwrap();
     let logs = RunLogs::new(place.path(), "r");
@@ -326,7 +331,7 @@ fn who_looks_for_one_event_reads_little_and_finds_what_a_whole_reading_finds() {
 #[test]
 fn an_index_that_says_more_than_its_segment_holds_is_cut_back() {
     let place = tempfile::tempdir().unwrap();
-    let mut kept = Kept::new(place.path());
+    let mut kept = writer(place.path());
     let long = "x".repeat(1_000);
     for position in 0..200 {
         kept.write(1, &of_event(position, &long)).unwrap();
@@ -341,7 +346,7 @@ fn an_index_that_says_more_than_its_segment_holds_is_cut_back() {
         .unwrap()
         .set_len(10_000)
         .unwrap();
-    let mut kept = Kept::new(place.path());
+    let mut kept = writer(place.path());
     for _ in 0..200 {
         kept.write(2, &of_event(1_000, &long)).unwrap();
         kept.flush().unwrap();
@@ -357,7 +362,7 @@ fn an_index_that_says_more_than_its_segment_holds_is_cut_back() {
 #[test]
 fn a_page_looks_through_so_much_and_says_where_to_go_on() {
     let place = tempfile::tempdir().unwrap();
-    let mut kept = Kept::new(place.path());
+    let mut kept = writer(place.path());
     let long = "x".repeat(10_000);
     for position in 0..1_000 {
         kept.write(position, &of_event(position, &long)).unwrap();
@@ -413,4 +418,41 @@ fn who_reads_while_segments_come_and_go_gets_each_line_once_or_hears_that_some_a
     }
     writer.join().unwrap();
     assert!(gaps < 1_000);
+}
+
+#[test]
+fn b08_a_line_that_a_full_disk_does_not_take_is_lost_and_counted_and_the_next_is_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let mut kept = writer(place.path());
+    kept.write(1, &line("other", "one")).unwrap();
+    let folder = place.path().join("logs/r");
+    fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink("/dev/full", path(&folder, 1)).unwrap();
+    kept.write(1, &line("r", "two\nthree")).unwrap();
+    kept.write(2, &line("r", "four")).unwrap();
+    let error = kept.flush().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(kept.lost(), 3);
+    // Another run's lines are written all the same, and there is room in another place.
+    let logs = RunLogs::new(place.path(), "other");
+    assert_eq!(texts(&logs.page(&oldest(None, 9)).unwrap()), ["one"]);
+    let segment = kept.open.get_mut(&Some("r".into())).unwrap();
+    fs::remove_file(path(&folder, 1)).unwrap();
+    segment.file = append_to(&folder, 1).unwrap();
+    // What a full disk took of a line before it said so.
+    segment.file.write_all(b"{\"at_ms\":2,\"te").unwrap();
+    kept.write(3, &line("r", "five")).unwrap();
+    kept.flush().unwrap();
+    let logs = RunLogs::new(place.path(), "r");
+    assert_eq!(texts(&logs.page(&oldest(None, 9)).unwrap()), ["five"]);
+    assert_eq!(kept.lost(), 3);
+}
+
+#[test]
+fn b08_where_not_even_a_folder_can_be_made_lines_are_counted() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("logs"), "in the way").unwrap();
+    let mut kept = writer(place.path());
+    assert!(kept.write(1, &line("r", "one\ntwo")).is_err());
+    assert_eq!(kept.lost(), 2);
 }

@@ -15,7 +15,7 @@ use evermill_core::row::{Row, Table};
 use evermill_engine::view::RunView;
 use evermill_engine::{
     Clock, Engine, Handle, LogLine, NoSettings, OpenError, OpenOptions, SourceFactory,
-    StartRequest, Started, StoreFactory,
+    StartRequest, Started, StoreFactory, Subject,
 };
 use evermill_store::{
     DirLock, Faults, FaultyStore, MemoryDisk, MemoryStore, Options, SqliteStore, Store, StoreId,
@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     pub(crate) disk: Disk,
     pub(crate) notices: Arc<Mutex<Vec<String>>>,
+    /// What the notices are about, likewise.
+    pub(crate) subjects: Arc<Mutex<Vec<Subject>>>,
     pub(crate) lines: Arc<Mutex<Vec<LogLine>>>,
     pub(crate) alerts: Arc<Mutex<Vec<Alert>>>,
     pub(crate) traces: Option<Arc<dyn TraceTaker>>,
@@ -82,6 +84,7 @@ impl World {
             gate: Gate::default(),
             disk,
             notices: Arc::default(),
+            subjects: Arc::default(),
             lines: Arc::default(),
             alerts: Arc::default(),
             traces: None,
@@ -98,7 +101,7 @@ impl World {
 
     fn try_open(&self) -> Result<Handle, OpenError> {
         let workers = self.workers.clone();
-        let notices = Arc::clone(&self.notices);
+        let (notices, subjects) = (Arc::clone(&self.notices), Arc::clone(&self.subjects));
         let lines = Arc::clone(&self.lines);
         let alerts = Arc::clone(&self.alerts);
         Engine::open(OpenOptions {
@@ -110,7 +113,11 @@ impl World {
             pools: BTreeMap::new(),
             clock: self.clock.clone(),
             log: Box::new(move |line| lines.lock().unwrap().push(line)),
-            notices: Arc::new(move |_, text| notices.lock().unwrap().push(text.to_owned())),
+            retain_logs: evermill_engine::LogRetention::default(),
+            notices: Arc::new(move |notice| {
+                notices.lock().unwrap().push(notice.text.to_owned());
+                subjects.lock().unwrap().push(notice.subject.clone());
+            }),
             alerts: self.hooks.clone().unwrap_or_else(|| {
                 Arc::new(move |alert: &Alert| alerts.lock().unwrap().push(alert.clone()))
             }),

@@ -291,6 +291,12 @@ fn c05_a_gap_stops_its_lane_until_somebody_says_to_pass_it() {
     let notices = world.notices.lock().unwrap().join("\n");
     assert!(notices.contains("positions 0 to 20 can no longer be read (retention)"));
     assert!(notices.contains("--pass-gaps"), "{notices}");
+    let subjects = world.subjects.lock().unwrap().clone();
+    let about = subjects.iter().find(|about| about.lane.is_some()).unwrap();
+    let said = [&about.dag, &about.run, &about.source, &about.lane];
+    let said = said.map(|field| field.as_deref().unwrap_or_default());
+    assert_eq!(said, ["d", "d-1", "in", "a"]);
+    assert_eq!(about.position, Some(0));
 
     let handle = world.open();
     let pass_gaps = StartRequest {

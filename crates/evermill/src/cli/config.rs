@@ -68,7 +68,7 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
         data_dir,
         retain: args.retain.as_deref(),
         connections: &args.connections,
-        otlp_endpoint: None,
+        ..Flags::default()
     })?;
     let (interpreter, chosen_by) = python::chosen();
     let mut rows = vec![
@@ -81,6 +81,21 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
             "retain".to_owned(),
             found.retain.value.to_string(),
             found.retain.origin.to_string(),
+        ],
+        [
+            "retain_logs".to_owned(),
+            found.retain_logs.value.to_string(),
+            found.retain_logs.origin.to_string(),
+        ],
+        [
+            "log_format".to_owned(),
+            found.log_format.value.to_string(),
+            found.log_format.origin.to_string(),
+        ],
+        [
+            "log_level".to_owned(),
+            found.log_level.value.to_string(),
+            found.log_level.origin.to_string(),
         ],
         [
             "python".to_owned(),

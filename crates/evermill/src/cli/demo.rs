@@ -21,12 +21,12 @@ use self::shop::{Shop, TOPIC};
 use self::view::View;
 use super::run::files::{self, Files};
 use super::run::{idle, lock, open, pools, print_lines, verdict};
-use crate::config::{Config, Origin, Setting};
+use crate::config::{self, Config, LogArgs, Origin, Setting};
 use crate::connections::{Given, Installed};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
-use crate::screen::Screen;
+use crate::screen::{Fields, Screen};
 use crate::vault::Vault;
 use crate::{duration, sdk, signals};
 
@@ -71,6 +71,8 @@ pub(super) struct Args {
     /// Print one JSON line per run on standard output at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    log: LogArgs,
     /// Print the demo's DAG file and do nothing else
     #[arg(long, conflicts_with_all = ["file", "lasts", "json"])]
     print: bool,
@@ -86,13 +88,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let signalled = signals::catch()?;
     let place = tempfile::Builder::new().prefix("evermill-demo-").tempdir();
     let place = place.map_err(|cause| Failure::failed(format!("no temporary folder: {cause}")))?;
-    let outcome = live(args, &signalled, place.path());
+    let screen = Screen::with(config::log(&args.log)?);
+    let outcome = live(args, &signalled, place.path(), &screen);
+    let outcome = outcome.map_err(|failure| screen.last_word(failure));
     // What cannot be removed lies in the system's own temporary folder.
     place.close().ok();
     outcome
 }
 
-fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failure> {
+fn live(
+    args: &Args,
+    signalled: &Receiver<()>,
+    place: &Path,
+    screen: &Arc<Screen>,
+) -> Result<(), Failure> {
     let data_dir = place.join("data");
     let sdk = sdk::folder(&data_dir)?;
     let file = dag_file(args, place)?;
@@ -106,20 +115,19 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     };
     let vault = Arc::new(Vault::open(&config)?);
     files.check_settings(&vault)?;
-    let screen = Screen::new();
     let mut listening = match &args.listen {
         None => Listening::anywhere(&data_dir)?,
         Some(address) => Listening::open(Some(address), &Reached::default(), &data_dir)?,
     };
-    introduce(&screen, &file, &broker, &data_dir, listening.url());
-    let mut view = View::new(&screen, &files);
+    introduce(screen, &file, &broker, &data_dir, listening.url());
+    let mut view = View::new(screen, &files);
     let pools = pools(None, &files, &sdk);
     let engine = open(
         config.clone(),
         vault,
         lock(&config)?,
         pools,
-        &screen,
+        screen,
         view.log(),
     )?;
     let given = Setting {
@@ -141,7 +149,7 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     }
     let shop = Shop::new(&broker, args.rate)?;
     let outcome = start_all(&engine, &files)
-        .and_then(|()| watch(args, &engine, signalled, shop, &mut view, &screen));
+        .and_then(|()| watch(args, &engine, signalled, shop, &mut view, screen));
     let drained = engine.drain(GRACE);
     let last = view.last(&engine);
     if args.json {
@@ -150,8 +158,8 @@ fn live(args: &Args, signalled: &Receiver<()>, place: &Path) -> Result<(), Failu
     outcome?;
     drained.map_err(|_| Failure::failed("the engine has stopped by itself; see above"))?;
     verdict(&last)?;
-    own_up(&screen, &last);
-    farewell(&screen, args);
+    own_up(screen, &last);
+    farewell(screen, args);
     Ok(())
 }
 
@@ -232,7 +240,7 @@ fn introduce(screen: &Screen, file: &Path, broker: &DevKafka, data_dir: &Path, p
         file.display(),
         data_dir.display()
     );
-    screen.lines("", text.as_bytes());
+    screen.say(&Fields::default(), &text);
 }
 
 /// Says what was cut off, if the DAG was too slow for the time there was at the end.
@@ -241,7 +249,7 @@ fn own_up(screen: &Screen, last: &EngineView) {
     if left > 0 {
         let grace = GRACE.as_secs();
         let text = format!("{left} orders were still under way after {grace} s and are given up\n");
-        screen.lines("", text.as_bytes());
+        screen.say(&Fields::default(), &text);
     }
 }
 
@@ -260,5 +268,5 @@ fn farewell(screen: &Screen, args: &Args) {
              {program} run shop.py --connection kafka=HOST:PORT\n"
         ),
     };
-    screen.lines("", text.as_bytes());
+    screen.say(&Fields::default(), &text);
 }

@@ -91,9 +91,8 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     // A setting that cannot be read ends it here, with the file and the line.
     let explained = Explained::read(Flags {
         data_dir,
-        retain: None,
         connections: &args.connections,
-        otlp_endpoint: None,
+        ..Flags::default()
     })?;
     let known: Vec<String> = connections::known(&explained.connections, &explained.data_dir.value)?
         .into_iter()

@@ -17,20 +17,20 @@ use evermill_contract::trace::TraceTaker;
 use evermill_contract::worker::{Events, Executor, LogOrigin};
 use evermill_engine::view::EngineView;
 use evermill_engine::{
-    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, OpenError, OpenOptions,
-    Settings,
+    Clock, Drained, Engine, EngineError, Handle, Idle, LogLine, LogSink, Notice, NoticeSink,
+    OpenError, OpenOptions, Settings,
 };
 use evermill_store::{DirLock, LockError};
 use evermill_worker::{DeclaredConfig, Growth, Places, PoolConfig, Pools, Shadow, Sinks};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC as ALL, utf8_percent_encode};
 
 use self::files::Files;
-use crate::config::{self, Config, Explained, Flags};
+use crate::config::{self, Config, Explained, Flags, Level, Log, LogArgs};
 use crate::connections::Installed;
 use crate::control::{self, Control};
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
-use crate::screen::Screen;
+use crate::screen::{Fields, Screen};
 use crate::vault::Vault;
 use crate::{duration, python, sdk, signals, sources, store};
 
@@ -73,9 +73,14 @@ pub(super) struct Args {
     /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
     #[arg(long, value_name = "AGE|SIZE")]
     retain: Option<String>,
+    /// How much to keep of what tasks print, of all runs together, such as 7d, 2GB or 7d,2GB [default: 30d,1GiB]
+    #[arg(long, value_name = "AGE|SIZE")]
+    retain_logs: Option<String>,
     /// Where traces go: a collector of OpenTelemetry, over HTTP, such as http://127.0.0.1:4318
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
     /// Where requests over HTTP are answered, on this machine alone; 127.0.0.1:4700 when a DAG takes
     /// requests, else nowhere
     #[arg(long, value_name = "HOST:PORT")]
@@ -89,12 +94,31 @@ pub(super) struct Args {
 
 /// Runs until a signal, until idle, or until every run has ended by itself.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
-    let settings = Explained::read(Flags {
+    let flags = Flags {
         data_dir,
         retain: args.retain.as_deref(),
+        retain_logs: args.retain_logs.as_deref(),
+        log: Some(&args.log),
         connections: &args.connections,
         otlp_endpoint: args.otlp_endpoint.as_deref(),
-    })?;
+    };
+    with_screen(flags, |settings, screen| go(args, settings, screen))
+}
+
+/// Reads the settings, and says on the screen that they ask for how it ends.
+pub(super) fn with_screen(
+    flags: Flags<'_>,
+    work: impl FnOnce(Explained, &Arc<Screen>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    // What is wrong with the file is said as flag and environment want it.
+    let first = flags.log.map_or(Ok(Log::default()), config::log)?;
+    let settings =
+        Explained::read(flags).map_err(|failure| Screen::with(first).last_word(failure))?;
+    let screen = Screen::with(settings.log());
+    work(settings, &screen).map_err(|failure| screen.last_word(failure))
+}
+
+fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Failure> {
     let given = settings.connections.clone();
     let config = settings.settled();
     let signalled = signals::catch()?;
@@ -111,10 +135,9 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         .transpose()?;
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
-    let screen = Screen::new();
-    let log = log_lines(&screen, files.dags().count() > 1);
+    let log = log_lines(screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
-    let engine = open(config, vault, lock, pools, &screen, log)?;
+    let engine = open(config, vault, lock, pools, screen, log)?;
     let face = listening.as_mut().map(Listening::take_face);
     let face = face.unwrap_or_else(|| Face::local(data_dir.clone()));
     let site = Site::new(
@@ -124,11 +147,11 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         face,
     );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
-    let outcome = start_all(args, &engine, &files)
-        .and_then(|()| listening.map_or(Ok(()), |open| answer(open, site, &files, &screen)))
-        .and_then(|()| wait(args, &engine, &signalled, &screen));
+    let outcome = start_all(args, &engine, &files, screen)
+        .and_then(|()| listening.map_or(Ok(()), |open| answer(open, site, &files, screen)))
+        .and_then(|()| wait(args, &engine, &signalled, screen));
     // Whatever has happened: what was read settles and is committed, and the last word is printed.
-    let drained = drain(&engine, args.grace, &screen);
+    let drained = drain(&engine, args.grace, screen);
     let view = engine.view();
     if args.json {
         print_lines(&view);
@@ -147,20 +170,26 @@ fn answer(
 ) -> Result<(), Failure> {
     let (url, warning) = (listening.url().to_owned(), listening.warning());
     listening.answer(site)?;
-    screen.lines("", format!("listening on {url}").as_bytes());
+    screen.say(&Fields::default(), &format!("listening on {url}"));
     if let Some(warning) = warning {
-        screen.lines("", warning.as_bytes());
+        screen.lines(Level::Warning, &Fields::default(), "", warning.as_bytes());
     }
     for (dag, source) in files.ways_in() {
-        screen.lines("", way_in(&url, dag, source).as_bytes());
+        say_way_in(screen, &url, dag, source);
     }
     Ok(())
 }
 
-/// Where a source takes requests.
-pub(super) fn way_in(url: &str, dag: &str, source: &str) -> String {
+/// Says where a source takes requests.
+pub(super) fn say_way_in(screen: &Screen, url: &str, dag: &str, source: &str) {
+    let fields = Fields {
+        dag: Some(dag),
+        source: Some(source),
+        ..Fields::default()
+    };
     let [dag, source] = [dag, source].map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC));
-    format!("requests are taken at {url}/hooks/{dag}/{source}")
+    let text = format!("requests are taken at {url}/hooks/{dag}/{source}");
+    screen.say(&fields, &text);
 }
 
 /// Lets what was read settle while grace lasts, and leaves the last word standing.
@@ -172,18 +201,18 @@ pub(super) fn drain(
     let in_flight = |view: &EngineView| view.runs.iter().map(|run| run.in_flight).sum::<u64>();
     let waited_for = in_flight(&engine.view());
     if waited_for > 0 {
-        screen.status(&format!(
+        screen.news(&format!(
             "draining: {waited_for} in flight, {grace:?} at most; a second signal ends it at once"
         ));
     }
     let drained = engine.drain(grace);
     let view = engine.view();
-    screen.status(&progress::line(&view));
+    screen.news(&progress::line(&view));
     screen.keep();
     if let Ok(Drained::CutOff) = drained {
         let cut = in_flight(&view);
         let text = format!("grace is over: {cut} events were in flight and run at the next start");
-        screen.lines("", text.as_bytes());
+        screen.lines(Level::Warning, &Fields::default(), "", text.as_bytes());
     }
     drained
 }
@@ -220,16 +249,14 @@ pub(super) fn open(
 ) -> Result<Handle, Failure> {
     let data_dir = std::path::absolute(lock.dir())
         .map_err(|error| Failure::failed(format!("{}: {error}", lock.dir().display())))?;
-    let notices: DiagnosticSink = {
-        let screen = Arc::clone(screen);
-        Arc::new(move |severity, text: &str| notice(&screen, severity, text))
-    };
-    let told = Arc::clone(&notices);
+    let notices = notices(screen);
     let slots = config.pools.clone();
-    let hooks = Hooks::start(config::hooks(&config.alerts, &vault)?, &notices);
+    let hooks = config::hooks(&config.alerts, &vault)?;
+    let settings: Arc<dyn Settings> = Arc::clone(&vault) as Arc<dyn Settings>;
+    let told = evermill_engine::diagnostics(&settings, &notices);
+    let hooks = Hooks::start(hooks, &told);
     let hooks = hooks.map_err(|refused| Failure::usage(refused.to_string()))?;
-    let traces = tracer(&config, &vault, &notices)?;
-    let settings: Arc<dyn Settings> = vault;
+    let traces = tracer(&config, &vault, &told)?;
     let of_workers = Arc::clone(&settings);
     let handle = Engine::open(OpenOptions {
         data_dir,
@@ -240,6 +267,7 @@ pub(super) fn open(
         pools: slots,
         clock: Clock::system(),
         log,
+        retain_logs: config.retain_logs.0,
         notices,
         alerts: Arc::new(hooks),
         traces,
@@ -267,7 +295,29 @@ fn tracer(
 /// Shows every line of a task's output as it comes.
 pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
     let screen = Arc::clone(screen);
-    Box::new(move |line: LogLine| screen.lines(&task_prefix(&line, with_dag), &line.text))
+    Box::new(move |line: LogLine| {
+        let (level, stream) = level(line.origin);
+        let fields = Fields {
+            dag: line.dag.as_deref(),
+            run: line.run.as_deref(),
+            lane: line.lane.as_deref(),
+            task: line.task.as_deref(),
+            position: line.position,
+            try_number: (line.try_number > 0).then_some(line.try_number),
+            worker: line.worker,
+            stream,
+            ..Fields::default()
+        };
+        let prefix = task_prefix(&line, with_dag);
+        if stream.is_none() || !screen.is_json() {
+            return screen.lines(level, &fields, &prefix, &line.text);
+        }
+        // What was printed comes in pieces of several lines; a record of `logging` is one of its own.
+        let text = line.text.strip_suffix(b"\n").unwrap_or(&line.text);
+        for text in text.split(|byte| *byte == b'\n') {
+            screen.lines(level, &fields, &prefix, text);
+        }
+    })
 }
 
 /// What runs the tasks of some files.
@@ -393,14 +443,29 @@ fn cores() -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX)
 }
 
-/// Says what the engine has to say, if it is grave enough.
-pub(super) fn notice(screen: &Screen, severity: Severity, text: &str) {
-    let word = match severity {
-        Severity::Debug | Severity::Info => return,
-        Severity::Warning => "warning: ",
-        Severity::Error => "error: ",
-    };
-    screen.lines(word, text.as_bytes());
+/// Where the engine's notices go.
+pub(super) fn notices(screen: &Arc<Screen>) -> NoticeSink {
+    let screen = Arc::clone(screen);
+    Arc::new(move |notice: &Notice<'_>| {
+        let level = match notice.severity {
+            Severity::Debug => Level::Debug,
+            Severity::Info => Level::Info,
+            Severity::Warning => Level::Warning,
+            Severity::Error => Level::Error,
+        };
+        let subject = notice.subject;
+        let fields = Fields {
+            dag: subject.dag.as_deref(),
+            run: subject.run.as_deref(),
+            source: subject.source.as_deref(),
+            lane: subject.lane.as_deref(),
+            task: subject.task.as_deref(),
+            position: subject.position,
+            try_number: subject.try_number,
+            ..Fields::default()
+        };
+        screen.tell(level, &fields, notice.text);
+    })
 }
 
 /// What a line of a task's output belongs to, and how grave it is: `load orders/3@1207: warning: `.
@@ -410,37 +475,49 @@ pub(super) fn task_prefix(line: &LogLine, with_dag: bool) -> String {
     };
     let dag = line.dag.as_ref().filter(|_| with_dag);
     let dag = dag.map_or_else(String::new, |dag| format!("{dag}."));
-    let level = level(line.origin);
+    let level = match level(line.origin) {
+        (Level::Info, _) => String::new(),
+        (level, _) => format!("{level}: "),
+    };
     match (&line.lane, line.position) {
         (Some(lane), Some(position)) => format!("{dag}{task} {lane}@{position}: {level}"),
         _ => format!("{dag}{task}: {level}"),
     }
 }
 
-/// The word for a level of Python's `logging`, whose numbers are 10 apart; none for what is usual.
-const fn level(origin: LogOrigin) -> &'static str {
+/// How grave a line of a task is, by the levels of Python's `logging`, whose numbers are 10 apart, and the stream
+/// of what was printed.
+const fn level(origin: LogOrigin) -> (Level, Option<&'static str>) {
     match origin {
-        LogOrigin::Logging(50..) => "critical: ",
-        LogOrigin::Logging(40..) => "error: ",
-        LogOrigin::Logging(30..) => "warning: ",
-        LogOrigin::Logging(..20) => "debug: ",
-        LogOrigin::Logging(_) | LogOrigin::Stdout | LogOrigin::Stderr | LogOrigin::Descriptor => "",
+        LogOrigin::Logging(50..) => (Level::Critical, None),
+        LogOrigin::Logging(40..) => (Level::Error, None),
+        LogOrigin::Logging(30..) => (Level::Warning, None),
+        LogOrigin::Logging(..20) => (Level::Debug, None),
+        LogOrigin::Logging(_) => (Level::Info, None),
+        LogOrigin::Stdout => (Level::Info, Some("stdout")),
+        LogOrigin::Stderr => (Level::Info, Some("stderr")),
+        LogOrigin::Descriptor => (Level::Info, Some("fd")),
     }
 }
 
 /// Starts every DAG. One without source or schedule gets its one activation, unless an earlier
 /// process gave it already.
-fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure> {
+fn start_all(args: &Args, engine: &Handle, files: &Files, screen: &Screen) -> Result<(), Failure> {
     let view = engine.view();
     let is_known = |id: &str| view.runs.iter().any(|run| run.dag == id);
-    for text in files.unheard(is_known) {
-        eprintln!("warning: {text}");
+    for (dag, source, text) in files.unheard(is_known) {
+        let fields = Fields {
+            dag: Some(&dag),
+            source: Some(&source),
+            ..Fields::default()
+        };
+        screen.tell(Level::Warning, &fields, &text);
     }
     for (request, dag) in files.requests(args.fresh, args.pass_gaps) {
         let started = engine
             .start(&request)
             .map_err(|error| Files::explain(&error))?;
-        mention_pause(args, engine, &started.run)?;
+        mention_pause(args, engine, (&dag.id, &started.run), screen)?;
         if dag.sources.is_empty() {
             engine
                 .trigger_once(&started.run)
@@ -451,7 +528,12 @@ fn start_all(args: &Args, engine: &Handle, files: &Files) -> Result<(), Failure>
 }
 
 /// A pause lasts over restarts, and nobody likes to wonder why nothing happens.
-fn mention_pause(args: &Args, engine: &Handle, run: &str) -> Result<(), Failure> {
+fn mention_pause(
+    args: &Args,
+    engine: &Handle,
+    (dag, run): (&str, &str),
+    screen: &Screen,
+) -> Result<(), Failure> {
     let view = engine.fresh_view().unwrap_or_else(|_| engine.view());
     if view.run(run).is_none_or(|run| run.state != "paused") {
         return Ok(());
@@ -461,7 +543,13 @@ fn mention_pause(args: &Args, engine: &Handle, run: &str) -> Result<(), Failure>
             "run '{run}' is paused and would never be idle; first `evermill resume {run}`"
         )));
     }
-    eprintln!("run '{run}' is paused: nothing is started until `evermill resume {run}`");
+    let fields = Fields {
+        dag: Some(dag),
+        run: Some(run),
+        ..Fields::default()
+    };
+    let text = format!("run '{run}' is paused: nothing is started until `evermill resume {run}`");
+    screen.lines(Level::Warning, &fields, "", text.as_bytes());
     Ok(())
 }
 

@@ -18,12 +18,12 @@ use self::keeper::Keeper;
 use self::watch::{LOOK_EVERY, Watch, until_quiet};
 use super::check::Loading;
 use super::run::{self, Workers, progress};
-use crate::config::{Explained, Flags};
+use crate::config::{Explained, Flags, Level, LogArgs};
 use crate::connections::Installed;
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::listen::{Listening, Reached};
-use crate::screen::Screen;
+use crate::screen::{Fields, Screen};
 use crate::vault::Vault;
 use crate::{duration, sdk, signals};
 
@@ -59,9 +59,14 @@ pub(super) struct Args {
     /// How much history to keep, such as 7d, 10GB or 7d,10GB [default: 1GiB]
     #[arg(long, value_name = "AGE|SIZE")]
     retain: Option<String>,
+    /// How much to keep of what tasks print, of all runs together, such as 7d, 2GB or 7d,2GB [default: 30d,1GiB]
+    #[arg(long, value_name = "AGE|SIZE")]
+    retain_logs: Option<String>,
     /// Where traces go: a collector of OpenTelemetry, over HTTP, such as http://127.0.0.1:4318
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
     /// Worker processes for each interpreter; the number of processors when absent
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -69,12 +74,18 @@ pub(super) struct Args {
 
 /// Serves until a signal.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
-    let settings = Explained::read(Flags {
+    let flags = Flags {
         data_dir,
         retain: args.retain.as_deref(),
+        retain_logs: args.retain_logs.as_deref(),
+        log: Some(&args.log),
         connections: &args.connections,
         otlp_endpoint: args.otlp_endpoint.as_deref(),
-    })?;
+    };
+    run::with_screen(flags, |settings, screen| go(args, settings, screen))
+}
+
+fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Failure> {
     let given = settings.connections.clone();
     let config = settings.settled();
     let signalled = signals::catch()?;
@@ -84,11 +95,10 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let data_dir = lock.dir().to_owned();
     let mut listening = Listening::open(Some(&args.listen), &args.reached, &data_dir)?;
     let sdk = sdk::folder(&config.data_dir)?;
-    let screen = Screen::new();
     let workers = Workers::for_any(args.workers, &sdk);
-    let log = run::log_lines(&screen, true);
+    let log = run::log_lines(screen, true);
     let vault = Arc::new(Vault::open(&config)?);
-    let engine = run::open(config, Arc::clone(&vault), lock, workers, &screen, log)?;
+    let engine = run::open(config, Arc::clone(&vault), lock, workers, screen, log)?;
     let mut loading = Loading::new(sdk);
     loading.leave_no_trace(LOAD_LIMIT);
     loading.limit_memory(LOAD_BYTES_MAX);
@@ -98,7 +108,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         loading,
         vault,
         engine.clone(),
-        Arc::clone(&screen),
+        Arc::clone(screen),
         url.clone(),
     ));
     let site = Site::new(
@@ -109,22 +119,22 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     );
     let _control = Control::open(&data_dir, Arc::clone(&site))?;
     listening.answer(site)?;
-    let say = |text: String| screen.lines("", text.as_bytes());
-    say(format!(
+    let text = format!(
         "serving {} on {url}; data in {}",
         args.dags.display(),
         data_dir.display()
-    ));
+    );
+    screen.say(&Fields::default(), &text);
     if let Some(warning) = warning {
-        say(warning.to_owned());
+        screen.lines(Level::Warning, &Fields::default(), "", warning.as_bytes());
     }
     let (stop, stopped) = bounded::<()>(0);
     let follower = follow(keeper, hung_up, stopped)?;
-    wait(&engine, &signalled, &screen);
+    wait(&engine, &signalled, screen);
     // Nothing is started any more; what is being loaded is waited for.
     drop(stop);
     drop(follower.join());
-    let drained = run::drain(&engine, args.grace, &screen);
+    let drained = run::drain(&engine, args.grace, screen);
     let view = engine.view();
     if args.json {
         run::print_lines(&view);

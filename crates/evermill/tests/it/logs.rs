@@ -1,11 +1,12 @@
 //! What tasks printed, over the API and by command, from the built binary.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::process::{Place, eventually};
+use crate::process::{Place, Running, eventually};
 use crate::served::Served;
 
 const TALK: &str = "dag: talk\nsources: { go: { signal: go } }\ntasks:\n  say: { after: [go], run: \"sed 's/^/said /' >&2\" }\n";
@@ -176,4 +177,94 @@ fn half_a_record_that_a_kill_left_costs_no_other_line_over_the_api() {
     say(&served, &["two"]);
     let all = served.get(&format!("{LOGS}?order=oldest"));
     assert_eq!(texts(&all), ["said \"one\"", "said \"two\""]);
+}
+
+/// Where the log of the run may lie: another DAG runs as well, and runs are numbered as they begin.
+fn folders(place: &Place) -> [std::path::PathBuf; 2] {
+    ["talk-1", "talk-2"].map(|run| place.data_dir().join("logs").join(run))
+}
+
+#[test]
+fn b08_a_full_disk_costs_lines_which_are_counted_and_no_task() {
+    let place = Place::new();
+    for folder in folders(&place) {
+        std::fs::create_dir_all(&folder).unwrap();
+        // As real as a full disk, for this one file.
+        std::os::unix::fs::symlink("/dev/full", folder.join("00000001.jsonl")).unwrap();
+    }
+    let served = talking(place);
+    served.send_to("talk", "one");
+    served.wait_for("/api/v1/runs/talk", |run| run["done"] == 1);
+    eventually("it is counted", || {
+        let metrics = served.ask("GET /metrics", &[], "");
+        let text = String::from_utf8(metrics.body).unwrap();
+        text.contains("\nevermill_log_lines_lost_total 1\n")
+            .then_some(())
+    });
+    let seen = served.get("/api/v1/runs/talk");
+    assert_eq!((&seen["parked"], &seen["done"]), (&0.into(), &1.into()));
+    served.wait_until_said("what tasks print is not kept at the moment: No space left on device");
+}
+
+#[test]
+fn lines_older_than_the_age_go_while_they_are_read_and_numbers_go_on() {
+    let place = Place::new();
+    let then = SystemTime::now() - Duration::from_secs(3 * 24 * 3_600);
+    for folder in folders(&place) {
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 1..=40 {
+            let line = format!("{{\"at_ms\":5,\"level\":\"info\",\"text\":\"old {number}\"}}\n");
+            let path = folder.join(format!("{number:08}.jsonl"));
+            let mut file = File::create(path).unwrap();
+            file.write_all(line.repeat(1_000).as_bytes()).unwrap();
+            file.set_modified(then).unwrap();
+        }
+    }
+    std::fs::create_dir_all(place.folder().join("dags")).unwrap();
+    std::fs::write(place.folder().join("dags/talk.yaml"), TALK).unwrap();
+    let served = Served::with(place, &["--retain-logs", "2d"]);
+    let mut read = 0;
+    eventually("all of it is gone", || {
+        let page = served.get(&format!("{LOGS}?order=oldest&limit=1000"));
+        read += page["entries"].as_array().unwrap().len();
+        let newest = served.get(&format!("{LOGS}?limit=3"));
+        (texts(&newest).is_empty() && texts(&page).is_empty()).then_some(())
+    });
+    assert!(read > 0, "it was never there");
+    say(&served, &["new"]);
+    let page = served.get(&format!("{LOGS}?order=oldest"));
+    assert_eq!(texts(&page), ["said \"new\""]);
+    assert!(page["after"].as_str().unwrap().starts_with("41."), "{page}");
+}
+
+#[test]
+fn what_a_kill_cuts_off_of_a_log_costs_half_a_line_and_the_next_start_goes_on() {
+    let place = Place::new();
+    let text = "dag: talk\nsources: { go: { every: 20ms } }\ntasks:\n  say: { after: [go], run: \"seq 1000 1400 >&2\" }\n";
+    let file = place.file("talk.yaml", text);
+    let segment = place.data_dir().join("logs/talk-1/00000001.jsonl");
+    let length = || std::fs::metadata(&segment).map_or(0, |found| found.len());
+    for _ in 0..3 {
+        let before = length();
+        let running = Running::start(&mut place.evermill(["run".as_ref(), file.as_os_str()]));
+        eventually("it prints", || (length() > before + 60_000).then_some(()));
+        running.kill();
+    }
+    // A reader has every line that is whole; of each kill at most one is not.
+    let text = std::fs::read(&segment).unwrap();
+    let lines: Vec<&[u8]> = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .collect();
+    let whole = lines
+        .iter()
+        .filter(|line| serde_json::from_slice::<Value>(line).is_ok())
+        .count();
+    assert!(
+        whole + 3 >= lines.len() && whole > 1_000,
+        "{whole} of {}",
+        lines.len()
+    );
+    let all = place.finish(["logs", "talk", "--all"]);
+    assert_eq!(all.stdout.lines().count(), whole, "{}", all.stderr);
 }

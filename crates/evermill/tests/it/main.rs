@@ -16,6 +16,7 @@ mod content;
 mod demo;
 mod deploying;
 mod doctor;
+mod engine_log;
 mod errors;
 mod guide;
 mod hooks;

@@ -86,6 +86,11 @@ impl Served {
         self.running.said()
     }
 
+    /// Waits until standard error has a line with this.
+    pub(crate) fn wait_until_said(&self, text: &str) {
+        self.running.wait_for_lines(text, 1);
+    }
+
     /// Kills it; what it leaves behind.
     pub(crate) fn end(self) -> Place {
         self.running.kill();

@@ -76,6 +76,9 @@ impl View {
     pub(super) fn last(&mut self, engine: &Handle) -> Arc<EngineView> {
         self.hint = "";
         let view = self.show(engine);
+        if self.screen.is_json() {
+            self.screen.news(&progress::line(&view));
+        }
         self.screen.keep();
         view
     }

@@ -189,8 +189,12 @@ impl Files {
         found
     }
 
-    /// DAGs that somebody listens to, and that are neither in these files nor known to the engine.
-    pub(in crate::cli) fn unheard(&self, is_known: impl Fn(&str) -> bool) -> Vec<String> {
+    /// DAGs that somebody listens to, and that are neither in these files nor known to the engine: by which
+    /// DAG, which of its sources, and what there is to say of it.
+    pub(in crate::cli) fn unheard(
+        &self,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Vec<(String, String, String)> {
         let sources = self.dags().flat_map(|dag| {
             let sources = dag.sources.iter();
             sources.map(move |source| (dag, source))
@@ -201,10 +205,11 @@ impl Files {
             };
             let known = self.dags().any(|dag| dag.id == after.dag) || is_known(&after.dag);
             (!known).then(|| {
-                format!(
+                let text = format!(
                     "{}: source '{}' listens to DAG '{}', which is not here: nothing comes from it until it is started",
                     dag.id, source.id, after.dag
-                )
+                );
+                (dag.id.clone(), source.id.clone(), text)
             })
         });
         unknown.collect()

@@ -23,10 +23,11 @@ use super::watch::Watch;
 use crate::cli::check::{self, Loading};
 use crate::cli::parked::age;
 use crate::cli::run::files::{self, File};
-use crate::cli::run::way_in;
+use crate::cli::run::say_way_in;
+use crate::config::Level;
 use crate::folder::{self, Stamp, Tree};
 use crate::near;
-use crate::screen::Screen;
+use crate::screen::{Fields, Screen};
 use crate::vault::Vault;
 
 /// How long a run that was ended may take to let go of its sources before it is started again.
@@ -92,8 +93,17 @@ impl Keeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, text: &str) {
-        self.screen.lines("", text.as_bytes());
+    /// Says something of a file, or of a DAG and its run.
+    fn say(&self, (file, dag, run): (Option<&Path>, Option<&str>, Option<&str>), text: &str) {
+        let file = file.map(Path::to_string_lossy);
+        let file = file.as_deref();
+        let fields = Fields {
+            dag,
+            run,
+            file,
+            ..Fields::default()
+        };
+        self.screen.say(&fields, text);
     }
 
     // The folder.
@@ -126,7 +136,7 @@ impl Keeper {
         );
         let news = self.lock().unreadable.replace(why.clone()) != Some(why.clone());
         if news {
-            self.screen.lines("error: ", why.as_bytes());
+            self.screen.tell(Level::Error, &Fields::default(), &why);
         }
     }
 
@@ -188,13 +198,18 @@ impl Keeper {
     fn tell_trouble(&self, state: &State, path: &Path) {
         let mut troubles = state.catalogue.troubles();
         match troubles.find(|(known, ..)| *known == path) {
-            None => self.say(&format!("{}: all is well again", path.display())),
+            None => {
+                let text = format!("{}: all is well again", path.display());
+                self.say((Some(path), None, None), &text);
+            }
             Some((_, trouble, good)) => {
                 let goes_on = self.goes_on(good.map(|file| &**file));
                 let text = format!("{} is in error{goes_on}\n", path.display());
                 let faults = check::said(&trouble.faults);
+                let text = format!("{text}{}", faults.trim_end());
+                let file = path.to_string_lossy();
                 self.screen
-                    .lines("", format!("{text}{}", faults.trim_end()).as_bytes());
+                    .lines(Level::Error, &Fields::of_file(&file), "", text.as_bytes());
             }
         }
     }
@@ -232,22 +247,17 @@ impl Keeper {
     }
 
     fn tell_refused(&self, refused: &BTreeMap<PathBuf, Vec<Fault>>) {
-        let news: Vec<Fault> = {
-            let state = self.lock();
-            let known = |path: &PathBuf, fault: &Fault| {
-                let before = state.refused.get(path);
-                before.is_some_and(|before| before.contains(fault))
-            };
-            let all = refused.iter();
-            all.flat_map(|(path, faults)| {
-                let new = faults.iter().filter(|fault| !known(path, fault));
-                new.cloned().collect::<Vec<_>>()
-            })
-            .collect()
-        };
-        if !news.is_empty() {
+        for (path, faults) in refused {
+            let before = self.lock().refused.get(path).cloned().unwrap_or_default();
+            let news = faults.iter().filter(|fault| !before.contains(fault));
+            let news: Vec<Fault> = news.cloned().collect();
+            if news.is_empty() {
+                continue;
+            }
+            let (file, text) = (path.to_string_lossy(), check::said(&news));
+            let text = text.trim_end().as_bytes();
             self.screen
-                .lines("", check::said(&news).trim_end().as_bytes());
+                .lines(Level::Error, &Fields::of_file(&file), "", text);
         }
     }
 
@@ -291,13 +301,20 @@ impl Keeper {
             Err(EngineError::Busy(_) | EngineError::Interrupted) => true,
             Err(refused) => {
                 let why = refused.to_string();
+                let name = run.as_ref().map(|run| run.run.clone());
                 let kept = run.map(|run| format!("; version {} goes on", short(&run.version)));
                 let text = format!(
                     "{}: {dag}: {why}{}",
                     path.display(),
                     kept.filter(|_| !first).unwrap_or_default()
                 );
-                self.screen.lines("error: ", text.as_bytes());
+                let file = path.to_string_lossy();
+                let fields = Fields {
+                    dag: Some(dag),
+                    run: name.as_deref(),
+                    ..Fields::of_file(&file)
+                };
+                self.screen.tell(Level::Error, &fields, &text);
                 self.settle(dag, Some(version), Some(why));
                 false
             }
@@ -351,8 +368,8 @@ impl Keeper {
         detail.versions.into_iter().next()?.instead_of
     }
 
-    fn say_started(&self, dag: &str, path: &Path, file: &File, started: &Started) {
-        let (path, version) = (path.display(), short(&started.version));
+    fn say_started(&self, dag: &str, place: &Path, file: &File, started: &Started) {
+        let (path, version) = (place.display(), short(&started.version));
         let text = match &started.before {
             Some(before) if *before == started.version => return,
             Some(before) => format!(
@@ -365,10 +382,10 @@ impl Keeper {
             ),
             None => format!("{path}: {dag} is on as {}, version {version}", started.run),
         };
-        self.say(&text);
+        self.say((Some(place), Some(dag), Some(&started.run)), &text);
         let declared = file.dag(dag).into_iter();
         for (dag, source) in declared.flat_map(files::ways_into) {
-            self.say(&way_in(&self.url, dag, source));
+            say_way_in(&self.screen, &self.url, dag, source);
         }
     }
 
@@ -379,12 +396,15 @@ impl Keeper {
             Some(_) if !listens => "waits for `evermill trigger` or `start`".to_owned(),
             Some(run) => format!("is {}; `evermill start {dag}` switches it on", run.state),
         };
-        self.say(&format!("{}: {dag} {why}", path.display()));
+        let text = format!("{}: {dag} {why}", path.display());
+        let run = run.map(|run| run.run.as_str());
+        self.say((Some(path), Some(dag), run), &text);
     }
 
     /// The DAG's file is gone: no new activations; what was read settles; history stays.
     fn retire(&self, dag: &str) {
         let run = self.engine.view().run(dag).cloned();
+        let name = run.as_ref().map(|run| run.run.clone());
         let open = run.filter(|run| matches!(run.state, "starting" | "running" | "paused"));
         let text = match open {
             Some(run) => match self.engine.order(&run.run, Order::Drain) {
@@ -396,7 +416,7 @@ impl Keeper {
             },
             None => format!("{dag} is retired: its file is gone"),
         };
-        self.say(&text);
+        self.say((None, Some(dag), name.as_deref()), &text);
         let told = Told {
             retired: true,
             ..Told::default()
@@ -532,7 +552,7 @@ impl Keeper {
             1 => ", 1 file in error".to_owned(),
             many => format!(", {many} files in error"),
         };
-        self.say(&format!("{text}{broken}"));
+        self.say((None, None, None), &format!("{text}{broken}"));
     }
 }
 

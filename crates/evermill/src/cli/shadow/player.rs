@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use evermill_contract::manifest::DagManifest;
 use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::source::{
-    DiagnosticSink, FirstPosition, LaneFound, LaneName, Opened, Origin, Resolved, Source,
-    SourceError, SourceEvent, Waker,
+    FirstPosition, LaneFound, LaneName, Opened, Origin, Resolved, Source, SourceError, SourceEvent,
+    Waker,
 };
 use evermill_engine::view::PastActivation;
 use evermill_engine::{
@@ -142,18 +142,15 @@ impl Player {
         (place, sdk): (&Path, &Path),
         outside: &Outside,
     ) -> Result<Self, Failure> {
-        let screen = Screen::new();
+        let screen = Screen::with(config.log);
         let swallow = outside.clone();
         let sinks = Sinks::new(move |_| Ok(Box::new(Swallow(swallow.clone()))));
         let asked = outside.clone();
         let shadow = Shadow::new(move |withheld| asked.ask(withheld));
         let workers = run::pools(workers, files, sdk).in_shadow(sinks, shadow);
-        let notices: DiagnosticSink = {
-            let screen = Arc::clone(&screen);
-            Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
-        };
-        let told = Arc::clone(&notices);
+        let notices = run::notices(&screen);
         let settings: Arc<dyn Settings> = Arc::new(Vault::open(&config)?);
+        let told = evermill_engine::diagnostics(&settings, &notices);
         let of_workers = Arc::clone(&settings);
         let ids = dag.sources.iter().map(|source| source.id.clone());
         // One round at a time, and the next when it has settled.
@@ -180,6 +177,7 @@ impl Player {
             pools: config.pools,
             clock: Clock::system(),
             log: run::log_lines(&screen, false),
+            retain_logs: evermill_engine::LogRetention::default(),
             notices,
             alerts: Arc::new(evermill_contract::alert::Nobody),
             traces: None,

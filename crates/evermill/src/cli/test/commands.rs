@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::select;
 use evermill_contract::manifest::{DagManifest, Manifest};
 use evermill_contract::sink::{Record, Sink, SinkError};
-use evermill_contract::source::{DiagnosticSink, Opened};
+use evermill_contract::source::Opened;
 use evermill_engine::view::{Blob, PastActivation, PastTask};
 use evermill_engine::{
     Clock, Engine, EngineError, Handle, OpenOptions, Operations as _, PastQuery, Settings,
@@ -25,7 +25,7 @@ use crate::cli::check::graph;
 use crate::cli::run;
 use crate::cli::run::files::Files;
 use crate::failure::Failure;
-use crate::screen::Screen;
+use crate::screen::{Fields, Screen};
 use crate::signals;
 
 /// Nothing more is about to happen when nothing has for so long.
@@ -107,11 +107,8 @@ fn open(
     let disk = MemoryDisk::new(StoreId([0; 16]));
     let (events, chosen) = (given.events.clone(), given.source.clone());
     let of_workers = Arc::clone(&given.settings);
-    let notices: DiagnosticSink = {
-        let screen = Arc::clone(screen);
-        Arc::new(move |severity, text: &str| run::notice(&screen, severity, text))
-    };
-    let told = Arc::clone(&notices);
+    let notices = run::notices(screen);
+    let told = evermill_engine::diagnostics(&of_workers, &notices);
     let handle = Engine::open(OpenOptions {
         data_dir,
         store: Box::new(move || Ok(Box::new(MemoryStore::open(&disk)))),
@@ -125,6 +122,7 @@ fn open(
         pools: BTreeMap::new(),
         clock: Clock::system(),
         log: run::log_lines(screen, false),
+        retain_logs: evermill_engine::LogRetention::default(),
         notices,
         alerts: Arc::new(evermill_contract::alert::Nobody),
         traces: None,
@@ -148,11 +146,8 @@ impl Sink for Shows {
                 .map(|name| format!(" {name}"))
                 .unwrap_or_default();
             let place = &self.place;
-            let text = format!(
-                "not sent {place}{named}: {value}
-"
-            );
-            self.screen.lines("", text.as_bytes());
+            let text = format!("not sent {place}{named}: {value}");
+            self.screen.say(&Fields::default(), &text);
             Ok(())
         };
         records.into_iter().map(shown).collect()
