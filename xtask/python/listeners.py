@@ -1,11 +1,12 @@
 """Who looks on, and what that does to those who work: event latency with and without listeners, and a page of 1,000 DAGs.
 
     python listeners.py EVERMILL [--rounds 5] [--seconds 20] [--streams 200] [--requests 10000] [--dags 1000] [--tasks 100]
+                                 [--browser CHROMIUM]
 
 A DAG gets an event every 10 ms. A round is the same stretch of time twice, in turn: nobody listens, then 200 streams are
 open and 10,000 requests come, spread over it. A latency counts from the event's instant to the first line of its task. The
-listeners are a process of their own, on the same cores. Then a server gets 1,000 DAGs of 100 tasks each, and what a page
-asks for first is timed.
+listeners are a process of their own, on the same cores. Then a server gets 1,000 DAGs of 100 tasks each, one in twenty with
+an event a second, and what a page asks for first is timed; with a browser, how smoothly it shows that, too.
 """
 
 from __future__ import annotations
@@ -42,6 +43,24 @@ def take(event):
 @evermill.dag
 def flow():
     take(evermill.every("10ms"))
+"""
+#: A first task that lets nobody else begin, so that what flows costs the page and not the machine.
+TICKING = """
+import evermill
+
+@evermill.task.short_circuit
+def t0(event):
+    return False
+
+@evermill.dag
+def {dag}():
+    tasks = [t0(evermill.every("1s"))]
+    for number in range(1, {tasks}):
+        def later():
+            return None
+        later.__name__ = f"t{{number}}"
+        tasks.append(evermill.task(later)())
+        tasks[(number - 1) // 2] >> tasks[number]
 """
 #: What somebody who looks at one run asks for.
 ASKED = ["/api/v1/runs", "/api/v1/runs/flow", "/api/v1/runs/flow/activations?limit=20", "/api/v1/pools", "/metrics"]
@@ -184,6 +203,10 @@ def many(given: argparse.Namespace) -> None:
         folder = Path(name)
         (folder / "dags").mkdir()
         for number in range(given.dags):
+            if number % 20 == 7:
+                text = TICKING.format(dag=f"d{number}", tasks=given.tasks)
+                (folder / f"dags/d{number}.py").write_text(text)
+                continue
             tasks = ["  t0: { after: [go], run: 'true' }\n"]
             tasks += [f"  t{n}: {{ after: [t{(n - 1) // 2}], run: 'true' }}\n" for n in range(1, given.tasks)]
             text = f"dag: d{number}\nsources: {{ go: {{ signal: go }} }}\ntasks:\n{''.join(tasks)}"
@@ -205,6 +228,9 @@ def many(given: argparse.Namespace) -> None:
             found = [snapshot(server.address) for _ in range(9)]
             took = [ms for ms, _ in found]
             print(f"| the first `snapshot` of `/api/v1/stream` | {found[0][1]:,} | {statistics.median(took):.1f} | {max(took):.1f} |")
+            if given.browser:
+                web = Path(__file__).parents[2] / "web"
+                subprocess.run(["node", "tools/smooth.mjs", given.browser, f"http://{server.address}", "d7"], cwd=web, check=True)
             status = Path(f"/proc/{server.process.pid}/status").read_text()
             memory = int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
             print(f"\nmemory of the engine's process: {memory:.0f} MB")
@@ -248,6 +274,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--dags", type=int, default=1_000)
     parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--browser", help="a Chromium; the packages of web/ are installed")
     given = parser.parse_args()
     flowing(given)
     if given.dags:

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::kafka_broker::{self, Broker};
+use crate::programs;
 use crate::python_env::{Packages, PythonEnv};
+use crate::web;
 use crate::workspace::{self, Fault};
 
 /// Figures that have a script of their own and need no broker.
@@ -43,13 +45,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Fault> {
         }
     }
     let python = PythonEnv::ensure(&[Packages::Bench])?;
+    if args.wants("listeners") {
+        // What a page asks for is timed with the page.
+        web::run()?;
+    }
     let build = ["build", "--release", "--package", "evermill"];
     workspace::run(workspace::cargo().args(build))?;
     for figure in WITHOUT_BROKER {
         if args.wants(figure) {
             let mut command = Command::new(python.python());
             let script = workspace::root().join(format!("xtask/python/{figure}.py"));
-            workspace::run(command.arg("-u").arg(script).arg(built("evermill")?))?;
+            command.arg("-u").arg(script).arg(built("evermill")?);
+            if figure == "listeners" {
+                let browser = programs::require(&programs::CHROMIUM)?;
+                command.arg("--browser").arg(browser);
+            }
+            workspace::run(&mut command)?;
         }
     }
     let without_broker = [&["waits"], &WITHOUT_BROKER[..]].concat();

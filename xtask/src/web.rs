@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 use std::{fs, io};
 
 use crate::programs;
@@ -17,6 +18,48 @@ const INSTALLED: &str = "node_modules/.installed-from.json";
 pub(crate) fn run() -> Result<(), Fault> {
     let web = Web::installed()?;
     web.npm(&["run", "build"])
+}
+
+/// The same, unless there is a page that is newer than everything it is built from.
+pub(crate) fn refresh() -> Result<(), Fault> {
+    match is_stale().map_err(|error| format!("web/: {error}"))? {
+        true => run(),
+        false => Ok(()),
+    }
+}
+
+/// Whether the page is missing, or older than what it is built from.
+fn is_stale() -> io::Result<bool> {
+    let root = workspace::root();
+    let Ok(page) = fs::metadata(root.join("web/dist/index.html")) else {
+        return Ok(true);
+    };
+    let built = page.modified()?;
+    let sources = [
+        "web/src",
+        "web/index.html",
+        "web/package-lock.json",
+        "docs/spec/openapi.json",
+    ];
+    for source in sources {
+        if newest(&root.join(source))? > built {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// When a file, or the newest of what is in a folder, was written.
+fn newest(path: &Path) -> io::Result<SystemTime> {
+    let about = fs::metadata(path)?;
+    if !about.is_dir() {
+        return about.modified();
+    }
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(path)? {
+        newest = newest.max(self::newest(&entry?.path())?);
+    }
+    Ok(newest)
 }
 
 /// The project of the web page, with its packages.
