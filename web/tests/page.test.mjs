@@ -288,9 +288,29 @@ test('one activation shows when its tasks ran, and the tries that failed', async
     return page.getByText('"number": 4712').isVisible();
   });
   await page.getByRole('img', { name: /^When its tasks ran: check from .*courier from/ }).waitFor();
-  await page.getByRole('columnheader', { name: 'Began' }).waitFor();
+  await page.getByRole('columnheader', { name: 'Began after' }).waitFor();
   await page.setViewportSize({ width: 390, height: 844 });
   await assertClean(page, 'one activation at 390');
+  await page.context().close();
+});
+
+test('from an activation that is parked one step leads to where it is mended, and to its version', async () => {
+  await shop.push({ number: 71, amount: -8 });
+  await until('it is parked', async () => (await shop.run('shop')).parked >= 1);
+  const { activations } = await shop.ask('/api/v1/runs/shop/activations?state=parked&limit=1');
+  const { lane, position, version } = activations[0];
+  const page = await openPage(browser, shop, { path: `#/runs/shop/activations?lane=${lane}&position=${position}` });
+  const about = page.getByRole('region', { name: `${lane}@${position}` });
+  assert.equal(version, (await shop.run('shop')).version);
+  await about.getByRole('link', { name: version.slice(0, 8) }).waitFor();
+  await about.getByRole('link', { name: 'Mend or retry it' }).click();
+  await page.getByRole('textbox', { name: 'Value of the event' }).waitFor();
+  await page.getByText('Only one is shown.').waitFor();
+  await assertClean(page, 'one that is parked');
+  await page.getByRole('button', { name: 'Drop', exact: true }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Drop 1' }).click();
+  await page.getByText('It is not parked any more').waitFor();
+  assert.ok(page.faults.every((fault) => fault.includes('404')), page.faults.join());
   await page.context().close();
 });
 

@@ -238,6 +238,7 @@ impl Names {
             position: past.position,
             ended: ended(past.ended).to_owned(),
             round: past.round,
+            version: outline.map(|outline| outline.version.clone()),
             arrived_ms,
             settled_ms: u64::try_from(settled_ms).unwrap_or(0),
             tasks: past.tasks.iter().map(|task| told(task, outline)).collect(),

@@ -596,6 +596,9 @@ pub struct PastActivation {
     pub ended: String,
     /// Times it was run again after it was parked.
     pub round: u32,
+    /// The version that it ran on, if that is not forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// When its (first) event arrived, milliseconds since the Unix epoch.
     pub arrived_ms: u64,
     /// When it settled, likewise.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use evermill_contract::worker::{Outcome, TaskError, TaskErrorKind};
 use evermill_core::row::Table;
 use evermill_engine::view::{Change, OptionChange, VersionState};
-use evermill_engine::{Engine, EngineError, Handle, Operations as _, StartRequest, Why};
+use evermill_engine::{Engine, EngineError, Handle, Operations as _, PastQuery, StartRequest, Why};
 use evermill_store::Fault;
 
 use crate::broker::Broker;
@@ -77,6 +77,19 @@ fn j06_what_has_begun_ends_on_its_version_and_what_is_read_next_has_the_new_one(
     world.broker.publish("0", values(3..6));
     world.workers.open_gate();
     until(&handle, "all done", |run| run.done == 6);
+    let query = PastQuery {
+        limit: 10,
+        ..PastQuery::default()
+    };
+    let past = handle.past("d", &query).unwrap().activations;
+    let expected = |at: u64| match at {
+        0..3 => &run.version,
+        _ => &swapped.version,
+    };
+    assert!(!past.is_empty());
+    for one in past {
+        assert_eq!(one.version.as_ref(), Some(expected(one.position)));
+    }
     assert_eq!(ran(&ledger, "old", 0..6), [1, 1, 1, 0, 0, 0]);
     assert_eq!(ran(&ledger, "new", 0..6), [0, 0, 0, 1, 1, 1]);
     until_true("acknowledged", || world.broker.acked("0") == 6);

@@ -520,6 +520,7 @@ mod tests {
             position,
             ended: "done".into(),
             round: 0,
+            version: None,
             arrived_ms: 0,
             settled_ms: 0,
             tasks: vec![PastTask {

@@ -6,6 +6,7 @@ use evermill_engine::view::{Blob, PastActivation, PastTask, PastView};
 
 use super::{Args, attempts};
 use crate::cli::parked::{age, event_text, time};
+use crate::cli::start;
 use crate::failure::Failure;
 use crate::reach::{Reach, get, part};
 use crate::table::{first_line, print, table};
@@ -120,6 +121,9 @@ fn whole(past: &PastActivation) -> String {
         "settled",
         &format!("{}, {took} ms later", time(past.settled_ms)),
     );
+    if let Some(version) = &past.version {
+        line("version", start::short(version));
+    }
     if past.round > 0 {
         line("retried", &format!("{} times by hand", past.round));
     }
@@ -132,7 +136,11 @@ fn whole(past: &PastActivation) -> String {
             Blob::Text(text) => text.clone(),
             Blob::Base64 { base64 } => format!("base64 {base64}"),
         });
-        let shown = task.error.as_ref().or(result.as_ref());
+        // What was tried again and went well has an error, too.
+        let shown = match task.state.as_str() {
+            "success" => result.as_ref().or(task.error.as_ref()),
+            _ => task.error.as_ref().or(result.as_ref()),
+        };
         let shown = shown.map_or_else(String::new, |text| first_line(text, TASKS_WIDTH));
         [
             task.task.clone(),
