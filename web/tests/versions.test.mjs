@@ -10,7 +10,8 @@ import { assertClean, Engine, openBrowser, openPage, SHOP, until } from './harne
 const LATER = SHOP.replace('@evermill.task\ndef check', '@evermill.task(retries=2, retry_delay=0.01, timeout="5m", env={"TOKEN": "tulips"})\ndef check')
   .replace('@evermill.task(pool="carriers")\ndef post', '@evermill.task(pool="carriers")\ndef pigeon')
   .replace('post()', 'pigeon()')
-  .replace('else "post"', 'else "pigeon"');
+  .replace('else "post"', 'else "pigeon"')
+  .replace('@evermill.dag', '@evermill.dag(tags=["<img src=x onerror=globalThis.evil=1>"])');
 
 let browser;
 let engine;
@@ -42,7 +43,7 @@ const difference = (page) => page.getByRole('region', { name: 'What is different
 test('what a swap has changed is told by task, option and edge, and the lines when asked for', async () => {
   const page = await openPage(browser, engine, { path: '#/runs/shop/versions' });
   const card = difference(page);
-  await card.getByText('3 tasks, 4 edges and 1 file are different.').waitFor();
+  await card.getByText('3 tasks, 4 edges, 1 option and 1 file are different.').waitFor();
   const items = card.getByRole('listitem');
   const check = items.filter({ hasText: /check\s+changed/ });
   await check.getByText('retries', { exact: true }).waitFor();
@@ -59,6 +60,8 @@ test('what a swap has changed is told by task, option and edge, and the lines wh
   await engine.push({ number: 1, amount: -5 });
   await page.getByRole('link', { name: 'Parked 1' }).waitFor();
   await card.getByText('+def pigeon(check):').waitFor();
+  assert.equal(await card.getByText('onerror=globalThis.evil').count(), 2, 'as an option and as a line, and as nothing else');
+  assert.equal(await page.evaluate(() => globalThis.evil ?? null), null);
   await assertClean(page, 'the difference with its lines');
   await page.context().close();
 });
@@ -107,5 +110,21 @@ test('after a rollback the page says who went back, and which version stays away
   await table.getByText(/somebody went back.*, by local/).waitFor();
   assert.equal(await table.getByRole('button', { name: /^Go back to/ }).count(), 1, 'only to what is not current');
   await difference(page).getByRole('listitem').filter({ hasText: /pigeon\s+removed/ }).first().waitFor();
+  await page.context().close();
+});
+
+test('who may only look is told what is different, and sees no line of a file', async () => {
+  const token = /evermill_\w+/.exec(engine.command('token', 'create', 'anna', '--role', 'viewer'))[0];
+  const page = await openPage(browser, engine);
+  await page.getByLabel('Token').fill(token);
+  await page.getByRole('button', { name: 'Go on' }).click();
+  await page.getByRole('link', { name: 'shop', exact: true }).click();
+  await page.getByRole('link', { name: 'Versions' }).click();
+  const card = difference(page);
+  await card.getByText('Who may only look sees no files; an operator does.').waitFor();
+  assert.equal(await page.getByRole('button', { name: /Show the lines|Go back/ }).count(), 0);
+  const answer = await fetch(`${engine.url}/api/v1/runs/shop/versions/files`, { headers: { authorization: `Bearer ${token}` } });
+  assert.equal(answer.status, 403);
+  assert.ok(!(await page.content()).includes('def pigeon'));
   await page.context().close();
 });

@@ -7,25 +7,29 @@ use evermill_engine::view::{
 use super::*;
 use crate::beside::{self, Address, ConnectionView, Tested, TokenMade, TokenView, TokenWanted};
 
+const OF_TASK: Parameter = Parameter {
+    name: "task",
+    about: "only of this task",
+    kind: Kind::Text,
+};
+const OF_LANE: Parameter = Parameter {
+    name: "lane",
+    about: "only of this lane",
+    kind: Kind::Text,
+};
+const OF_EVENT: Parameter = Parameter {
+    name: "position",
+    about: "only of the event at this position",
+    kind: Kind::Number(u64::MAX),
+};
+
 /// Which lines of a log are wanted, and what else is asked for.
 macro_rules! lines {
     ($($more:expr),+ $(,)?) => {
         &[
-            Parameter {
-                name: "task",
-                about: "only of this task",
-                kind: Kind::Text,
-            },
-            Parameter {
-                name: "lane",
-                about: "only of this lane",
-                kind: Kind::Text,
-            },
-            Parameter {
-                name: "position",
-                about: "only of the event at this position",
-                kind: Kind::Number(u64::MAX),
-            },
+            OF_TASK,
+            OF_LANE,
+            OF_EVENT,
             Parameter {
                 name: "key",
                 about: "only of events with this key",
@@ -163,11 +167,7 @@ pub(crate) static ROUTES: &[Route] = &[
         role: Role::Viewer,
         of: Of::Dag,
         query: &[
-            Parameter {
-                name: "lane",
-                about: "only of this lane",
-                kind: Kind::Text,
-            },
+            OF_LANE,
             Parameter {
                 name: "position",
                 about: "only the activation of the event at this position",
@@ -218,24 +218,7 @@ pub(crate) static ROUTES: &[Route] = &[
         about: "Attempts that are with workers, and the latest that failed or came after one that did: which worker, since when, what came of it. Newest first, since the engine opened",
         role: Role::Viewer,
         of: Of::Dag,
-        query: &[
-            Parameter {
-                name: "task",
-                about: "only of this task",
-                kind: Kind::Text,
-            },
-            Parameter {
-                name: "lane",
-                about: "only of this lane",
-                kind: Kind::Text,
-            },
-            Parameter {
-                name: "position",
-                about: "only of the event at this position",
-                kind: Kind::Number(u64::MAX),
-            },
-            LIMIT,
-        ],
+        query: &[OF_TASK, OF_LANE, OF_EVENT, LIMIT],
         body: Content::Nothing,
         answer: json_of::<Vec<AttemptView>>(),
         act: |call| {
