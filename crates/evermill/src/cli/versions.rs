@@ -98,7 +98,9 @@ fn row(version: &VersionView) -> [String; 6] {
         (VersionState::Current, Some(away)) if version.current => {
             format!("current, in place of {}", short(away))
         }
-        (VersionState::Current, _) => "current".to_owned(),
+        (VersionState::Current, _) if version.current => "current".to_owned(),
+        // A time before it came back: the row of the present one says so.
+        (VersionState::Current, _) => String::new(),
         (VersionState::PutAway, _) => "put away until its file changes".to_owned(),
         (VersionState::Ending, _) => "ending".to_owned(),
         (VersionState::Kept, _) => String::new(),
