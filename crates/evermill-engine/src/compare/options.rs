@@ -194,6 +194,7 @@ mod tests {
         );
     }
 
+    /// S10, K08: what is secret, or may be, is in no comparison.
     #[test]
     fn k08_values_of_options_where_passwords_are_written_are_not_told() {
         let mask = str::to_owned;

@@ -114,6 +114,7 @@ mod tests {
         assert_eq!(compared(Some(b"a\n"), None).lines, Some((0, 1)));
     }
 
+    /// S10, K08: what is secret, or may be, is in no comparison.
     #[test]
     fn k08_a_secret_that_stands_in_a_file_is_not_told() {
         let told = compared(Some(b"x = 'tulips'\n"), Some(b"y = 'tulips'\n"));

@@ -128,6 +128,7 @@ fn noting_with(word: &str, options: &str) -> String {
     )
 }
 
+/// S10, K08: what is secret, or may be, is in no comparison.
 #[test]
 fn k08_versions_are_listed_with_who_went_back_and_compared_without_what_is_secret() {
     let scene = Scene::new();
