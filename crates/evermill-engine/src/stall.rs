@@ -143,13 +143,14 @@ impl Shard {
             let seconds = patience / 1_000;
             return Some(format!("what it asked outside is {seconds} s overdue"));
         }
-        let lagging = self.lanes.iter().filter(|(_, lane)| lane.source == key);
-        let lagging = lagging.filter(|(_, lane)| lane.stopped.is_none());
+        let lanes = listening.found.values().filter_map(|found| found.lane);
+        let lanes = lanes.filter_map(|id| Some((id, self.lanes.get(&id)?)));
+        let lagging = lanes.filter(|(_, lane)| lane.stopped.is_none());
         let mut lagging = lagging.filter(|(id, lane)| {
             let grown = lane.lag_since.filter(|(since, first)| {
                 long(*since) && lane.behind.is_some_and(|behind| behind > *first)
             });
-            grown.is_some() && self.machine.has_room(**id)
+            grown.is_some() && self.machine.has_room(*id)
         });
         let (_, lane) = lagging.next()?;
         let behind = lane.behind.unwrap_or_default();
