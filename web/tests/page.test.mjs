@@ -189,6 +189,28 @@ test('the grid shows how tasks of recent activations ended, and one of them whol
   await page.context().close();
 });
 
+test('activations are found by a text, and older ones page by page', async () => {
+  for (let number = 5000; number < 5020; number++) await shop.push({ number, amount: 150 });
+  await until('all have settled', async () => (await shop.ask('/api/v1/runs/shop/activations?text=5019')).activations.length === 1);
+  const page = await openPage(browser, shop, { path: '#/runs/shop/activations', width: 390 });
+  const columns = page.getByRole('table').first().getByRole('columnheader').getByRole('button');
+  const newest = () => columns.last().textContent();
+  await columns.first().waitFor();
+  const first = await newest();
+  await page.getByRole('button', { name: 'Older' }).click();
+  await until('older ones are there', async () => (await newest()) !== first);
+  assert.equal(await page.getByLabel('Follow').count(), 0, 'they stay while they are looked at');
+  await page.getByRole('button', { name: 'Newest' }).click();
+  await until('the newest are back', async () => (await newest()) === first);
+  await page.getByLabel('Text in an event, an error or a result').fill('5007 within');
+  await until('one is left', async () => (await columns.count()) === 1);
+  await columns.click();
+  await page.getByText('5007 within the hour').waitFor();
+  await page.getByLabel('Text in an event, an error or a result').fill('nobody wrote this');
+  await page.getByText('Nothing that is remembered matches.').waitFor();
+  await page.context().close();
+});
+
 test('what waits for an answer is found from the overview, looked at and answered, each by itself', async () => {
   const engine = await Engine.start('serve', { files: { 'refunds.py': REFUNDS } });
   try {

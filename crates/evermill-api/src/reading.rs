@@ -165,6 +165,7 @@ pub(crate) fn read_past(query: &str) -> Result<PastQuery, Problem> {
             "state" => wanted.ended = Some(value.into_owned()),
             "task" => wanted.task = Some(value.into_owned()),
             "key" => wanted.key = Some(value.into_owned()),
+            "text" => wanted.text = Some(value.into_owned()),
             "since_ms" => wanted.since_ms = Some(number(&name, &value)?),
             "until_ms" => wanted.until_ms = Some(number(&name, &value)?),
             "cursor" => wanted.from = Some(cursor(&value)?),

@@ -8,6 +8,7 @@ use evermill_contract::source::{Headers, NO_TIMESTAMP};
 use evermill_core::command::{ActivationKey, Command, Event};
 use evermill_core::dag::{Node, TaskKind, TaskSpec};
 use evermill_core::{LaneView, Machine, ParkReason, ParkedView as Parked, RunView};
+use memchr::memmem::Finder;
 
 use crate::handle::EngineError;
 use crate::judging::INVALID;
@@ -340,6 +341,14 @@ fn slice(body: &[u8], (start, len): (u32, u32)) -> Option<&[u8]> {
 
 fn event_view(event: &Event) -> EventView {
     event_parts(event.position, &event.body)
+}
+
+/// Whether this text is in the key, the headers or the value of an event's body.
+pub(crate) fn event_has(body: &[u8], text: &Finder<'_>) -> bool {
+    let parts = Parts::read(body);
+    let places = [parts.key, parts.headers, parts.value];
+    let mut slices = places.iter().filter_map(|place| slice(body, (*place)?));
+    slices.any(|slice| text.find(slice).is_some())
 }
 
 /// An event's body, cut into its parts.

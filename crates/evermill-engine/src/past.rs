@@ -6,11 +6,13 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use evermill_core::command::RunIx;
 use evermill_core::history::{Ended, Remembered, TaskEnd, TaskState};
 use evermill_store::{HistoryEntry, HistoryQuery, Reader};
+use memchr::memmem::Finder;
 
-use crate::books::{Books, event_parts, face_name};
+use crate::books::{Books, event_has, event_parts, face_name};
 use crate::handle::EngineError;
 use crate::kept::RunLogs;
 use crate::limits;
@@ -34,6 +36,8 @@ pub struct PastQuery {
     pub task: Option<String>,
     /// Only those with an event of this key.
     pub key: Option<String>,
+    /// Only those with this text in an event, an error or a result.
+    pub text: Option<String>,
     /// Only those that settled then or later, milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
     /// Only those that settled before, likewise.
@@ -133,11 +137,12 @@ pub(crate) fn look(
         before: wanted.from.map(|place| place.row.saturating_add(1)),
         ..HistoryQuery::default()
     };
+    let text = wanted.text.as_ref().map(Finder::new);
     let mut view = PastView::default();
     for _ in 0..limits::PAST_PAGES {
         let page = reader.history(&query).map_err(EngineError::store)?;
         for entry in &page.entries {
-            if let Some(next) = names.add(entry, wanted, limit, &mut view)? {
+            if let Some(next) = names.add(entry, wanted, text.as_ref(), limit, &mut view)? {
                 view.more = true;
                 view.next = Some(next.to_string());
                 return Ok(view);
@@ -163,6 +168,7 @@ impl Names {
         &self,
         entry: &HistoryEntry,
         wanted: &PastQuery,
+        text: Option<&Finder<'_>>,
         limit: usize,
         view: &mut PastView,
     ) -> Result<Option<PastPlace>, EngineError> {
@@ -176,7 +182,7 @@ impl Names {
             view.kept += found.len() as u64;
         }
         for (at, past) in found.iter().rev().enumerate().skip(begin) {
-            if !self.is_wanted(past, wanted) {
+            if !self.is_wanted(past, wanted) || text.is_some_and(|text| !has_text(past, text)) {
                 continue;
             }
             if view.activations.len() >= limit {
@@ -282,6 +288,27 @@ fn has_key(past: &Remembered, key: &str) -> bool {
     keys.any(|found| found.and_then(|found| found.bytes()).as_deref() == Some(key.as_bytes()))
 }
 
+/// Whether a text is in what is remembered of events, errors and results.
+fn has_text(past: &Remembered, text: &Finder<'_>) -> bool {
+    let mut bodies = past.events.iter().filter_map(|event| event.body.as_ref());
+    let in_task = |task: &TaskEnd| {
+        let of_error = task.error.as_ref();
+        of_error.is_some_and(|error| text.find(error).is_some())
+            || result(task).is_some_and(|json| text.find(&json).is_some())
+    };
+    bodies.any(|body| event_has(body, text)) || past.tasks.iter().any(in_task)
+}
+
+/// What a callable returned, as JSON.
+fn result(task: &TaskEnd) -> Option<Bytes> {
+    // What had a row of its own is gone with it.
+    let kept = task
+        .result
+        .as_ref()
+        .filter(|kept| !spill::is_reference(kept))?;
+    outcome::returned(kept)
+}
+
 fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
     let known = outline.and_then(|outline| outline.tasks.get(usize::from(task.task)));
     PastTask {
@@ -296,13 +323,7 @@ fn told(task: &TaskEnd, outline: Option<&Outline>) -> PastTask {
         took_ms: task
             .times
             .map(|(issued, ended)| ended.saturating_sub(issued)),
-        result: task
-            .result
-            .as_ref()
-            // What had a row of its own is gone with it.
-            .filter(|kept| !spill::is_reference(kept))
-            .and_then(outcome::returned)
-            .map(|json| Blob::of(&json)),
+        result: result(task).map(|json| Blob::of(&json)),
         error: task
             .error
             .as_ref()

@@ -194,6 +194,11 @@ pub(crate) static ROUTES: &[Route] = &[
                 kind: Kind::Text,
             },
             Parameter {
+                name: "text",
+                about: "only those with this text in an event, an error or a result",
+                kind: Kind::Text,
+            },
+            Parameter {
                 name: "since_ms",
                 about: "only those that settled then or later",
                 kind: Kind::Milliseconds,

@@ -11,6 +11,7 @@ use evermill_engine::view::{LaneView, Percentiles, RunDetail, SourceView};
 
 use super::logs::{Event, parse_event};
 use super::parked::age;
+use super::place::time;
 use super::replay::progress;
 use super::versions::versions_table;
 use crate::failure::Failure;
@@ -28,6 +29,18 @@ pub(super) struct Args {
     /// With --recent: only those that were parked or dropped
     #[arg(long, requires = "recent")]
     problems: bool,
+    /// With --recent: only those where this task failed
+    #[arg(long, value_name = "TASK", requires = "recent")]
+    task: Option<String>,
+    /// With --recent: only those with an event of this key
+    #[arg(long, value_name = "KEY", requires = "recent")]
+    key: Option<String>,
+    /// With --recent: only those with this text in an event, an error or a result
+    #[arg(long, value_name = "TEXT", requires = "recent")]
+    text: Option<String>,
+    /// With --recent: only those that settled then or later: a time, a day, or an age such as 2h
+    #[arg(long, value_name = "TIME|AGE", requires = "recent", value_parser = time)]
+    since: Option<i64>,
     /// What became of one event: its tasks, results, errors and payload, and tries that failed
     #[arg(long, value_name = "[LANE@]POSITION", value_parser = parse_event, conflicts_with = "recent")]
     at: Option<Event>,

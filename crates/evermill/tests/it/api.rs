@@ -35,6 +35,14 @@ fn a_run_is_told_with_its_graph_its_activations_and_what_is_parked() {
     assert_eq!(bad["activations"].as_array().unwrap().len(), 1);
     assert_eq!(bad["activations"][0]["payload"][0]["value"], "\"bad\"");
 
+    let of_text = |text: &str| {
+        let path = format!("/api/v1/runs/flow/activations?text={text}&payload=true");
+        let found = served.get(&path)["activations"].clone();
+        found.as_array().unwrap().len()
+    };
+    assert_eq!(of_text("%22bad"), 1, "in the event, and in the error");
+    assert_eq!(of_text("nowhere"), 0);
+
     let timed = bad["activations"][0]["tasks"][0]["started_ms"].as_u64();
     let number = |name: &str| bad["activations"][0][name].as_u64().unwrap();
     let (arrived, settled) = (number("arrived_ms"), number("settled_ms"));

@@ -23,6 +23,15 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
         query.append_pair("position", &event.position.to_string());
         query.extend_pairs(event.lane.iter().map(|lane| ("lane", lane)));
     }
+    let words = [
+        ("task", &args.task),
+        ("key", &args.key),
+        ("text", &args.text),
+    ];
+    for (name, word) in words {
+        query.extend_pairs(word.iter().map(|word| (name, word)));
+    }
+    query.extend_pairs(args.since.iter().map(|ms| ("since_ms", ms.to_string())));
     query.append_pair("payload", "true");
     query.append_pair("problems", &args.problems.to_string());
     query.append_pair("limit", &args.recent.unwrap_or(AT_MOST).to_string());
