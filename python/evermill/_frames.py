@@ -377,6 +377,10 @@ class Dispatch:
         position = table.number("position", row, 0)
         return traceparent(self.run, table.source(row), table.lane(row), position, self.task, given)
 
+    def tracestate(self, member: int) -> Optional[str]:
+        """What the member hands on beside it: what the systems before us know of the trace."""
+        return given_tracestate(self.table.headers(member))
+
 
 def _results(body: bytes, at: int, count: int, upstream: List[str]) -> Dict[Tuple[int, str], Optional[bytes]]:
     if not count:
@@ -421,6 +425,15 @@ def given_traceparent(headers: List[Tuple[str, bytes]]) -> Optional[str]:
                 return None
             return f"00-{found[2]}-{found[3]}-{int(found[4], 16) & 1:02x}"
     return None
+
+
+def given_tracestate(headers: List[Tuple[str, bytes]]) -> Optional[str]:
+    """What an event's headers say of the state of its trace; nothing without a span, nor of what is too long."""
+    if given_traceparent(headers) is None:
+        return None
+    values = (value.decode("utf-8", "replace").strip() for name, value in headers if name.lower() == "tracestate")
+    state = ",".join(value for value in values if value)
+    return state if re.fullmatch("[ -~]{1,512}", state) else None
 
 
 def traceparent(run: str, source: str, lane: str, position: int, task: str, given: Optional[str]) -> str:

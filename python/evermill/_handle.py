@@ -106,6 +106,10 @@ class Handle:
     def traceparent(self) -> Optional[str]:
         return self._dispatch.traceparent(self._member)
 
+    @property
+    def tracestate(self) -> Optional[str]:
+        return self._dispatch.tracestate(self._member)
+
     def result_of(self, task_id: str) -> Any:
         """Another task's result: shipped with the dispatch, else asked for."""
         shipped = self._dispatch.results

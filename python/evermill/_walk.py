@@ -161,6 +161,11 @@ class Attempt(Handle):
         events = self.events
         return _frames.given_traceparent(events[0].headers) if events else None
 
+    @property
+    def tracestate(self) -> Optional[str]:
+        events = self.events
+        return _frames.given_tracestate(events[0].headers) if events else None
+
     def result_of(self, task_id: str) -> Any:
         return self._walk.result_of(task_id)
 

@@ -143,6 +143,11 @@ class Context:
         """
         return self._handle.traceparent
 
+    @property
+    def tracestate(self) -> Optional[str]:
+        """What the systems before us know of the trace, for the header `tracestate` beside `traceparent`, if the event brought any."""
+        return self._handle.tracestate
+
     def effect_key(self) -> str:
         """A key for one effect outside, for sinks that recognise repeats.
 

@@ -35,16 +35,34 @@ def test_a_header_is_read_as_the_standard_has_it(value, expected):
     assert _frames.given_traceparent([("a", b""), ("TraceParent", value.encode())]) == expected
 
 
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ((b"a=1 ", b"b=2,c=3"), "a=1,b=2,c=3"),
+        ((b"",), None),
+        ((b"a=\xff",), None),
+        ((b"a=\n1",), None),
+        ((b"x" * 513,), None),
+        ((b"x" * 512,), "x" * 512),
+    ],
+)
+def test_the_state_of_a_trace_is_handed_on_as_it_came_and_only_beside_a_span(values, expected):
+    # crates/evermill-contract/src/trace.rs has the same.
+    headers = [("TraceState", value) for value in values]
+    assert _frames.given_tracestate([("traceparent", GIVEN.encode()), *headers]) == expected
+    assert _frames.given_tracestate(headers) is None
+
+
 def test_what_an_event_brought_is_handed_on_where_nothing_is_traced():
     seen = []
 
     @evermill.task
     def look(event, ctx):
-        seen.append(ctx.traceparent)
+        seen.append((ctx.traceparent, ctx.tracestate))
 
     @evermill.dag
     def flow():
         look(evermill.kafka("t"))
 
-    run(flow, [event("a", headers=[("traceparent", GIVEN.encode())]), event("b")])
-    assert seen == [GIVEN, None]
+    run(flow, [event("a", headers=[("traceparent", GIVEN.encode()), ("tracestate", b"a=1")]), event("b")])
+    assert seen == [(GIVEN, "a=1"), (None, None)]

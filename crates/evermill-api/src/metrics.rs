@@ -332,6 +332,20 @@ pub const METRICS: &[Metric] = &[
         Of::Engine(|view| float(view.log_lines_lost)),
     ),
     metric(
+        "evermill_traces_left_out_total",
+        Kind::Counter,
+        &[],
+        "Settled activations of which no trace was told, as there were more than are told in a second.",
+        Of::Engine(|view| float(view.traces_left_out)),
+    ),
+    metric(
+        "evermill_traces_lost_total",
+        Kind::Counter,
+        &[],
+        "Settled activations of which no trace reached the collector: it was slow or away, or refused them.",
+        Of::Engine(|view| float(view.traces_lost)),
+    ),
+    metric(
         "process_cpu_seconds_total",
         Kind::Counter,
         &[],

@@ -398,6 +398,11 @@ fn compare(call: &Call<'_>) -> Result<VersionDiff, Problem> {
         .compare(call.run(), from.as_deref(), to.as_deref())?)
 }
 
+fn worker_logs(call: &Call<'_>) -> Result<Answer, Problem> {
+    let wanted = read_lines(call.query)?;
+    told(&tail::page(&call.engine.worker_logs()?, &wanted)?)
+}
+
 fn steer_replay(call: &Call<'_>, order: ReplayOrder) -> Result<Answer, Problem> {
     let number = number("replay", call.part(1))?;
     call.engine.steer_replay(call.run(), number, order)?;
@@ -436,6 +441,8 @@ fn runs(call: &Call<'_>) -> Result<Answer, Problem> {
             Some(_) => Vec::new(),
         },
         log_lines_lost: view.log_lines_lost,
+        traces_left_out: view.traces_left_out,
+        traces_lost: view.traces_lost,
         refused_reports: view.refused_reports,
         reloads: view.reloads,
     };

@@ -29,6 +29,8 @@ pub struct Record {
     pub effect_key: Option<String>,
     /// Which span it comes from: a header for places that have headers ([`crate::trace`]).
     pub traceparent: Option<String>,
+    /// What the systems before us know of its trace: a header likewise.
+    pub tracestate: Option<String>,
     /// Where exactly it goes, if its place says that for each record: what became of the place's template.
     pub name: Option<String>,
     /// Its value is a list of events: each on a line of its own.

@@ -4,7 +4,8 @@
 //! worker, which hands one on as the parent of what it starts, come to the same id by themselves. A task that runs
 //! again after a crash has the span that it had.
 //!
-//! The context of others comes as a header of an event, `traceparent` (W3C Trace Context, level 1).
+//! The context of others comes as a header of an event, `traceparent` (W3C Trace Context, level 1), and what their
+//! systems know of the trace in another, `tracestate`, which is handed on unread.
 
 use std::fmt::{self, Write as _};
 
@@ -15,6 +16,11 @@ use crate::source::Headers;
 
 /// The header's name.
 pub const HEADER: &str = "traceparent";
+
+/// The header of what the systems before us know of a trace.
+pub const STATE_HEADER: &str = "tracestate";
+/// Bytes of it that are handed on; the standard asks for no more.
+const STATE_BYTES_MAX: usize = 512;
 
 const TRACE_DOMAIN: &[u8] = b"evermill.trace.1";
 const SPAN_DOMAIN: &[u8] = b"evermill.span.1";
@@ -67,6 +73,25 @@ impl fmt::Display for TraceParent {
             text(&self.span)
         )
     }
+}
+
+/// What an event's headers say of the state of its trace, to be handed on beside our span. None without a span, as the
+/// standard has it, nor of what is longer than it asks for or no printable ASCII.
+#[must_use]
+pub fn state_of_headers(packed: &[u8]) -> Option<String> {
+    TraceParent::of_headers(packed)?;
+    let named = |name: &[u8]| name.eq_ignore_ascii_case(STATE_HEADER.as_bytes());
+    let mut state = String::new();
+    // Several of them are one, in their order.
+    for value in Headers::new(packed).filter_map(|(name, value)| value.filter(|_| named(name))) {
+        let value = std::str::from_utf8(value).ok()?.trim();
+        if !state.is_empty() && !value.is_empty() {
+            state.push(',');
+        }
+        state.push_str(value);
+    }
+    let is_plain = state.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    (is_plain && !state.is_empty() && state.len() <= STATE_BYTES_MAX).then_some(state)
 }
 
 /// Which activation, by the event that it is about: the first one, where there are several.
@@ -210,10 +235,22 @@ impl Traced {
     }
 }
 
+/// How many activations nobody was told of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// There were more than are told in a second.
+    pub left_out: u64,
+    /// The collector was slow, away, or refused them.
+    pub lost: u64,
+}
+
 /// Takes activations that have settled. It is called on the engine's own thread and must not wait.
 pub trait TraceTaker: Send + Sync {
     /// These have. `left_out`: so many more, of which nothing is told.
     fn take(&self, traced: Vec<Traced>, left_out: u64);
+
+    /// Of how many nothing was told, since it began.
+    fn untold(&self) -> Untold;
 
     /// Nothing more comes: what is still here is told, for a while at most.
     fn finish(&self);
@@ -264,6 +301,37 @@ mod tests {
         let packed = &batch.buffer[event.meta.headers.range()];
         assert_eq!(TraceParent::of_headers(packed).unwrap().to_string(), GIVEN);
         assert_eq!(TraceParent::of_headers(&[]), None);
+    }
+
+    #[test]
+    fn the_state_of_a_trace_is_handed_on_as_it_came_and_only_beside_a_span() {
+        fn state(headers: &[(&str, &[u8])]) -> Option<String> {
+            let mut builder = BatchBuilder::with_capacity(1, 4_096);
+            let headers = headers
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), Some(*value)));
+            builder.push(7, NO_TIMESTAMP, None, headers, Some(b"x".as_slice()));
+            let batch = builder.finish();
+            let event = batch.iter().next().unwrap();
+            state_of_headers(&batch.buffer[event.meta.headers.range()])
+        }
+        let span = ("traceparent", GIVEN.as_bytes());
+        let two = [
+            span,
+            ("TraceState", &b"a=1 "[..]),
+            ("tracestate", b"b=2,c=3"),
+        ];
+        assert_eq!(state(&two).as_deref(), Some("a=1,b=2,c=3"));
+        assert_eq!(state(&two[1..]), None);
+        let long = [b'x'; STATE_BYTES_MAX + 1];
+        for unfit in [&b""[..], b"a=\xff", b"a=\n1", &long] {
+            assert_eq!(state(&[span, ("tracestate", unfit)]), None);
+        }
+        let most = &long[1..];
+        assert_eq!(
+            state(&[span, ("tracestate", most)]).unwrap().len(),
+            STATE_BYTES_MAX
+        );
     }
 
     #[test]

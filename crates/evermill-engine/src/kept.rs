@@ -55,6 +55,9 @@ pub struct LogEntry {
     /// Which try, from 1; 0 when unknown.
     #[serde(rename = "try", default)]
     pub try_number: u32,
+    /// Slot of the worker, for output outside any run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u16>,
     /// `stdout`, `stderr`, `fd` (C code, child processes), or a level of `logging`: `debug`,
     /// `info`, `warning`, `error`, `critical`.
     pub level: String,
@@ -178,6 +181,7 @@ impl Kept {
             position: line.position,
             key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
             try_number: line.try_number,
+            worker: line.worker.filter(|_| line.run.is_none()),
             level: level(line.origin).to_owned(),
             text: String::new(),
         };

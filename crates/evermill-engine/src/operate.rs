@@ -238,6 +238,12 @@ pub trait Operations: Send + Sync {
     /// [`EngineError::UnknownRun`], [`EngineError::Closed`].
     fn logs(&self, run: &str) -> Result<RunLogs, EngineError>;
 
+    /// What workers print outside any run.
+    ///
+    /// # Errors
+    /// [`EngineError::Closed`].
+    fn worker_logs(&self) -> Result<RunLogs, EngineError>;
+
     /// Reads a stretch of a log source again beside the live run (W18), or says what that would be.
     ///
     /// # Errors
@@ -454,6 +460,10 @@ impl Operations for Handle {
         let run = run.to_owned();
         let names = self.ask(|reply| Request::Names { run, reply })??;
         Ok(names.logs(self.data_dir()))
+    }
+
+    fn worker_logs(&self) -> Result<RunLogs, EngineError> {
+        Ok(RunLogs::of_workers(self.data_dir()))
     }
 
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {

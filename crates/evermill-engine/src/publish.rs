@@ -50,7 +50,10 @@ impl Shard {
     }
 
     fn view(&self) -> EngineView {
+        let untold = self.tracing.untold();
         EngineView {
+            traces_left_out: untold.left_out,
+            traces_lost: untold.lost,
             runs: self
                 .runs
                 .iter()

@@ -520,6 +520,10 @@ impl Operations for AtRest {
         Ok(state.books().names(run)?.logs(&state.data_dir))
     }
 
+    fn worker_logs(&self) -> Result<RunLogs, EngineError> {
+        Ok(RunLogs::of_workers(&self.lock().data_dir))
+    }
+
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
         let mut state = self.lock();
         let ground = state.books().ground(run, ask.source.as_deref())?;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use evermill_contract::trace::{TraceParent, TraceTaker, Traced, TracedTask};
+use evermill_contract::trace::{TraceParent, TraceTaker, Traced, TracedTask, Untold};
 use evermill_core::command::{LaneId, RunIx};
 use evermill_core::history::{PastEvent, Remembered, TaskEnd};
 use evermill_core::row::{HistoryRow, Write};
@@ -37,6 +37,12 @@ impl Tracing {
 
     pub(crate) const fn is_on(&self) -> bool {
         self.taker.is_some()
+    }
+
+    pub(crate) fn untold(&self) -> Untold {
+        self.taker
+            .as_ref()
+            .map_or_else(Untold::default, |taker| taker.untold())
     }
 
     pub(crate) fn finish(&self) {

@@ -27,6 +27,12 @@ pub struct EngineView {
     pub workers: WorkersView,
     /// Lines of task output that are lost: they came faster than they are written, or the disk was full.
     pub log_lines_lost: u64,
+    /// Settled activations that no collector of traces was told of, as there were more than are told in a second.
+    #[serde(default)]
+    pub traces_left_out: u64,
+    /// Those it was not told of as it was slow or away, or refused them.
+    #[serde(default)]
+    pub traces_lost: u64,
     /// Reports of attempts under an old fence, refused (C5).
     pub refused_reports: u64,
     /// Times the shard was dropped and reloaded since the engine opened.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evermill_contract::manifest::{HttpBody, HttpCall};
 use evermill_contract::settings::Settings;
 use evermill_contract::sink::content_type;
-use evermill_contract::trace::HEADER;
+use evermill_contract::trace::{HEADER, STATE_HEADER};
 use evermill_contract::worker::limits::RESULT_BYTES_MAX;
 use evermill_contract::worker::{Dispatch, Outcome, TaskError, TaskErrorKind};
 use evermill_http::{
@@ -24,7 +24,7 @@ use evermill_http::{
 };
 
 use crate::declared::{content, success};
-use crate::member::{effect_key, traceparent};
+use crate::member::{effect_key, traceparent, tracestate};
 use crate::threads::{Slot, failed};
 
 /// Slots for tasks that wait for answers; they cost no processor while they wait.
@@ -146,6 +146,9 @@ fn request(call: &HttpCall, dispatch: &Dispatch, index: u32) -> Request {
     }
     if let Some(span) = traceparent(dispatch, index) {
         default(HEADER, span);
+    }
+    if let Some(state) = tracestate(dispatch, index) {
+        default(STATE_HEADER, state);
     }
     let (body, sort) = match &call.body {
         Some(HttpBody::Text(text)) => (text.clone().into_bytes(), "text/plain; charset=utf-8"),

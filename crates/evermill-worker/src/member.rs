@@ -1,7 +1,7 @@
 //! What can be said of a member of a dispatch: its bytes, the keys of its effects, and its span.
 
 use evermill_contract::identity::{self, ActivationId, IdKind, LaneIdentity};
-use evermill_contract::trace::{Place, TraceParent};
+use evermill_contract::trace::{self, Place, TraceParent};
 use evermill_contract::worker::{Dispatch, Event, Range};
 
 /// The bytes of a range; none of an absent one.
@@ -47,6 +47,13 @@ pub fn effect_key(dispatch: &Dispatch, index: u32, call: u64) -> Option<String> 
         member.map_index,
         call,
     ))
+}
+
+/// What a member hands on beside its span: what the systems before us know of the trace.
+#[must_use]
+pub fn tracestate(dispatch: &Dispatch, index: u32) -> Option<String> {
+    let event = &dispatch.members[index as usize].event;
+    trace::state_of_headers(part(dispatch, event.headers))
 }
 
 /// The span that a member hands on, as the header has it; none where its event brought none and nobody traces.

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use crate::declared::{content, plain};
 use crate::http::milliseconds;
-use crate::member::{effect_key, part, traceparent};
+use crate::member::{effect_key, part, traceparent, tracestate};
 use crate::threads::{Runs, Shared, Slot, failed};
 
 /// Slots for tasks that wait for a place outside: more than one task has at a time (the engine's
@@ -217,6 +217,7 @@ fn record(
         value: value.map(|value| Bytes::from(if is_result { plain(&value) } else { value })),
         effect_key,
         traceparent: traceparent(dispatch, index),
+        tracestate: tracestate(dispatch, index),
         name,
         is_list: member.batch.is_some() && !is_result,
     }))

@@ -55,6 +55,27 @@ macro_rules! lines {
     };
 }
 
+/// A page of a log.
+const LOG_PAGE: &[Parameter] = lines![
+    Parameter {
+        name: "since_ms",
+        about: "only what came then or later",
+        kind: Kind::Milliseconds,
+    },
+    Parameter {
+        name: "until_ms",
+        about: "only what came before",
+        kind: Kind::Milliseconds,
+    },
+    Parameter {
+        name: "order",
+        about: "from which end: the newest first unless said, backwards from the cursor; `oldest`: on from there",
+        kind: Kind::Word(&LOG_ORDERS),
+    },
+    CURSOR,
+    LIMIT,
+];
+
 /// Which versions are compared.
 const VERSIONS: &[Parameter] = &[
     Parameter {
@@ -241,25 +262,7 @@ pub(crate) static ROUTES: &[Route] = &[
         about: "What the tasks of a run printed, from either end; a page may have few lines and still a next one",
         role: Role::Viewer,
         of: Of::Dag,
-        query: lines![
-            Parameter {
-                name: "since_ms",
-                about: "only what came then or later",
-                kind: Kind::Milliseconds,
-            },
-            Parameter {
-                name: "until_ms",
-                about: "only what came before",
-                kind: Kind::Milliseconds,
-            },
-            Parameter {
-                name: "order",
-                about: "from which end: the newest first unless said, backwards from the cursor; `oldest`: on from there",
-                kind: Kind::Word(&LOG_ORDERS),
-            },
-            CURSOR,
-            LIMIT,
-        ],
+        query: LOG_PAGE,
         body: Content::Nothing,
         answer: json_of::<LogPage>(),
         act: logs,
@@ -279,6 +282,18 @@ pub(crate) static ROUTES: &[Route] = &[
         body: Content::Nothing,
         answer: Content::Events("TailEvents", tail::shapes),
         act: |_| Err(elsewhere()),
+    },
+    Route {
+        method: Method::Get,
+        path: "/workers/logs",
+        id: "listWorkerLogs",
+        about: "What workers print outside any run, such as threads and child processes that outlive their task; as the log of a run",
+        role: Role::Operator,
+        of: Of::Engine,
+        query: LOG_PAGE,
+        body: Content::Nothing,
+        answer: json_of::<LogPage>(),
+        act: worker_logs,
     },
     Route {
         method: Method::Get,

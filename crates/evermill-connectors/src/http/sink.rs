@@ -171,6 +171,9 @@ impl HttpSink {
         if let Some(span) = &record.traceparent {
             default(evermill_contract::trace::HEADER, span);
         }
+        if let Some(state) = &record.tracestate {
+            default(evermill_contract::trace::STATE_HEADER, state);
+        }
         if self.method != Method::DELETE {
             let body = record.value.as_deref().unwrap_or_default();
             default("Content-Type", content_type(body, record.is_list));

@@ -143,6 +143,10 @@ fn headers(record: &Record) -> Option<OwnedHeaders> {
             evermill_contract::trace::HEADER,
             record.traceparent.as_deref(),
         ),
+        (
+            evermill_contract::trace::STATE_HEADER,
+            record.tracestate.as_deref(),
+        ),
     ];
     let known = known.into_iter().filter(|(_, value)| value.is_some());
     known.fold(None, |headers, (key, value)| {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use evermill_contract::source::{DiagnosticSink, Severity, SourceError};
-use evermill_contract::trace::{TraceTaker, Traced};
+use evermill_contract::trace::{TraceTaker, Traced, Untold};
 use evermill_http::{Client, Connection, Method, Request, Target};
 
 use super::otlp;
@@ -27,8 +27,24 @@ pub struct Config {
 /// Tells a collector of activations that have settled.
 pub struct Exporter {
     queue: Mutex<Option<SyncSender<Vec<Traced>>>>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Activations of which nothing was told.
+#[derive(Default)]
+struct Counts {
+    /// Since it was last said.
+    unsaid: AtomicU64,
+    left_out: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Counts {
+    fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        self.unsaid.fetch_add(count, Ordering::Relaxed);
+    }
 }
 
 impl Exporter {
@@ -41,12 +57,12 @@ impl Exporter {
         let connection = Connection::parse("traces", &config.url).map_err(refused)?;
         let client = Client::new(connection).map_err(refused)?;
         let (sender, queue) = mpsc::sync_channel(limits::TRACES_QUEUED);
-        let lost = Arc::new(AtomicU64::new(0));
+        let counts = Arc::new(Counts::default());
         let worker = Worker {
             config,
             client,
             queue,
-            lost: Arc::clone(&lost),
+            counts: Arc::clone(&counts),
             tell: Arc::clone(tell),
             is_away: false,
         };
@@ -55,7 +71,7 @@ impl Exporter {
         let thread = thread.map_err(|cause| SourceError::Refused(cause.to_string()))?;
         Ok(Self {
             queue: Mutex::new(Some(sender)),
-            lost,
+            counts,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -70,8 +86,16 @@ impl TraceTaker for Exporter {
             Some(queue) => queue.try_send(traced).is_ok(),
             None => false,
         };
-        let more = if taken { 0 } else { count };
-        self.lost.fetch_add(left_out + more, Ordering::Relaxed);
+        self.counts.lose(if taken { 0 } else { count });
+        self.counts.left_out.fetch_add(left_out, Ordering::Relaxed);
+        self.counts.unsaid.fetch_add(left_out, Ordering::Relaxed);
+    }
+
+    fn untold(&self) -> Untold {
+        Untold {
+            left_out: self.counts.left_out.load(Ordering::Relaxed),
+            lost: self.counts.lost.load(Ordering::Relaxed),
+        }
     }
 
     fn finish(&self) {
@@ -99,7 +123,7 @@ struct Worker {
     config: Config,
     client: Client,
     queue: Receiver<Vec<Traced>>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     tell: DiagnosticSink,
     /// The last request was not taken.
     is_away: bool,
@@ -140,11 +164,11 @@ impl Worker {
             Failed::ForNow(_) => self.send(&body),
             Failed::ForGood(_) => Err(failed),
         });
-        let lost = self.lost.swap(0, Ordering::Relaxed);
         match sent {
             Ok(None) => {
-                if self.is_away || lost > 0 {
-                    let text = format!("traces go on; {lost} activations were left out of them");
+                let untold = self.counts.unsaid.swap(0, Ordering::Relaxed);
+                if self.is_away || untold > 0 {
+                    let text = format!("traces go on; {untold} activations were left out of them");
                     (self.tell)(Severity::Warning, &text);
                 }
                 self.is_away = false;
@@ -152,20 +176,20 @@ impl Worker {
             Ok(Some((spans, why))) => {
                 let place = self.client.connection().place();
                 let text = format!("traces: {place} refused {spans} spans: {why}");
-                self.complain(&text, lost);
+                self.complain(&text);
             }
             Err(Failed::ForNow(why) | Failed::ForGood(why)) => {
                 let text = format!(
                     "traces: {why}; what cannot be told is left out, and tasks run on. Is the collector's port for OTLP over HTTP right, as a rule 4318?"
                 );
-                self.complain(&text, lost + batch.len() as u64);
+                self.counts.lose(batch.len() as u64);
+                self.complain(&text);
             }
         }
     }
 
     /// Says it once, not with every request; what was lost meanwhile is said when it goes on.
-    fn complain(&mut self, text: &str, lost: u64) {
-        self.lost.fetch_add(lost, Ordering::Relaxed);
+    fn complain(&mut self, text: &str) {
         if !self.is_away {
             (self.tell)(Severity::Warning, text);
         }
@@ -273,6 +297,11 @@ mod tests {
             "{said:?}"
         );
         assert!(said[1].contains("7 activations"), "{said:?}");
+        let untold = Untold {
+            left_out: 5,
+            lost: 2,
+        };
+        assert_eq!(exporter.untold(), untold);
     }
 
     #[test]
@@ -282,7 +311,7 @@ mod tests {
         for position in 0..10 * limits::TRACES_QUEUED as u64 {
             exporter.take(vec![traced(position)], 0);
         }
-        assert!(exporter.lost.load(Ordering::Relaxed) > 0);
+        assert!(exporter.untold().lost > 0);
         drop(server);
     }
 

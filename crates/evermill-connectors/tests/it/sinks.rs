@@ -12,7 +12,7 @@ use evermill_connectors::limits::SQS_SEND_BYTES;
 use evermill_contract::manifest::SinkConfig;
 use evermill_contract::sink::conformance::{World, check_all, plain};
 use evermill_contract::sink::{Record, Sink, SinkError};
-use evermill_contract::trace::HEADER;
+use evermill_contract::trace::{HEADER, STATE_HEADER};
 use evermill_http::testing::{Reply, Server};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -71,9 +71,13 @@ impl Topic {
             };
             let message = message.unwrap();
             let headers = message.headers().expect("headers");
-            let (header, span) = (headers.get(0), headers.get(1));
+            let (header, span, state) = (headers.get(0), headers.get(1), headers.get(2));
             assert_eq!(header.key, EFFECT_KEY_HEADER);
             assert_eq!((span.key, span.value), (HEADER, Some(SPAN.as_bytes())));
+            assert_eq!(
+                (state.key, state.value),
+                (STATE_HEADER, Some(&b"rojo=1"[..]))
+            );
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             found.push((
                 text(header.value.unwrap()),
@@ -98,6 +102,7 @@ impl World for Topic {
         };
         Record {
             traceparent: Some(SPAN.to_owned()),
+            tracestate: Some("rojo=1".to_owned()),
             ..record
         }
     }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{FOLDER, LogEntry, blocks, folder_name, index_path, numbers, path, rank};
+use super::{FOLDER, LogEntry, NO_RUN, blocks, folder_name, index_path, numbers, path, rank};
 use crate::limits;
 
 /// Where the end of a file's last line is looked for first: whoever waits for more asks several times a second.
@@ -175,6 +175,16 @@ impl RunLogs {
         Self {
             run: run.to_owned(),
             folder: data_dir.join(FOLDER).join(folder_name(Some(run))),
+            lanes: Vec::new(),
+        }
+    }
+
+    /// Of what workers print outside any run: threads and child processes that outlive their task.
+    #[must_use]
+    pub fn of_workers(data_dir: &Path) -> Self {
+        Self {
+            run: NO_RUN.to_owned(),
+            folder: data_dir.join(FOLDER).join(NO_RUN),
             lanes: Vec::new(),
         }
     }

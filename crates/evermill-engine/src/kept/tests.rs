@@ -96,6 +96,7 @@ fn a_reader_gets_each_line_once_while_more_are_written() {
         position: Some(7),
         key: Some("k".into()),
         try_number: 2,
+        worker: None,
         level: "warning".into(),
         text: "one".into(),
     };

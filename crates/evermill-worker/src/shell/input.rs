@@ -6,7 +6,7 @@ use evermill_contract::manifest::TaskManifest;
 use evermill_contract::settings::{CONNECTION_PREFIX, SECRET_PREFIX, Settings, variable_name};
 use evermill_contract::worker::{Dispatch, TaskRef};
 
-use crate::member::{effect_key, part, traceparent};
+use crate::member::{effect_key, part, traceparent, tracestate};
 
 /// Environment variables are cut here, since a system refuses longer ones: 128 KiB with the name on Linux.
 const VARIABLE_BYTES_MAX: usize = 96 * 1024;
@@ -83,7 +83,8 @@ pub(super) fn variables(dispatch: &Dispatch, index: u32) -> Vec<(String, String)
     if let Some(key) = effect_key(dispatch, index, 0) {
         add("EFFECT_KEY", key);
     }
-    // By the name that other programs look for.
+    // By the names that other programs look for.
     set.extend(traceparent(dispatch, index).map(|span| ("TRACEPARENT".to_owned(), span)));
+    set.extend(tracestate(dispatch, index).map(|state| ("TRACESTATE".to_owned(), state)));
     set
 }

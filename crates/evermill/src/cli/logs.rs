@@ -26,7 +26,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A DAG id (its latest run) or a run id, as `evermill ps` lists them
-    run: String,
+    #[arg(required_unless_present = "workers")]
+    run: Option<String>,
+    /// What workers print outside any run, such as threads and child processes that outlive their task
+    #[arg(long, conflicts_with_all = ["run", "task", "event", "key", "try_number"])]
+    workers: bool,
     /// Go on with what is printed from now on, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -106,10 +110,15 @@ impl Args {
 /// Prints them.
 pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let reach = Reach::open(data_dir)?;
-    let run = reach.run(&args.run)?.run.run;
-    let logs = RunLogs::new(reach.data_dir(), &run);
+    let (logs, of) = match &args.run {
+        Some(run) => {
+            let run = reach.run(run)?.run.run;
+            (RunLogs::new(reach.data_dir(), &run), format!("'{run}'"))
+        }
+        None => (RunLogs::of_workers(reach.data_dir()), "workers".to_owned()),
+    };
     reach.close()?;
-    let refused = |cause| Failure::failed(format!("the log of '{run}': {cause}"));
+    let refused = |cause| Failure::failed(format!("the log of {of}: {cause}"));
     let mut query = LogQuery {
         filter: args.filter(),
         limit: limits::LOG_PAGE_LINES,
@@ -135,7 +144,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     }
     if is_empty {
         eprintln!(
-            "nothing that was printed is kept of '{run}'{}",
+            "nothing that was printed is kept of {of}{}",
             chosen(&args.filter())
         );
     }

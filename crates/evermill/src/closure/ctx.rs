@@ -59,6 +59,13 @@ impl Ctx {
         member::traceparent(&self.lease.dispatch, self.index)
     }
 
+    /// What the event's header `tracestate` says, to be handed on beside [`Ctx::traceparent`]. None where the event
+    /// brought none.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<String> {
+        member::tracestate(&self.lease.dispatch, self.index)
+    }
+
     /// What a task right before this one returned; `None` if it returned nothing or did not run.
     ///
     /// # Errors

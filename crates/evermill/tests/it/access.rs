@@ -101,7 +101,11 @@ fn every_resource_lets_in_whom_the_table_says_and_nobody_else() {
                 if rank >= needed && !is_harmless {
                     continue;
                 }
-                let answer = ask_as(&served, token, &line, "{}");
+                // Strangers are heard so often and no more, and there are more resources than that.
+                let answer = eventually("it is heard", || {
+                    let answer = ask_as(&served, token, &line, "{}");
+                    (answer.status != 429).then_some(answer)
+                });
                 let expected = match rank {
                     _ if rank >= needed => None,
                     0 => Some(401),

@@ -157,6 +157,8 @@ fn who_follows_a_log_gets_each_line_once_also_over_a_break() {
 fn half_a_record_that_a_kill_left_costs_no_other_line_over_the_api() {
     let served = talking(Place::new());
     say(&served, &["one"]);
+    // What is not committed runs again, and says so again.
+    served.wait_for("/api/v1/runs/talk", |run| run["done"] == 1);
     let run = served.get("/api/v1/runs/talk")["run"]
         .as_str()
         .unwrap()
@@ -267,4 +269,46 @@ fn what_a_kill_cuts_off_of_a_log_costs_half_a_line_and_the_next_start_goes_on() 
     );
     let all = place.finish(["logs", "talk", "--all"]);
     assert_eq!(all.stdout.lines().count(), whole, "{}", all.stderr);
+}
+
+#[test]
+fn what_workers_print_outside_any_run_is_read_over_the_api_and_by_command() {
+    let place = Place::new();
+    // A thread of its own goes on when its task has ended.
+    let text = "import os, threading, time\nimport evermill\n\ndef babble():\n    while True:\n        os.write(1, b'of nobody\\n')\n        time.sleep(0.02)\n\n@evermill.task\ndef note(event):\n    threading.Thread(target=babble, daemon=True).start()\n\n@evermill.dag\ndef early():\n    note(evermill.signal('go'))\n";
+    std::fs::create_dir(place.folder().join("dags")).unwrap();
+    std::fs::write(place.folder().join("dags/early.py"), text).unwrap();
+    let served = Served::with(place, &[]);
+    eventually("both DAGs run", || {
+        (served.place.ps().len() == 2).then_some(())
+    });
+    served.send_to("early", "one");
+    let page = served.wait_for("/api/v1/workers/logs?text=of+nobody", |page| {
+        !texts(page).is_empty()
+    });
+    let entry = &page["entries"][0];
+    assert_eq!(
+        (texts(&page)[0], &entry["task"]),
+        ("of nobody", &Value::Null)
+    );
+    assert!(entry["worker"].is_u64(), "{entry}");
+    let said = served
+        .place
+        .finish(["logs", "--workers", "--text", "of nobody"]);
+    assert!(
+        said.stdout.contains("of nobody"),
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
+    let none = served
+        .place
+        .finish(["logs", "--workers", "--text", "never"]);
+    assert!(
+        none.stderr.contains("of workers for this choice"),
+        "{}",
+        none.stderr
+    );
+    let neither = served.place.finish(["logs"]);
+    assert_eq!(neither.code(), 2, "{}", neither.stderr);
 }

@@ -17,6 +17,7 @@ import evermill
 
 @evermill.task
 def load(event, ctx):
+    print('state', ctx.tracestate)
     print('span', ctx.traceparent)
     return {'n': 1}
 
@@ -25,7 +26,9 @@ def flow():
     evermill.to_http('/sent', load(evermill.webhook(name='in')))
 ";
 
-const IN_YAML: &str = "dag: flow\nsources: { in: { webhook: {} } }\ntasks:\n  note: { after: [in], run: \"echo span ${TRACEPARENT:-none} >&2\" }\n";
+const IN_YAML: &str = "dag: flow\nsources: { in: { webhook: {} } }\ntasks:\n  note: { after: [in], run: \"echo state ${TRACESTATE:-none} >&2; echo span ${TRACEPARENT:-none} >&2\" }\n";
+/// What the systems before us know of the trace.
+const STATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
 
 fn start(place: &Place, name: &str, text: &str, more: &[&str]) -> Running {
     let file = place.file(name, text);
@@ -47,14 +50,29 @@ fn send(running: &Running, flags: Option<&str>) {
     let line = lines.iter().find_map(|line| line.split_once(SAID));
     let url = line.unwrap().1.trim().to_owned();
     let mut request = Request::new(Method::POST, Target::Written(url));
+    // Without a span it means nothing.
+    request.headers = vec![("Tracestate".to_owned(), STATE.to_owned())];
     let header = flags.map(|flags| format!("00-{TRACE}-{SPAN}-{flags}"));
-    request.headers = header
-        .map(|header| ("Traceparent".to_owned(), header))
-        .into_iter()
-        .collect();
+    request
+        .headers
+        .extend(header.map(|header| ("Traceparent".to_owned(), header)));
     request.body = Some(b"{}".to_vec());
     let client = Client::new(Connection::default()).unwrap();
     assert_eq!(client.send(&request).unwrap().status, 200);
+}
+
+fn get(running: &Running, path: &str) -> String {
+    const SAID: &str = "listening on ";
+    running.wait_for_lines(SAID, 1);
+    let lines = running.said();
+    let url = lines
+        .iter()
+        .find_map(|line| line.strip_prefix(SAID))
+        .unwrap();
+    let request = Request::new(Method::GET, Target::Written(format!("{url}{path}")));
+    let client = Client::new(Connection::default()).unwrap();
+    let answer = client.send(&request).unwrap();
+    String::from_utf8_lossy(&answer.body).into_owned()
 }
 
 fn stop(running: Running) -> Value {
@@ -96,6 +114,7 @@ fn an_event_goes_on_in_the_trace_that_it_came_with_through_tasks_to_what_they_se
     let running = start(&place, "flow.py", FLOW, &more);
     send(&running, Some("01"));
     let handed_on = line_of(&running);
+    assert_eq!(running.count(&format!("state {STATE}")), 1);
     drop(server.wait_for(1));
     assert_eq!(stop(running)["done"], 1);
     let seen = server.seen();
@@ -113,6 +132,7 @@ fn an_event_goes_on_in_the_trace_that_it_came_with_through_tasks_to_what_they_se
     );
     // What was sent outside has the span of the task that sent it.
     let sent = seen.iter().find(|seen| seen.path == "/sent").unwrap();
+    assert_eq!(sent.header("tracestate"), Some(STATE));
     let header = sent.header("traceparent").unwrap();
     let of_sender = header.split('-').nth(2).unwrap();
     let all = || spans.values().flatten();
@@ -166,6 +186,8 @@ fn without_a_collector_what_an_event_brought_is_handed_on_as_it_is() {
     assert_eq!(line_of(&running), format!("00-{TRACE}-{SPAN}-01"));
     send(&running, None);
     running.wait_for_lines("span none", 1);
+    assert_eq!(running.count(&format!("state {STATE}")), 1);
+    assert_eq!(running.count("state none"), 1);
     assert_eq!(stop(running)["done"], 2);
 }
 
@@ -183,6 +205,13 @@ fn a_collector_that_is_away_costs_traces_and_nothing_else() {
     running.wait_for_lines("span ", 1);
     running.wait_for_lines("warning: traces: ", 1);
     assert!(running.said().iter().any(|line| line.contains("4318")));
+    let metrics = get(&running, "/metrics");
+    for line in [
+        "evermill_traces_lost_total 1",
+        "evermill_traces_left_out_total 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    }
     assert_eq!(stop(running)["done"], 1);
 }
 

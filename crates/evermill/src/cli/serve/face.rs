@@ -134,6 +134,10 @@ impl Operations for Face {
         self.0.engine.logs(run)
     }
 
+    fn worker_logs(&self) -> Result<RunLogs, EngineError> {
+        self.0.engine.worker_logs()
+    }
+
     fn replay(&self, run: &str, ask: &ReplayAsk) -> Result<ReplayAnswer, EngineError> {
         self.0.engine.replay(run, ask)
     }
