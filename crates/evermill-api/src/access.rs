@@ -6,6 +6,7 @@
 
 mod rates;
 mod tokens;
+mod used;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -142,6 +143,7 @@ impl Access {
         let who = found.ok_or_else(|| self.wrong(from))?;
         let token = who.token.as_deref().unwrap_or_default();
         self.known.take(token).map_err(too_often)?;
+        self.tokens.mark_used(token);
         Ok(who)
     }
 
@@ -194,6 +196,7 @@ impl Access {
     /// Begins a session: what its cookie holds, and whose it is.
     pub(crate) fn log_in(&self, secret: &str, from: IpAddr) -> Result<(String, Who), Problem> {
         let token = self.find(secret).ok_or_else(|| self.wrong(from))?;
+        self.tokens.mark_used(&token.id);
         let no_luck = |_| Problem::new(503, "busy", "Not now", "there is no randomness");
         let cookie = tokens::random().map_err(no_luck)?;
         let mut sessions = self.sessions();

@@ -1,5 +1,7 @@
 //! What a server knows beside its engine: connections, tokens, and the record of who changed what.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +98,8 @@ pub(crate) struct TokenView {
     expires_ms: Option<u64>,
     /// It has ended.
     expired: bool,
+    /// When it was used last, to the minute, milliseconds since the Unix epoch; null: never.
+    last_used_ms: Option<u64>,
 }
 
 /// A token that is wanted.
@@ -153,10 +157,11 @@ impl From<TokenFault> for Problem {
     }
 }
 
-impl From<Token> for TokenView {
-    fn from(token: Token) -> Self {
+impl TokenView {
+    fn of(token: Token, used: &BTreeMap<String, u64>) -> Self {
         Self {
             expired: token.is_over(),
+            last_used_ms: used.get(&token.id).copied(),
             id: token.id,
             name: token.name,
             role: token.role,
@@ -226,8 +231,10 @@ pub(crate) fn test_connection(call: &Call<'_>) -> Result<Answer, Problem> {
 }
 
 fn tokens(call: &Call<'_>) -> Result<Vec<TokenView>, Problem> {
-    let tokens = call.beside()?.access.tokens().list()?;
-    Ok(tokens.into_iter().map(TokenView::from).collect())
+    let tokens = call.beside()?.access.tokens();
+    let used = tokens.last_used();
+    let view = |token| TokenView::of(token, &used);
+    Ok(tokens.list()?.into_iter().map(view).collect())
 }
 
 pub(crate) fn list_tokens(call: &Call<'_>) -> Result<Answer, Problem> {
@@ -260,7 +267,7 @@ pub(crate) fn create_token(call: &Call<'_>) -> Result<Answer, Problem> {
     });
     let (token, secret) = made?;
     told(&TokenMade {
-        token: token.into(),
+        token: TokenView::of(token, &BTreeMap::new()),
         secret,
     })
 }

@@ -75,6 +75,8 @@ pub(crate) const STRANGERS_PER_SECOND: Rate = Rate::per_second(10.0, 50.0);
 pub(crate) const BUCKETS_MAX: usize = 10_000;
 /// How often it is looked who of them can be forgotten.
 pub(crate) const BUCKETS_SWEEP: Duration = Duration::from_secs(1);
+/// How exactly it is known when a token was used last, milliseconds.
+pub(crate) const USED_TO_MS: u64 = 60_000;
 /// Bytes of a token's name.
 pub(crate) const TOKEN_NAME_BYTES_MAX: usize = 100;
 /// Bytes of a file of the audit log; the one before is kept beside it.

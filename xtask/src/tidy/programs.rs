@@ -5,7 +5,11 @@ use super::source::{File, Tree, without_prose};
 use crate::workspace::Fault;
 
 /// Files of the product that start programs, each with whose word it is that names the program.
-const MAY_START: [(&str, &str); 7] = [
+const MAY_START: [(&str, &str); 8] = [
+    (
+        "crates/evermill/src/cli/demo/browser.rs",
+        "the browser, at the address of our own page",
+    ),
     (
         "crates/evermill-worker/src/server.rs",
         "the interpreter of a DAG file",
@@ -36,7 +40,7 @@ const MAY_START: [(&str, &str); 7] = [
     ),
 ];
 
-const STARTS: [&str; 2] = ["Command::new", ".exec("];
+const STARTS: [&str; 3] = ["Command::new", ".exec(", "open::that"];
 
 pub(crate) fn check(tree: &Tree) -> Vec<Fault> {
     let mut faults = starts(tree);

@@ -1,7 +1,7 @@
 //! The file of tokens, `DATA_DIR/tokens.json` (0600): who may ask, and what. It holds hashes; a token is shown
 //! once, when it is made. Commands change it and a server reads it, whether or not an engine runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::used::Used;
 use crate::clock::now_ms;
 use crate::limits;
 use crate::table::Role;
@@ -95,6 +96,7 @@ impl Token {
 /// The file, and what was in it when it was last looked at.
 pub struct Tokens {
     folder: PathBuf,
+    used: Used,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -111,6 +113,7 @@ impl Tokens {
     pub fn at(data_dir: &Path) -> Self {
         Self {
             folder: data_dir.to_owned(),
+            used: Used::at(data_dir),
             seen: Mutex::default(),
         }
     }
@@ -138,6 +141,19 @@ impl Tokens {
             Err(cause) => return Err(TokenFault::Io { path, cause }),
         };
         serde_json::from_slice(&bytes).map_err(|cause| TokenFault::Damaged { path, cause })
+    }
+
+    /// When they were used last over TCP, by their ids, to the minute, milliseconds since the Unix epoch. What never was
+    /// is not there.
+    #[must_use]
+    pub fn last_used(&self) -> BTreeMap<String, u64> {
+        self.used.read()
+    }
+
+    /// Somebody has shown it.
+    pub(crate) fn mark_used(&self, id: &str) {
+        let is_token = |id: &str| self.with_id(id).is_some();
+        self.used.mark(id, now_ms(), is_token);
     }
 
     /// What is in the file now; nothing when it cannot be read, so that nobody gets in.

@@ -164,6 +164,7 @@ fn a_full_disk_is_waited_out() {
     );
 }
 
+/// S16.
 #[test]
 fn a_report_under_an_old_fence_is_refused_and_counted() {
     let (ledger, workers) = recording(1);

@@ -116,15 +116,21 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         }
         Args::Ls { json } => {
             let all = tokens.list().map_err(|fault| failed(&fault))?;
+            let used = tokens.last_used();
+            let used = |token: &Token| used.get(&token.id).copied();
             if *json {
-                let lines = all.iter().map(|token| format!("{}\n", told(token)));
-                return print(&lines.collect::<String>());
+                let line = |token| {
+                    let mut told = told(token);
+                    told["last_used_ms"] = json!(used(token));
+                    format!("{told}\n")
+                };
+                return print(&all.iter().map(line).collect::<String>());
             }
-            let rows = all.iter().map(row).collect();
+            let rows = all.iter().map(|token| row(token, used(token))).collect();
             print(&table(
-                ["ID", "NAME", "ROLE", "DAGS", "CREATED", "EXPIRES"],
+                ["ID", "NAME", "ROLE", "DAGS", "CREATED", "EXPIRES", "USED"],
                 rows,
-                6,
+                7,
             ))?;
             if all.is_empty() && tokens.are_used() {
                 eprintln!("nobody gets in over TCP; `evermill token create NAME` makes a token");
@@ -154,7 +160,7 @@ fn told(token: &Token) -> serde_json::Value {
     })
 }
 
-fn row(token: &Token) -> [String; 6] {
+fn row(token: &Token, used: Option<u64>) -> [String; 7] {
     let time = |ms: u64| shown(i64::try_from(ms).unwrap_or(i64::MAX));
     let dags = token.dags.as_ref().map_or_else(
         || "all".to_owned(),
@@ -177,5 +183,6 @@ fn row(token: &Token) -> [String; 6] {
         dags,
         time(token.created_ms),
         expires,
+        used.map_or_else(|| "never".to_owned(), time),
     ]
 }

@@ -203,7 +203,10 @@ fn a_token_that_is_revoked_is_worth_nothing_with_the_next_request() {
     let served = Served::with(place, &[]);
     let bearer = as_bearer(&secret);
     let headers = [("authorization", bearer.as_str())];
+    let used = || served.place.finish(["token", "ls", "--json"]).json()[0]["last_used_ms"].clone();
+    assert_eq!(used(), Value::Null);
     assert_eq!(served.ask("GET /api/v1/runs", &headers, "").status, 200);
+    assert!(used().is_u64(), "{}", used());
     assert_eq!(served.ask("GET /metrics", &[], "").status, 401);
     let metrics = served.ask("GET /metrics", &headers, "");
     let text = String::from_utf8(metrics.body).unwrap();
