@@ -145,7 +145,10 @@ class Context:
 
     @property
     def tracestate(self) -> Optional[str]:
-        """What the systems before us know of the trace, for the header `tracestate` beside `traceparent`, if the event brought any."""
+        """What the systems before us know of the trace, for the header `tracestate` beside `traceparent`.
+
+        None where the event brought none.
+        """
         return self._handle.tracestate
 
     def effect_key(self) -> str:
