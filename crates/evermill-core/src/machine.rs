@@ -771,7 +771,8 @@ impl Machine {
         let Some(run) = self.runs.get(&ix) else {
             return;
         };
-        let triggered = run.dag().spec.sources.is_empty();
+        // One that nobody has triggered yet waits for that.
+        let triggered = run.dag().spec.sources.is_empty() && run.row.counters.seen > 0;
         let mut live = run.lanes.values();
         let all_read = !run.lanes.is_empty()
             && live.all(|lane| lane.caught_up || lane.cursor.home() != run.row.current);

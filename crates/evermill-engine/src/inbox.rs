@@ -126,6 +126,11 @@ impl Inbox {
         self.next
     }
 
+    /// Whether events are kept in it that are still to be done.
+    pub(crate) const fn holds(&self) -> bool {
+        self.held_events > 0
+    }
+
     pub(crate) const fn memo(&self) -> Option<&Bytes> {
         self.memo.as_ref()
     }
@@ -345,7 +350,7 @@ impl Inboxes {
     /// DAGs for which events are kept that nobody took up yet.
     pub(crate) fn holding(&self) -> BTreeSet<&str> {
         let all = self.by_number.values();
-        let holding = all.filter(|inbox| inbox.held_events > 0);
+        let holding = all.filter(|inbox| inbox.holds());
         holding.map(|inbox| inbox.dag.as_str()).collect()
     }
 
@@ -359,7 +364,7 @@ impl Inboxes {
             .by_number
             .values()
             .filter(move |inbox| inbox.dag == dag);
-        let left = of_dag.filter(move |inbox| inbox.held_events > 0 && !known(&inbox.source));
+        let left = of_dag.filter(move |inbox| inbox.holds() && !known(&inbox.source));
         left.map(|inbox| (inbox.source.as_str(), inbox.held_events))
     }
 

@@ -11,7 +11,7 @@ use evermill_core::{LaneView, RunView};
 
 use crate::MANUAL;
 use crate::handle::{EngineError, Pushed};
-use crate::inbox::{Accepted, Bringer, Refusal};
+use crate::inbox::{Accepted, Bringer, Inbox, Refusal};
 use crate::input::SourceKey;
 use crate::limits;
 use crate::manifest::Outline;
@@ -56,15 +56,11 @@ impl Shard {
             return Ok(None);
         }
         may_trigger(&found, true)?;
-        let Some(lane) = self.manual_lane(found.run) else {
+        if self.manual_lane(found.run).is_none() {
             return Err(not_by_hand(&found.dag));
-        };
+        }
         let number = self.inboxes.number(&found.dag, MANUAL);
-        let waiting = self
-            .inboxes
-            .get(number)
-            .is_some_and(|inbox| inbox.next() > lane.read);
-        if once && waiting {
+        if once && self.inboxes.get(number).is_some_and(Inbox::holds) {
             return Ok(None);
         }
         let accepted = self.take_in(

@@ -37,6 +37,27 @@ fn run(place: &Place, text: &str, more: &[&str]) -> crate::process::Ended {
 }
 
 #[test]
+fn each_run_of_a_dag_without_sources_is_triggered_once() {
+    let place = Place::new();
+    for round in 1..=3 {
+        let ended = run(
+            &place,
+            "dag: once\ntasks: { say: { run: echo said >&2 } }\n",
+            &[],
+        );
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        let said = ended.stderr.lines().filter(|line| line.ends_with(": said"));
+        assert_eq!(said.count(), 1, "round {round}: {}", ended.stderr);
+    }
+    let again = run(
+        &place,
+        "dag: once\ntasks: { say: { run: echo said >&2 } }\n",
+        &["--fresh"],
+    );
+    assert_eq!(again.code(), 0, "{}", again.stderr);
+}
+
+#[test]
 fn commands_pass_results_on_and_exit_code_99_skips() {
     let place = Place::new();
     let ended = run(&place, COMMANDS, &[]);
