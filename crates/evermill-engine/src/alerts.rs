@@ -293,15 +293,6 @@ impl Shard {
             count => format!("{count} activations missed their deadline"),
         };
         let text = format!("{name}: {what}{of}");
-        let subject = Subject {
-            lane: first.as_ref().map(|miss| miss.lane.as_str().into()),
-            position: first.as_ref().map(|miss| miss.position),
-            task: first
-                .as_ref()
-                .and_then(|miss| Some(miss.task.as_deref()?.into())),
-            ..self.run_subject(run)
-        };
-        self.notice_of(Severity::Warning, &subject, &text);
         let about = About {
             lane: first.as_ref().map(|miss| miss.lane.clone()),
             position: first.as_ref().map(|miss| miss.position),
@@ -309,6 +300,13 @@ impl Shard {
             count: u64::from(count),
             ..About::default()
         };
+        let subject = Subject {
+            lane: about.lane.as_deref().map(Arc::from),
+            position: about.position,
+            task: about.task.as_deref().map(Arc::from),
+            ..self.run_subject(run)
+        };
+        self.notice_of(Severity::Warning, &subject, &text);
         self.raise(AlertKind::DeadlineMissed, run, about, text);
     }
 
@@ -354,7 +352,8 @@ impl Shard {
         let Some(slot) = self.runs.get(&run).filter(|_| count > 0) else {
             return;
         };
-        let (text, last) = parked(&slot.name, count, self.last_failure(run));
+        let last = self.last_failure(run);
+        let text = parked(&slot.name, count, last.as_ref());
         let about = About {
             task: last.as_ref().map(|last| last.task.clone()),
             lane: last.as_ref().map(|last| last.lane.clone()),
@@ -383,22 +382,26 @@ impl Shard {
             said.push((run, Arc::clone(&slot.name), count));
         }
         for (run, name, count) in said {
-            let (text, last) = parked(&name, count, self.last_failure(run));
-            let subject = Subject {
-                lane: last.as_ref().map(|last| last.lane.as_str().into()),
-                position: last.as_ref().map(|last| last.position),
-                task: last.as_ref().map(|last| last.task.as_str().into()),
-                try_number: last.as_ref().map(|last| last.try_number),
-                ..self.run_subject(run)
-            };
+            let last = self.last_failure(run);
+            let text = parked(&name, count, last.as_ref());
+            let mut subject = self.run_subject(run);
+            if let Some(last) = last {
+                subject = Subject {
+                    lane: Some(last.lane.into()),
+                    position: Some(last.position),
+                    task: Some(last.task.into()),
+                    try_number: Some(last.try_number),
+                    ..subject
+                };
+            }
             self.notice_of(Severity::Warning, &subject, &text);
         }
     }
 }
 
 /// How many activations of a run were parked, with the last failure.
-fn parked(run: &str, count: u64, last: Option<FailureView>) -> (String, Option<FailureView>) {
-    let why = last.as_ref().map_or_else(String::new, |last| {
+fn parked(run: &str, count: u64, last: Option<&FailureView>) -> String {
+    let why = last.map_or_else(String::new, |last| {
         let (task, lane, position) = (&last.task, &last.lane, last.position);
         let error = &last.error;
         format!("; the last failure was that of task '{task}' at {lane}@{position}: {error}")
@@ -407,7 +410,5 @@ fn parked(run: &str, count: u64, last: Option<FailureView>) -> (String, Option<F
         1 => "activation is",
         _ => "activations are",
     };
-    let text =
-        format!("{run}: {count} {are} parked{why}. `evermill parked ls {run}` lists what is");
-    (text, last)
+    format!("{run}: {count} {are} parked{why}. `evermill parked ls {run}` lists what is")
 }

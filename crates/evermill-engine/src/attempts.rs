@@ -162,11 +162,9 @@ impl Shard {
         }
         let (dispatch, _) = unpack(token, self.machine.fence());
         let task = &out.outline.tasks[usize::from(task)].id;
-        let mut attempts = self.attempts_of(dispatch, task, runs);
+        let mut attempts = self.attempts_of(dispatch, task, runs, Some(out));
         let ahead_ns = self.ahead_us() * 1_000;
         for (member, attempt) in &mut attempts {
-            attempt.worker = Some(self.slots.worker(out.slot));
-            attempt.sent_ms = Some(self.sent_ms(out));
             if let Some((started, ended)) = Stamp::of(stamps, *member) {
                 attempt.started_ms = Some((started + ahead_ns) / 1_000_000);
                 attempt.ended_ms = Some((ended + ahead_ns) / 1_000_000);
@@ -176,12 +174,13 @@ impl Shard {
         self.remember_attempts(run, attempts);
     }
 
-    /// Of outcomes of one task: those of members that failed, or had failed before.
+    /// Of outcomes of one task: those of members that failed, or had failed before. `out`: with whom they were.
     pub(crate) fn attempts_of(
         &self,
         dispatch: DispatchId,
         task: &Arc<str>,
         runs: &[OutcomeRun],
+        out: Option<&Out>,
     ) -> Vec<(u32, Attempt)> {
         let Some(view) = self.machine.dispatch(dispatch) else {
             return Vec::new();
@@ -205,7 +204,7 @@ impl Shard {
                     continue;
                 };
                 if error.is_some() || found.try_number() > 1 {
-                    let attempt = self.ended(&found, task, state, error.as_deref());
+                    let attempt = self.attempt(&found, task, (state, error.as_deref()), out);
                     attempts.push((member, attempt));
                 }
             }
@@ -228,13 +227,8 @@ impl Shard {
         let members = (out.reported..=started).take(limits::ATTEMPTS_KEPT);
         let attempts = members.filter_map(|member| {
             let found = view.member(member)?;
-            let attempt = self.ended(&found, task, AttemptState::CutOff, Some(error));
-            let attempt = Attempt {
-                worker: Some(self.slots.worker(out.slot)),
-                sent_ms: Some(self.sent_ms(out)),
-                ..attempt
-            };
-            Some((member, attempt))
+            let end = (AttemptState::CutOff, Some(error));
+            Some((member, self.attempt(&found, task, end, Some(out))))
         });
         let attempts = attempts.collect();
         self.remember_attempts(out.run, attempts);
@@ -247,12 +241,13 @@ impl Shard {
         }
     }
 
-    fn ended(
+    /// One that ends now, or is still with a worker.
+    fn attempt(
         &self,
         member: &MemberView<'_>,
         task: &Arc<str>,
-        state: AttemptState,
-        error: Option<&str>,
+        (state, error): (AttemptState, Option<&str>),
+        out: Option<&Out>,
     ) -> Attempt {
         let key = member.activation();
         let line = error.map(|error| error.lines().next().unwrap_or_default());
@@ -265,10 +260,10 @@ impl Shard {
             round: member.round(),
             try_number: member.try_number(),
             state,
-            worker: None,
-            sent_ms: None,
+            worker: out.map(|out| self.slots.worker(out.slot)),
+            sent_ms: out.map(|out| self.sent_ms(out)),
             started_ms: None,
-            ended_ms: Some(self.world.clock.now_ms()),
+            ended_ms: (state != AttemptState::Sent).then(|| self.world.clock.now_ms()),
             error: line.map(|line| cut(line, limits::ATTEMPT_ERROR_BYTES).into()),
         }
     }
@@ -336,13 +331,7 @@ impl Shard {
                 None => next.start..next.end.min(next.start + 1),
             };
             for member in members.filter_map(|member| view.member(member)) {
-                let one = self.ended(&member, task, AttemptState::Sent, None);
-                let one = Attempt {
-                    worker: Some(self.slots.worker(out.slot)),
-                    sent_ms: Some(self.sent_ms(out)),
-                    ended_ms: None,
-                    ..one
-                };
+                let one = self.attempt(&member, task, (AttemptState::Sent, None), Some(out));
                 if one.is(wanted, names) {
                     found.push(one.view(names));
                 }

@@ -179,10 +179,7 @@ impl Pair {
         let (from, to) = (self.from.files(), self.to.files());
         let mut contents = Contents::new();
         let mut room = limits::DIFF_READ_BYTES;
-        for (_, before, after) in beside(&from, &to) {
-            if before.map(|file| &file.sha256) == after.map(|file| &file.sha256) {
-                continue;
-            }
+        for (_, before, after) in different_files(&from, &to) {
             for file in [before, after].into_iter().flatten() {
                 if contents.contains_key(&file.sha256) {
                     continue;
@@ -258,11 +255,7 @@ impl Pair {
     fn files(&self, contents: &Contents, mask: &dyn Fn(&str) -> String) -> Vec<FileChange> {
         let (before, after) = (self.from.files(), self.to.files());
         let mut room = limits::DIFF_TEXT_BYTES;
-        let pairs = beside(&before, &after);
-        let different = pairs.filter(|(_, before, after)| {
-            before.map(|file| &file.sha256) != after.map(|file| &file.sha256)
-        });
-        let files = different.map(|(path, before, after)| {
+        let files = different_files(&before, &after).map(|(path, before, after)| {
             let content = |file: Option<&&BundleFile>| file.map(|file| contents.get(&file.sha256));
             let text = texts::compare(content(before), content(after), mask, &mut room);
             FileChange {
@@ -306,11 +299,23 @@ fn how(before: bool, after: bool) -> Change {
     }
 }
 
+/// Files by path, where what is in them is not the same.
+fn different_files<'m, 'f>(
+    before: &'m BTreeMap<&'f str, &'f BundleFile>,
+    after: &'m BTreeMap<&'f str, &'f BundleFile>,
+) -> impl Iterator<Item = Beside<'m, &'f str, &'f BundleFile>> {
+    let hash = |file: Option<&&'f BundleFile>| file.map(|file| file.sha256.as_str());
+    beside(before, after).filter(move |(_, before, after)| hash(*before) != hash(*after))
+}
+
+/// A key, and what each of two maps has under it.
+type Beside<'m, K, V> = (&'m K, Option<&'m V>, Option<&'m V>);
+
 /// What two maps have under the same key.
 fn beside<'m, K: Ord, V>(
     before: &'m BTreeMap<K, V>,
     after: &'m BTreeMap<K, V>,
-) -> impl Iterator<Item = (&'m K, Option<&'m V>, Option<&'m V>)> {
+) -> impl Iterator<Item = Beside<'m, K, V>> {
     let keys: BTreeSet<&K> = before.keys().chain(after.keys()).collect();
     keys.into_iter()
         .map(|key| (key, before.get(key), after.get(key)))

@@ -153,7 +153,7 @@ impl Shard {
         let version = self.versions.get(&version);
         let outlined = version.and_then(|known| known.outline.tasks.get(usize::from(task)));
         if let Some(id) = outlined.map(|task| Arc::clone(&task.id)) {
-            let attempts = self.attempts_of(dispatch, &id, &runs);
+            let attempts = self.attempts_of(dispatch, &id, &runs, None);
             if let Some(slot) = self.runs.get_mut(&of) {
                 slot.tally.count(&id, &runs);
             }

@@ -34,8 +34,6 @@ pub struct Exporter {
 /// Activations of which nothing was told.
 #[derive(Default)]
 struct Counts {
-    /// Since it was last said.
-    unsaid: AtomicU64,
     left_out: AtomicU64,
     lost: AtomicU64,
 }
@@ -43,7 +41,13 @@ struct Counts {
 impl Counts {
     fn lose(&self, count: u64) {
         self.lost.fetch_add(count, Ordering::Relaxed);
-        self.unsaid.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Untold {
+        Untold {
+            left_out: self.left_out.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -65,6 +69,7 @@ impl Exporter {
             counts: Arc::clone(&counts),
             tell: Arc::clone(tell),
             is_away: false,
+            said: 0,
         };
         let thread = std::thread::Builder::new().name("traces".to_owned());
         let thread = thread.spawn(move || worker.run());
@@ -88,14 +93,10 @@ impl TraceTaker for Exporter {
         };
         self.counts.lose(if taken { 0 } else { count });
         self.counts.left_out.fetch_add(left_out, Ordering::Relaxed);
-        self.counts.unsaid.fetch_add(left_out, Ordering::Relaxed);
     }
 
     fn untold(&self) -> Untold {
-        Untold {
-            left_out: self.counts.left_out.load(Ordering::Relaxed),
-            lost: self.counts.lost.load(Ordering::Relaxed),
-        }
+        self.counts.now()
     }
 
     fn finish(&self) {
@@ -127,6 +128,8 @@ struct Worker {
     tell: DiagnosticSink,
     /// The last request was not taken.
     is_away: bool,
+    /// Of how many it was said that nothing was told of them.
+    said: u64,
 }
 
 impl Worker {
@@ -166,7 +169,9 @@ impl Worker {
         });
         match sent {
             Ok(None) => {
-                let untold = self.counts.unsaid.swap(0, Ordering::Relaxed);
+                let Untold { left_out, lost } = self.counts.now();
+                let untold = left_out + lost - self.said;
+                self.said += untold;
                 if self.is_away || untold > 0 {
                     let text = format!("traces go on; {untold} activations were left out of them");
                     (self.tell)(Severity::Warning, &text);

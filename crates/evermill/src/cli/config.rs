@@ -1,11 +1,12 @@
 //! `evermill config show`: every setting, with where it comes from.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use evermill_secrets::Kind;
 use serde_json::json;
 
-use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin};
+use crate::config::{Explained, Flags, Hook, KNOWN, Known, Origin, Setting};
 use crate::connections;
 use crate::failure::Failure;
 use crate::python;
@@ -63,6 +64,12 @@ fn keys(args: &Keys) -> Result<(), Failure> {
     print(&table(head, KNOWN.iter().map(row).collect(), 4))
 }
 
+/// A setting, its value, and who said so.
+fn row<T: Display>(name: &str, set: &Setting<T>) -> [String; 3] {
+    let Setting { value, origin } = set;
+    [name.to_owned(), value.to_string(), origin.to_string()]
+}
+
 fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let found = Explained::read(Flags {
         data_dir,
@@ -77,26 +84,10 @@ fn show(args: &Show, data_dir: Option<PathBuf>) -> Result<(), Failure> {
             found.data_dir.value.display().to_string(),
             found.data_dir.origin.to_string(),
         ],
-        [
-            "retain".to_owned(),
-            found.retain.value.to_string(),
-            found.retain.origin.to_string(),
-        ],
-        [
-            "retain_logs".to_owned(),
-            found.retain_logs.value.to_string(),
-            found.retain_logs.origin.to_string(),
-        ],
-        [
-            "log_format".to_owned(),
-            found.log_format.value.to_string(),
-            found.log_format.origin.to_string(),
-        ],
-        [
-            "log_level".to_owned(),
-            found.log_level.value.to_string(),
-            found.log_level.origin.to_string(),
-        ],
+        row("retain", &found.retain),
+        row("retain_logs", &found.retain_logs),
+        row("log_format", &found.log_format),
+        row("log_level", &found.log_level),
         [
             "python".to_owned(),
             interpreter.display().to_string(),

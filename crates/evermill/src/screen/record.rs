@@ -1,4 +1,4 @@
-//! A line as a JSON object (`docs/reference/log.md`): the same names everywhere, and nothing that has to be cut out
+//! A line as a JSON object (`docs/guide/logging.md`): the same names everywhere, and nothing that has to be cut out
 //! of a sentence.
 
 use jiff::Timestamp;

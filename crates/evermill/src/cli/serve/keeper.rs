@@ -24,6 +24,7 @@ use crate::cli::check::{self, Loading};
 use crate::cli::parked::age;
 use crate::cli::run::files::{self, File};
 use crate::cli::run::say_way_in;
+use crate::cli::start::short;
 use crate::config::Level;
 use crate::folder::{self, Stamp, Tree};
 use crate::near;
@@ -33,8 +34,6 @@ use crate::vault::Vault;
 /// How long a run that was ended may take to let go of its sources before it is started again.
 const LETTING_GO: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Characters of a version that people see.
-const SHORT: usize = 12;
 
 /// The folder, and what the engine was told of it.
 pub(super) struct Keeper {
@@ -554,10 +553,6 @@ impl Keeper {
         };
         self.say((None, None, None), &format!("{text}{broken}"));
     }
-}
-
-fn short(version: &str) -> &str {
-    &version[..version.len().min(SHORT)]
 }
 
 fn now_ms() -> u64 {

@@ -34,9 +34,8 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
     query.extend_pairs(args.since.iter().map(|ms| ("since_ms", ms.to_string())));
     query.append_pair("payload", "true");
     query.append_pair("problems", &args.problems.to_string());
-    query.append_pair("limit", &args.recent.unwrap_or(AT_MOST).to_string());
-    let path = format!("runs/{}/activations?{}", part(&args.run), query.finish());
-    let found: PastView = reach.ask(&get(&path))?;
+    let limit = args.recent.unwrap_or(AT_MOST);
+    let found = look(reach, &args.run, &query.finish(), limit)?;
     if args.json {
         let text = serde_json::to_string(&found);
         let text = text.map_err(|error| Failure::failed(error.to_string()))?;
@@ -49,25 +48,41 @@ pub(super) fn run(reach: &Reach, args: &Args) -> Result<(), Failure> {
         ));
     }
     if args.at.is_some() {
-        let texts: Vec<String> = found.activations.iter().map(whole).collect();
-        let tries = found.activations.iter().map(|one| {
+        let texts = found.activations.iter().map(|one| {
             let place = [
                 ("lane", one.lane.clone()),
                 ("position", one.position.to_string()),
             ];
-            attempts::of(reach, &args.run, &place)
+            let tries = attempts::of(reach, &args.run, &place)?;
+            Ok(match &tries[..] {
+                [] => whole(one),
+                _ => format!("{}\n{}", whole(one), attempts::tries_table(&tries)),
+            })
         });
-        let tries = tries.collect::<Result<Vec<_>, _>>()?;
-        let with_tries = texts
-            .into_iter()
-            .zip(tries)
-            .map(|(text, tries)| match &tries[..] {
-                [] => text,
-                _ => format!("{text}\n{}", attempts::tries_table(&tries)),
-            });
-        return print(&with_tries.collect::<Vec<_>>().join("\n"));
+        let texts = texts.collect::<Result<Vec<_>, Failure>>()?;
+        return print(&texts.join("\n"));
     }
     print(&recent(&found))
+}
+
+/// Goes on from page to page until there are enough: one looks through so much of history and no more.
+fn look(reach: &Reach, run: &str, query: &str, limit: usize) -> Result<PastView, Failure> {
+    let mut found = PastView::default();
+    loop {
+        let mut query = form_urlencoded::Serializer::new(query.to_owned());
+        query.extend_pairs(found.next.iter().map(|next| ("cursor", next)));
+        let left = limit - found.activations.len();
+        query.append_pair("limit", &left.to_string());
+        let path = format!("runs/{}/activations?{}", part(run), query.finish());
+        let mut page: PastView = reach.ask(&get(&path))?;
+        found.activations.append(&mut page.activations);
+        found.kept += page.kept;
+        found.settled += page.settled;
+        (found.more, found.next) = (page.more, page.next);
+        if found.next.is_none() || found.activations.len() >= limit {
+            return Ok(found);
+        }
+    }
 }
 
 /// History keeps every event below some rate, and a part of them above.
