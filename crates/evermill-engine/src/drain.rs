@@ -200,6 +200,7 @@ impl Shard {
             // The asker may have given up.
             reply.try_send(outcome).ok();
         }
+        self.world.logger.finish();
     }
 
     /// Takes the store back while listening on, so that the committer is never held up.

@@ -89,6 +89,8 @@ pub const DISPATCHES_PER_SLOT: usize = evermill_contract::worker::limits::DISPAT
 pub const LOG_LINES_QUEUED: usize = 16_384;
 /// Bytes of task output that wait for the log sink; more are dropped and counted.
 pub const LOG_BYTES_QUEUED: usize = 8 * 1024 * 1024;
+/// How long an engine that ends waits for task output on its way to the log sink.
+pub const LOG_FINISH: Duration = Duration::from_secs(5);
 
 /// Bytes after which a segment of what tasks printed is closed.
 pub const LOG_SEGMENT_BYTES: u64 = 8 * 1024 * 1024;

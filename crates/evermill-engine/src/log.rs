@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use evermill_contract::source::Severity;
 
 use crate::clock::Clock;
@@ -20,6 +20,8 @@ pub(crate) struct Logger {
     queued_bytes: Arc<AtomicUsize>,
     lost: AtomicU64,
     unwritten: Arc<AtomicU64>,
+    /// Closed when the thread has ended; nothing ever comes.
+    ended: Receiver<()>,
 }
 
 impl Logger {
@@ -31,6 +33,7 @@ impl Logger {
         notices: NoticeSink,
     ) -> std::io::Result<Self> {
         let (lines, queue) = bounded::<LogLine>(limits::LOG_LINES_QUEUED);
+        let (ends, ended) = bounded(0);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let bytes = Arc::clone(&queued_bytes);
         let unwritten = Arc::new(AtomicU64::new(0));
@@ -45,6 +48,7 @@ impl Logger {
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || {
+                let _ends: Sender<()> = ends;
                 let mut look = Instant::now() + limits::LOG_CHECK_EVERY[1];
                 loop {
                     match queue.recv_deadline(look) {
@@ -67,7 +71,14 @@ impl Logger {
             queued_bytes,
             lost: AtomicU64::new(0),
             unwritten,
+            ended,
         })
+    }
+
+    /// Waits until what was printed is kept and shown, but not for ever.
+    pub(crate) fn finish(self) {
+        drop(self.lines);
+        self.ended.recv_timeout(limits::LOG_FINISH).ok();
     }
 
     pub(crate) fn write(&self, line: LogLine) {

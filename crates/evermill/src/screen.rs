@@ -9,17 +9,19 @@
 //! [`Screen::status`] sees to it that it comes seldom.
 
 mod record;
+mod writer;
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evermill_api::live::Line;
 use jiff::Timestamp;
 
 pub(crate) use self::record::Fields;
+use self::writer::{Sort, Writer};
 use crate::config::{Format, Level, Log};
 use crate::failure::Failure;
 
@@ -39,6 +41,8 @@ pub(crate) struct Screen {
     /// What is written here goes to journald.
     journal: bool,
     status: Mutex<Status>,
+    /// None where whoever says something may wait until it is read.
+    writer: Option<Writer>,
 }
 
 /// What stays last.
@@ -50,30 +54,54 @@ struct Status {
 }
 
 impl Screen {
-    /// Sentences, all of them that are no debugging.
+    /// For a command that only looks: sentences, all of them that are no debugging.
     pub(crate) fn new() -> Arc<Self> {
-        Self::with(Log::default())
+        Arc::new(Self::made(Log::default()))
     }
 
+    /// For an engine, which nobody who reads slowly holds up. [`Screen::finish`] belongs at its end.
     pub(crate) fn with(log: Log) -> Arc<Self> {
+        let mut screen = Self::made(log);
+        let (format, journal) = (log.format, screen.journal);
+        let own_up = move |lines: u64| {
+            let text = format!(
+                "{lines} lines are missing here: standard error is read too slowly. What tasks print is in `evermill logs`"
+            );
+            let (level, none) = (Level::Warning, Fields::default());
+            match format {
+                Format::Json => record::lines(Timestamp::now(), level, &none, text.as_bytes()),
+                Format::Text => vec![sentences(journal, level, "warning: ", text.as_bytes())],
+            }
+        };
+        // Without a thread it is as slow as its reader.
+        screen.writer = Writer::start(write, own_up).ok();
+        Arc::new(screen)
+    }
+
+    fn made(log: Log) -> Self {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let dumb = set("TERM").is_none_or(|term| term == "dumb");
         let is_json = log.format == Format::Json;
         if is_json {
             end_half_a_line();
             let said = move |panic: &std::panic::PanicHookInfo<'_>| {
+                // At once: it may be the last thing that is written.
                 let text = panic.to_string();
-                write_records(Level::Error, &Fields::default(), text.as_bytes());
+                let none = Fields::default();
+                for line in record::lines(Timestamp::now(), Level::Error, &none, text.as_bytes()) {
+                    write(&line);
+                }
             };
             std::panic::set_hook(Box::new(said));
         }
-        Arc::new(Self {
+        Self {
             terminal: io::stderr().is_terminal() && !dumb && !is_json,
             colours: set("NO_COLOR").is_none(),
             log,
             journal: is_journal(),
             status: Mutex::default(),
-        })
+            writer: None,
+        }
     }
 
     /// Whether somebody looks, through a terminal that can move its cursor.
@@ -114,38 +142,40 @@ impl Screen {
     /// Writes a text that is grave enough: as sentences, each line behind `prefix`, where what is no UTF-8 is
     /// written as it came, or as an object with these fields.
     pub(crate) fn lines(&self, level: Level, fields: &Fields<'_>, prefix: &str, text: &[u8]) {
+        if level >= self.log.level {
+            self.write_lines(Sort::Said, level, fields, prefix, text);
+        }
+    }
+
+    /// The same for what a task has printed or logged.
+    pub(crate) fn printed(&self, level: Level, fields: &Fields<'_>, prefix: &str, text: &[u8]) {
         // A logger in a task says `debug` where its author has asked for it.
-        let weight = match fields.worker {
-            Some(_) => level.max(Level::Info),
-            None => level,
-        };
-        if weight < self.log.level {
+        if level.max(Level::Info) >= self.log.level {
+            self.write_lines(Sort::Printed, level, fields, prefix, text);
+        }
+    }
+
+    fn write_lines(
+        &self,
+        sort: Sort,
+        level: Level,
+        fields: &Fields<'_>,
+        prefix: &str,
+        text: &[u8],
+    ) {
+        if self.is_json() {
+            self.put(sort, record::lines(Timestamp::now(), level, fields, text));
             return;
         }
-        if self.is_json() {
-            return write_records(level, fields, text);
-        }
-        let mut out = Vec::with_capacity(text.len() + 2 * prefix.len());
-        for line in text
-            .strip_suffix(b"\n")
-            .unwrap_or(text)
-            .split(|byte| *byte == b'\n')
-        {
-            if self.journal {
-                out.extend_from_slice(priority(level));
-            }
-            out.extend_from_slice(prefix.as_bytes());
-            out.extend_from_slice(line);
-            out.push(b'\n');
-        }
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = sentences(self.journal, level, prefix, text);
+        let mut status = self.lock();
         if self.terminal && !status.text.is_empty() {
             let erased = format!("{BEGIN}{}", status.erased(self.size().0));
             out.splice(0..0, erased.into_bytes());
             out.extend_from_slice(status.text.as_bytes());
             out.extend_from_slice(END.as_bytes());
         }
-        write(&out);
+        self.put_or_forget(&mut status, sort, out);
     }
 
     /// The last word of a command that has failed; what is left of it is for whoever calls it.
@@ -155,6 +185,7 @@ impl Screen {
             return failure;
         }
         self.tell(Level::Error, &Fields::default(), &text);
+        self.finish();
         failure.quiet()
     }
 
@@ -193,30 +224,57 @@ impl Screen {
 
     /// Lets the status stand where it is; the next line comes below it.
     pub(crate) fn keep(&self) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.lock();
         if self.terminal && !status.text.is_empty() {
-            write(b"\n");
+            self.put(Sort::Said, [b"\n".to_vec()]);
         }
         *status = Status::default();
     }
 
+    /// Waits until everything is written, as long as somebody reads it.
+    pub(crate) fn finish(&self) {
+        if let Some(writer) = &self.writer {
+            writer.finish();
+        }
+    }
+
     fn show(&self, next: Status) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.lock();
         if status.text == next.text {
             return;
         }
-        if self.terminal {
-            let erased = status.erased(self.size().0);
-            write(format!("{BEGIN}{erased}{}{END}", next.text).as_bytes());
-        } else if !next.text.is_empty() {
-            let priority = if self.journal {
-                priority(Level::Info)
-            } else {
-                b""
-            };
-            write(&[priority, next.text.as_bytes(), b"\n"].concat());
-        }
+        let out = match self.terminal {
+            true => {
+                let erased = status.erased(self.size().0);
+                format!("{BEGIN}{erased}{}{END}", next.text).into_bytes()
+            }
+            false if next.text.is_empty() => Vec::new(),
+            false => sentences(self.journal, Level::Info, "", next.text.as_bytes()),
+        };
         *status = next;
+        self.put_or_forget(&mut status, Sort::Drawn, out);
+    }
+
+    /// Where something was left out, nobody knows what stands last.
+    fn put_or_forget(&self, status: &mut Status, sort: Sort, out: Vec<u8>) {
+        if !self.put(sort, [out]) {
+            *status = Status::default();
+        }
+    }
+
+    /// Writes the pieces, each at once, so that it is whole or not there; false when they are left out.
+    fn put(&self, sort: Sort, pieces: impl IntoIterator<Item = Vec<u8>>) -> bool {
+        match &self.writer {
+            Some(writer) => writer.put(sort, pieces),
+            None => {
+                pieces.into_iter().for_each(|piece| write(&piece));
+                true
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,11 +293,19 @@ impl Status {
     }
 }
 
-/// Each with a write of its own, so that it is whole or not there.
-fn write_records(level: Level, fields: &Fields<'_>, text: &[u8]) {
-    for line in record::lines(Timestamp::now(), level, fields, text) {
-        write(&line);
+/// Each line of the text behind `prefix`.
+fn sentences(journal: bool, level: Level, prefix: &str, text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2 * prefix.len());
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    for line in text.split(|byte| *byte == b'\n') {
+        if journal {
+            out.extend_from_slice(priority(level));
+        }
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(line);
+        out.push(b'\n');
     }
+    out
 }
 
 /// How journald wants to hear how grave a line is: syslog's priorities.

@@ -91,6 +91,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let screen = Screen::with(config::log(&args.log)?);
     let outcome = live(args, &signalled, place.path(), &screen);
     let outcome = outcome.map_err(|failure| screen.last_word(failure));
+    screen.finish();
     // What cannot be removed lies in the system's own temporary folder.
     place.close().ok();
     outcome

@@ -115,7 +115,9 @@ pub(super) fn with_screen(
     let settings =
         Explained::read(flags).map_err(|failure| Screen::with(first).last_word(failure))?;
     let screen = Screen::with(settings.log());
-    work(settings, &screen).map_err(|failure| screen.last_word(failure))
+    let outcome = work(settings, &screen).map_err(|failure| screen.last_word(failure));
+    screen.finish();
+    outcome
 }
 
 fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Failure> {
@@ -310,12 +312,12 @@ pub(super) fn log_lines(screen: &Arc<Screen>, with_dag: bool) -> LogSink {
         };
         let prefix = task_prefix(&line, with_dag);
         if stream.is_none() || !screen.is_json() {
-            return screen.lines(level, &fields, &prefix, &line.text);
+            return screen.printed(level, &fields, &prefix, &line.text);
         }
         // What was printed comes in pieces of several lines; a record of `logging` is one of its own.
         let text = line.text.strip_suffix(b"\n").unwrap_or(&line.text);
         for text in text.split(|byte| *byte == b'\n') {
-            screen.lines(level, &fields, &prefix, text);
+            screen.printed(level, &fields, &prefix, text);
         }
     })
 }

@@ -318,6 +318,22 @@ fn who_is_killed_while_it_speaks_leaves_no_half_line_in_front_of_another() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_holds_up_no_event_and_what_was_printed_is_kept() {
+    let place = Place::new();
+    let text = "import evermill\n\n@evermill.task\ndef says():\n    for i in range(20):\n        print('#' * 9_000)\n\n@evermill.task\ndef then():\n    print('the end')\n\n@evermill.dag\ndef talk():\n    says() >> then()\n";
+    let file = place.file("talk.py", text);
+    let mut command = place.evermill(["run", file.to_str().unwrap(), "--json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let _nobody_reads = child.stderr.take();
+    let status = eventually("it ends", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    let kept = place.finish(["logs", "talk"]);
+    assert_eq!(kept.stdout.matches('#').count(), 20 * 9_000);
+    assert!(kept.stdout.contains("the end"));
+}
+
+#[test]
 fn journald_hears_how_grave_each_line_is_and_nobody_else_does() {
     let place = Place::new();
     let text = "import logging, evermill\n\n@evermill.task\ndef says():\n    print('plain')\n    logging.warning('careful')\n    raise ValueError('two\\nlines')\n\n@evermill.dag\ndef talk():\n    says()\n";

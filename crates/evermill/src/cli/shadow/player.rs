@@ -127,6 +127,7 @@ type Door = (Sender<Vec<Event>>, Receiver<Vec<Event>>);
 /// The engine.
 pub(super) struct Player {
     engine: Handle,
+    screen: Arc<Screen>,
     run: String,
     pub(super) version: String,
     /// By source id.
@@ -189,6 +190,7 @@ impl Player {
         let started = started.map_err(|error: EngineError| Files::explain(&error))?;
         Ok(Self {
             engine,
+            screen,
             run: started.run,
             version: started.version,
             doors,
@@ -244,6 +246,7 @@ impl Player {
 
     pub(super) fn close(self) {
         self.engine.drain(NO_GRACE).ok();
+        self.screen.finish();
     }
 }
 
