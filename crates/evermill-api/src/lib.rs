@@ -7,6 +7,7 @@ mod beside;
 mod clock;
 pub mod drawing;
 mod feed;
+mod guests;
 mod hooks;
 mod limits;
 pub mod live;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::access::Rate;
 
-/// Connections over TCP that are open at the same time; further ones are told to come again.
+/// Connections over TCP that are open at the same time. When one more comes, the one goes that has been silent for the
+/// longest; when all are being answered, it is told to come again.
 pub(crate) const CONNECTIONS_MAX: usize = 1_024;
 /// Connections that are told so at the same time; further ones are closed.
 pub(crate) const TURNED_AWAY_MAX: usize = 64;

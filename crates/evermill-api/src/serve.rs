@@ -23,13 +23,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
 use crate::access::{self, Access, Who};
 use crate::audit::{Audit, Entry};
 use crate::beside::{Beside, Connections};
 use crate::feed::{Events, Feed, Wants};
+use crate::guests::{Admission, Guest, Guests, Spoken};
 use crate::hooks;
 use crate::limits;
 use crate::metrics;
@@ -139,9 +141,9 @@ pub fn serve(listener: UnixListener, site: &Arc<Site>) -> io::Result<()> {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let user = stream.peer_cred().map_or(0, |peer| peer.uid());
-                    if let Some((permit, welcome)) = guests.admit() {
-                        let site = welcome.then(|| (Arc::clone(site), Door::Control(user)));
-                        tokio::spawn(connection(stream, permit, site));
+                    if let Some(admission) = guests.admit() {
+                        let site = Arc::clone(site);
+                        tokio::spawn(receive(admission, site, Door::Control(user), None, stream));
                     }
                 }
                 Err(_) => sleep(ACCEPT_AGAIN).await,
@@ -165,20 +167,10 @@ pub fn listen(listener: TcpListener, site: &Arc<Site>) -> io::Result<()> {
                 Ok((stream, from)) => {
                     // Slower without, not wrong.
                     stream.set_nodelay(true).ok();
-                    if let Some((permit, welcome)) = guests.admit() {
-                        let door = Door::Tcp(from.ip());
+                    if let Some(admission) = guests.admit() {
+                        let (site, door) = (Arc::clone(site), Door::Tcp(from.ip()));
                         let tls = site.face.tls.as_ref().map(Tls::acceptor);
-                        let site = welcome.then(|| (Arc::clone(site), door));
-                        tokio::spawn(async move {
-                            let Some(tls) = tls else {
-                                return connection(stream, permit, site).await;
-                            };
-                            let greeted = timeout(limits::PATIENCE, tls.accept(stream)).await;
-                            // Who speaks something else, or does not trust us, has gone already.
-                            if let Ok(Ok(stream)) = greeted {
-                                connection(stream, permit, site).await;
-                            }
-                        });
+                        tokio::spawn(receive(admission, site, door, tls, stream));
                     }
                 }
                 Err(_) => sleep(ACCEPT_AGAIN).await,
@@ -199,47 +191,61 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-/// Who is connected.
-struct Guests {
-    room: Arc<Semaphore>,
-    turned_away: Arc<Semaphore>,
+/// Answers one who has come, in TLS if that is spoken here, or tells him to come again.
+async fn receive<S>(
+    admission: Admission,
+    site: Arc<Site>,
+    door: Door,
+    tls: Option<TlsAcceptor>,
+    stream: S,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (guest, _told) = match admission {
+        Admission::Welcome(guest) => (Some(guest), None),
+        Admission::Later(permit) => (None, Some(permit)),
+    };
+    let asks = guest.clone().map(|guest| (site, door, guest));
+    let served = async {
+        let Some(tls) = tls else {
+            return connection(stream, asks).await;
+        };
+        let greeted = timeout(limits::PATIENCE, tls.accept(stream)).await;
+        // Who speaks something else, or does not trust us, has gone already.
+        if let Ok(Ok(stream)) = greeted {
+            connection(stream, asks).await;
+        }
+    };
+    match &guest {
+        Some(guest) => guest.stays(served).await,
+        None => served.await,
+    }
 }
 
-impl Guests {
-    fn new(most: usize) -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(most)),
-            turned_away: Arc::new(Semaphore::new(limits::TURNED_AWAY_MAX)),
-        }
-    }
-
-    /// Room for one more connection, and whether it is welcome or only told to come again; `None` when
-    /// there is not even room for that.
-    fn admit(&self) -> Option<(OwnedSemaphorePermit, bool)> {
-        if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
-            return Some((permit, true));
-        }
-        let permit = Arc::clone(&self.turned_away).try_acquire_owned();
-        permit.ok().map(|permit| (permit, false))
-    }
-}
-
-/// Answers one connection; without a site whoever asks is told to come again.
-async fn connection<S>(stream: S, _permit: OwnedSemaphorePermit, site: Option<(Arc<Site>, Door)>)
+/// Answers one connection; without a guest whoever asks is told to come again.
+async fn connection<S>(stream: S, asks: Option<(Arc<Site>, Door, Arc<Guest>)>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stays = site.is_some();
-    let answer = move |request| {
-        let site = site.clone();
+    let stays = asks.is_some();
+    let respond = move |request| {
+        let asks = asks.clone();
         async move {
-            let answered = match site {
-                Some((site, door)) => answer(site, door, request).await,
-                None => Err(busy("too many connections at the same time; ask again")),
+            let (answered, speaking) = match asks {
+                Some((site, door, guest)) => {
+                    let speaking = guest.speaks();
+                    (answer(site, door, request).await, Some(speaking))
+                }
+                None => {
+                    let detail = "too many connections at the same time; ask again";
+                    (Err(busy(detail)), None)
+                }
             };
-            Ok::<_, Infallible>(
-                answered.unwrap_or_else(|problem| Response::from(problem).into_http()),
-            )
+            let answered = answered.unwrap_or_else(|problem| Response::from(problem).into_http());
+            Ok::<_, Infallible>(answered.map(|body| Spoken {
+                body,
+                _speaking: speaking,
+            }))
         }
     };
     let served = http1::Builder::new()
@@ -248,7 +254,7 @@ where
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX)
         .keep_alive(stays)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service_fn(answer));
+        .serve_connection(TokioIo::new(Patient::new(stream)), service_fn(respond));
     // Whoever asked may have gone.
     drop(served.await);
 }

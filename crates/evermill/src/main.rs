@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod connections;
 mod control;
+mod descriptors;
 mod duration;
 mod failure;
 mod folder;
@@ -33,6 +34,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     private::keep_memory_private();
+    descriptors::allow_many();
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -1,6 +1,5 @@
-//! Writing to a queue: ten messages a request, with the effect key in an attribute of each.
+//! Writing to a queue: ten messages a request, with the effect key and the trace in attributes of each.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use evermill_contract::manifest::SqsSink as Config;
 use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::source::SourceError;
+use evermill_contract::trace;
 use sha2::{Digest as _, Sha256};
 
 use super::api::{self, Attribute, Sent};
@@ -71,15 +71,19 @@ impl SqsSink {
                 "SQS takes text, and the value is no UTF-8; send it as base64, for example",
             );
         };
-        let mut attributes = BTreeMap::new();
-        if let Some(key) = &record.effect_key {
+        let attributes = [
+            (EFFECT_KEY, &record.effect_key),
+            (trace::HEADER, &record.traceparent),
+            (trace::STATE_HEADER, &record.tracestate),
+        ];
+        let attributes = attributes.into_iter().filter_map(|(name, value)| {
             let attribute = Attribute {
                 data_type: "String".to_owned(),
-                string_value: Some(key.clone()),
+                string_value: Some(value.clone()?),
                 binary_value: None,
             };
-            attributes.insert(EFFECT_KEY.to_owned(), attribute);
-        }
+            Some((name.to_owned(), attribute))
+        });
         let fifo = self.queue.is_fifo();
         let group = record
             .key
@@ -89,7 +93,7 @@ impl SqsSink {
         Ok(Sent {
             id: at.to_string(),
             message_body: body.to_owned(),
-            message_attributes: attributes,
+            message_attributes: attributes.collect(),
             message_group_id: fifo.then_some(group),
             message_deduplication_id: once.filter(|_| fifo),
         })

@@ -339,10 +339,15 @@ fn record(value: &str, key: Option<&str>, effect: &str) -> Record {
 }
 
 #[test]
-fn records_are_sent_ten_at_a_time_with_their_effect_key() {
+fn records_are_sent_ten_at_a_time_with_their_effect_key_and_their_trace() {
     let fake = Fake::start();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let records: Vec<_> = (0..25)
-        .map(|n| record(&n.to_string(), Some("k"), &format!("e{n}")))
+        .map(|n| Record {
+            traceparent: Some(parent.to_owned()),
+            tracestate: (n == 7).then(|| "rojo=1".to_owned()),
+            ..record(&n.to_string(), Some("k"), &format!("e{n}"))
+        })
         .collect();
     let answers = fake.sink(NAME).send(records, PATIENCE);
     assert_eq!(answers, vec![Ok(()); 25]);
@@ -355,6 +360,11 @@ fn records_are_sent_ten_at_a_time_with_their_effect_key() {
         .unwrap();
     assert_eq!(effect, format!("e{body}"));
     assert_eq!(*group, None, "a standard queue has none");
+    for (body, attributes, _) in &messages {
+        assert_eq!(attributes["traceparent"]["StringValue"], parent);
+        let state = attributes.get("tracestate").is_some();
+        assert_eq!(state, body == "7", "what is not known is no attribute");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -61,10 +62,33 @@ impl Served {
 
     /// In a folder that may hold tokens already, with more options.
     pub(crate) fn with(place: Place, more: &[&str]) -> Self {
+        let usual = ["serve", "--listen", "127.0.0.1:0", "--workers", "1"];
+        let mut command = place.evermill(usual.iter().chain(more));
+        Self::by(place, &mut command)
+    }
+
+    /// With this many files and connections open at the most, unless it helps itself.
+    pub(crate) fn with_few_files(most: usize) -> Self {
+        let place = Place::new();
+        let usual = ["serve", "--listen", "127.0.0.1:0", "--workers", "1"];
+        let plain = place.evermill(usual);
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -Sn {most} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(plain.get_program());
+        command.args(plain.get_args()).current_dir(place.folder());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::by(place, &mut command)
+    }
+
+    fn by(place: Place, command: &mut Command) -> Self {
         std::fs::create_dir_all(place.folder().join("dags")).unwrap();
         std::fs::write(place.folder().join("dags/flow.yaml"), FLOW).unwrap();
-        let usual = ["serve", "--listen", "127.0.0.1:0", "--workers", "1"];
-        let running = Running::start(&mut place.evermill(usual.iter().chain(more)));
+        let running = Running::start(command);
         const SAID: &str = "serving dags on http";
         running.wait_for_lines(SAID, 1);
         let lines = running.said();

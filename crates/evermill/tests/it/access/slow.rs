@@ -65,6 +65,29 @@ fn k02_who_drips_or_says_nothing_is_hung_up_on_and_holds_up_nobody() {
     assert_eq!(served.get("/api/v1/runs/flow")["state"], "running");
 }
 
+/// More than may be open at the same time.
+const MANY: usize = 1_100;
+
+/// S12, K02: any number of connections that say nothing keeps out nobody, nor does it use up the files that a process
+/// may have open.
+#[test]
+fn k02_a_thousand_who_say_nothing_keep_out_nobody() {
+    let served = Served::with_few_files(512);
+    let mut stream = served.listen("", None);
+    stream.next();
+    let silent: Vec<_> = (0..MANY).map(|_| served.open("")).collect();
+    for _ in 0..3 {
+        assert_eq!(served.get("/api/v1/runs/flow")["state"], "running");
+    }
+    served.send("an order");
+    stream.until(|event| event.data.to_string().contains("\"done\":1"));
+    let held = silent.into_iter().filter_map(|stream| {
+        let mut stream = stream.into_inner();
+        (!is_gone(&mut stream, Duration::from_millis(1))).then_some(stream)
+    });
+    assert!(held.count() < MANY, "those who came first have gone");
+}
+
 /// S12: heads have a measure, and so has what is in bodies.
 #[test]
 fn heads_and_bodies_have_a_measure() {
