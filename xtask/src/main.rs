@@ -17,6 +17,7 @@ mod crash;
 mod demo;
 mod deploy;
 mod guard;
+mod image;
 mod kafka;
 mod kafka_broker;
 mod maven;
@@ -74,6 +75,8 @@ enum Verb {
     Sbom(sbom::Args),
     /// Build the web page, which the next build of the binary embeds.
     Web,
+    /// Build the container image and take a container of it through a life.
+    Image(image::Args),
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
     /// Run the tests' emulators of AWS in the foreground and print their addresses.
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Sbom(args) => sbom::run(&args),
         Verb::Web => web::run(),
+        Verb::Image(args) => image::run(&args),
         Verb::Kafka(args) => kafka::run(&args),
         Verb::Aws => aws::run(),
         Verb::Postgres => postgres::run(),

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 const ADDRESS: &str = "127.0.0.1:4700";
 
 /// What is said where tokens travel in the clear.
-const CLEAR: &str = "! whoever listens on the way reads the tokens: speak TLS, --tls-cert and --tls-key, or put a proxy in \
+const CLEAR: &str = "whoever listens on the way reads the tokens: speak TLS, --tls-cert and --tls-key, or put a proxy in \
                      front that does and name it, --public-url https://...";
 
 /// How a server can be reached over TCP.

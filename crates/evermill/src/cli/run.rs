@@ -174,7 +174,7 @@ fn answer(
     listening.answer(site)?;
     screen.say(&Fields::default(), &format!("listening on {url}"));
     if let Some(warning) = warning {
-        screen.lines(Level::Warning, &Fields::default(), "", warning.as_bytes());
+        screen.tell(Level::Warning, &Fields::default(), warning);
     }
     for (dag, source) in files.ways_in() {
         say_way_in(screen, &url, dag, source);
@@ -213,7 +213,10 @@ pub(super) fn drain(
     screen.keep();
     if let Ok(Drained::CutOff) = drained {
         let cut = in_flight(&view);
-        let text = format!("grace is over: {cut} events were in flight and run at the next start");
+        let text = match cut {
+            1 => "grace is over: 1 event was in flight and runs at the next start".to_owned(),
+            _ => format!("grace is over: {cut} events were in flight and run at the next start"),
+        };
         screen.lines(Level::Warning, &Fields::default(), "", text.as_bytes());
     }
     drained
@@ -230,7 +233,9 @@ pub(super) fn lock(config: &Config) -> Result<DirLock, Failure> {
         };
         if control::is_answered(&config.data_dir) {
             return Err(Failure::locked(format!(
-                "{held}: an engine runs there. What it runs shows `evermill ps`. A server takes DAGs from its folder:                  put the file there, then `evermill start DAG`. To run beside it, give this one a place of                  its own: --data-dir DIR"
+                "{held}: an engine runs there. What it runs shows `evermill ps`. A server takes DAGs from its folder: \
+                 put the file there, then `evermill start DAG`. To run beside it, give this one a place of \
+                 its own: --data-dir DIR"
             )));
         }
         if Instant::now() >= deadline {

@@ -126,7 +126,7 @@ fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Fail
     );
     screen.say(&Fields::default(), &text);
     if let Some(warning) = warning {
-        screen.lines(Level::Warning, &Fields::default(), "", warning.as_bytes());
+        screen.tell(Level::Warning, &Fields::default(), warning);
     }
     let (stop, stopped) = bounded::<()>(0);
     let follower = follow(keeper, hung_up, stopped)?;

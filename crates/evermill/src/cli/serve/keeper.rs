@@ -64,8 +64,16 @@ struct Told {
     version: Option<String>,
     /// Its file went away.
     retired: bool,
-    /// Why the engine does not have the file's version.
-    trouble: Option<String>,
+    /// Why the engine does not have the file's version. It may be mended without a change of the file, such as
+    /// by a secret that somebody sets, so it is tried again at every look.
+    trouble: Option<Trouble>,
+}
+
+#[derive(Clone)]
+struct Trouble {
+    why: String,
+    /// Nothing was settled for the DAG before, in this process.
+    is_first: bool,
 }
 
 impl Keeper {
@@ -261,21 +269,22 @@ impl Keeper {
     }
 
     fn follow_one(&self, dag: &str, path: &Path, file: &Arc<File>) -> bool {
-        let (version, told) = {
+        let (told, trouble) = {
             let state = self.lock();
-            let told = state.dags.get(dag);
-            let known = told.filter(|told| !told.retired);
-            (
-                file.version(dag),
-                known.and_then(|told| told.version.clone()),
-            )
+            let told = state.dags.get(dag).filter(|told| !told.retired);
+            told.map(|told| (told.version.clone(), told.trouble.clone()))
+                .unwrap_or_default()
         };
-        let (Some(version), first) = (version, told.is_none()) else {
+        let Some(version) = file.version(dag) else {
             return false;
         };
-        if told.as_ref() == Some(&version) {
+        let is_same = told.as_ref() == Some(&version);
+        if is_same && trouble.is_none() {
             return false;
         }
+        let first = trouble
+            .as_ref()
+            .map_or(told.is_none(), |trouble| trouble.is_first);
         let run = self.engine.view().run(dag).cloned();
         let listens = file.dag(dag).is_some_and(|dag| !dag.sources.is_empty());
         let wanted = match run.as_ref().map(|run| run.state) {
@@ -300,6 +309,10 @@ impl Keeper {
             Err(EngineError::Busy(_) | EngineError::Interrupted) => true,
             Err(refused) => {
                 let why = refused.to_string();
+                let why = why.strip_prefix(&format!("{dag}: ")).unwrap_or(&why);
+                if is_same && trouble.is_some_and(|known| known.why == why) {
+                    return false;
+                }
                 let name = run.as_ref().map(|run| run.run.clone());
                 let kept = run.map(|run| format!("; version {} goes on", short(&run.version)));
                 let text = format!(
@@ -314,13 +327,17 @@ impl Keeper {
                     ..Fields::of_file(&file)
                 };
                 self.screen.tell(Level::Error, &fields, &text);
-                self.settle(dag, Some(version), Some(why));
+                let trouble = Trouble {
+                    why: why.to_owned(),
+                    is_first: first,
+                };
+                self.settle(dag, Some(version), Some(trouble));
                 false
             }
         }
     }
 
-    fn settle(&self, dag: &str, version: Option<String>, trouble: Option<String>) {
+    fn settle(&self, dag: &str, version: Option<String>, trouble: Option<Trouble>) {
         let told = Told {
             version,
             retired: false,
@@ -510,7 +527,7 @@ impl Keeper {
             if told.retired {
                 notes.push(format!("{id}: retired: its file is gone"));
             }
-            if let Some(why) = &told.trouble {
+            if let Some(Trouble { why, .. }) = &told.trouble {
                 notes.push(format!("{id}: the file's version is not served: {why}"));
             }
         }

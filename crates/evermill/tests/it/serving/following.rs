@@ -1,5 +1,7 @@
 //! What a change of the folder does.
 
+use rustix::process::Signal;
+
 use super::{Scene, end, noting};
 use crate::process::eventually;
 
@@ -239,4 +241,32 @@ fn a_folder_that_is_away_for_a_while_retires_nothing() {
     });
     assert_eq!(running.count("retired"), 0);
     end(running);
+}
+
+/// What is missing beside a file is no fault of the file: nobody has to change it.
+#[test]
+fn a_dag_that_lacks_a_secret_starts_once_somebody_has_set_it() {
+    let scene = Scene::new();
+    let needy = noting("orders", "one").replace("note: {", "note: { secrets: [api_key],");
+    scene.put("orders.yaml", &needy);
+    let running = scene.serve();
+    let lacks = "orders: task 'note' needs the secret 'api_key'";
+    running.wait_for_lines(&format!("dags/orders.yaml: {lacks}"), 1);
+    // The folder is looked at again, and what is known is not said again.
+    scene.put("other.yaml", &noting("other", "other"));
+    running.wait_for_lines("other is on", 1);
+    let listed = scene.place.finish(["ps"]).stderr;
+    assert!(
+        listed.contains("orders: the file's version is not served: task 'note' needs the secret"),
+        "{listed}"
+    );
+    crate::secrets::set(&scene.place, "api_key", "tulips-in-spring");
+    running.signal(Signal::HUP);
+    running.wait_for_lines("dags/orders.yaml: orders is on as orders-", 1);
+    scene.say("orders", "a");
+    scene.wait_for_notes(&["one a"]);
+    let listed = scene.place.finish(["ps"]).stderr;
+    assert!(!listed.contains("is not served"), "{listed}");
+    let said = end(running).stderr;
+    assert_eq!(said.matches(lacks).count(), 1, "{said}");
 }
