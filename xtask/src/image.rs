@@ -6,13 +6,12 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{self, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Output;
 use std::{env, iter};
 
 use serde_json::Value;
 
+use crate::containers::{Container, Stage, Tool, WAIT_MAX, live, wait};
 use crate::guard;
 use crate::steps::Steps;
 use crate::workspace::{self, Fault};
@@ -38,8 +37,6 @@ def orders():
     load(evermill.webhook(name="in"))
 "#;
 
-/// How long something may take that is waited for: the image's health is asked every 15 s.
-const WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long an order takes that is in flight when the container is stopped, in seconds.
 const SLOW: u32 = 3;
 /// The code of a command line that asks for what cannot be.
@@ -56,10 +53,7 @@ pub(crate) struct Args {
     builder: Vec<String>,
 }
 
-/// One stage of a container's life.
-type Stage = (&'static str, fn(&Life) -> Result<(), Fault>);
-
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage<Life>; 6] = [
     ("refusal", Life::is_refused_without_a_token),
     ("start", Life::start),
     ("health", Life::is_healthy),
@@ -70,87 +64,39 @@ const STAGES: [Stage; 6] = [
 
 /// Builds the image and takes a container through every stage; those behind one that failed are left out.
 pub(crate) fn run(args: &Args) -> Result<(), Fault> {
-    let tool = Tool::find()?;
+    let tool = Tool::find(&["docker", "podman"])?;
     let mut steps = Steps::default();
     let image = match &args.built {
         Some(image) => Some(image.clone()),
-        None => steps.take("build", || tool.build(&args.builder)),
+        None => steps.take("build", || build(&tool, &args.builder)),
     };
-    let mut life = image.map(|image| Life::new(tool, image)).transpose()?;
-    for (name, stage) in STAGES {
-        match &life {
-            None => steps.leave_out(name, "what comes before it failed"),
-            Some(lives) => {
-                if steps.take(name, || stage(lives)).is_none() {
-                    life = None;
-                }
-            }
-        }
-    }
-    steps.close()
+    let life = image.map(|image| Life::new(tool, image)).transpose()?;
+    live(steps, life, &STAGES)
 }
 
-/// What builds and runs images; both take the same commands.
-struct Tool {
-    program: PathBuf,
-    is_podman: bool,
+fn build(tool: &Tool, options: &[String]) -> Result<String, Fault> {
+    const NAME: &str = "evermill";
+    let mut command = tool.command(["build", "-f", "deploy/container/Containerfile", "-t", NAME]);
+    if tool.is_podman {
+        // Its own format has no health check.
+        command.args(["--format", "docker"]);
+    }
+    command.args(options).arg(".");
+    workspace::run(command.current_dir(workspace::root()))?;
+    Ok(NAME.to_owned())
 }
 
-impl Tool {
-    /// The first that works: docker's command may be there without what it speaks to.
-    fn find() -> Result<Self, Fault> {
-        let mut faults = Vec::new();
-        for name in ["docker", "podman"] {
-            let Some(program) = workspace::find_program(name) else {
-                faults.push(format!("`{name}` is not on the PATH"));
-                continue;
-            };
-            let is_podman = name == "podman";
-            let tool = Self { program, is_podman };
-            match workspace::output(&mut tool.command(["ps"])) {
-                Ok(_) => return Ok(tool),
-                Err(fault) => faults.push(fault),
-            }
-        }
-        Err(format!(
-            "the image needs docker or podman, such as by `apt-get install podman`:\n{}",
-            faults.join("\n")
-        ))
-    }
-
-    fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).stdin(Stdio::null());
-        command
-    }
-
-    fn build(&self, options: &[String]) -> Result<String, Fault> {
-        const NAME: &str = "evermill";
-        let mut command =
-            self.command(["build", "-f", "deploy/container/Containerfile", "-t", NAME]);
-        if self.is_podman {
-            // Its own format has no health check.
-            command.args(["--format", "docker"]);
-        }
-        command.args(options).arg(".");
-        workspace::run(command.current_dir(workspace::root()))?;
-        Ok(NAME.to_owned())
-    }
-}
-
-/// A container with its volume, both of one name, and its folder of DAGs. All three go with this.
+/// A container with its volume and its folder of DAGs, which goes with this.
 struct Life {
-    tool: Tool,
-    image: String,
-    name: String,
+    container: Container,
     dags: PathBuf,
     port: u16,
 }
 
 impl Life {
     fn new(tool: Tool, image: String) -> Result<Self, Fault> {
-        let name = format!("evermill-image-{}", process::id());
-        let dags = env::temp_dir().join(&name);
+        let container = Container::new(tool, image, "image");
+        let dags = env::temp_dir().join(&container.name);
         let [port] = guard::free_ports()?;
         // The user of the container has to be able to read them, whatever our umask says.
         let open = |path: &PathBuf, mode| fs::set_permissions(path, Permissions::from_mode(mode));
@@ -161,32 +107,21 @@ impl Life {
             .and_then(|()| open(&flow, 0o644))
             .map_err(|error| format!("{}: {error}", dags.display()))?;
         Ok(Self {
-            tool,
-            image,
-            name,
+            container,
             dags,
             port,
         })
     }
 
-    fn ended<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Output, Fault> {
-        let shown = self.tool.program.display();
-        let output = self.tool.command(arguments).output();
-        output.map_err(|error| format!("{shown}: {error}"))
-    }
-
-    fn output<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<String, Fault> {
-        workspace::output(&mut self.tool.command(arguments))
-    }
-
     /// A container that ends by itself, with this command behind the image's entry point.
     fn once<'a>(&'a self, volume: &'a str, command: &'a [&'a str]) -> Result<Output, Fault> {
-        let before = ["run", "--rm", "--volume", volume, &self.image];
-        self.ended(before.into_iter().chain(command.iter().copied()))
+        let before = ["run", "--rm", "--volume", volume, &self.container.image];
+        self.container
+            .ended(before.into_iter().chain(command.iter().copied()))
     }
 
     fn is_refused_without_a_token(&self) -> Result<(), Fault> {
-        let volume = format!("{}:/data", self.name);
+        let volume = format!("{}:/data", self.container.name);
         let ended = self.once(&volume, &[])?;
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         if ended.status.code() != Some(USAGE) || !said.contains("nobody has a token") {
@@ -204,7 +139,7 @@ impl Life {
 
     /// As closed as it can be: nothing but the volume and `/tmp` can be written.
     fn start(&self) -> Result<(), Fault> {
-        let volume = format!("{}:/data", self.name);
+        let volume = format!("{}:/data", self.container.name);
         let dags = format!("{}:/dags:ro", self.dags.display());
         let port = format!("127.0.0.1:{}:4700", self.port);
         let closed = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"];
@@ -215,22 +150,27 @@ impl Life {
             "--stop-timeout",
             "60",
         ];
-        let command = ["run", "--detach", "--name", &self.name].into_iter();
+        let command = ["run", "--detach", "--name", &self.container.name].into_iter();
         let command = command.chain(closed).chain(kept).chain(what);
-        self.output(command.chain(iter::once(&*self.image)))?;
+        self.container
+            .output(command.chain(iter::once(&*self.container.image)))?;
         self.order(1, 0, "kept")?;
         self.wait_for_done(1)
     }
 
     fn is_healthy(&self) -> Result<(), Fault> {
         wait("it is not healthy", || {
-            if self.tool.is_podman {
+            if self.container.tool.is_podman {
                 // Only systemd would ask by itself.
-                let asked = self.ended(["healthcheck", "run", &self.name])?;
+                let asked = self
+                    .container
+                    .ended(["healthcheck", "run", &self.container.name])?;
                 return Ok(asked.status.success());
             }
             let format = "{{.State.Health.Status}}";
-            let status = self.output(["inspect", "--format", format, &self.name])?;
+            let status =
+                self.container
+                    .output(["inspect", "--format", format, &self.container.name])?;
             Ok(status.trim() == "healthy")
         })
     }
@@ -238,8 +178,13 @@ impl Life {
     /// What is in flight when it is stopped is done before it ends, and all that it says is JSON.
     fn drain(&self) -> Result<(), Fault> {
         self.order(2, SLOW, "kept")?;
-        self.output(["stop", &self.name])?;
-        let code = self.output(["inspect", "--format", "{{.State.ExitCode}}", &self.name])?;
+        self.container.output(["stop", &self.container.name])?;
+        let code = self.container.output([
+            "inspect",
+            "--format",
+            "{{.State.ExitCode}}",
+            &self.container.name,
+        ])?;
         if code.trim() != "0" {
             return Err(format!("it ended with {}\n{}", code.trim(), self.logs()?));
         }
@@ -257,7 +202,7 @@ impl Life {
 
     /// It goes on with what it had, and knows an order that is brought again.
     fn restart(&self) -> Result<(), Fault> {
-        self.output(["start", &self.name])?;
+        self.container.output(["start", &self.container.name])?;
         self.order(1, 0, "repeated")?;
         self.order(3, 0, "kept")?;
         self.wait_for_done(3)
@@ -266,13 +211,14 @@ impl Life {
     /// What was answered is not lost when it is killed, and is done after the next start.
     fn kill(&self) -> Result<(), Fault> {
         self.order(4, SLOW, "kept")?;
-        self.output(["kill", "--signal", "KILL", &self.name])?;
-        self.output(["start", &self.name])?;
+        self.container
+            .output(["kill", "--signal", "KILL", &self.container.name])?;
+        self.container.output(["start", &self.container.name])?;
         self.wait_for_done(4)
     }
 
     fn logs(&self) -> Result<String, Fault> {
-        let logs = self.ended(["logs", &self.name])?;
+        let logs = self.container.ended(["logs", &self.container.name])?;
         Ok([logs.stdout, logs.stderr]
             .map(|stream| String::from_utf8_lossy(&stream).into_owned())
             .concat())
@@ -314,7 +260,9 @@ impl Life {
     fn wait_for_done(&self, orders: u64) -> Result<(), Fault> {
         let mut last = String::new();
         let done = wait("not every order is done", || {
-            let asked = self.ended(["exec", &self.name, "evermill", "ps", "--json"])?;
+            let asked =
+                self.container
+                    .ended(["exec", &self.container.name, "evermill", "ps", "--json"])?;
             last = String::from_utf8_lossy(&asked.stdout).into_owned();
             let run: Value = serde_json::from_str(last.trim()).unwrap_or_default();
             Ok(run["in"] == orders && run["done"] == orders)
@@ -325,20 +273,6 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
-        drop(self.ended(["rm", "--force", &self.name]));
-        drop(self.ended(["volume", "rm", "--force", &self.name]));
         guard::remove(&self.dags);
     }
-}
-
-/// Asks until it is so.
-fn wait(what: &str, mut is_so: impl FnMut() -> Result<bool, Fault>) -> Result<(), Fault> {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !is_so()? {
-        if Instant::now() > deadline {
-            return Err(format!("{what} after {} s", WAIT_MAX.as_secs()));
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ mod api;
 mod aws;
 mod aws_emulator;
 mod bench;
+mod containers;
 mod corrupt;
 mod crash;
 mod demo;
@@ -28,6 +29,7 @@ mod python_env;
 mod reference;
 mod sabotage;
 mod sbom;
+mod service;
 mod sim;
 mod steps;
 mod test;
@@ -77,6 +79,8 @@ enum Verb {
     Web,
     /// Build the container image and take a container of it through a life.
     Image(image::Args),
+    /// Set the systemd unit up by the lines of the guide, on a machine in a container, and take it through a life.
+    Service(service::Args),
     /// Run the tests' broker in the foreground and print its address.
     Kafka(kafka::Args),
     /// Run the tests' emulators of AWS in the foreground and print their addresses.
@@ -99,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Sbom(args) => sbom::run(&args),
         Verb::Web => web::run(),
         Verb::Image(args) => image::run(&args),
+        Verb::Service(args) => service::run(&args),
         Verb::Kafka(args) => kafka::run(&args),
         Verb::Aws => aws::run(),
         Verb::Postgres => postgres::run(),

@@ -165,7 +165,7 @@ fn the_units_command_serves_and_drains_when_systemd_ends_it() {
 #[test]
 fn the_container_file_copies_what_is_there_and_runs_as_nobody_special() {
     let text = read("container/Containerfile").replace("\\\n", " ");
-    let sent = read("container/Containerfile.dockerignore");
+    let sent = read("../.dockerignore");
     let mut stages = BTreeSet::new();
     let mut user = "root";
     let mut instructions = BTreeSet::new();
