@@ -562,9 +562,21 @@ fn read_file(path: &Path) -> Result<File, Failure> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(error) => return Err(Failure::usage(format!("{}: {error}", path.display()))),
+        Err(error) => return Err(Failure::usage(unreadable(path, &error))),
     };
     toml::from_str(&text).map_err(|error| Failure::usage(explain(path, &error)))
+}
+
+/// Where it was looked for depends on where the command was started, so the whole path is said.
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let cure = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; let the user that runs this read it, and pass through the folders above it"
+        }
+        _ => "",
+    };
+    format!("{}: {error}{cure}", whole.display())
 }
 
 /// toml's words name the line, the field and what was expected; the cure for a slip is ours.
@@ -661,6 +673,19 @@ mod tests {
         assert!(
             error.contains("line 2") && error.contains("conection"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named_with_the_folder_it_is_in() {
+        let here = std::env::current_dir().unwrap();
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let said = unreadable(Path::new(FILE), &denied);
+        let whole = here.join(FILE).display().to_string();
+        assert!(said.starts_with(&whole), "{said}");
+        assert!(
+            said.contains("let the user that runs this read it"),
+            "{said}"
         );
     }
 
