@@ -148,7 +148,7 @@ def _is_near(word: str, known: Any) -> bool:
 def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
     """The manifest's `wants`; what is uncertain is wanted."""
     results: Dict[str, None] = {}
-    event = ctx = state = False
+    event = ctx = state = reads = False
     for argument in arguments:
         if argument.how == "event":
             event = True
@@ -159,6 +159,8 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
             ctx = True
             event = event or used is None or any(name in ("event", "events") for name, _ in used)
             state = state or used is None or any(name == "state" for name, _ in used)
+            # Who holds on to `ctx.state` means to read it; of who passes on `ctx` nothing is known.
+            reads = reads or any(name == "state" and op in ("get", None) for name, op in used or ())
         elif argument.how in ("key", "rest"):
             ctx = event = True
         elif argument.how == "given":
@@ -170,7 +172,7 @@ def _wants(task: Task, arguments: List[Argument]) -> Dict[str, Any]:
     for node in nodes_within(task.mapped):
         results[node.id] = None
     ctx = ctx or bool(results) or bool(task.mapped) or bool(task.outlets) or emits(task.fn)
-    found = {"event": event, "ctx": ctx, "state": state, "results": list(results)}
+    found = {"event": event, "ctx": ctx, "state": state, "reads_state": reads, "results": list(results)}
     return {name: value for name, value in found.items() if value}
 
 

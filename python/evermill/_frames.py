@@ -163,6 +163,7 @@ _COLUMNS: Dict[str, Optional[str]] = {
     "headers": None,
     "value": None,
     "id": None,
+    "state": None,
 }
 
 _NO_TIME = -(2**63)

@@ -212,6 +212,9 @@ def test_state_is_read_only_where_events_are_in_order(program):
         ("ctx.effect_key()", {"ctx": True}),
         ("ctx.log.info('x')", {"ctx": True}),
         ("ctx.state.incr('n')", {"ctx": True, "state": True}),
+        ("ctx.state.set('n', 1)", {"ctx": True, "state": True}),
+        ("return ctx.state.get('n')", {"ctx": True, "state": True, "reads_state": True}),
+        ("s = ctx.state; s.incr('n')", {"ctx": True, "state": True, "reads_state": True}),
         ("ctx.event.json()", {"ctx": True, "event": True}),
         ("helper(ctx)", {"ctx": True, "event": True, "state": True}),
         ("return ctx", {"ctx": True, "event": True, "state": True}),
@@ -221,7 +224,8 @@ def test_state_is_read_only_where_events_are_in_order(program):
     ],
 )
 def test_what_is_uncertain_is_wanted(load, body, wants):
-    loaded = load(HEAD + f"@task\ndef a(ctx): {body}" + FLOW + "a() << k\n")
+    flow = FLOW.replace("@dag", "@dag(order='key')")
+    loaded = load(HEAD + f"@task\ndef a(ctx): {body}" + flow + "a() << k\n")
     assert loaded.manifest["dags"][0]["tasks"][0]["wants"] == wants
 
 

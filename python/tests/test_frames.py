@@ -59,7 +59,7 @@ def described(event):
     }
 
 
-@pytest.mark.parametrize("name", ["dispatch-plain", "dispatch-rich", "dispatch-joined"])
+@pytest.mark.parametrize("name", ["dispatch-plain", "dispatch-rich", "dispatch-joined", "dispatch-stateful"])
 def test_dispatches_mean_what_the_engine_meant(name):
     dispatch = _frames.Dispatch(golden_frame(name))
     expected = json.loads((GOLDEN / "frames/dispatches.json").read_text("utf-8"))[name]
@@ -81,6 +81,8 @@ def test_dispatches_mean_what_the_engine_meant(name):
     for member, meant in enumerate(members):
         if dispatch.rows("joined", member):
             meant["joined"] = [described(event) for event in dispatch.seen(member)]
+        if dispatch.table.part("state", member) is not None:
+            meant["state"] = list(dispatch.table.part("state", member))
     actual = {
         name: getattr(dispatch, name)
         for name in ("call", "entry", "folder", "dag", "run", "task", "vectorised", "slice_ns", "order", "cwd", "nice", "traced")

@@ -13,6 +13,7 @@ import re
 import resource
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ PAYLOAD_BYTES = 200
 #: What starting and ending costs is measured with so few messages, and taken off.
 FEW = 1_000
 WARM_UP = 50
-FIGURES = ["throughput", "closure", "latency", "burst", "chain", "start", "history", "idle"]
+FIGURES = ["throughput", "closure", "state", "latency", "burst", "chain", "start", "history", "idle"]
 #: Events a second, for as many seconds: fast enough to be sampled, slow enough for small waves.
 PACED_PER_S = 1_000
 PACED_S = 20
@@ -42,6 +43,19 @@ def take(event):
 @evermill.dag(history={history!r})
 def bench():
     take(evermill.kafka({topic!r}, auto_offset_reset="earliest"))
+"""
+
+COUNT = """
+import evermill, json
+
+@evermill.task
+def count(event, ctx):
+    total = ctx.state.get("total", 0) + json.loads(event.value)["amount"]
+    ctx.state.set("total", total)
+
+@evermill.dag(order="key")
+def bench():
+    count(evermill.kafka({topic!r}, auto_offset_reset="earliest"))
 """
 
 STAMP = """
@@ -102,8 +116,8 @@ class Bench:
         self.admin.create_topics([NewTopic(name, 1, 1)])[name].result(PATIENCE_S)
         return name
 
-    def write(self, topic: str, value: bytes) -> None:
-        self.producer.produce(topic, value, partition=0)
+    def write(self, topic: str, value: bytes, key: "bytes | None" = None) -> None:
+        self.producer.produce(topic, value, key, partition=0)
 
     def evermill(self, text: str, *further: str) -> "Engine":
         self.count += 1
@@ -167,11 +181,32 @@ class Bench:
         cpu, wall = (own / bare for own, bare in zip(ours, theirs))
         print(f"\nagainst the loop: {cpu:.2f} x per CPU second (gate 0.5, aim 0.7), {wall:.2f} x on the wall")
 
-    def orders(self, count: int) -> str:
-        """A topic that holds so many orders."""
+    def state(self) -> None:
+        size = min(self.messages, 100_000)
+        print(f"\n### A total by key, kept, {size} orders of {PAYLOAD_BYTES} B, medians of {self.runs}\n")
+        print("| | keys | events/s of CPU | events/s on the wall |\n|---|---|---|---|")
+        for keys in (10_000, 100):
+            topics = {count: self.orders(count, keys) for count in (FEW, size)}
+            for way in ("consume(1000), SQLite", "evermill, durable"):
+                costs: dict = {count: [] for count in topics}
+                for _ in range(self.runs):
+                    for count, found in costs.items():
+                        before, begun = cpu_of_children(), time.monotonic()
+                        if way.startswith("consume"):
+                            command = [sys.executable, __file__, "--loop", "totals", self.broker, topics[count], str(count)]
+                            subprocess.run(command, check=True, cwd=self.folder)
+                        else:
+                            self.evermill(COUNT.format(topic=topics[count]), "--until-idle", "0ms").end()
+                        found.append((cpu_of_children() - before, time.monotonic() - begun))
+                few, all_of_them = ([statistics.median(column) for column in zip(*costs[count])] for count in topics)
+                cpu, wall = ((size - FEW) / (more - less) for more, less in zip(all_of_them, few))
+                print(f"| {way} | {keys} | {cpu:,.0f} | {wall:,.0f} |")
+
+    def orders(self, count: int, keys: int = 0) -> str:
+        """A topic that holds so many orders, with so many keys if there are any."""
         topic = self.topic()
         for n in range(count):
-            self.write(topic, order(n))
+            self.write(topic, order(n), b"%d" % (n % keys) if keys else None)
             if n % 1000 == 0:
                 self.producer.poll(0)
         self.producer.flush(PATIENCE_S)
@@ -445,6 +480,8 @@ def loop(kind: str, broker: str, topic: str, last: str) -> None:
                 message = consumer.poll(1)
                 if message is not None and not message.error():
                     out.write(b"%d %d\n" % (int(message.value()), time.monotonic_ns()))
+    if kind == "totals":
+        return totals(consumer, int(last))
     left = int(last)
     while left:
         messages = consumer.consume(1000, 1) if kind == "consume" else filter(None, [consumer.poll(1)])
@@ -454,6 +491,32 @@ def loop(kind: str, broker: str, topic: str, last: str) -> None:
             take(message.value())
             left -= 1
     consumer.close()
+
+
+def totals(consumer: Consumer, left: int) -> None:
+    """A total by key, kept in SQLite with the position: a commit, synced, for each 1,000 messages."""
+    path = f"totals-{os.getpid()}.db"
+    store = sqlite3.connect(path, isolation_level=None)
+    store.execute("PRAGMA journal_mode = WAL")
+    store.execute("PRAGMA synchronous = FULL")
+    store.execute("CREATE TABLE totals (key BLOB PRIMARY KEY, total REAL) WITHOUT ROWID")
+    store.execute("CREATE TABLE positions (lane TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID")
+    while left:
+        messages = consumer.consume(1000, 1)
+        store.execute("BEGIN")
+        for message in messages:
+            if message.error():
+                sys.exit(str(message.error()))
+            found = store.execute("SELECT total FROM totals WHERE key = ?", (message.key(),)).fetchone()
+            total = (found[0] if found else 0) + json.loads(message.value())["amount"]
+            store.execute("INSERT OR REPLACE INTO totals VALUES (?, ?)", (message.key(), total))
+            left -= 1
+        if messages:
+            lane = f"{messages[-1].topic()}/{messages[-1].partition()}"
+            store.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (lane, messages[-1].offset() + 1))
+        store.execute("COMMIT")
+    consumer.close()
+    os.remove(path)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Messages of a throughput run.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u32,
-    /// Only these figures: throughput, closure, latency, burst, chain, start,
+    /// Only these figures: throughput, closure, state, latency, burst, chain, start,
     /// history, idle, waits, polls, listeners.
     #[arg(long)]
     only: Vec<String>,

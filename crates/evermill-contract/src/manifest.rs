@@ -563,6 +563,9 @@ pub struct Wants {
     /// It may touch `ctx.state`. False only when that is certain (C3: a dispatch that reads state waits).
     #[serde(default, skip_serializing_if = "is_default")]
     pub state: bool,
+    /// It reads `ctx.state`, for all that can be seen: members of one scope in one dispatch would wait for each other.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reads_state: bool,
     /// Tasks whose results are bound to parameters; ancestors, not only those right before it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<String>,

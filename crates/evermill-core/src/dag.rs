@@ -182,6 +182,8 @@ pub struct TaskSpec {
     pub deadline_ms: Option<u64>,
     /// It writes `ctx.state` (W5).
     pub writes_state: bool,
+    /// It reads what members before it in its scope have written, so that a dispatch has one of each scope.
+    pub reads_state: bool,
     /// Mapped over the length this upstream task reports (W9), or over a literal length.
     pub mapped: Option<Mapped>,
 }
@@ -220,6 +222,7 @@ impl TaskSpec {
             reads_committed: false,
             deadline_ms: None,
             writes_state: false,
+            reads_state: false,
             mapped: None,
         }
     }

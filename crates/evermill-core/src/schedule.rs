@@ -373,7 +373,9 @@ fn take_in_order(
         let vectorised = wave.task(node).is_some_and(|task| task.batch.is_some());
         // Under a rate per key each has to wait for a time of its own (W19).
         let by_key = run.has_key_rates(turn.version, turn.task);
-        let none_behind = serial || vectorised || by_key || wave.withholds(node, head);
+        // What one of them reads, the one before it may have written: it is to be committed by then (C3, W5).
+        let reads = wave.task(node).is_some_and(|task| task.reads_state);
+        let none_behind = serial || vectorised || by_key || reads || wave.withholds(node, head);
         let Some((scope, seq)) = wave.scope(head).filter(|_| !none_behind) else {
             continue;
         };

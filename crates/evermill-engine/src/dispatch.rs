@@ -1,27 +1,29 @@
 //! Builds what a worker gets from what the machine gave out, sharing the buffers events came in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::NO_TIMESTAMP;
 use evermill_contract::worker::{
-    Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, Token, UpstreamResult, limits,
+    self, Dispatch, Event, LaneRef, Member, OrderMode, Range, TaskRef, Token, UpstreamResult,
 };
-use evermill_core::command::{self, Command, DispatchId, DispatchOrder, LaneId};
-use evermill_core::dag::SourceSpec;
+use evermill_core::command::{self, Command, DispatchId, DispatchOrder, LaneId, RunIx};
+use evermill_core::dag::{Order, SourceSpec};
 use evermill_core::{DispatchView, MemberView, ScopeKey};
 
 use crate::bundle;
 use crate::failpoint::fp;
 use crate::judging::{Findings, Now};
 use crate::lanes::reference;
+use crate::limits;
 use crate::manifest::{Outline, TaskOutline};
 use crate::outcome;
 use crate::payload::{Gather, Parts, Standing};
 use crate::shard::{Shard, Version};
 use crate::slots::{self, Out};
+use crate::workers::state_json;
 
 impl Shard {
     /// Sends a dispatch to the slot that gets to it first, or keeps it until one has room.
@@ -44,13 +46,16 @@ impl Shard {
         let token = slots::pack(self.machine.fence(), id);
         let version = version.clone();
         let (run, task) = (view.run(), view.task());
+        let is_stateful = version.dag.spec.tasks[usize::from(task)].writes_state;
+        let redrives = is_stateful && view.members().any(|member| member.round() > 0);
+        let ships_state = is_stateful && !redrives && self.may_ship_state(run, &version, task);
         let Built {
             dispatch,
             arrivals,
             findings,
             left_out,
             retries,
-        } = self.build(view, &version, token);
+        } = self.build(view, &version, token, ships_state);
         fp!("dispatch.built");
         if self.holds_back(id, findings) {
             return;
@@ -64,12 +69,14 @@ impl Shard {
             members: dispatch.members.len() as u32,
             reported: 0,
             retries,
+            redrives,
             dag: version.dag,
             outline: version.outline,
             arrivals,
             sent_at: Instant::now(),
             recalled: false,
         };
+        self.note_redrives(run, redrives);
         self.slots.sent(token, out);
         self.executor.dispatch(slot, dispatch);
         fp!("dispatch.sent");
@@ -161,7 +168,44 @@ impl Shard {
         self.slots.grow(self.executor.slots());
     }
 
-    fn build(&self, view: DispatchView<'_>, version: &Version, token: Token) -> Built {
+    /// Whether what the machine holds of a task's state is committed, so that it may go along.
+    ///
+    /// While a dispatch is decided, committed and sent, nobody else writes to a scope that one task has for itself: its
+    /// members are in line (W4, W5). Those that are redriven are in none, so after them everything has to be committed.
+    fn may_ship_state(&self, run: RunIx, version: &Version, task: u16) -> bool {
+        let spec = &version.dag.spec;
+        if spec.order == Order::None || spec.tasks[usize::from(task)].batch.is_some() {
+            return false;
+        }
+        let is_private = matches!(spec.order, Order::Key | Order::Partition);
+        is_private && !self.redrives.contains(&run) || self.is_durable()
+    }
+
+    /// Whether everything that was decided is committed and done.
+    pub(crate) fn is_durable(&self) -> bool {
+        !self.unsealed && self.groups.is_empty() && self.after.is_empty()
+    }
+
+    /// Members of a stateful task are redriven: until everything is committed that comes of it, their run ships no state
+    /// that somebody else may have written.
+    fn note_redrives(&mut self, run: RunIx, redrives: bool) {
+        if redrives {
+            self.redrives.insert(run);
+        } else if self.redrives.contains(&run) && self.is_durable() {
+            let is_out = |out: &Out| out.run == run && out.redrives;
+            if !self.slots.all().any(is_out) {
+                self.redrives.remove(&run);
+            }
+        }
+    }
+
+    fn build(
+        &self,
+        view: DispatchView<'_>,
+        version: &Version,
+        token: Token,
+        ships_state: bool,
+    ) -> Built {
         let task = usize::from(view.task());
         let outline = &version.outline;
         let declared = &outline.tasks[task];
@@ -180,11 +224,13 @@ impl Shard {
             left_out: false,
             retries: false,
             scopes: (view.order() == DispatchOrder::SkipSameScope).then(BTreeMap::new),
+            stated: ships_state.then(Stated::default),
         };
         let members = view.members().enumerate();
-        let members: Vec<Member> = members
+        let mut members: Vec<Member> = members
             .map(|(index, member)| builder.member(index as u32, &member, view.task()))
             .collect();
+        builder.place_states(&mut members);
         let dispatch = Dispatch {
             token,
             task: self.task_of(&view, version),
@@ -194,7 +240,7 @@ impl Shard {
                 DispatchOrder::SkipSameScope => OrderMode::SkipSameKey,
             },
             vectorised: version.dag.spec.tasks[task].batch.is_some(),
-            slice: limits::SLICE,
+            slice: worker::limits::SLICE,
             timeout: declared.timeout,
             cwd: declared.cwd.clone(),
             nice: declared.nice,
@@ -254,6 +300,16 @@ struct Builder<'a> {
     retries: bool,
     /// Numbers for the scopes in this dispatch, where the worker has to tell them apart.
     scopes: Option<BTreeMap<ScopeKey, u32>>,
+    /// The state that goes along, if any does.
+    stated: Option<Stated>,
+}
+
+/// State on its way with a dispatch.
+#[derive(Default)]
+struct Stated {
+    /// Of these a member has it already; those behind it are to see what it will have written.
+    scopes: BTreeSet<ScopeKey>,
+    text: Vec<u8>,
 }
 
 impl Builder<'_> {
@@ -303,6 +359,61 @@ impl Builder<'_> {
             try_number: u16::try_from(try_number).unwrap_or(u16::MAX),
             map_index: member.map_index(),
             scope: self.scope(member),
+            state: self.state(member),
+        }
+    }
+
+    /// All of the member's state, where it is the first of its scope here and that is not much. Its place is among
+    /// the states until [`Builder::place_states`].
+    fn state(&mut self, member: &MemberView<'_>) -> Option<Range> {
+        let stated = self.stated.as_mut()?;
+        let is_first = stated.scopes.insert(member.scope()?);
+        let is_live = self
+            .shard
+            .lanes
+            .get(&member.activation().lane)?
+            .source
+            .is_live();
+        if !is_first || !is_live || stated.text.len() >= limits::STATE_BYTES_SHIPPED_MAX[1] {
+            return None;
+        }
+        let run = member.activation().lane.run;
+        let state = self.shard.machine.scope_state(run, &member.state_scope());
+        let start = stated.text.len();
+        stated.text.push(b'[');
+        for (name, value) in state.into_iter().flatten() {
+            if stated.text.len() > start + 1 {
+                stated.text.push(b',');
+            }
+            let name = serde_json::Value::from(String::from_utf8_lossy(name));
+            stated.text.extend_from_slice(name.to_string().as_bytes());
+            stated.text.push(b',');
+            stated.text.extend_from_slice(&state_json(value));
+            if stated.text.len() - start > limits::STATE_BYTES_SHIPPED_MAX[0] {
+                stated.text.truncate(start);
+                return None;
+            }
+        }
+        stated.text.push(b']');
+        Some(Range {
+            buffer: 0,
+            start: start as u32,
+            len: (stated.text.len() - start) as u32,
+        })
+    }
+
+    /// Puts the states into one buffer, and says so in the members that have one.
+    fn place_states(&mut self, members: &mut [Member]) {
+        let Some(stated) = self.stated.take().filter(|stated| !stated.text.is_empty()) else {
+            return;
+        };
+        let whole = self.gather.range(&Bytes::from(stated.text));
+        for state in members
+            .iter_mut()
+            .filter_map(|member| member.state.as_mut())
+        {
+            state.buffer = whole.buffer;
+            state.start += whole.start;
         }
     }
 

@@ -253,6 +253,7 @@ impl Shard {
             members: asked.members.len() as u32,
             reported: 0,
             retries: false,
+            redrives: false,
             dag: version.dag,
             outline: version.outline,
             arrivals: Vec::new(),
@@ -317,6 +318,7 @@ fn dispatch(asked: &Asked, token: Token, task: TaskRef, lane: LaneRef) -> Dispat
             try_number: 1,
             map_index: -1,
             scope: 0,
+            state: None,
         }
     };
     Dispatch {

@@ -85,6 +85,9 @@ pub const FINISH_WAIT: Duration = Duration::from_micros(200);
 /// Dispatches a slot holds: one that runs and one behind it.
 pub const DISPATCHES_PER_SLOT: usize = evermill_contract::worker::limits::DISPATCHES_PER_SLOT_MAX;
 
+/// Bytes of `ctx.state` that go along with a member, and about as many with a dispatch; what is more is asked for.
+pub const STATE_BYTES_SHIPPED_MAX: [usize; 2] = [4 * 1024, 256 * 1024];
+
 /// Lines of task output that wait for the log sink; more are dropped and counted.
 pub const LOG_LINES_QUEUED: usize = 16_384;
 /// Bytes of task output that wait for the log sink; more are dropped and counted.

@@ -387,6 +387,7 @@ impl Reader<'_> {
             deadline_ms: task.deadline_ms,
             reads_committed: reads_committed(task),
             writes_state: task.wants.state,
+            reads_state: task.wants.reads_state,
             mapped: self.mapped(task),
             ..TaskSpec::new(task.id.clone(), upstream)
         }

@@ -80,6 +80,8 @@ pub(crate) struct Shard {
     pub(crate) pressing: bool,
     /// What follows the commit of `decision` besides its own effects.
     pub(crate) after: Vec<After>,
+    /// Runs in which members of a stateful task were redriven; see `note_redrives`.
+    pub(crate) redrives: BTreeSet<RunIx>,
     pub(crate) groups: Groups,
     /// A group that this thread has committed by itself.
     pub(crate) answered: Option<(u64, Result<CommitId, CommitError>)>,
@@ -223,6 +225,7 @@ impl Shard {
             unsealed_at: Instant::now(),
             pressing: false,
             after: Vec::new(),
+            redrives: BTreeSet::new(),
             groups: Groups::default(),
             answered: None,
             committer: Some(committer),

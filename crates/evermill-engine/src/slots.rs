@@ -64,6 +64,8 @@ pub(crate) struct Out {
     pub(crate) reported: u32,
     /// Some of its members have failed before.
     pub(crate) retries: bool,
+    /// Some of its members write state and were redriven.
+    pub(crate) redrives: bool,
     pub(crate) sent_at: Instant,
     pub(crate) recalled: bool,
 }

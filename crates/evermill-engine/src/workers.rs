@@ -216,11 +216,11 @@ impl Shard {
         }
         let question = &question;
         let answer = self.answer(token, member, question);
-        if self.unsealed || !self.groups.is_empty() || !self.after.is_empty() {
+        if self.is_durable() {
+            self.executor.answer(slot, call, answer);
+        } else {
             // What it says may not be durable yet.
             self.after.push(After::Answer(slot, call, answer));
-        } else {
-            self.executor.answer(slot, call, answer);
         }
     }
 
@@ -358,7 +358,7 @@ fn progress(value: &Bytes) -> Bytes {
     Bytes::from([b"progress ", &value[..]].concat())
 }
 
-fn state_json(value: &StateValue) -> Bytes {
+pub(crate) fn state_json(value: &StateValue) -> Bytes {
     match value {
         StateValue::Blob(json) => json.clone(),
         StateValue::Int(number) => Bytes::from(number.to_string().into_bytes()),

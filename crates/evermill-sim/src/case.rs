@@ -227,6 +227,7 @@ impl Case {
                 (task.teardown, "teardown"),
                 (task.reads_committed, "reads"),
                 (task.writes_state, "state"),
+                (task.reads_state, "recalls"),
             ] {
                 if on {
                     text.push_str(&format!(" {word}"));

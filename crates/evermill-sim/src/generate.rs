@@ -365,6 +365,7 @@ fn tune_tasks(rng: &mut Prng, features: Features, spec: &mut DagSpec) {
         task.reads_committed = features.has(Feature::Results) && has_task_above && rng.chance(60);
         if features.has(Feature::State) && rng.chance(50) {
             task.writes_state = true;
+            task.reads_state = order != Order::None && rng.chance(50);
             task.reads_committed |= order != Order::None;
         }
         if features.has(Feature::Vector) && rng.chance(50) && task.kind == TaskKind::Call {

@@ -350,6 +350,7 @@ impl Reading {
             }
             "once" => task.on_interrupt = OnInterrupt::Fail,
             "reads" => task.reads_committed = true,
+            "recalls" => task.reads_state = true,
             "state" => {
                 task.writes_state = true;
                 task.reads_committed |= self.order != Order::None;

@@ -194,11 +194,17 @@ fn simpler(task: &TaskSpec) -> Vec<TaskSpec> {
         },
         TaskSpec {
             writes_state: false,
+            reads_state: false,
+            ..task.clone()
+        },
+        TaskSpec {
+            reads_state: false,
             ..task.clone()
         },
         TaskSpec {
             reads_committed: false,
             writes_state: false,
+            reads_state: false,
             ..task.clone()
         },
         TaskSpec {

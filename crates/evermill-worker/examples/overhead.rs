@@ -147,6 +147,7 @@ fn dispatch(entry: &str, task: &str, wave: usize, token: usize) -> Dispatch {
         try_number: 1,
         map_index: -1,
         scope: 0,
+        state: None,
     };
     Dispatch {
         token: Token(token as u64),

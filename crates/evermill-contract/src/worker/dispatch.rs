@@ -156,6 +156,9 @@ pub struct Member {
     /// Members with the same number are kept in order ([`OrderMode::SkipSameKey`]): they share
     /// a key, or a lane. 0 for a member that is in no order.
     pub scope: u32,
+    /// All that `ctx.state` holds in its scope, committed: a JSON list of names and values in turn. None where it has to
+    /// be asked for ([`super::Question::StateGet`]), as behind a member of the same scope.
+    pub state: Option<Range>,
 }
 
 /// A result shipped with a dispatch.

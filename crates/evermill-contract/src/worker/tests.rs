@@ -85,6 +85,7 @@ fn member(event: Event) -> Member {
         try_number: 1,
         map_index: -1,
         scope: 0,
+        state: None,
     }
 }
 
@@ -306,6 +307,35 @@ fn joined() -> Dispatch {
     }
 }
 
+/// State: of one scope some, of another none yet, and a member that has to ask.
+fn stateful() -> Dispatch {
+    let mut log = BatchBuilder::default();
+    for (position, key) in [(1, &b"a"[..]), (2, b"b"), (3, b"a")] {
+        log.push(position, 1_700_000_000_000, Some(key), [], Some(b"1"));
+    }
+    let log = log.finish();
+    let states = [r#"["n",3,"$set",{"$set":[1,2]}]"#, "[]"];
+    let mut at = 0;
+    let mut members: Vec<Member> = (0..3).map(|n| member(event_of(&log, n, 0, 0))).collect();
+    for (member, state) in members.iter_mut().zip(states) {
+        member.state = Some(Range {
+            buffer: 1,
+            start: at,
+            len: state.len() as u32,
+        });
+        at += state.len() as u32;
+    }
+    for (member, scope) in members.iter_mut().zip([1, 2, 1]) {
+        member.scope = scope;
+    }
+    Dispatch {
+        order: OrderMode::SkipSameKey,
+        members,
+        buffers: vec![log.buffer, Bytes::from(states.concat())],
+        ..plain()
+    }
+}
+
 // What a frame means, in words that know nothing of its layout.
 
 fn meaning(call: u32, dispatch: &Dispatch) -> Value {
@@ -358,6 +388,9 @@ fn meaning(call: u32, dispatch: &Dispatch) -> Value {
         if let Some(seen) = joined {
             meant["joined"] = json!(seen);
         }
+        if member.state.is_some() {
+            meant["state"] = bytes(member.state);
+        }
         meant
     };
     json!({
@@ -404,6 +437,7 @@ fn frames_of_the_engine_are_golden() {
         ("dispatch-rich", 4, rich()),
         ("dispatch-plain", 2, plain()),
         ("dispatch-joined", 6, joined()),
+        ("dispatch-stateful", 8, stateful()),
     ];
     let mut meanings = serde_json::Map::new();
     for (name, call, dispatch) in &dispatches {

@@ -101,6 +101,7 @@ impl Broker {
         group.released.get(&LaneName::from(lane)).copied()
     }
 
+    /// A value such as `k=1` has the key `k`.
     pub(crate) fn publish(&self, lane: &str, values: impl IntoIterator<Item = String>) {
         let mut state = self.0.state.lock().unwrap();
         state
@@ -218,13 +219,9 @@ impl FakeSource {
             if next < upto {
                 let mut batch = BatchBuilder::default();
                 for at in next..upto {
-                    batch.push(
-                        at,
-                        NO_TIMESTAMP,
-                        None,
-                        [],
-                        Some(values[at as usize].as_bytes()),
-                    );
+                    let value = &values[at as usize];
+                    let key = value.split_once('=').map(|(key, _)| key.as_bytes());
+                    batch.push(at, NO_TIMESTAMP, key, [], Some(value.as_bytes()));
                 }
                 state.delivered += upto - next;
                 reading.next = Some(upto);

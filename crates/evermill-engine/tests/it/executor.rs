@@ -26,6 +26,8 @@ pub(crate) struct Call<'a> {
     pub(crate) results: Vec<(String, String)>,
     /// Of a list: the values of its events.
     pub(crate) listed: Vec<String>,
+    /// What came along of its state.
+    pub(crate) state: Option<String>,
     /// Events it sees of several sources: source and value.
     pub(crate) joined: Vec<(String, String)>,
 }
@@ -328,6 +330,7 @@ impl Worker {
                 });
             },
             results: results.collect(),
+            state: member.state.map(text),
             joined: joined.collect(),
             listed: listed.collect(),
         })

@@ -16,5 +16,6 @@ mod queue;
 mod replay;
 mod sharing;
 mod spill;
+mod state;
 mod swap;
 mod trouble;

@@ -241,6 +241,13 @@ def counts(event, ctx):
 
 
 @task
+def recalls(event, ctx):
+    ctx.state.incr("seen")
+    ctx.state.set_add("names", "b")
+    return [ctx._handle.state_op("get", name) or "none" for name in ("seen", "names", "$set", "other")]
+
+
+@task
 def pushes(event, ctx):
     ctx._handle.xcom_push("other", {"n": 1})
     return [1, 2, 3]
@@ -411,6 +418,7 @@ def cases():
         asks,
         counts,
         pushes,
+        recalls,
         waits_for_stop,
         progresses,
         is_async,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use evermill_contract::identity::{ActivationId, LaneIdentity, effect_key};
 use evermill_contract::worker::{
-    Answer, Executor as _, OrderMode, Outcome, Question, Slot, StateOp, WorkerEvent,
+    Answer, Executor as _, OrderMode, Outcome, Question, Range, Slot, StateOp, WorkerEvent,
 };
 
 use crate::rig::{Rig, config};
@@ -276,6 +276,22 @@ fn state_and_named_values_travel_with_the_outcome() {
         (success.map_len, &success.xcoms[0].value[..]),
         (Some(3), &br#"{"n":1}"#[..])
     );
+}
+
+#[test]
+fn state_that_came_along_is_read_without_a_question_and_with_what_the_attempt_has_changed() {
+    let mut rig = Rig::new(1);
+    let mut dispatch = rig.members("recalls", 1);
+    let state = br#"["seen",41,"names",["a"],"$set",{"$set":[1]}]"#;
+    dispatch.buffers.push(Bytes::from_static(state));
+    dispatch.members[0].state = Some(Range {
+        buffer: dispatch.buffers.len() as u32 - 1,
+        start: 0,
+        len: state.len() as u32,
+    });
+    // A question would never be answered here.
+    let report = rig.run(dispatch);
+    assert_eq!(report.result(0), r#"[42,["a","b"],{"$set":[1]},"none"]"#);
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Rig {
             try_number: 1,
             map_index: -1,
             scope: 0,
+            state: None,
         };
         let dispatch = Dispatch {
             token: Token(token),

@@ -132,6 +132,7 @@ impl Rig {
                 try_number: 1,
                 map_index: -1,
                 scope: u32::try_from(index % 3).unwrap() + 1,
+                state: None,
             });
         }
         Dispatch {

@@ -91,6 +91,7 @@ impl Rig {
                 try_number: 1,
                 map_index: -1,
                 scope: 1,
+                state: None,
             }
         };
         let members = values.iter().enumerate().map(member).collect();

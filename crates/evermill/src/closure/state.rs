@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use evermill_contract::worker::{Answer, Question, StateOp};
+use evermill_worker::member;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -91,7 +92,7 @@ impl State<'_> {
         let committed = if own.iter().any(settled) {
             None
         } else {
-            self.ask(name)?
+            self.committed(name)?
         };
         let value = own.into_iter().fold(committed, applied);
         Ok(value.map(serde_json::from_value).transpose()?)
@@ -120,6 +121,17 @@ impl State<'_> {
             name: name.to_owned(),
         });
         Ok(())
+    }
+
+    /// What came with the dispatch, else what the engine says.
+    fn committed(&self, name: &str) -> Result<Option<Value>, Failure> {
+        let (dispatch, index) = (&self.ctx.lease.dispatch, self.ctx.index as usize);
+        let Some(shipped) = dispatch.members[index].state else {
+            return self.ask(name);
+        };
+        let flat: Vec<Value> = serde_json::from_slice(member::part(dispatch, Some(shipped)))?;
+        let mut pairs = flat.chunks_exact(2).filter(|pair| pair[0] == name);
+        Ok(pairs.next().map(|pair| pair[1].clone()))
     }
 
     fn ask(&self, name: &str) -> Result<Option<Value>, Failure> {

@@ -208,7 +208,7 @@ impl Sort {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+    use crossbeam_channel::{Receiver, Sender, bounded};
 
     use super::{Sort, WAITING_BYTES_MAX, Writer};
 
@@ -223,7 +223,8 @@ mod tests {
     /// A reader who reads a piece for each word he gets, and any number when nobody can give him one any more.
     fn reader() -> (Writer, Sender<()>, Receiver<Vec<u8>>) {
         let (go, gate) = bounded::<()>(0);
-        let (read, pieces) = unbounded();
+        // More than fits into what waits.
+        let (read, pieces) = bounded(4 * WAITING_BYTES_MAX / LINE);
         let sink = move |piece: &[u8]| {
             gate.recv().ok();
             read.send(piece.to_vec()).unwrap();

@@ -290,7 +290,7 @@ fn a_task_that_never_ends_runs_until_it_is_stopped_and_ends_when_its_condition_h
     let ended = running.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(
-        ended.stderr.contains("run at the next start"),
+        ended.stderr.contains("runs at the next start"),
         "{}",
         ended.stderr
     );

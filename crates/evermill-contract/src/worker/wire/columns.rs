@@ -51,6 +51,9 @@ pub(super) const PARTS: [(&str, Part); 4] = [
     ("id", |event| event.id),
 ];
 
+/// The column of what a member's `ctx.state` holds.
+pub(super) const STATE: &str = "state";
+
 /// Rows of the event table that a member names.
 pub(super) type Rows = fn(&Member) -> &Option<std::ops::Range<u32>>;
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::frame::{self, FrameError, Kind};
 use super::super::limits::MEMBERS_MAX;
 use super::super::{Dispatch, Event, OrderMode, Range};
-use super::columns::{Columns, MEMBER_ROWS, PARTS, Place, event_columns, member_columns};
+use super::columns::{Columns, MEMBER_ROWS, PARTS, Place, STATE, event_columns, member_columns};
 
 /// A frame in pieces, to be written one after the other (`writev`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +78,13 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
     let mut events = Columns::default();
     event_columns(&mut events, dispatch.events.iter());
 
-    let member_places =
+    let mut member_places =
         payload.place_events(dispatch.members.iter().map(|member| &member.event))?;
+    let states = dispatch
+        .members
+        .iter()
+        .map(|member| payload.place(member.state));
+    member_places.push(states.collect::<Result<_, _>>()?);
     let event_places = payload.place_events(dispatch.events.iter())?;
     let mut result_places = Vec::with_capacity(dispatch.results.len());
     for result in &dispatch.results {
@@ -89,11 +94,10 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
     // Places count from the control part; its length and the tables' depend only on which
     // columns there are, so shift once both are known.
     let names = |places: &[Vec<Place>], columns: &Columns| -> Vec<&'static str> {
-        let spans = PARTS
-            .iter()
-            .zip(places)
+        let spans = span_names().zip(places);
+        let spans = spans
             .filter(|(_, places)| any(places))
-            .map(|(p, _)| p.0);
+            .map(|(name, _)| name);
         columns.names.iter().copied().chain(spans).collect()
     };
     let control = serde_json::to_vec(&Control {
@@ -140,7 +144,7 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
     let mut head = frame::begin(call, Kind::Dispatch, &control, tables + payload.bytes)?;
     let shift = u32::try_from(control.len() + tables).expect("bounded by begin");
     for (mut columns, places) in [(members, member_places), (events, event_places)] {
-        for ((name, _), places) in PARTS.iter().zip(places) {
+        for (name, places) in span_names().zip(places) {
             columns.spans(name, &shifted(places, shift));
         }
         head.extend_from_slice(&columns.bytes);
@@ -150,6 +154,11 @@ pub fn encode_dispatch(call: u32, dispatch: &Dispatch) -> Result<EncodedDispatch
         head,
         payload: payload.finish(),
     })
+}
+
+/// The columns of places in the payload; the last is of members alone.
+fn span_names() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|(name, _)| *name).chain([STATE])
 }
 
 fn lanes(dispatch: &Dispatch) -> Vec<Lane<'_>> {
