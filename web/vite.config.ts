@@ -11,6 +11,8 @@ export default defineConfig({
   base: './',
   build: {
     target: 'es2022',
+    // `tools/pack.mjs` moves it to where cargo looks.
+    outDir: 'dist-next',
     modulePreload: { polyfill: false },
     // Nothing inline: the page forbids itself `data:` but for images.
     assetsInlineLimit: 0,

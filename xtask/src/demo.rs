@@ -15,9 +15,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Fault> {
     if let Err(fault) = web::refresh() {
         // The demo is whole in the terminal, too; who has no node is to see it all the same.
-        eprintln!(
-            "demo: {fault}\ndemo: it runs with the web page that was built before, if there is one"
-        );
+        let instead = match web::is_built() {
+            true => "it runs with the web page that was built before",
+            false => "it runs in this terminal; the web page only says how to build it",
+        };
+        eprintln!("demo: no new web page: {fault}\ndemo: {instead}");
     }
     let mut command = workspace::cargo();
     command.args(["run", "--release", "--bin", "evermill", "--", "demo"]);

@@ -78,7 +78,7 @@ pub(crate) fn require(program: &Program) -> Result<PathBuf, Fault> {
     }
     find(program).ok_or_else(|| {
         let Program { name, package, .. } = program;
-        format!("`{name}` is not on the PATH, and the tests need it: `apt-get install {package}`")
+        format!("`{name}` is not on the PATH, and this needs it: `apt-get install {package}`")
     })
 }
 

@@ -11,6 +11,8 @@ use crate::workspace::{self, Fault};
 
 /// What vite asks for.
 const NODE_VERSION_MIN: [u32; 2] = [20, 19];
+/// Of the page that was built.
+const INDEX: &str = "web/dist/index.html";
 /// Beside the packages that were installed from it.
 const INSTALLED: &str = "node_modules/.installed-from.json";
 
@@ -28,10 +30,15 @@ pub(crate) fn refresh() -> Result<(), Fault> {
     }
 }
 
+/// Whether there is a page, however old.
+pub(crate) fn is_built() -> bool {
+    workspace::root().join(INDEX).is_file()
+}
+
 /// Whether the page is missing, or older than what it is built from.
 fn is_stale() -> io::Result<bool> {
     let root = workspace::root();
-    let Ok(page) = fs::metadata(root.join("web/dist/index.html")) else {
+    let Ok(page) = fs::metadata(root.join(INDEX)) else {
         return Ok(true);
     };
     let built = page.modified()?;
@@ -71,14 +78,14 @@ pub(crate) struct Web {
 impl Web {
     /// Finds node and brings the packages to what the lock file says.
     pub(crate) fn installed() -> Result<Self, Fault> {
-        let node = programs::require(&programs::NODE)?;
+        let [major, minor] = NODE_VERSION_MIN;
+        let wanted =
+            format!("the web page needs node {major}.{minor} or newer: https://nodejs.org");
+        let node =
+            programs::require(&programs::NODE).map_err(|fault| format!("{fault}; {wanted}"))?;
         let version = workspace::output(Command::new(node).arg("--version"))?;
         if !is_new_enough(version.trim()) {
-            let [major, minor] = NODE_VERSION_MIN;
-            return Err(format!(
-                "node is {}, and the web page needs {major}.{minor} or newer: https://nodejs.org",
-                version.trim()
-            ));
+            return Err(format!("node is {}; {wanted}", version.trim()));
         }
         let web = Self {
             folder: workspace::root().join("web"),
