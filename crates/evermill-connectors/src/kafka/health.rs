@@ -138,7 +138,12 @@ impl Health {
 }
 
 fn unreachable(reason: &str) -> Trouble {
-    Trouble::unreachable(format!("the brokers cannot be reached: {reason}"))
+    // What the library adds in brackets is of its own inside, and counts up.
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    Trouble::unreachable(format!(
+        "the brokers cannot be reached: {reason}; they are asked again and again: see whether they run, and whether \
+         the connection has their address"
+    ))
 }
 
 #[cfg(test)]
