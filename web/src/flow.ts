@@ -1,5 +1,9 @@
 /** How a run's graph looks at the moment: the state of each node, and what passes along each edge. */
-import type { RunDetail, SourceView, TaskView } from './api/types';
+import type { NodeView, RunDetail, SourceView, TaskView } from './api/types';
+import { since } from './say';
+
+/** What a worker is at may take its time, but should be looked at when it takes so long. */
+export const LONG_MS = 30_000;
 
 export type Shade = 'idle' | 'good' | 'busy' | 'warn' | 'bad';
 
@@ -65,8 +69,14 @@ function sourceState(source: SourceView | undefined, isActive: boolean): Omit<No
   return isActive ? { shade: behind ? 'busy' : 'good', word: 'listens', line } : { shade: 'idle', word: 'rests', line };
 }
 
+/** Events at a node that wait for their turn, and those that a worker has: what was sent off before one was free waits, too. */
+export function under(node: NodeView, task: TaskView | undefined): { queued: number; running: number } {
+  const running = task && node.kind !== 'noop' ? Math.min(node.running, task.running) : node.running;
+  return { queued: node.queued + node.running - running, running };
+}
+
 /** What a node looks like now. `moving`: something ended here in the last seconds. */
-export function nodeStates(detail: RunDetail, rates: ReadonlyMap<string, number>): NodeState[] {
+export function nodeStates(detail: RunDetail, rates: ReadonlyMap<string, number>, now: number): NodeState[] {
   const sources = new Map(detail.sources.map((source) => [source.id, source]));
   const tasks = new Map(detail.tasks.map((task) => [task.id, task]));
   const parked = new Map<string, number>();
@@ -79,21 +89,25 @@ export function nodeStates(detail: RunDetail, rates: ReadonlyMap<string, number>
     if (kind === 'source') return { id, kind, rate: null, ...sourceState(sources.get(id), isActive) };
     const task: TaskView | undefined = tasks.get(id);
     const rate = task && kind !== 'noop' ? (rates.get(id) ?? null) : null;
-    const under = [
+    const { queued, running } = under(node, task);
+    const ways = [
       [node.held, 'held'],
-      [node.queued, 'queued'],
-      [node.running, 'running'],
+      [queued, 'queued'],
+      [running, 'running'],
     ] as const;
     const kept = parked.get(id) ?? 0;
-    const all = [[kept, 'parked'], ...under] as const;
+    const all = [[kept, 'parked'], ...ways] as const;
     // The node has room for two; the rest shows when it is chosen.
+    const isLong = running > 0 && detail.longest?.task === id && now - detail.longest.since_ms > LONG_MS;
     const counts = all.filter(([count]) => count > 0).slice(0, 2).map(([count, word]) => plural(count, word));
     const done = task ? task.succeeded + task.skipped : 0;
+    if (isLong) counts.splice(0, 2, `${plural(running, 'running')} for ${since(detail.longest?.since_ms ?? now, now)}`);
     const line = counts.length > 0 ? counts.join(' · ') : kind === 'noop' ? 'nothing to run' : done > 0 ? plural(done, 'done') : 'nothing yet';
     if (kept > 0) return { id, kind, rate, shade: 'bad', word: 'parked', line };
+    if (isLong) return { id, kind, rate, shade: 'warn', word: 'runs for long', line };
     if (node.held > 0) return { id, kind, rate, shade: 'warn', word: 'held', line };
-    if (node.running > 0 || (rate ?? 0) > 0) return { id, kind, rate, shade: 'good', word: 'runs', line };
-    if (node.queued > 0) return { id, kind, rate, shade: 'busy', word: 'queued', line };
+    if (running > 0 || (rate ?? 0) > 0) return { id, kind, rate, shade: 'good', word: 'runs', line };
+    if (queued > 0) return { id, kind, rate, shade: 'busy', word: 'queued', line };
     return { id, kind, rate, shade: 'idle', word: 'idle', line };
   });
 }

@@ -17,9 +17,12 @@ export interface Samples {
   came: number[];
   p50: number[];
   p99: number[];
-  behind: number[];
-  /** When something last settled or came in. */
-  movedAt: number;
+  /** Events to be read or under way. */
+  backlog: number[];
+  /** When it was first seen. */
+  seenAt: number;
+  /** When something was last seen to settle, or nothing was under way; 0 until then. */
+  freeAt: number;
 }
 
 interface Last {
@@ -53,7 +56,7 @@ export class History {
     for (const samples of this.runs.values()) {
       if (samples.at.length === 0) continue;
       samples.at.push((samples.at.at(-1) ?? 0) + 1);
-      for (const line of [samples.settled, samples.came, samples.p50, samples.p99, samples.behind]) line.push(NaN);
+      for (const line of [samples.settled, samples.came, samples.p50, samples.p99, samples.backlog]) line.push(NaN);
     }
   }
 
@@ -68,21 +71,21 @@ export class History {
       this.#last.set(run.run, { settled, came: run.in });
       let samples = this.runs.get(run.run);
       if (!samples) {
-        samples = { at: [], settled: [], came: [], p50: [], p99: [], behind: [], movedAt: at };
+        samples = { at: [], settled: [], came: [], p50: [], p99: [], backlog: [], seenAt: at, freeAt: 0 };
         this.runs.set(run.run, samples);
       }
+      if (run.in_flight === 0 || (last && settled !== last.settled)) samples.freeAt = at;
       if (isFirst || !last) continue;
-      if (settled !== last.settled || run.in !== last.came) samples.movedAt = at;
       samples.at.push(at);
       // What is parked and then retried is under way again: counters may go back.
       samples.settled.push(Math.max(0, settled - last.settled) / seconds);
       samples.came.push(Math.max(0, run.in - last.came) / seconds);
       samples.p50.push(run.latency_ms.p50 ?? NaN);
       samples.p99.push(run.latency_ms.p99 ?? NaN);
-      samples.behind.push(run.behind ?? NaN);
+      samples.backlog.push((run.behind ?? 0) + run.in_flight);
       if (samples.at.length > most) {
-        const { movedAt: _, ...lines } = samples;
-        for (const line of Object.values(lines)) line.splice(0, line.length - most);
+        const { at, settled, came, p50, p99, backlog } = samples;
+        for (const line of [at, settled, came, p50, p99, backlog]) line.splice(0, line.length - most);
       }
     }
     for (const run of this.runs.keys()) {

@@ -32,6 +32,11 @@ export function millis(value: number | null | undefined): string {
   return seconds(value / 1_000);
 }
 
+/** How long something has lasted, in whole seconds at least. */
+export function since(then: number, now: number): string {
+  return seconds(Math.max(1, Math.round((now - then) / 1_000))).replace('.0', '');
+}
+
 function seconds(value: number): string {
   if (value < 10) return `${value.toFixed(1)} s`;
   if (value < 100) return `${Math.round(value)} s`;

@@ -83,7 +83,7 @@ def refunds():
 
 /** An engine in a process of its own. */
 export class Engine {
-  static async start(command, { files = {}, folder = mkdtempSync(join(tmpdir(), 'evermill-web-')), listen = '127.0.0.1:0' } = {}) {
+  static async start(command, { files = {}, folder = mkdtempSync(join(tmpdir(), 'evermill-web-')), listen = '127.0.0.1:0', more = [] } = {}) {
     const where = [];
     if (command === 'serve') {
       const dags = join(folder, 'dags');
@@ -91,7 +91,7 @@ export class Engine {
       for (const [name, text] of Object.entries(files)) writeFileSync(join(dags, name), text);
       where.push('--dags', dags, '--data-dir', join(folder, 'data'));
     }
-    const child = spawn(binary, [command, ...where, '--listen', listen], {
+    const child = spawn(binary, [command, ...where, '--listen', listen, ...more], {
       cwd: folder,
       env: { ...process.env, EVERMILL_PYTHON: python, TMPDIR: folder },
       stdio: ['ignore', 'pipe', 'pipe'],

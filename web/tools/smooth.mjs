@@ -13,9 +13,12 @@ await page.addInitScript(() => {
   new PerformanceObserver((list) => window.longest.push(...list.getEntries().map((one) => one.duration))).observe({ type: 'longtask' });
 });
 
-/** Scrolls up and down all the while: the spans between frames, and tasks of over 50 ms that nothing else could interrupt. */
-async function watch(what) {
-  const { frames, long } = await page.evaluate(async (span) => {
+/**
+ * Scrolls up and down all the while: the spans between frames, and tasks of over 50 ms that nothing else could interrupt.
+ * What `act` does counts as well.
+ */
+async function watch(what, act = async () => {}) {
+  const watched = page.evaluate(async (span) => {
     window.longest.length = 0;
     const frames = [];
     const begun = performance.now();
@@ -28,6 +31,8 @@ async function watch(what) {
     }
     return { frames: frames.slice(1), long: window.longest };
   }, WATCHED_MS);
+  await act();
+  const { frames, long } = await watched;
   frames.sort((a, b) => a - b);
   const at = (part) => frames[Math.floor((frames.length - 1) * part)].toFixed(0);
   const most = long.length ? Math.max(...long).toFixed(0) : 'none';
@@ -46,11 +51,8 @@ async function seen(what, hash, ready) {
 try {
   await seen('overview', '', () => page.locator('main tbody tr').first().waitFor());
   await watch('overview');
-  const more = page.getByRole('button', { name: 'Show all' });
-  if (await more.count()) {
-    await more.first().click();
-    await watch('overview with every run');
-  }
+  const more = page.getByRole('button', { name: /Show all .* runs/ });
+  if (await more.count()) await watch('overview with every run, from when they are asked for', () => more.evaluate((button) => button.click()));
   await seen('run with its graph', `runs/${dag}`, () => page.locator('.node').first().waitFor());
   await watch('run with its graph');
   const heap = await page.evaluate(() => performance.memory?.usedJSHeapSize ?? 0);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use evermill_engine::view::{
-    EngineView, Percentiles, PoolView, RunDetail, RunView, STATES, WorkersView,
+    EngineView, LongWorkView, Percentiles, PoolView, RunDetail, RunView, STATES, WorkersView,
 };
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -50,6 +50,10 @@ pub(crate) struct RunLine {
     deadlines_missed: u64,
     /// Tasks that wait for a signal, such as somebody's answer.
     awaiting: u64,
+    /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
+    waiting: u64,
+    /// What a worker has been at for the longest, if for a while.
+    longest: Option<LongWorkView>,
     /// Positions still to be read over all lanes, where the sources can tell.
     behind: Option<u64>,
     /// When a position last moved, milliseconds since the Unix epoch.
@@ -495,6 +499,8 @@ impl RunLine {
             commit_ms: run.commit_ms,
             deadlines_missed: run.deadlines_missed,
             awaiting: run.awaiting,
+            waiting: run.waiting,
+            longest: run.longest.clone(),
             behind: (!behind.is_empty()).then(|| behind.iter().sum()),
             progress_ms: sources().filter_map(|source| source.progress_ms).max(),
             stale: sources().any(|source| source.stale),

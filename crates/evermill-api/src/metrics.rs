@@ -566,6 +566,8 @@ mod tests {
             commit_ms: Percentiles::default(),
             deadlines_missed: 0,
             awaiting: 0,
+            waiting: 0,
+            longest: None,
             tasks: (0..tasks)
                 .map(|number| TaskView {
                     id: format!("t{number}"),

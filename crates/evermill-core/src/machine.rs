@@ -442,6 +442,11 @@ impl Machine {
         DispatchView::of(self, id)
     }
 
+    /// Materialised activations of a run that wait; see [`RunView::waiting`].
+    pub fn waiting(&self, run: RunIx) -> usize {
+        self.runs.get(&run).map_or(0, |run| run.waiting)
+    }
+
     /// Every run, by number.
     pub fn runs(&self) -> impl Iterator<Item = RunView> + '_ {
         self.runs.values().map(view)

@@ -268,7 +268,7 @@ impl Shard {
         }
     }
 
-    fn sent_ms(&self, out: &Out) -> u64 {
+    pub(crate) fn sent_ms(&self, out: &Out) -> u64 {
         let past = out.sent_at.elapsed().as_millis() as u64;
         self.world.clock.now_ms().saturating_sub(past)
     }

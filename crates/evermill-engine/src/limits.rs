@@ -223,6 +223,8 @@ pub const SURVEY_LANES: usize = 64;
 pub const ATTEMPTS_KEPT: usize = 500;
 /// Bytes of the error of each.
 pub const ATTEMPT_ERROR_BYTES: usize = 1_024;
+/// What a worker has been at for longer is told with its run.
+pub const LONG_WORK: Duration = Duration::from_secs(2);
 /// Failed attempts that are told with a run.
 pub const FAILURES_KEPT: usize = 20;
 

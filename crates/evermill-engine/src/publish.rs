@@ -107,6 +107,8 @@ impl Shard {
             commit_ms: slot.commit.percentiles(),
             deadlines_missed: slot.deadlines_missed,
             awaiting: self.machine.awaited(run).map(|(_, count)| count).sum(),
+            waiting: self.machine.waiting(run) as u64,
+            longest: self.longest_work(run),
             tasks: self.task_views(run),
             replays: self.open_replays(run),
             sources,

@@ -445,7 +445,6 @@ impl Shard {
         Ok(RunDetail {
             run: self.run_view(found.run, slot),
             stalled: self.stalled.clone(),
-            waiting: found.waiting as u64,
             misses: slot.misses.iter().rev().cloned().collect(),
             alerts: self.alerts.of_run(&found.name),
             parked_by: self.books().parked_by(run)?,

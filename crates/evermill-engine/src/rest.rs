@@ -300,6 +300,8 @@ impl State {
             commit_ms: Percentiles::default(),
             deadlines_missed: run.deadlines_missed,
             awaiting: self.machine.awaited(run.run).map(|(_, count)| count).sum(),
+            waiting: run.waiting as u64,
+            longest: None,
         }
     }
 
@@ -337,7 +339,6 @@ impl Operations for AtRest {
         Ok(RunDetail {
             run: state.run_view(&found),
             stalled: None,
-            waiting: found.waiting as u64,
             misses: Vec::new(),
             alerts: Vec::new(),
             parked_by: state.books().parked_by(run)?,

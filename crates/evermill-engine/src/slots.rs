@@ -200,6 +200,22 @@ impl Slots {
         self.out.values().any(|out| out.reported >= out.members)
     }
 
+    /// Of what is with workers for a run, and is of a task, the one that a worker has been at for the longest.
+    pub(crate) fn longest(&self, run: evermill_core::command::RunIx) -> Option<&Out> {
+        let own = self
+            .all()
+            .filter(|out| out.run == run && out.task.is_some());
+        let long = own.filter(|out| out.sent_at.elapsed() >= limits::LONG_WORK);
+        long.filter(|out| self.is_first(out))
+            .min_by_key(|out| out.sent_at)
+    }
+
+    /// Its worker is at it; who came to the slot later waits there.
+    pub(crate) fn is_first(&self, out: &Out) -> bool {
+        let mut others = self.all().filter(|other| other.slot == out.slot);
+        others.all(|other| other.sent_at >= out.sent_at)
+    }
+
     /// Dispatches that are with workers.
     pub(crate) fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
         self.out.keys().map(|&token| Token(token))

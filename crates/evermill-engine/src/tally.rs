@@ -12,7 +12,7 @@ use evermill_core::command::{Outcome, OutcomeRun, RunIx};
 
 use crate::manifest::Outline;
 use crate::shard::Shard;
-use crate::view::TaskView;
+use crate::view::{LongWorkView, TaskView};
 
 /// Ends of attempts by task id, which means the same in every version of a DAG.
 #[derive(Default)]
@@ -93,14 +93,22 @@ impl Shard {
         tasks
     }
 
-    /// Members of the dispatches that are with workers, by task.
+    pub(crate) fn longest_work(&self, run: RunIx) -> Option<LongWorkView> {
+        let out = self.slots.longest(run)?;
+        Some(LongWorkView {
+            task: out.outline.tasks[usize::from(out.task?)].id.to_string(),
+            since_ms: self.sent_ms(out),
+        })
+    }
+
+    /// Members of the dispatches that workers are at, by task.
     fn members_out(&self, run: RunIx, outline: &Outline) -> BTreeMap<Arc<str>, u64> {
         let mut members = BTreeMap::new();
         for out in self.slots.all().filter(|out| out.run == run) {
             // A function of a source is no task.
             let Some(task) = out.task else { continue };
             let task = &out.outline.tasks[usize::from(task)].id;
-            if outline.task(task).is_some() {
+            if outline.task(task).is_some() && self.slots.is_first(out) {
                 *members.entry(Arc::clone(task)).or_default() += u64::from(out.members);
             }
         }

@@ -92,6 +92,12 @@ pub struct RunView {
     /// Tasks of activations that wait for a signal, such as somebody's answer.
     #[serde(default)]
     pub awaiting: u64,
+    /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
+    #[serde(default)]
+    pub waiting: u64,
+    /// What a worker has been at for the longest, if for longer than [`crate::limits::LONG_WORK`].
+    #[serde(default)]
+    pub longest: Option<LongWorkView>,
     /// Its tasks, in order of declaration.
     #[serde(default)]
     pub tasks: Arc<[TaskView]>,
@@ -170,8 +176,6 @@ pub struct RunDetail {
     /// As [`EngineView::stalled`].
     #[serde(default)]
     pub stalled: Option<String>,
-    /// Activations that wait outside waves: a retry, a sensor, an earlier one of their order.
-    pub waiting: u64,
     /// The latest activations that missed a deadline, newest first, since this process began; at most
     /// [`crate::limits::MISSES_KEPT`].
     #[serde(default)]
@@ -302,8 +306,18 @@ pub struct TaskView {
     pub skipped: u64,
     /// Attempts that failed, whether they are tried again or not.
     pub failed: u64,
-    /// Members that are with workers at the moment, those that wait there included.
+    /// Members of dispatches that workers are at. A worker runs those of one dispatch one after another.
     pub running: u64,
+}
+
+/// A task that a worker has been at for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LongWorkView {
+    /// The task's id.
+    pub task: String,
+    /// When it was sent to the worker, milliseconds since the Unix epoch; with others it may be many that run
+    /// one after another.
+    pub since_ms: u64,
 }
 
 /// Two points of a distribution, milliseconds, about 3 % wide.

@@ -16,6 +16,8 @@ fn run(dag: &str, done: u64) -> RunView {
         commit_ms: Percentiles::default(),
         deadlines_missed: 0,
         awaiting: 0,
+        waiting: 0,
+        longest: None,
         tasks: Arc::default(),
         sources: Vec::new(),
         replays: Vec::new(),

@@ -71,6 +71,8 @@ pub(super) fn a_view() -> (Graph, EngineView) {
         },
         deadlines_missed: 0,
         awaiting: 0,
+        waiting: 0,
+        longest: None,
         tasks: tasks.map(task).into(),
         replays: Vec::new(),
         sources: vec![SourceView {

@@ -114,6 +114,28 @@ fn what_is_with_a_worker_is_told_until_it_has_ended() {
 }
 
 #[test]
+fn what_a_worker_is_at_for_long_is_told_and_what_waits_behind_it_does_not_run() {
+    let workers = Workers::new(1, |_| Outcome::Success(None));
+    let world = World::memory(Broker::with_lanes(&["0"]), workers);
+    let handle = world.open();
+    handle
+        .start(&request(&after_source("work", ""), true))
+        .unwrap();
+    world.workers.close_gate();
+    world.broker.publish("0", values(2..3));
+    until(&handle, "with a worker", |run| run.tasks[0].running == 1);
+    world.broker.publish("0", values(3..5));
+    let run = until(&handle, "for long", |run| {
+        run.longest.is_some() && run.taken_in == 3
+    });
+    assert_eq!(run.longest.unwrap().task, "work");
+    assert_eq!((run.in_flight, run.tasks[0].running), (3, 1));
+    world.workers.open_gate();
+    let run = until(&handle, "all done", |run| run.done == 3);
+    assert_eq!((run.longest, run.tasks[0].running), (None, 0));
+}
+
+#[test]
 fn of_very_many_failures_the_latest_are_remembered() {
     let workers = Workers::new(1, |call| failed(&format!("no {}", call.value)));
     let world = World::memory(Broker::with_lanes(&["0"]), workers);

@@ -243,11 +243,11 @@ fn heading(detail: &RunDetail, live: bool) -> String {
         "{} in = {} done + {} skipped + {} parked + {} dropped + {} in flight",
         run.taken_in, run.done, run.skipped, run.parked, run.dropped, run.in_flight
     );
-    if detail.waiting > 0 {
+    if run.waiting > 0 {
         write!(
             counts,
             " ({} wait for a time or another event)",
-            detail.waiting
+            run.waiting
         )
         .expect("a String takes everything");
     }

@@ -150,6 +150,8 @@ mod tests {
             commit_ms: Percentiles::default(),
             deadlines_missed: 0,
             awaiting: 0,
+            waiting: 0,
+            longest: None,
             tasks: std::sync::Arc::default(),
             sources: Vec::new(),
             replays: Vec::new(),
