@@ -66,7 +66,7 @@ export function ofRun(run: RunLine, samples: Samples | undefined, now: number, k
     } else if (run.waiting === 0 && run.awaiting === 0) {
       // What waits for a time or a word gets on by itself.
       const from = Math.max(free, samples.seenAt);
-      const text = `${events(run.in_flight)} under way and with no worker; nothing has settled for ${since(from, now)}. ${kept ? `Workers are kept by ${kept}.` : 'The graph shows where they wait; a pool may be full.'}`;
+      const text = `${events(run.in_flight)} under way and with no worker; nothing has settled for ${since(from, now)}. ${kept ? `Workers are kept by ${kept}.` : 'The graph shows where they wait: a pool may be full, or a rate= hold them back.'}`;
       if (now - from > STUCK_MS) add('stuck', 'bad', 'Nothing gets on', text, runHref(run.run), 'See the graph');
     }
   }

@@ -96,7 +96,7 @@ class Live {
     on<PoolView[]>('pools', (pools) => (this.pools = pools));
     on<{ at_ms: number }>('told', ({ at_ms }) => this.#told(at_ms));
     source.onerror = () => {
-      if (source === this.#source) this.#broken(source);
+      if (source === this.#source) this.#broken();
     };
   }
 
@@ -126,20 +126,18 @@ class Live {
     if (this.#source && this.link !== 'locked' && Date.now() - this.#heardAt > SILENT_MS) this.#lose(0);
   }
 
-  #broken(source: EventSource): void {
-    if (this.link === 'live') {
-      this.link = 'lost';
-      this.history.lost();
-    }
-    // The browser comes back by itself, with the last event that it got, unless it was refused.
-    if (source.readyState === EventSource.CLOSED) this.#lose(this.#wait);
+  #broken(): void {
+    // The browser would come back by itself, some seconds later; whether the engine is gone or who looks may not look any more
+    // is known at once.
+    this.#lose(this.link === 'lost' ? this.#wait : 0);
   }
 
   #lose(after: number): void {
     this.#source?.close();
     this.#source = null;
     if (this.link === 'live') this.history.lost();
-    this.link = 'lost';
+    // Who has not shown a token yet has lost nothing.
+    if (this.link !== 'connecting' || after > 0) this.link = 'lost';
     this.#wait = Math.min(this.#wait * 2, AGAIN_MS[1]);
     clearTimeout(this.#again);
     this.#again = window.setTimeout(() => void this.#ask(), after);
@@ -152,7 +150,7 @@ class Live {
       this.open();
     } catch (cause) {
       if (cause instanceof Refusal && cause.problem.status === 401) {
-        this.#lock();
+        this.#lock(this.runs.size > 0 ? 'You were logged out: the token has expired or was taken back, or twelve hours are over.' : null);
         return;
       }
       this.why = cause instanceof Refusal ? cause.problem.detail : null;
@@ -161,12 +159,12 @@ class Live {
   }
 
   /** What was seen belongs to whoever was logged in. */
-  #lock(): void {
+  #lock(why: string | null): void {
     clearTimeout(this.#again);
     this.#source?.close();
     this.#source = null;
     this.link = 'locked';
-    this.why = null;
+    this.why = why;
     this.engine = null;
     this.runs = new Map();
     this.detail = null;
@@ -190,7 +188,7 @@ class Live {
 
   async leave(): Promise<void> {
     this.session = (await del<Session>('session')).value;
-    this.#lock();
+    this.#lock(null);
   }
 
   /** Whether who looks may change what belongs to runs; the engine decides again. */

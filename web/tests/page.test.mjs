@@ -480,6 +480,17 @@ test('where tokens are used the page asks for one, and who may only look can cha
     await assertClean(page, 'what a viewer sees');
     await page.getByRole('button', { name: 'Log out' }).click();
     await page.getByRole('heading', { name: 'Who are you?' }).waitFor();
+    assert.equal(await page.getByText('You were logged out').count(), 0, 'who leaves knows that he did');
+    await field.fill(token);
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await page.getByRole('link', { name: 'All runs' }).waitFor();
+    await page.goto(`${engine.url}/#/`);
+    await page.getByRole('link', { name: 'shop', exact: true }).waitFor();
+    engine.command('token', 'revoke', 'anna');
+    await page.getByText('You were logged out: the token has expired or was taken back').waitFor();
+    await field.fill(token);
+    await page.getByRole('button', { name: 'Go on' }).click();
+    await page.getByRole('alert').getByText('This token is not good here').waitFor();
     await page.context().close();
   } finally {
     await engine.close();
