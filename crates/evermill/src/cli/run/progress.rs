@@ -12,9 +12,43 @@ pub(in crate::cli) fn line(view: &EngineView) -> String {
     if runs.is_empty() {
         runs.extend(&view.runs);
     }
-    let mut text = runs.into_iter().map(of_run).collect::<Vec<_>>().join(" | ");
+    let mut text = match runs.len() {
+        0..=RUNS_SHOWN => runs.into_iter().map(of_run).collect::<Vec<_>>().join(" | "),
+        _ => of_many(&runs),
+    };
     let troubles = troubles(view);
-    troubles.iter().for_each(|why| push(&mut text, why));
+    let (shown, more) = troubles.split_at(troubles.len().min(TROUBLES_SHOWN));
+    shown.iter().for_each(|why| push(&mut text, why));
+    if !more.is_empty() {
+        push(&mut text, &format!("{} more; `evermill ps`", more.len()));
+    }
+    text
+}
+
+/// Runs and troubles that a line tells one by one.
+const RUNS_SHOWN: usize = 8;
+const TROUBLES_SHOWN: usize = 8;
+
+/// Their sums.
+fn of_many(runs: &[&RunView]) -> String {
+    let sum = |of: fn(&RunView) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
+    let running = runs.iter().filter(|run| run.state == "running").count();
+    let mut text = format!(
+        "{} runs, {running} running: in {}, done {}",
+        runs.len(),
+        sum(|run| run.taken_in),
+        sum(|run| run.done)
+    );
+    let seldom = [
+        ("skipped", sum(|run| run.skipped)),
+        ("parked", sum(|run| run.parked)),
+        ("dropped", sum(|run| run.dropped)),
+    ];
+    for (name, count) in seldom.into_iter().filter(|(_, count)| *count > 0) {
+        write!(text, ", {name} {count}").expect("a String takes everything");
+    }
+    let in_flight = sum(|run| run.in_flight);
+    write!(text, ", in flight {in_flight}").expect("a String takes everything");
     text
 }
 
@@ -167,6 +201,22 @@ mod tests {
         let expected =
             "orders running: in 10, done 7, parked 1, in flight 2, 1.2 ms p50, 4.6 ms p99";
         assert_eq!(line(&view), expected);
+    }
+
+    #[test]
+    fn of_many_runs_the_line_says_the_sum() {
+        let paused = RunView {
+            state: "paused",
+            ..a_run()
+        };
+        let view = EngineView {
+            runs: std::iter::repeat_n(a_run(), 999).chain([paused]).collect(),
+            ..EngineView::default()
+        };
+        assert_eq!(
+            line(&view),
+            "1000 runs, 999 running: in 10000, done 7000, parked 1000, in flight 2000"
+        );
     }
 
     #[test]
