@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::activation::ParkReason;
 use crate::dag::Dag;
 use crate::history::Ended;
 use crate::row::Write;
@@ -551,6 +552,19 @@ pub struct Decision {
     /// What other DAGs may hear of, in order. Whoever passes it on does so in the same commit: what is
     /// told and what it tells of are durable together, or not at all.
     pub news: Vec<News>,
+    /// What was parked, in order: whoever tells of it does so in the same commit.
+    pub parked: Vec<Parked>,
+}
+
+/// An activation that was parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parked {
+    /// Which.
+    pub activation: ActivationKey,
+    /// Why.
+    pub reason: ParkReason,
+    /// Events it stands for.
+    pub events: u64,
 }
 
 /// Something that other DAGs may hear of.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::activation::{self, Entry, Held, ParkReason, Snapshot, Standing};
 use crate::bits;
-use crate::command::{ActivationKey, Decision, LaneId, News, RunIx};
+use crate::command::{ActivationKey, Decision, LaneId, News, Parked, RunIx};
 use crate::dag::{Dag, OnInterrupt, Order, PlanNode, TaskKind};
 use crate::form::place;
 use crate::history::Ended;
@@ -524,6 +524,13 @@ impl Machine {
         run.joins.remove(&key);
         let mut materialised = Materialised::new(&snapshot, held, body, written);
         materialised.put_into(scope);
+        if let Held::Parked(reason) = held {
+            out.parked.push(Parked {
+                activation: key,
+                reason,
+                events: materialised.weight(),
+            });
+        }
         run.hold(key, materialised);
         let until = match held {
             Held::Open { until } => until,

@@ -20,17 +20,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_contract::alert::{Alert, AlertKind, Receipt};
+use evermill_contract::manifest::AlertsSource;
 use evermill_contract::source::{Arrival, Severity};
-use evermill_core::command::{Missed, RunIx};
+use evermill_core::command::{ActivationKey, Missed, Parked, RunIx};
 use evermill_core::row::{Key, Row, Table, Write};
+use evermill_core::{Machine, ParkReason, RunView};
 use evermill_store::{Store, StoreError};
 
+use crate::books::{explained, face_name};
 use crate::failpoint::fp;
 use crate::groups::After;
+use crate::inbox::{Bringer, Inboxes, Shelved};
 use crate::input::{Input, Request, SourceKey};
 use crate::limits;
 use crate::notice::Subject;
-use crate::shard::Shard;
+use crate::requests::is_over;
+use crate::shard::{Shard, Version};
 use crate::view::{FailureView, MissView};
 
 /// What an alert is about, and where.
@@ -161,7 +166,7 @@ impl Shard {
         self.alerts.raised += 1;
         let number = (self.machine.fence().epoch, self.alerts.raised);
         let alert = Alert {
-            id: format!("{}-{}", number.0, number.1),
+            id: id_of(number),
             kind,
             at_ms,
             dag: slot.dag.to_string(),
@@ -209,6 +214,10 @@ impl Shard {
     pub(crate) fn owe(&mut self, found: Vec<(Number, Alert)>) {
         let before = std::mem::take(&mut self.alerts.owed);
         for (number, alert) in found {
+            if number.0 == self.machine.fence().epoch {
+                // Kept at open.
+                self.alerts.raised = self.alerts.raised.max(number.1);
+            }
             let handed = before.get(&number).copied().unwrap_or_default();
             self.alerts.owed.insert(number, handed);
             if handed {
@@ -249,24 +258,12 @@ impl Shard {
         {
             return;
         }
-        let wanted = |key: &SourceKey| {
-            listens(key).is_some_and(|wanted| {
-                (wanted.kinds.is_empty() || wanted.kinds.contains(&alert.kind))
-                    && (wanted.dags.is_empty() || wanted.dags.contains(&alert.dag))
-            })
-        };
+        let wanted = |key: &SourceKey| listens(key).is_some_and(|wanted| wants(wanted, alert));
         let keys: Vec<SourceKey> = keys.into_iter().filter(wanted).collect();
         if keys.is_empty() {
             return;
         }
-        let value = serde_json::to_vec(alert).expect("an alert has string keys only");
-        let arrival = Arrival {
-            timestamp_ms: Some(alert.at_ms as i64),
-            key: Some(Bytes::from(alert.dag.clone())),
-            value: Some(value.into()),
-            id: Some(Bytes::from(alert.id.clone())),
-            ..Arrival::default()
-        };
+        let arrival = arrival_of(alert);
         for key in keys {
             if let Err(refused) = self.push(key, std::slice::from_ref(&arrival)) {
                 let who = self.source_name(key);
@@ -346,27 +343,31 @@ impl Shard {
         self.raise(AlertKind::RunFailed, run, About::default(), text);
     }
 
-    /// More may be parked by this commit than by the one before.
-    pub(crate) fn tell_parked(&mut self, run: RunIx, before: u64, now: u64) {
-        let count = now.saturating_sub(before);
-        let Some(slot) = self.runs.get(&run).filter(|_| count > 0) else {
-            return;
-        };
-        let last = self.last_failure(run);
-        let text = parked(&slot.name, count, last.as_ref());
-        let about = About {
-            task: last.as_ref().map(|last| last.task.clone()),
-            lane: last.as_ref().map(|last| last.lane.clone()),
-            position: last.as_ref().map(|last| last.position),
-            count,
-            ..About::default()
-        };
-        self.raise(AlertKind::Parked, run, about, text);
-        self.after.push(After::Do(Box::new(move |shard| {
-            if let Some(slot) = shard.runs.get_mut(&run) {
-                slot.parked_unsaid += count;
+    /// What this commit parks.
+    pub(crate) fn tell_parked(&mut self, parked: &[Parked]) {
+        for (run, parked) in by_run(parked) {
+            let Some(slot) = self.runs.get(&run) else {
+                continue;
+            };
+            let last = self.last_failure(run);
+            let (about, text) = about_parked(&self.machine, &slot.name, &parked, last.as_ref());
+            let count = about.count;
+            self.raise(AlertKind::Parked, run, about, text);
+            self.after.push(After::Do(Box::new(move |shard| {
+                if let Some(slot) = shard.runs.get_mut(&run) {
+                    slot.parked_unsaid += count;
+                }
+            })));
+        }
+    }
+
+    /// What resuming has parked is durable, and its alerts with it.
+    pub(crate) fn note_parked(&mut self, parked: &[Parked]) {
+        for (run, parked) in by_run(parked) {
+            if let Some(slot) = self.runs.get_mut(&run) {
+                slot.parked_unsaid += events_of(&parked);
             }
-        })));
+        }
     }
 
     /// Says what was parked, of each run once in a while: where everything fails, each commit has some.
@@ -383,7 +384,7 @@ impl Shard {
         }
         for (run, name, count) in said {
             let last = self.last_failure(run);
-            let text = parked(&name, count, last.as_ref());
+            let text = text_of(&name, count, &why_failed(last.as_ref()));
             let mut subject = self.run_subject(run);
             if let Some(last) = last {
                 subject = Subject {
@@ -399,13 +400,170 @@ impl Shard {
     }
 }
 
-/// How many activations of a run were parked, with the last failure.
-fn parked(run: &str, count: u64, last: Option<&FailureView>) -> String {
-    let why = last.map_or_else(String::new, |last| {
+/// Alerts of what is parked while there is no shard: at open, and at rest. They are rows like others, and
+/// told by the next shard.
+pub(crate) struct Keeping<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) versions: &'a BTreeMap<String, Version>,
+    pub(crate) inboxes: &'a mut Inboxes,
+    pub(crate) epoch: u64,
+    /// In this epoch, so far.
+    pub(crate) raised: u64,
+    pub(crate) now_us: u64,
+}
+
+impl Keeping<'_> {
+    /// Nothing of what is told to sources counts as kept before it is shelved.
+    pub(crate) fn parked(
+        &mut self,
+        parked: &[Parked],
+        writes: &mut Vec<Write>,
+    ) -> Vec<(u32, Shelved)> {
+        let mut kept = Vec::new();
+        for (run, parked) in by_run(parked) {
+            let Some(view) = self.machine.run(run) else {
+                continue;
+            };
+            let (about, text) = about_parked(self.machine, &view.name, &parked, None);
+            self.raised += 1;
+            let number = (self.epoch, self.raised);
+            let alert = Alert {
+                id: id_of(number),
+                kind: AlertKind::Parked,
+                at_ms: self.now_us / 1_000,
+                dag: view.dag.clone(),
+                run: view.name.clone(),
+                source: None,
+                lane: about.lane,
+                position: about.position,
+                task: None,
+                count: about.count,
+                text,
+            };
+            writes.push(put(number, &alert));
+            kept.extend(self.tell_listeners(&view, &alert, writes));
+        }
+        kept
+    }
+
+    /// Sources that listen are those of runs that are not over, switched on or not.
+    fn tell_listeners(
+        &mut self,
+        about: &RunView,
+        alert: &Alert,
+        writes: &mut Vec<Write>,
+    ) -> Vec<(u32, Shelved)> {
+        let mut listeners = Vec::new();
+        for run in self.machine.runs().filter(|run| !is_over(run.state)) {
+            let known = self.versions.get(&run.version);
+            for source in known.iter().flat_map(|known| &known.outline.sources) {
+                let Some(wanted) = &source.alerts else {
+                    continue;
+                };
+                if run.run == about.run {
+                    return Vec::new();
+                }
+                if wants(wanted, alert) {
+                    listeners.push(self.inboxes.number(&run.dag, &source.id));
+                }
+            }
+        }
+        let arrival = arrival_of(alert);
+        let mut keep = |number| {
+            let arrivals = std::slice::from_ref(&arrival);
+            let inbox = self.inboxes.get_mut(number)?;
+            // One without room says so to whoever looks; hooks hear of the alert anyway.
+            let accepted = inbox.accept(arrivals, None, self.now_us, Bringer::LetIn, writes);
+            Some((number, accepted.ok()?.shelved?))
+        };
+        listeners.into_iter().filter_map(&mut keep).collect()
+    }
+}
+
+fn id_of((epoch, raised): Number) -> String {
+    format!("{epoch}-{raised}")
+}
+
+/// Whether a source listens to this one.
+fn wants(wanted: &AlertsSource, alert: &Alert) -> bool {
+    (wanted.kinds.is_empty() || wanted.kinds.contains(&alert.kind))
+        && (wanted.dags.is_empty() || wanted.dags.contains(&alert.dag))
+}
+
+/// An alert as an event.
+fn arrival_of(alert: &Alert) -> Arrival {
+    let value = serde_json::to_vec(alert).expect("an alert has string keys only");
+    Arrival {
+        timestamp_ms: Some(alert.at_ms as i64),
+        key: Some(Bytes::from(alert.dag.clone())),
+        value: Some(value.into()),
+        id: Some(Bytes::from(alert.id.clone())),
+        ..Arrival::default()
+    }
+}
+
+fn by_run(parked: &[Parked]) -> BTreeMap<RunIx, Vec<Parked>> {
+    let mut runs: BTreeMap<RunIx, Vec<Parked>> = BTreeMap::new();
+    for one in parked {
+        runs.entry(one.activation.lane.run).or_default().push(*one);
+    }
+    runs
+}
+
+fn events_of(parked: &[Parked]) -> u64 {
+    parked.iter().map(|parked| parked.events).sum()
+}
+
+/// What is parked of one run. One that was in flight at each crash is told of before all others: it may be
+/// what ends the engine, and no failure says so.
+fn about_parked(
+    machine: &Machine,
+    run: &str,
+    parked: &[Parked],
+    last: Option<&FailureView>,
+) -> (About, String) {
+    let count = events_of(parked);
+    let suspect = parked
+        .iter()
+        .find(|one| one.reason == ParkReason::SuspectCrash);
+    let place = |key: ActivationKey| {
+        let mut lanes = machine.lanes(key.lane.run);
+        let lane = lanes.find(|lane| lane.lane == key.lane);
+        lane.map(|lane| face_name(&lane))
+    };
+    if let Some(suspect) = suspect {
+        let (key, reason) = (suspect.activation, explained(suspect.reason));
+        let lane = place(key);
+        let at = lane.as_deref().unwrap_or_default();
+        let why = format!("; {at}@{}: {reason}", key.position);
+        let about = About {
+            position: Some(key.position),
+            lane,
+            count,
+            ..About::default()
+        };
+        return (about, text_of(run, count, &why));
+    }
+    let about = About {
+        task: last.map(|last| last.task.clone()),
+        lane: last.map(|last| last.lane.clone()),
+        position: last.map(|last| last.position),
+        count,
+        ..About::default()
+    };
+    (about, text_of(run, count, &why_failed(last)))
+}
+
+fn why_failed(last: Option<&FailureView>) -> String {
+    last.map_or_else(String::new, |last| {
         let (task, lane, position) = (&last.task, &last.lane, last.position);
         let error = &last.error;
         format!("; the last failure was that of task '{task}' at {lane}@{position}: {error}")
-    });
+    })
+}
+
+/// How many activations of a run were parked, and why.
+fn text_of(run: &str, count: u64, why: &str) -> String {
     let are = match count {
         1 => "activation is",
         _ => "activations are",

@@ -401,7 +401,7 @@ const fn reason_word(reason: ParkReason) -> &'static str {
 }
 
 /// What to show where no task failed.
-const fn explained(reason: ParkReason) -> &'static str {
+pub(crate) const fn explained(reason: ParkReason) -> &'static str {
     match reason {
         ParkReason::Failed | ParkReason::Blocked => "a task failed",
         ParkReason::SuspectCrash => {

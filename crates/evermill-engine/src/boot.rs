@@ -13,7 +13,9 @@ use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Severity;
 use evermill_contract::worker::WorkerEvent;
 use evermill_core::Machine;
-use evermill_core::command::{Command, Decision, DispatchId, Effect, Fence, Ms, OutcomeRun};
+use evermill_core::command::{
+    Command, Decision, DispatchId, Effect, Fence, Ms, OutcomeRun, Parked,
+};
 use evermill_core::dag::Dag;
 use evermill_core::row::{Row, Table};
 use evermill_store::{Batch, Committer, Store, StoreError};
@@ -54,6 +56,8 @@ pub(crate) struct Booted {
     pub(crate) spill: Spill,
     /// That hooks are still to be told of.
     pub(crate) alerts: Vec<(alerts::Number, Alert)>,
+    /// What resuming has parked.
+    pub(crate) parked: Vec<Parked>,
 }
 
 type Resumed = (
@@ -86,7 +90,7 @@ impl Boot<'_> {
         let (versions, stored_files, machine, mut decision) = self.resume(store)?;
         let mut inboxes = Inboxes::load(store)?;
         let news = std::mem::take(&mut decision.news);
-        let heard = hearing::pass_on(
+        let mut heard = hearing::pass_on(
             &machine,
             &versions,
             &mut inboxes,
@@ -94,6 +98,16 @@ impl Boot<'_> {
             self.now * 1_000,
             &mut decision.writes,
         );
+        let parked = std::mem::take(&mut decision.parked);
+        let mut keeping = alerts::Keeping {
+            machine: &machine,
+            versions: &versions,
+            inboxes: &mut inboxes,
+            epoch: store.header().epoch,
+            raised: 0,
+            now_us: self.now * 1_000,
+        };
+        heard.extend(keeping.parked(&parked, &mut decision.writes));
         let pool_sizes = PoolSizes::load(store, self.slots.clone())?;
         let records = records(store)?;
         fp!("open.resumed");
@@ -124,10 +138,12 @@ impl Boot<'_> {
             pool_sizes,
             spill,
             alerts,
+            parked,
         })
     }
 
-    /// Loads everything and builds the machine; nothing is written.
+    /// Loads everything and builds the machine; nothing is written. The decision is sealed: what was
+    /// parked or settled and the counters of its run are in one commit.
     pub(crate) fn resume(&self, store: &mut dyn Store) -> Result<Resumed, OpenError> {
         let (versions, stored_files) = self.versions(store)?;
         let rows = machine_rows(store)?;
@@ -140,8 +156,10 @@ impl Boot<'_> {
             epoch: store.header().epoch,
             incarnation: self.incarnation,
         };
-        let (machine, decision) = Machine::resume(fence, self.now, self.unclean, rows, &dags)
-            .map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        let resumed = Machine::resume(fence, self.now, self.unclean, rows, &dags);
+        let (mut machine, mut decision) =
+            resumed.map_err(|cause| OpenError::Resume(cause.to_string()))?;
+        machine.seal(&mut decision);
         Ok((versions, stored_files, machine, decision))
     }
 
@@ -312,6 +330,7 @@ impl Shard {
         self.spill = booted.spill;
         self.adopt(booted.effects);
         self.owe(booted.alerts);
+        self.note_parked(&booted.parked);
         self.pool_sizes = booted.pool_sizes;
         self.find_hearers();
         self.pools_told = 0;

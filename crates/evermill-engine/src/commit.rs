@@ -70,6 +70,8 @@ impl Shard {
         self.sweep_spilled();
         self.speculate();
         let runs = self.changed_runs();
+        let parked = std::mem::take(&mut self.decision.parked);
+        self.tell_parked(&parked);
         self.unsealed = false;
         self.pressing = false;
         self.performed = 0;
@@ -77,6 +79,7 @@ impl Shard {
             writes,
             effects,
             news,
+            parked: _,
         } = std::mem::take(&mut self.decision);
         debug_assert!(
             news.is_empty(),
@@ -187,10 +190,9 @@ impl Shard {
         Flow::Go
     }
 
-    /// Runs whose state or counters differ from what was sealed last; what more of them is parked is
-    /// told.
+    /// Runs whose state or counters differ from what was sealed last.
     fn changed_runs(&mut self) -> Vec<crate::groups::RunMark> {
-        let (mut changed, mut parked) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
         for (&run, slot) in &mut self.runs {
             let Some((state, counters)) = self
                 .machine
@@ -200,16 +202,9 @@ impl Shard {
                 continue;
             };
             if slot.sealed != Some((state, counters)) {
-                let before = slot.sealed.replace((state, counters));
-                let before = before.map_or(slot.counters, |(_, before)| before).parked;
+                slot.sealed = Some((state, counters));
                 changed.push((run, state, counters));
-                if counters.parked > before {
-                    parked.push((run, before, counters.parked));
-                }
             }
-        }
-        for (run, before, now) in parked {
-            self.tell_parked(run, before, now);
         }
         changed
     }

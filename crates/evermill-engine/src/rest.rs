@@ -14,6 +14,7 @@ use evermill_core::Machine;
 use evermill_core::command::{Command, Decision, Selection};
 use evermill_store::{Fence, Store};
 
+use crate::alerts::Keeping;
 use crate::attempts::AttemptQuery;
 use crate::books::Books;
 use crate::boot::{self, Boot};
@@ -57,6 +58,8 @@ struct State {
     records: BTreeMap<String, Record>,
     /// What resuming would write; goes with the first change.
     pending: Decision,
+    /// Alerts so far.
+    raised: u64,
     /// Claimed with the first change.
     fence: Option<Fence>,
     clock: Clock,
@@ -95,6 +98,7 @@ impl Engine {
             pool_sizes,
             records,
             pending,
+            raised: 0,
             fence: None,
             clock,
             sources: None,
@@ -181,7 +185,7 @@ impl State {
 
     fn commit(&mut self, mut decision: Decision) -> Result<(), EngineError> {
         let news = std::mem::take(&mut decision.news);
-        if !news.is_empty() {
+        if !news.is_empty() || !decision.parked.is_empty() {
             let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
             // The next engine reads what is kept from the store.
             drop(hearing::pass_on(
@@ -192,6 +196,16 @@ impl State {
                 self.clock.now_us(),
                 &mut decision.writes,
             ));
+            let mut keeping = Keeping {
+                machine: &self.machine,
+                versions: &self.versions,
+                inboxes: &mut inboxes,
+                epoch: self.store.header().epoch,
+                raised: self.raised,
+                now_us: self.clock.now_us(),
+            };
+            drop(keeping.parked(&decision.parked, &mut decision.writes));
+            self.raised = keeping.raised;
         }
         let refused = |cause: &dyn std::fmt::Display| {
             EngineError::Refused(format!("the store cannot be written: {cause}"))
@@ -214,7 +228,7 @@ impl State {
         arrival: &Arrival,
     ) -> Result<Accepted, EngineError> {
         // It goes first, so that both do not give one number to two inboxes.
-        if !self.pending.news.is_empty() {
+        if !self.pending.news.is_empty() || !self.pending.parked.is_empty() {
             let pending = std::mem::take(&mut self.pending);
             self.commit(pending)?;
         }

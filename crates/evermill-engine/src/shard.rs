@@ -269,6 +269,7 @@ impl Shard {
         shard.declare_versions();
         shard.adopt(booted.effects);
         shard.owe(booted.alerts);
+        shard.note_parked(&booted.parked);
         shard.find_hearers();
         shard.forget_unused_versions();
         shard

@@ -20,7 +20,7 @@ use evermill_store::Fault;
 use crate::broker::Broker;
 use crate::executor::Workers;
 use crate::harness::{
-    World, after_source, recording, request, started, until, until_true, values, with,
+    World, after_source, dag, recording, request, started, until, until_true, values, with,
 };
 use crate::queue::Queue;
 
@@ -179,6 +179,76 @@ fn an_alert_is_told_again_under_its_id_until_it_was_taken_over_restarts_and_relo
     handle.drain(GRACE).unwrap();
     drop(handle);
     assert_eq!(world.rows(Table::Outbox), [], "it was taken");
+}
+
+/// C6: what was at work at three crashes is parked before anything runs, and told all the same: in the
+/// commit that parks it, to hooks and to DAGs that listen.
+#[test]
+fn a_suspect_that_a_start_parks_is_told_of_to_hooks_and_listeners_with_its_place() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&told);
+    let workers = Workers::new(2, move |call| {
+        if call.task == "page" {
+            calls.lock().unwrap().push(call.value.clone());
+        }
+        Outcome::Success(None)
+    });
+    workers.close_gate();
+    let mut world = still(workers.clone());
+    let shut = Shut::default();
+    world.hooks = Some(Arc::new(shut.clone()));
+    let oncall = || {
+        let alerts = r#"{"id":"in","line":1,"config":{"kind":"alerts","kinds":["parked"]}}"#;
+        dag("oncall", alerts, &after_source("page", ""))
+    };
+    let handle = world.open();
+    started(&handle, &oncall());
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..1));
+    until(&handle, "an event", |run| run.in_flight == 1);
+    later(&world, &handle, 2);
+    until_true("a row of its own", || world.broker.acked("a") == 1);
+    handle.halt();
+    drop(handle);
+    world.open().halt();
+    world.open().halt();
+    assert_eq!(
+        world.rows(Table::Outbox),
+        [],
+        "no crash is told of too early"
+    );
+
+    // The commit of the start is the last thing that this one does.
+    world.open().halt();
+    assert_eq!(world.rows(Table::Outbox).len(), 1);
+    shut.open.store(true, Ordering::Release);
+    workers.open_gate();
+    let handle = world.open();
+    let alerts = handle.alerts().unwrap();
+    assert_eq!(alerts.len(), 1);
+    let alert = &alerts[0];
+    assert_eq!(
+        (alert.kind, alert.dag.as_str(), alert.count),
+        (AlertKind::Parked, "d", 1)
+    );
+    assert_eq!(
+        (alert.lane.as_deref(), alert.position),
+        (Some("a"), Some(0))
+    );
+    assert!(
+        alert.text.contains("each time the engine died"),
+        "{}",
+        alert.text
+    );
+    let run = until(&handle, "its run", |run| run.parked == 1);
+    assert_eq!((run.taken_in, run.in_flight), (1, 0));
+    started(&handle, &oncall());
+    until_true("the page", || told.lock().unwrap().len() == 1);
+    assert!(told.lock().unwrap()[0].contains(&alert.id));
+    handle.drain(GRACE).unwrap();
+    drop(handle);
+    assert_eq!(world.rows(Table::Outbox), [], "it was taken");
+    assert!(shut.told.lock().unwrap().iter().all(|id| *id == alert.id));
 }
 
 /// A source that can be made to hang in `poll`.

@@ -132,7 +132,9 @@ impl World {
             if let Some(queue) = queues.get(&request.source.id) {
                 return Ok(queue.open());
             }
-            if let SourceConfig::After(_) | SourceConfig::Topic(_) = request.source.config {
+            if let SourceConfig::After(_) | SourceConfig::Topic(_) | SourceConfig::Alerts(_) =
+                request.source.config
+            {
                 return Ok(Opened::Signalled);
             }
             if let Some(opens) = &opens {
