@@ -9,6 +9,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Wri
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use evermill_engine::leave_to_owner;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -118,7 +119,10 @@ impl Audit {
     fn file(&self, name: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(true).mode(0o600);
-        options.open(self.folder.join(name))
+        let path = self.folder.join(name);
+        let file = options.open(&path)?;
+        leave_to_owner(&file, &path)?;
+        Ok(file)
     }
 
     /// Where the one before left off. A line that it did not finish is ended here.

@@ -87,6 +87,7 @@ pub use copy::{Checked, workshop};
 pub use engine::Engine;
 pub use evermill_contract::alert::Alert;
 pub use evermill_contract::source::PushRequest;
+pub use evermill_store::leave_to_owner;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
     Started,

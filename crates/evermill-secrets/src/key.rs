@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::owner;
 
 const BYTES: usize = 32;
 
@@ -62,6 +63,11 @@ impl Key {
     /// # Errors
     /// When there is such a file, or it cannot be written.
     pub fn create(path: &Path) -> Result<Self, Error> {
+        Self::create_for(path, None)
+    }
+
+    /// Likewise, for one that is to take the place of another file: it belongs to whom that one does.
+    pub(crate) fn create_for(path: &Path, replaced: Option<&Path>) -> Result<Self, Error> {
         let mut key = Zeroizing::new([0; BYTES]);
         let filled = SystemRandom::new().fill(&mut *key);
         filled.map_err(|_| Error::Refused("the system has no random bytes".to_owned()))?;
@@ -72,9 +78,10 @@ impl Key {
                 .create_new(true)
                 .mode(0o600)
                 .open(path)?;
+            owner::like(&file, path, replaced)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            File::open(owner::folder_of(path))?.sync_all()
         };
         write().map_err(|cause| Error::io(path, cause))?;
         Ok(Self(key))

@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod limits;
 mod mask;
+mod owner;
 mod rotate;
 mod sealed;
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::key::Key;
+use crate::owner::folder_of;
 use crate::sealed::Sealed;
 
 /// What a rotation did.
@@ -81,7 +82,7 @@ fn steps(
         return Err(Error::Refused(what));
     };
     sealed.check(&old)?;
-    let new = Key::create(&next)?;
+    let new = Key::create_for(&next, Some(key_file))?;
     reached(Step::KeyKept)?;
     let rotated = sealed.reseal(&old, &new)?;
     reached(Step::Sealed)?;
@@ -104,7 +105,7 @@ fn finish(sealed: &Sealed, key_file: &Path, next: &Path) -> Result<(), Error> {
 }
 
 fn replace(next: &Path, key_file: &Path) -> Result<(), Error> {
-    let folder = key_file.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(key_file);
     fs::rename(next, key_file)
         .and_then(|()| File::open(folder)?.sync_all())
         .map_err(|cause| Error::io(key_file, cause))

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::key::{Key, refuse_others};
 use crate::limits::{ENTRIES_MAX, FILE_BYTES_MAX, NAME_BYTES_MAX, SECRET_BYTES_MAX};
+use crate::owner;
 use crate::rotate::Rotated;
 
 const FORMAT: u32 = 1;
@@ -138,9 +139,10 @@ impl Sealed {
     /// Whoever holds this changes the file.
     pub(crate) fn lock(path: &Path) -> Result<File, Error> {
         let lock_path = path.with_extension("lock");
-        let lock = private(&lock_path).map_err(|cause| Error::io(&lock_path, cause))?;
-        flock(&lock, FlockOperation::LockExclusive)
-            .map_err(|cause| Error::io(&lock_path, cause.into()))?;
+        let io = |cause| Error::io(&lock_path, cause);
+        let lock = private(&lock_path).map_err(io)?;
+        owner::like(&lock, &lock_path, None).map_err(io)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|cause| io(cause.into()))?;
         Ok(lock)
     }
 
@@ -177,11 +179,12 @@ impl Sealed {
     fn write(&self) -> std::io::Result<()> {
         let beside = self.path.with_extension("new");
         let mut file = private(&beside)?;
+        owner::like(&file, &beside, Some(&self.path))?;
         file.set_len(0)?;
         file.write_all(&serde_json::to_vec_pretty(&self.held)?)?;
         file.sync_all()?;
         fs::rename(&beside, &self.path)?;
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(owner::folder_of(&self.path))?.sync_all()
     }
 
     /// Names, each with when it was set, in milliseconds since 1970.

@@ -42,6 +42,7 @@ impl DirLock {
             .truncate(false)
             .open(&path)
             .map_err(|cause| refused(&path, &cause))?;
+        leave_to_owner(&file, &path).map_err(|cause| refused(&path, &cause))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -97,6 +98,35 @@ pub fn make_data_dir(dir: &Path) -> std::io::Result<()> {
             .filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
+    Ok(())
+}
+
+/// Gives a file that root has made in a data directory to whom the directory belongs: an engine that runs
+/// as that user could not open it.
+///
+/// # Errors
+/// What the operating system says.
+#[cfg(unix)]
+pub fn leave_to_owner(file: &File, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let own = file.metadata()?;
+    if own.uid() != 0 {
+        return Ok(());
+    }
+    let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
+    let theirs = fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    let there = fs::symlink_metadata(path)?;
+    // Not what a link leads to: root would give away a file of its own.
+    let is_it = (own.dev(), own.ino(), own.nlink()) == (there.dev(), there.ino(), 1);
+    if theirs.uid() == 0 || !is_it {
+        return Ok(());
+    }
+    fchown(file, Some(theirs.uid()), Some(theirs.gid()))
+}
+
+/// Where files have no owners.
+#[cfg(not(unix))]
+pub fn leave_to_owner(_file: &File, _path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 

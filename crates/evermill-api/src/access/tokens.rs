@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use evermill_engine::leave_to_owner;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -254,9 +255,9 @@ impl Tokens {
     fn lock(&self) -> Result<File, TokenFault> {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let file = options
-            .open(self.folder.join(LOCK))
-            .map_err(self.io(LOCK))?;
+        let path = self.folder.join(LOCK);
+        let file = options.open(&path).map_err(self.io(LOCK))?;
+        leave_to_owner(&file, &path).map_err(self.io(LOCK))?;
         file.lock().map_err(self.io(LOCK))?;
         Ok(file)
     }
@@ -277,6 +278,7 @@ impl Tokens {
                 .write(true)
                 .mode(0o600)
                 .open(&half)?;
+            leave_to_owner(&file, &half)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs::rename(&half, self.path())?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::error::StoreError;
 use crate::header::{FORMAT, tables_of};
 use crate::limits::{PAGE_BYTES, PAGE_RESERVED_BYTES};
+use crate::lock::leave_to_owner;
 
 /// Marks the file as ours: "EvMl".
 const APPLICATION_ID: u32 = 0x4576_4D6C;
@@ -53,6 +54,7 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
     let aside = path.with_extension("db.new");
     let mut file = File::create(&aside)?;
     restrict(&file)?;
+    leave_to_owner(&file, &aside)?;
     file.write_all(&empty_database())?;
     file.sync_all()?;
     fs::rename(&aside, path)?;

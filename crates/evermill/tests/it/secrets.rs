@@ -1,6 +1,8 @@
 //! Connections and secrets: kept sealed, given to those who declare them, and seen nowhere else.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -441,4 +443,61 @@ fn connections_are_kept_listed_tried_and_forgotten() {
     let tried = place.finish(["connections", "test", "shop", "--connection", &address]);
     assert_eq!(tried.code(), 5, "{}", tried.stdout);
     assert!(!tried.stderr.contains("tulips"), "{}", tried.stderr);
+}
+
+/// Root looks after the engine of another user: that one must be able to open what is written. Who is not
+/// root can give nothing away, and then all is his own.
+#[test]
+fn what_root_writes_into_a_data_directory_belongs_to_whom_it_belongs() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    std::fs::create_dir(&data_dir).unwrap();
+    std::fs::set_permissions(&data_dir, Permissions::from_mode(0o700)).unwrap();
+    let owner = match rustix::process::geteuid().is_root() {
+        true => 65_534,
+        false => std::fs::metadata(&data_dir).unwrap().uid(),
+    };
+    chown(&data_dir, Some(owner), None).unwrap();
+    let belong = |after: &[&str]| {
+        let files = std::fs::read_dir(&data_dir).unwrap();
+        for file in files.map(Result::unwrap) {
+            let found = file.metadata().unwrap();
+            assert_eq!(found.uid(), owner, "{:?} after {after:?}", file.path());
+        }
+    };
+    set(&place, "api_key", CANARY);
+    belong(&["secrets", "set"]);
+    let key = data_dir.join("secret.key");
+    std::fs::set_permissions(&key, Permissions::from_mode(0o400)).unwrap();
+    for arguments in [
+        &["secrets", "rotate"][..],
+        &["secrets", "rotate"],
+        &["token", "create", "ada"],
+        &["ps"],
+        &["audit"],
+    ] {
+        let ended = place.finish(arguments);
+        assert_eq!(ended.code(), 0, "{arguments:?}: {}", ended.stderr);
+        belong(arguments);
+    }
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o400, "as the one that it replaces");
+    assert!(data_dir.join("store.db").exists());
+}
+
+/// A link in a folder of somebody else is no reason to give away what it leads to.
+#[test]
+fn root_gives_nothing_away_that_a_link_leads_to() {
+    let place = Place::new();
+    let data_dir = place.data_dir();
+    std::fs::create_dir(&data_dir).unwrap();
+    let ours = place.file("ours", "");
+    let before = std::fs::metadata(&ours).unwrap().uid();
+    std::os::unix::fs::symlink(&ours, data_dir.join("lock")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(&data_dir, Some(65_534), None).unwrap();
+    }
+    let ended = place.finish(["ps"]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(std::fs::metadata(&ours).unwrap().uid(), before);
 }
