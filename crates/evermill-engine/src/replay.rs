@@ -59,6 +59,9 @@ pub struct BackfillAsk {
     /// Also those that ran before.
     #[serde(default)]
     pub reprocess: bool,
+    /// What its tasks change of their state stays. Else they only read it, as in a replay.
+    #[serde(default)]
+    pub with_state: bool,
 }
 
 /// A position that somebody wants moved.

@@ -380,7 +380,7 @@ pub(crate) fn backfill(
         stretches: vec![stretch],
         mode: ReplayMode {
             fresh_keys: false,
-            writes_state: false,
+            writes_state: ask.with_state,
             claims: !ask.reprocess,
         },
     };

@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Also those that ran before, once more
     #[arg(long)]
     reprocess: bool,
+    /// Let tasks change `ctx.state`; else it is only read
+    #[arg(long)]
+    with_state: bool,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -44,6 +47,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
         source: args.source.clone(),
         dry_run: args.dry_run,
         reprocess: args.reprocess,
+        with_state: args.with_state,
     };
     let reach = Reach::open(data_dir)?;
     let answer: Result<ReplayAnswer, _> = post(&reach, &args.dag, "backfill", &order);

@@ -176,6 +176,48 @@ fn a_backfill_runs_each_instant_that_nobody_ran_over_a_kill_and_a_second_one_fin
     drop(running);
 }
 
+/// Notes how many instants its state knows of.
+const COUNTED: &str = r#"
+import evermill
+
+@evermill.task
+def count(event, ctx):
+    seen = ctx.state.get("seen", 0) + 1
+    ctx.state.set("seen", seen)
+    with open("@OUT@", "a") as out:
+        out.write(f"{seen}\n")
+
+@evermill.dag(order="serial")
+def days():
+    count(evermill.every("1d"))
+"#;
+
+#[test]
+fn a_backfill_changes_state_only_when_it_is_asked_to() {
+    let timed = Timed::new(COUNTED);
+    let running = timed.run(&[]);
+    timed.place.wait_until_ready();
+    let mut lines = timed.lines().len();
+    let mut backfill = |from: &str, to: &str, more: &[&str]| {
+        let days = ["backfill", "days", "--from", from, "--to", to];
+        let ended = timed.place.finish([&days[..], more].concat());
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        lines += 3;
+        timed.until_lines(lines);
+        timed
+            .place
+            .wait_for_run(|run| run["replays"].as_array().is_some_and(Vec::is_empty));
+        timed.lines()[lines - 3..].join(" ")
+    };
+    let dropped = backfill("2026-01-01", "2026-01-03", &[]);
+    assert_eq!(dropped, "1 1 1", "each reads what is committed");
+    let kept = backfill("2026-01-04", "2026-01-06", &["--with-state"]);
+    assert_eq!(kept, "1 2 3");
+    let once_more = backfill("2026-01-01", "2026-01-03", &["--reprocess", "--with-state"]);
+    assert_eq!(once_more, "4 5 6");
+    drop(running);
+}
+
 #[test]
 fn each_instant_is_one_activation_over_kills_and_orderly_ends() {
     let timed = Timed::new(&EVERY.replace("@CATCHUP@", "all"));
