@@ -12,8 +12,8 @@ use evermill_engine::view::{
     VersionDiff, WaitPage,
 };
 use evermill_engine::{
-    BackfillAsk, Checked, LOG_LEVELS, LogPage, Operations, Order, ReplayAnswer, ReplayAsk,
-    ReplayOrder, ResetAnswer, ResetAsk, Resolve, Started, SwitchOn,
+    BackfillAsk, Checked, LOG_LEVELS, LeftView, LogPage, Operations, Order, ReplayAnswer,
+    ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, Started, SwitchOn,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
@@ -371,6 +371,15 @@ fn resolve(call: &Call<'_>, how: Resolve) -> Result<Answer, Problem> {
     let dry_run = read_dry_run(call.query)?;
     let count = call.engine.resolve(call.run(), &which, how, dry_run)?;
     told(&Count { count })
+}
+
+fn forget_source(call: &Call<'_>) -> Result<Answer, Problem> {
+    let dry_run = read_dry_run(call.query)?;
+    told(
+        &call
+            .engine
+            .forget_source(call.run(), call.part(1), dry_run)?,
+    )
 }
 
 fn trigger(call: &Call<'_>) -> Result<Answer, Problem> {

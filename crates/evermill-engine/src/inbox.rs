@@ -219,14 +219,33 @@ impl Inbox {
         if memo.is_some() {
             self.memo = memo;
         }
+        writes.push(self.head());
+        Ok(Accepted { shelved, repeated })
+    }
+
+    fn head(&self) -> Write {
         let head = Head {
             next: self.next,
             dag: &self.dag,
             source: &self.source,
             memo: self.memo.as_deref(),
         };
-        writes.push(put(self.number, b"", head.encode()));
-        Ok(Accepted { shelved, repeated })
+        put(self.number, b"", head.encode())
+    }
+
+    /// Events that are kept and not settled.
+    pub(crate) const fn kept(&self) -> usize {
+        self.held_events
+    }
+
+    /// Lets go of all but where it stands: no position is given twice.
+    pub(crate) fn empty(&mut self, writes: &mut Vec<Write>) {
+        let next = self.next;
+        *self = Self::new(self.number, &self.dag, &self.source);
+        self.next = next;
+        writes.push(Write::DeletePrefix(Table::Inbox, key(self.number, b"")));
+        writes.push(Write::DeletePrefix(Table::Dedup, key(self.number, b"")));
+        writes.push(self.head());
     }
 
     /// What was accepted is durable.
@@ -406,6 +425,19 @@ impl Inboxes {
             .insert(number, Inbox::new(number, dag, source));
         self.numbers.insert(name, number);
         number
+    }
+
+    /// The inbox of a source, if there is one.
+    pub(crate) fn find(&self, dag: &str, source: &str) -> Option<&Inbox> {
+        let number = self.numbers.get(&(dag.to_owned(), source.to_owned()))?;
+        self.by_number.get(number)
+    }
+
+    /// Sources of a DAG for which something is kept.
+    pub(crate) fn of_dag<'a>(&'a self, dag: &'a str) -> impl Iterator<Item = &'a str> {
+        let all = self.by_number.values();
+        let of_it = all.filter(move |inbox| inbox.dag == dag && inbox.holds());
+        of_it.map(|inbox| inbox.source.as_str())
     }
 
     /// An inbox by its number.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::attempts::AttemptQuery;
 use crate::compare::Pair;
+use crate::forgetting::LeftView;
 use crate::handle::{Drained, EngineError, Pushed, Started};
 use crate::operate::{Page, Resolve, Signal};
 use crate::past::Names;
@@ -305,6 +306,12 @@ pub(crate) enum Request {
         /// `None`: as the engine was opened with.
         slots: Option<u32>,
         reply: Reply<PoolView>,
+    },
+    ForgetSource {
+        run: String,
+        source: String,
+        dry_run: bool,
+        reply: Reply<LeftView>,
     },
     View {
         reply: Sender<Arc<EngineView>>,

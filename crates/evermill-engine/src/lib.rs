@@ -30,6 +30,7 @@ mod elsewhere;
 mod engine;
 pub mod failpoint;
 mod feeding;
+mod forgetting;
 mod freshness;
 mod gate;
 mod groups;
@@ -88,6 +89,7 @@ pub use engine::Engine;
 pub use evermill_contract::alert::Alert;
 pub use evermill_contract::source::PushRequest;
 pub use evermill_store::leave_to_owner;
+pub use forgetting::LeftView;
 pub use handle::{
     ActivationKey, Drained, EngineError, Handle, Idle, PushError, Pushed, Selection, StartRequest,
     Started,

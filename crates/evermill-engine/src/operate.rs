@@ -11,6 +11,7 @@ use evermill_core::command::RunState;
 use crate::attempts::AttemptQuery;
 use crate::books::Books;
 use crate::copy::{self, Checked};
+use crate::forgetting::LeftView;
 use crate::handle::{EngineError, Handle, Pushed, Started};
 use crate::input::{Request, Steer};
 use crate::kept::RunLogs;
@@ -275,6 +276,19 @@ pub trait Operations: Send + Sync {
     /// As [`Operations::replay`].
     fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError>;
 
+    /// Lets go of what is kept for a source that a run's version has not, or says what that is; durable when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownRun`], [`EngineError::Refused`] where somebody still needs it,
+    /// [`EngineError::Closed`].
+    fn forget_source(
+        &self,
+        run: &str,
+        source: &str,
+        dry_run: bool,
+    ) -> Result<LeftView, EngineError>;
+
     /// Copies what is committed at this moment into a file, checks the copy, and only then gives it
     /// its name. Work goes on meanwhile. Takes as long as reading the store twice.
     ///
@@ -510,6 +524,21 @@ impl Operations for Handle {
             })??;
         }
         Ok(answer)
+    }
+
+    fn forget_source(
+        &self,
+        run: &str,
+        source: &str,
+        dry_run: bool,
+    ) -> Result<LeftView, EngineError> {
+        let (run, source) = (run.to_owned(), source.to_owned());
+        self.ask(|reply| Request::ForgetSource {
+            run,
+            source,
+            dry_run,
+            reply,
+        })?
     }
 
     fn backup(&self, file: &Path) -> Result<Checked, EngineError> {

@@ -97,6 +97,12 @@ impl Shard {
                 let found = self.books().find(&run);
                 answer(&reply, found.map(|run| self.books().replays(&run, true)));
             }
+            Request::ForgetSource {
+                run,
+                source,
+                dry_run,
+                reply,
+            } => self.forget_source(&run, &source, dry_run, reply),
             Request::Reset {
                 run,
                 moves,
@@ -474,7 +480,11 @@ impl Shard {
                 1 => ("1 event".to_owned(), "is"),
                 more => (format!("{more} events"), "are"),
             };
-            format!("{}: {events} of source '{source}' {are} kept, and {are} taken up when a version has it again", slot.name)
+            format!(
+                "{}: {events} of source '{source}' {are} kept, and {are} taken up when a version has it again; \
+                 `evermill sources forget {} {source}` lets go of them",
+                slot.name, slot.dag
+            )
         })
         .collect()
     }

@@ -21,6 +21,7 @@ use crate::boot::{self, Boot};
 use crate::clock::Clock;
 use crate::copy::{self, Checked};
 use crate::engine::Engine;
+use crate::forgetting::LeftView;
 use crate::handle::{EngineError, Pushed, Started};
 use crate::hearing;
 use crate::inbox::{Accepted, Bringer, Inboxes};
@@ -48,16 +49,16 @@ use crate::view::{
 /// See [`Engine::at_rest`].
 pub struct AtRest(Mutex<State>);
 
-struct State {
+pub(crate) struct State {
     data_dir: PathBuf,
-    store: Box<dyn Store>,
-    machine: Machine,
-    versions: BTreeMap<String, Version>,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) machine: Machine,
+    pub(crate) versions: BTreeMap<String, Version>,
     numbers: PoolNumbers,
     pool_sizes: PoolSizes,
     records: BTreeMap<String, Record>,
     /// What resuming would write; goes with the first change.
-    pending: Decision,
+    pub(crate) pending: Decision,
     /// Alerts so far.
     raised: u64,
     /// Claimed with the first change.
@@ -167,7 +168,7 @@ impl AtRest {
 }
 
 impl State {
-    fn books(&self) -> Books<'_> {
+    pub(crate) fn books(&self) -> Books<'_> {
         Books {
             machine: &self.machine,
             versions: &self.versions,
@@ -183,7 +184,7 @@ impl State {
         self.commit(decision)
     }
 
-    fn commit(&mut self, mut decision: Decision) -> Result<(), EngineError> {
+    pub(crate) fn commit(&mut self, mut decision: Decision) -> Result<(), EngineError> {
         let news = std::mem::take(&mut decision.news);
         if !news.is_empty() || !decision.parked.is_empty() {
             let mut inboxes = Inboxes::load(&mut *self.store).map_err(EngineError::store)?;
@@ -567,6 +568,15 @@ impl Operations for AtRest {
         let found = state.books().find(run)?;
         let command = state.books().may_steer(&found, replay, order)?;
         command.map_or(Ok(()), |command| state.apply(command))
+    }
+
+    fn forget_source(
+        &self,
+        run: &str,
+        source: &str,
+        dry_run: bool,
+    ) -> Result<LeftView, EngineError> {
+        self.lock().forget_source(run, source, dry_run)
     }
 
     fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError> {

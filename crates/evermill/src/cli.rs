@@ -27,6 +27,7 @@ mod serve;
 mod shadow;
 mod show;
 mod signal;
+mod sources;
 mod start;
 mod steer;
 mod test;
@@ -108,6 +109,9 @@ enum Command {
     Replay(replay::Args),
     /// Move the live position of a run that is paused or at rest
     Reset(reset::Args),
+    /// Let go of what is kept for a source that is gone
+    #[command(subcommand)]
+    Sources(sources::Args),
     /// Run the instants of a clock that it has passed over, each once
     Backfill(backfill::Args),
     /// Run another version of a DAG on events that a run has settled, and compare what came of them
@@ -180,6 +184,7 @@ impl Cli {
             Command::Pools(args) => pools::run(&args, data_dir),
             Command::Alerts(args) => alerts::run(&args, data_dir),
             Command::Replay(args) => replay::run(args, data_dir),
+            Command::Sources(args) => sources::run(&args, data_dir),
             Command::Reset(args) => reset::run(&args, data_dir),
             Command::Backfill(args) => backfill::run(&args, data_dir),
             Command::Shadow(args) => shadow::run(&args, data_dir),

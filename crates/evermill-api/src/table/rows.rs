@@ -722,6 +722,18 @@ pub(crate) static ROUTES: &[Route] = &[
         act: |call| steer_replay(call, ReplayOrder::Stop),
     },
     Route {
+        method: Method::Delete,
+        path: "/runs/{run}/sources/{source}",
+        id: "forgetSource",
+        about: "Let go of what is kept for a source that the run's version has not; how much that was",
+        role: Role::Admin,
+        of: Of::Dag,
+        query: &[DRY_RUN],
+        body: Content::Nothing,
+        answer: json_of::<LeftView>(),
+        act: forget_source,
+    },
+    Route {
         method: Method::Post,
         path: "/runs/{run}/reset",
         id: "resetPositions",

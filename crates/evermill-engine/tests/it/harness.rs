@@ -132,9 +132,14 @@ impl World {
             if let Some(queue) = queues.get(&request.source.id) {
                 return Ok(queue.open());
             }
-            if let SourceConfig::After(_) | SourceConfig::Topic(_) | SourceConfig::Alerts(_) =
-                request.source.config
-            {
+            let is_inside = matches!(
+                request.source.config,
+                SourceConfig::After(_)
+                    | SourceConfig::Topic(_)
+                    | SourceConfig::Alerts(_)
+                    | SourceConfig::Signal(_)
+            );
+            if is_inside {
                 return Ok(Opened::Signalled);
             }
             if let Some(opens) = &opens {

@@ -5,6 +5,7 @@ mod attempts;
 mod broker;
 mod executor;
 mod flow;
+mod forgetting;
 mod gate;
 mod harness;
 mod hearing;

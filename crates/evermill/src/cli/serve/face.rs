@@ -10,9 +10,9 @@ use evermill_engine::view::{
     VersionDiff, WaitPage,
 };
 use evermill_engine::{
-    AttemptQuery, BackfillAsk, Checked, EngineError, Operations, Order, Page, PastQuery, Pushed,
-    ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, RunLogs, Signal, Started,
-    SwitchOn,
+    AttemptQuery, BackfillAsk, Checked, EngineError, LeftView, Operations, Order, Page, PastQuery,
+    Pushed, ReplayAnswer, ReplayAsk, ReplayOrder, ResetAnswer, ResetAsk, Resolve, RunLogs, Signal,
+    Started, SwitchOn,
 };
 
 use super::keeper::Keeper;
@@ -152,6 +152,15 @@ impl Operations for Face {
 
     fn steer_replay(&self, run: &str, replay: u32, order: ReplayOrder) -> Result<(), EngineError> {
         self.0.engine.steer_replay(run, replay, order)
+    }
+
+    fn forget_source(
+        &self,
+        run: &str,
+        source: &str,
+        dry_run: bool,
+    ) -> Result<LeftView, EngineError> {
+        self.0.engine.forget_source(run, source, dry_run)
     }
 
     fn reset(&self, run: &str, ask: &ResetAsk) -> Result<ResetAnswer, EngineError> {
