@@ -67,11 +67,16 @@ def topic(
     order: str = "none",
     name: Optional[str] = None,
     freshness: Any = None,
+    circle: bool = False,
     **unknown: NoReturn,
 ) -> Source:
-    """Every message that a task of any DAG emits to this topic, by `evermill.emit(topic, value)`. `event.json()` is the value."""
+    """Every message that a task of any DAG emits to this topic, by `evermill.emit(topic, value)`. `event.json()` is the value.
+
+    `circle=True` says that what is heard here may lead back to this topic, and that you see to it that it ends.
+    """
     owner = f"topic({topic!r})"
-    config = _option.convert(owner, {"topic": ("name", _topic)}, {"topic": topic})
+    shapes = {"topic": ("name", _topic), "circle": ("circle", _option.flag)}
+    config = _option.convert(owner, shapes, {"topic": topic, "circle": None if circle is False else circle})
     return declare("topic", config, name, _option.convert(owner, OWN, {"order": order, "freshness": freshness, **unknown}))
 
 

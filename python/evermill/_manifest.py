@@ -10,6 +10,7 @@ import os
 from typing import Any, Callable, Dict, Iterable, List, Set
 
 from ._bind import at, bind, check_state
+from ._uses import topics
 from ._dag import Dag, Node, Source, Task, nodes_within
 from ._fault import DagError
 
@@ -225,6 +226,7 @@ def _task(task: Task) -> Dict[str, Any]:
         "line": _line(task),
         "upstream": [_edge(task, node) for node in task.upstream],
         **_without(fields, _TASK_DEFAULTS),
+        "emits": sorted({topic for topic, _ in task.outlets} | topics(task.fn)),
         "wants": bind(task).wants,
         "sink": task.sink or {},
         "wait": task.wait,
@@ -232,7 +234,7 @@ def _task(task: Task) -> Dict[str, Any]:
         "polls": task.polls or {},
         "mapped": {"over": [_map_over(name, items) for name, items in task.mapped.items()]} if task.mapped else {},
     }
-    empty = {"upstream": [], "wants": {}, "mapped": {}, "sink": {}, "wait": {}, "poke": {}, "polls": {}}
+    empty = {"upstream": [], "emits": [], "wants": {}, "mapped": {}, "sink": {}, "wait": {}, "poke": {}, "polls": {}}
     return _without(made, empty)
 
 

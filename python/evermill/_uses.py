@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dis
 import inspect
-from typing import Any, Callable, Optional, Set, Tuple
+from types import CodeType
+from typing import Any, Callable, Iterator, Optional, Set, Tuple
 
+_NAMED = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _SILENT = ("CACHE", "NOP", "PUSH_NULL", "EXTENDED_ARG", "PRECALL", "RESUME")
 
@@ -13,16 +15,35 @@ _SILENT = ("CACHE", "NOP", "PUSH_NULL", "EXTENDED_ARG", "PRECALL", "RESUME")
 Uses = Set[Tuple[str, Optional[str]]]
 
 
-def emits(fn: Any) -> bool:
-    """Whether a function may call `evermill.emit`: it names it."""
+def _parts(fn: Any) -> Iterator[CodeType]:
+    """A function's code, and that of functions within it."""
     code = getattr(fn, "__code__", None)
     waiting = [code] if code else []
     while waiting:
         code = waiting.pop()
-        if "emit" in code.co_names:
-            return True
+        yield code
         waiting.extend(part for part in code.co_consts if hasattr(part, "co_names"))
-    return False
+
+
+def emits(fn: Any) -> bool:
+    """Whether a function may call `evermill.emit`: it names it."""
+    return any("emit" in code.co_names for code in _parts(fn))
+
+
+def topics(fn: Any) -> Set[str]:
+    """Topics that a function names right where it calls `emit`: as a text, or by a name of its module for one."""
+    found: Set[str] = set()
+    if not emits(fn):
+        return found
+    names = getattr(fn, "__globals__", {})
+    for code in _parts(fn):
+        steps = [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+        for step, after in zip(steps, steps[1:]):
+            if step.argval == "emit" and step.opname in (*_NAMED, *_ATTRIBUTE, "LOAD_DEREF"):
+                given = names.get(after.argval) if after.opname in _NAMED else after.argval
+                if isinstance(given, str) and (after.opname in _NAMED or after.opname.startswith("LOAD_CONST")):
+                    found.add(given)
+    return found
 
 
 def uses(fn: Callable[..., Any], param: str) -> Optional[Uses]:

@@ -171,3 +171,35 @@ def test_a_sensor_of_a_dag_asks_for_the_dates_it_is_told(program, said, dates):
     sensor, handle = program(INSIDE.format(said), "wait"), Elsewhere({"state": "done", "tasks": {}})
     assert sensor.run(None, Context(handle)) is True
     assert [date for _, date in handle.asked] == dates
+
+
+def test_topics_that_a_function_names_where_it_emits_are_in_the_manifest(load):
+    loaded = load(
+        "import evermill\n"
+        "from evermill import emit\n"
+        "PAID = 'paid'\n"
+        "OTHER = 7\n"
+        "@evermill.task\n"
+        "def a(event, ctx):\n"
+        "    evermill.emit('first', 1)\n"
+        "    emit(PAID, event.json(), key='k')\n"
+        "    def later():\n"
+        "        ctx.emit('inner', 2)\n"
+        "    later()\n"
+        "    emit(event.text(), 3)\n"
+        "    emit(OTHER, 'no topic')\n"
+        "    print('emit', 'not said')\n"
+        "@evermill.task\n"
+        "def b(event):\n"
+        "    print('emit')\n"
+        "@evermill.dag\n"
+        "def flow():\n"
+        "    asked = evermill.topic('asked', circle=True)\n"
+        "    a(asked) >> b(asked)\n"
+    )
+    assert loaded.code == 0, loaded.out
+    (dag,) = loaded.manifest["dags"]
+    a, b = dag["tasks"]
+    assert a["emits"] == ["first", "inner", "paid"]
+    assert "emits" not in b
+    assert dag["sources"][0]["config"] == {"kind": "topic", "name": "asked", "circle": True}

@@ -169,5 +169,9 @@ pub fn open_sink(
         SinkConfig::Http(config) => {
             Box::new(http::HttpSink::open(config, connection, diagnostics)?)
         }
+        SinkConfig::Topic(config) => {
+            let what = format!("topic {:?} of other DAGs is no place outside", config.topic);
+            return Err(SourceError::Refused(what));
+        }
     })
 }

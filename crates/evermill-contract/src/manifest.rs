@@ -37,8 +37,10 @@ pub use http::{
     HttpBody, HttpCall, HttpCheck, HttpCursor, HttpOp, HttpSink, HttpSource, HttpTest,
     check_endpoint, is_url,
 };
-pub use inside::{AfterSource, Circle, End, TopicSource, circles, listeners_first};
-pub use sink::{KafkaSink, SinkConfig};
+pub use inside::{
+    AfterSource, Circle, End, Hop, Rounds, TopicSource, circles, listeners_first, rounds,
+};
+pub use sink::{KafkaSink, SinkConfig, TopicSink};
 pub use sqs::{AWS_DEFAULT, SqsAck, SqsSink, SqsSource, check_queue, is_fifo};
 pub use version::Version;
 pub use webhook::WebhookSource;
@@ -427,6 +429,10 @@ pub struct TaskManifest {
     /// Secrets that it may ask for, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Topics that it is known to emit to, sorted. There may be others: a task says at run time to whom it
+    /// speaks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emits: Vec<String>,
     /// Added to the worker's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -447,6 +453,15 @@ pub struct TaskManifest {
 }
 
 impl TaskManifest {
+    /// Topics that it is known to emit to.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        let sink = self.sink.as_ref().and_then(|sink| match sink {
+            SinkConfig::Topic(topic) => Some(topic.topic.as_str()),
+            _ => None,
+        });
+        self.emits.iter().map(String::as_str).chain(sink)
+    }
+
     /// The connection whose place it asks over HTTP; none if it asks nobody, or by a whole URL.
     #[must_use]
     pub fn asks(&self) -> Option<&str> {

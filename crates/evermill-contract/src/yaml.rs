@@ -416,8 +416,7 @@ impl Reader<'_> {
         let mut config = Map::new();
         self.options(&format!("kafka of {owner}"), KAFKA, node, &mut config);
         let topic = config.get("topic").and_then(Value::as_str)?;
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if topic.len() > 249 || !topic.bytes().all(legal) || matches!(topic, "." | "..") {
+        if !sink::is_topic(topic) {
             let message = format!(
                 "{owner}: no Kafka topic can be called '{topic}', so no event would ever come"
             );
@@ -831,7 +830,9 @@ fn task_json(task: Task, is_source: &impl Fn(&str) -> bool) -> Value {
         if let Some(stdin) = &stdin {
             sink.insert("value_from".into(), stdin.as_str().into());
         }
-        sink::be_patient(&mut fields);
+        if sink["kind"] != "topic" {
+            sink::be_patient(&mut fields);
+        }
         fields.insert("sink".into(), sink.into());
     }
     if let Some(mut http) = http {

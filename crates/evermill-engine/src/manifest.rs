@@ -403,7 +403,7 @@ impl Reader<'_> {
             .map(|source| source.order.unwrap_or(own));
         let serial = orders.any(|order| order == declared::Order::Serial);
         let most = match task.sink.as_ref()? {
-            SinkConfig::Kafka(_) | SinkConfig::Sqs(_) => limits::SINK_BATCH,
+            SinkConfig::Kafka(_) | SinkConfig::Sqs(_) | SinkConfig::Topic(_) => limits::SINK_BATCH,
             SinkConfig::Http(_) | SinkConfig::File(_) => limits::SINK_REQUESTS,
         };
         (!serial).then_some(most)

@@ -10,6 +10,7 @@
 //! | a task that returned nothing | the member is skipped: nothing is sent |
 //! | refused for good | failed, and not tried again |
 //! | no answer, or a refusal that may pass | failed, and tried again |
+//! | a topic of other DAGs | nothing is sent: the message is part of the success, and commits with it |
 //! | told when to come again | failed, and tried again then, by the retry's own timer |
 
 use std::collections::BTreeMap;
@@ -18,10 +19,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use evermill_contract::manifest::SinkConfig;
+use evermill_contract::manifest::{SinkConfig, TopicSink};
 use evermill_contract::sink::{Record, Sink, SinkError};
 use evermill_contract::template::{Hole, Template, day_and_hour, part_of_path, part_of_url};
-use evermill_contract::worker::{Dispatch, Outcome, TaskError, TaskErrorKind, TaskRef};
+use evermill_contract::worker::{
+    Dispatch, Emit, Outcome, Success, TaskError, TaskErrorKind, TaskRef,
+};
 use serde_json::Value;
 
 use crate::declared::{content, plain};
@@ -118,6 +121,9 @@ impl Runs for Sending {
 
 impl Sending {
     fn send(&self, dispatch: &Dispatch, members: std::ops::Range<u32>) -> Vec<Outcome> {
+        if let Ok(SinkConfig::Topic(topic)) = config(&dispatch.task) {
+            return members.map(|index| said(topic, dispatch, index)).collect();
+        }
         let sink = config(&dispatch.task).and_then(|config| Ok((config, self.0.sink(config)?)));
         let (config, sink) = match sink {
             Ok(found) => found,
@@ -154,6 +160,37 @@ impl Sending {
     }
 }
 
+/// What a member says to other DAGs: it counts with its success, so that nothing has to be sent here.
+fn said(topic: &TopicSink, dispatch: &Dispatch, index: u32) -> Outcome {
+    let config = SinkConfig::Topic(topic.clone());
+    let record = match record(&config, None, dispatch, index) {
+        Ok(None) => return Outcome::Skipped,
+        Ok(Some(record)) => record,
+        Err(why) => return for_good(why),
+    };
+    let text = |what: &str, bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{what} is no UTF-8"))
+    };
+    let value = record.value.as_deref().unwrap_or(b"null");
+    let value = match serde_json::from_slice::<Value>(value) {
+        Ok(_) => text("the value", value),
+        // Plain text.
+        Err(_) => text("the value", value).map(|plain| Value::String(plain).to_string()),
+    };
+    let key = record.key.as_deref().map(|key| text("the key", key));
+    match (value, key.transpose()) {
+        (Ok(value), Ok(key)) => Outcome::Success(Some(Box::new(Success {
+            says: vec![Emit {
+                topic: topic.topic.clone(),
+                value,
+                key,
+            }],
+            ..Success::default()
+        }))),
+        (Err(why), _) | (_, Err(why)) => for_good(why),
+    }
+}
+
 fn config(task: &TaskRef) -> Result<&SinkConfig, String> {
     let none = || format!("task '{}' has no place to send to", task.task);
     task.sink.as_deref().ok_or_else(none)
@@ -168,6 +205,8 @@ fn record(
 ) -> Result<Option<Record>, String> {
     let member = &dispatch.members[index as usize];
     let is_result = config.value_from().is_some();
+    // Other DAGs get what the task returned, as it is.
+    let is_plain = is_result && !matches!(config, SinkConfig::Topic(_));
     let value = match config.value_from() {
         None if member.batch.is_some() => Some(content(dispatch, index, None)),
         None => member
@@ -196,7 +235,9 @@ fn record(
     let effect_key = effect_key(dispatch, index, 0);
     let encode = match config {
         SinkConfig::Http(_) => part_of_url,
-        SinkConfig::Kafka(_) | SinkConfig::Sqs(_) | SinkConfig::File(_) => part_of_path,
+        SinkConfig::Kafka(_) | SinkConfig::Sqs(_) | SinkConfig::File(_) | SinkConfig::Topic(_) => {
+            part_of_path
+        }
     };
     let find = |hole: &Hole| {
         let found = fill(
@@ -214,7 +255,7 @@ fn record(
     let name = name.map(|name| name.fill(find)).transpose()?;
     Ok(Some(Record {
         key,
-        value: value.map(|value| Bytes::from(if is_result { plain(&value) } else { value })),
+        value: value.map(|value| Bytes::from(if is_plain { plain(&value) } else { value })),
         effect_key,
         traceparent: traceparent(dispatch, index),
         tracestate: tracestate(dispatch, index),

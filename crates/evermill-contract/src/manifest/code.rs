@@ -104,6 +104,8 @@ codes! {
     SyntaxError = "syntax_error", Error;
     /// More than a DAG or a manifest can hold.
     TooLarge = "too_large", Error;
+    /// What is said to a topic leads back to it.
+    TopicCircle = "topic_circle", Warning;
     /// Nothing is bound to a parameter.
     UnboundParameter = "unbound_parameter", Error;
     /// A connection that nobody has given an address to.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DagManifest, SourceConfig, is_default};
+use super::{DagManifest, SourceConfig, TaskManifest, is_default};
 
 /// Ends of another DAG's activations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ impl End {
 pub struct TopicSource {
     /// The topic's name.
     pub name: String,
+    /// What is heard here may lead back to this topic: its author sees to it that it ends.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub circle: bool,
 }
 
 /// Sorts DAGs so that those who listen to others are started before these: nothing is said that they
@@ -140,6 +143,119 @@ pub fn circles<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Circle<'a
     found
 }
 
+/// A way round over topics, as far as it can be seen without running anything: what is heard makes a task
+/// say what is heard, and so on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rounds<'a> {
+    /// Each leads to the next one, and the last one to the first.
+    pub hops: Vec<Hop<'a>>,
+}
+
+/// A source that hears of something, and what its events lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop<'a> {
+    /// The DAG.
+    pub dag: &'a str,
+    /// Its source.
+    pub source: &'a str,
+    /// The task behind it that says something to this topic; without it, the next one hears of the DAG's
+    /// ends.
+    pub emits: Option<(&'a str, &'a str)>,
+}
+
+/// The ways round over topics among these DAGs: each once, with the first of its sources in order of name.
+/// Those over ends alone are [`circles`].
+pub fn rounds<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Rounds<'a>> {
+    type At<'a> = (&'a str, &'a str);
+    let (mut topics, mut after) = (BTreeMap::new(), BTreeMap::new());
+    let dags: Vec<&DagManifest> = dags.collect();
+    for dag in &dags {
+        for source in &dag.sources {
+            let at: At<'_> = (&dag.id, &source.id);
+            match &source.config {
+                SourceConfig::Topic(topic) if !topic.circle => {
+                    topics
+                        .entry(topic.name.as_str())
+                        .or_insert_with(Vec::new)
+                        .push(at);
+                }
+                SourceConfig::After(heard) => {
+                    after
+                        .entry(heard.dag.as_str())
+                        .or_insert_with(Vec::new)
+                        .push(at);
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut leads: BTreeMap<At<'_>, Vec<(Hop<'a>, At<'_>)>> = BTreeMap::new();
+    for dag in &dags {
+        for source in &dag.sources {
+            let (at, mut to): (At<'_>, Vec<_>) = ((&dag.id, &source.id), Vec::new());
+            let hop = |emits| Hop {
+                dag: at.0,
+                source: at.1,
+                emits,
+            };
+            for task in below(dag, &source.id) {
+                for topic in task.topics() {
+                    let heard = topics.get(topic).into_iter().flatten();
+                    to.extend(heard.map(|next| (hop(Some((&*task.id, topic))), *next)));
+                }
+            }
+            let heard = after.get(dag.id.as_str()).into_iter().flatten();
+            to.extend(heard.map(|next| (hop(None), *next)));
+            leads.insert(at, to);
+        }
+    }
+    let mut found = Vec::new();
+    for &first in leads.keys() {
+        // The shortest way back, over later names only: each belongs to its first name.
+        let mut ways = VecDeque::from([(first, Vec::new())]);
+        let mut seen = BTreeSet::new();
+        while let Some((at, hops)) = ways.pop_front() {
+            if at == first && !hops.is_empty() {
+                found.push(Rounds { hops });
+                break;
+            }
+            if at < first || !seen.insert(at) {
+                continue;
+            }
+            for &(hop, next) in leads.get(&at).into_iter().flatten() {
+                let mut longer = hops.clone();
+                longer.push(hop);
+                ways.push_back((next, longer));
+            }
+        }
+    }
+    found.retain(|round| round.hops.iter().any(|hop| hop.emits.is_some()));
+    found
+}
+
+/// The tasks that the events of a source reach.
+fn below<'a>(dag: &'a DagManifest, source: &str) -> Vec<&'a TaskManifest> {
+    let mut reached = BTreeSet::from([source]);
+    let mut found: Vec<&TaskManifest> = Vec::new();
+    loop {
+        let fresh: Vec<&TaskManifest> = dag
+            .tasks
+            .iter()
+            .filter(|task| !reached.contains(task.id.as_str()))
+            .filter(|task| {
+                task.upstream
+                    .iter()
+                    .any(|edge| reached.contains(edge.node.as_str()))
+            })
+            .collect();
+        if fresh.is_empty() {
+            return found;
+        }
+        reached.extend(fresh.iter().map(|task| task.id.as_str()));
+        found.extend(fresh);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -193,5 +309,83 @@ mod tests {
         let found = circles(ring.iter());
         let dags: Vec<_> = found.iter().map(|circle| circle.dags.join(" ")).collect();
         assert_eq!(dags, ["a b c", "e"]);
+    }
+
+    /// A DAG with one source, and tasks one after the other that emit to these topics.
+    fn saying(id: &str, source: serde_json::Value, emits: &[&[&str]]) -> DagManifest {
+        let source = json!([{"id": "in", "line": 1, "config": source}]);
+        let mut made = dag(id, source);
+        let mut before = ("in".to_owned(), "source");
+        for (at, emits) in emits.iter().enumerate() {
+            let name = format!("t{at}");
+            let task = json!({"id": name, "kind": "call", "line": 1, "emits": emits,
+                "upstream": [{"node": before.0, "kind": before.1}]});
+            made.tasks.push(serde_json::from_value(task).unwrap());
+            before = (name, "task");
+        }
+        made
+    }
+
+    fn topic(name: &str) -> serde_json::Value {
+        json!({"kind": "topic", "name": name})
+    }
+
+    fn told(dags: &[DagManifest]) -> Vec<String> {
+        let told = |hop: &Hop<'_>| match hop.emits {
+            Some((task, topic)) => format!("{}.{task}!{topic}", hop.dag),
+            None => hop.dag.to_owned(),
+        };
+        let rounds = rounds(dags.iter());
+        let told = rounds
+            .iter()
+            .map(|round| round.hops.iter().map(told).collect::<Vec<_>>());
+        told.map(|hops| hops.join(" ")).collect()
+    }
+
+    #[test]
+    fn a_way_round_over_topics_is_found_once_with_those_who_speak() {
+        let ring = [
+            saying("b", topic("t"), &[&[], &["u", "w"]]),
+            saying("a", topic("u"), &[&["t"]]),
+            saying("c", topic("w"), &[&["x"]]),
+        ];
+        assert_eq!(told(&ring), ["a.t0!t b.t1!u"]);
+        let own = [saying("a", topic("t"), &[&["t"]])];
+        assert_eq!(told(&own), ["a.t0!t"]);
+        // Over an end: b hears of the ends of a.
+        let mixed = [
+            saying("a", topic("t"), &[&[]]),
+            saying("b", json!({"kind": "after", "dag": "a"}), &[&["t"]]),
+        ];
+        assert_eq!(told(&mixed), ["a b.t0!t"]);
+        let after = |dag: &str| json!({"kind": "after", "dag": dag});
+        let ends = [
+            saying("a", after("b"), &[&["t"]]),
+            saying("b", after("a"), &[]),
+        ];
+        assert_eq!(told(&ends), [String::new(); 0], "those are circles");
+    }
+
+    #[test]
+    fn what_is_meant_and_what_another_source_leads_to_is_no_way_round() {
+        let meant = json!({"kind": "topic", "name": "t", "circle": true});
+        assert_eq!(told(&[saying("a", meant, &[&["t"]])]), [String::new(); 0]);
+        let mut two = saying("a", topic("t"), &[&[]]);
+        let other = saying("a", json!({"kind": "signal", "name": "go"}), &[&["t"]]);
+        two.sources
+            .extend(other.sources.into_iter().map(|mut source| {
+                source.id = "go".into();
+                source
+            }));
+        two.tasks.extend(other.tasks.into_iter().map(|mut task| {
+            task.id = "say".into();
+            task.upstream[0].node = "go".into();
+            task
+        }));
+        assert_eq!(
+            told(&[two]),
+            [String::new(); 0],
+            "a signal leads to it, not the topic"
+        );
     }
 }

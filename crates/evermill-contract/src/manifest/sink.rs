@@ -6,7 +6,7 @@ use super::files::FileSink;
 use super::http::HttpSink;
 use super::sqs::{self, SqsSink};
 
-/// A place outside that takes what a task gives it, with the effect key.
+/// A place that takes what a task gives it: one outside, with the effect key, or a topic of other DAGs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SinkConfig {
@@ -18,6 +18,23 @@ pub enum SinkConfig {
     Http(HttpSink),
     /// A folder, or a bucket.
     File(FileSink),
+    /// A topic of other DAGs, inside: it is said in the commit of the task's success.
+    Topic(TopicSink),
+}
+
+/// A topic that other DAGs listen to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicSink {
+    /// The topic's name.
+    pub topic: String,
+    /// The task whose result is the message; without it, the event's content is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<String>,
+    /// What the message's key is: `event` for the event's own, `none`, or a JSON pointer into the
+    /// value, such as `/customer/id`.
+    #[serde(default = "of_event", skip_serializing_if = "is_of_event")]
+    pub key: String,
 }
 
 /// A topic of Apache Kafka to write to: one message per member.
@@ -47,6 +64,7 @@ impl SinkConfig {
             Self::Sqs(queue) => sqs::needed(&queue.connection),
             Self::Http(http) => http.needs(),
             Self::File(file) => file.needs(),
+            Self::Topic(_) => None,
         }
     }
 
@@ -58,6 +76,7 @@ impl SinkConfig {
             Self::Sqs(queue) => queue.value_from.as_deref(),
             Self::Http(http) => http.value_from.as_deref(),
             Self::File(file) => file.value_from.as_deref(),
+            Self::Topic(topic) => topic.value_from.as_deref(),
         }
     }
 
@@ -69,6 +88,7 @@ impl SinkConfig {
             Self::Sqs(queue) => &queue.key,
             Self::Http(http) => &http.key,
             Self::File(file) => &file.key,
+            Self::Topic(topic) => &topic.key,
         }
     }
 
@@ -76,7 +96,7 @@ impl SinkConfig {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Kafka(_) | Self::Sqs(_) => None,
+            Self::Kafka(_) | Self::Sqs(_) | Self::Topic(_) => None,
             Self::Http(http) => Some(&http.endpoint),
             Self::File(file) => Some(&file.path),
         }

@@ -446,7 +446,15 @@ pub(super) const AFTER: &[Opt] = &[
 ];
 
 /// Options of what tasks emit.
-pub(super) const TOPIC: &[Opt] = &[opt("name", "name", Of::Text, "the topic's name")];
+pub(super) const TOPIC: &[Opt] = &[
+    opt("name", "name", Of::Text, "the topic's name"),
+    opt(
+        "circle",
+        "circle",
+        Of::Flag,
+        "what is heard may lead back to this topic, and its author sees to it that it ends",
+    ),
+];
 
 /// Options of a loop.
 pub(super) const LOOP: &[Opt] = &[
@@ -497,6 +505,22 @@ pub(super) const TO_SQS: &[Opt] = &[
 pub(super) const TO_KAFKA: &[Opt] = &[
     opt("topic", "topic", Of::Text, "the topic's name"),
     CONNECTION,
+    opt(
+        "key",
+        "key",
+        Of::Text,
+        "event for the event's own key, none, or a JSON pointer into the value",
+    ),
+];
+
+/// Options of a topic that a task says a value to.
+pub(super) const EMIT: &[Opt] = &[
+    opt(
+        "topic",
+        "topic",
+        Of::Text,
+        "the topic's name, which other DAGs listen to",
+    ),
     opt(
         "key",
         "key",

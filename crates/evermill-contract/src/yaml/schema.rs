@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::asked::COMPARISONS;
 use super::option::{
-    AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of, Opt,
-    POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, TOPIC,
+    AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EMIT, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of,
+    Opt, POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, TOPIC,
 };
 
 /// The schema (draft 2020-12).
@@ -33,6 +33,7 @@ pub fn schema() -> Value {
     let to_kafka = sink(TO_KAFKA, "topic", []);
     let to_sqs = sink(TO_SQS, "queue", []);
     let to_file = sink(TO_FILE, "path", []);
+    let emit = json!({"anyOf": [{"type": "string", "minLength": 1}, sink(EMIT, "topic", [])]});
     let to_http = sink(TO_HTTP, "endpoint", [("idempotency_key", key_header())]);
     let task = object(
         &[SHARED, BOTH, TASK],
@@ -64,6 +65,13 @@ pub fn schema() -> Value {
                 described(
                     to_kafka,
                     "a message to a Kafka topic, in place of a command",
+                ),
+            ),
+            (
+                "emit",
+                described(
+                    emit,
+                    "a message to the DAGs that listen to this topic, in place of a command",
                 ),
             ),
             (

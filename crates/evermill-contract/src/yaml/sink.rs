@@ -1,8 +1,8 @@
-//! Tasks that give a value to a place outside.
+//! Tasks that give a value to a place outside, or to other DAGs.
 
 use serde_json::{Map, Value, json};
 
-use super::option::{Opt, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS};
+use super::option::{EMIT, Opt, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, text};
 use super::tree::{At, Key, Node};
 use super::{After, Reader, knows, nearest};
 use crate::manifest::{Code, check_endpoint, check_file_path, check_queue};
@@ -19,11 +19,12 @@ const PATIENCE: [(&str, i64); 3] = [
 
 /// The options by which a task writes somewhere, the kind of the place in the manifest, and what may be
 /// said of it: the first of these names it.
-const PLACES: [(&str, &str, &[Opt]); 4] = [
+const PLACES: [(&str, &str, &[Opt]); 5] = [
     ("to_kafka", "kafka", TO_KAFKA),
     ("to_sqs", "sqs", TO_SQS),
     ("to_http", "http", TO_HTTP),
     ("to_file", "file", TO_FILE),
+    ("emit", "topic", EMIT),
 ];
 
 /// Their names.
@@ -60,7 +61,16 @@ impl Reader<'_> {
         let at = named.at;
         let owner = format!("{option} of {owner}");
         let (mut fields, mut from) = (Map::new(), None);
-        for (key, value) in self.map(&owner, node).unwrap_or_default() {
+        let alone = text(node).filter(|_| kind == "topic");
+        let pairs = match alone {
+            // The topic's name is enough.
+            Some(topic) => {
+                fields.insert("topic".into(), topic.into());
+                &[][..]
+            }
+            None => self.map(&owner, node).unwrap_or_default(),
+        };
+        for (key, value) in pairs {
             match key.text.as_str() {
                 "value_from" => from = self.word(&owner, key, value),
                 "idempotency_key" if kind == "http" => {
@@ -89,6 +99,14 @@ impl Reader<'_> {
         if let Some(key) = key.filter(|key| !is_key(key)) {
             let message = format!("{owner}: key: '{key}' is not possible");
             let cure = "write event, none, or a JSON pointer into the value such as /customer/id";
+            self.fault(at, Code::BadValue, message, cure);
+        }
+        if let Some(topic) = fields.get("topic").and_then(Value::as_str)
+            && kind == "topic"
+            && !is_topic(topic)
+        {
+            let message = format!("{owner}: topic: '{topic}' is not possible");
+            let cure = "a topic's name has letters, digits, '.', '_' and '-', at most 249";
             self.fault(at, Code::BadValue, message, cure);
         }
         self.check_queue(&owner, at, &fields);
@@ -126,6 +144,12 @@ impl Reader<'_> {
             self.fault(at, Code::BadValue, message, cure);
         }
     }
+}
+
+/// Whether a topic, of Kafka or of other DAGs, can be called so.
+pub(super) fn is_topic(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(legal) && !matches!(name, "." | "..")
 }
 
 fn is_key(key: &str) -> bool {

@@ -204,6 +204,52 @@ tasks:
 }
 
 #[test]
+fn a_topic_of_other_dags_to_say_to_loads_to_the_manifest() {
+    let text = "\
+dag: copies
+sources: { in: { topic: { name: a, circle: true } } }
+tasks:
+  shout: { after: in, run: tr a-z A-Z }
+  out: { after: shout, emit: { topic: b, value_from: shout, key: /id } }
+  copy: { after: in, emit: c }
+";
+    let document = read(text, "copies.yaml").unwrap();
+    let dag = &document.manifest.dags[0];
+    let shown = serde_json::to_value(dag).unwrap();
+    assert_eq!(
+        shown["sources"][0]["config"],
+        json!({"kind": "topic", "name": "a", "circle": true})
+    );
+    let tasks = &shown["tasks"];
+    assert_eq!(
+        tasks[1]["sink"],
+        json!({"kind": "topic", "topic": "b", "key": "/id", "value_from": "shout"})
+    );
+    assert_eq!(
+        tasks[1]["retries"],
+        json!(null),
+        "nothing outside can be away"
+    );
+    assert_eq!(tasks[2]["sink"], json!({"kind": "topic", "topic": "c"}));
+    let topics = dag.tasks.iter().flat_map(|task| task.topics());
+    assert_eq!(topics.collect::<Vec<_>>(), ["b", "c"]);
+    for (wrong, cure) in [
+        ("emit: a b", "letters, digits"),
+        ("emit: {}", "has no topic"),
+        (
+            "emit: { topic: b, connection: c }",
+            "has no option 'connection'",
+        ),
+        ("emit: b, run: x", "has run and emit"),
+    ] {
+        let text = text.replace("emit: c", wrong);
+        let faults = read(&text, "copies.yaml").unwrap_err();
+        let said: String = faults.iter().map(ToString::to_string).collect();
+        assert!(said.contains(cure), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_queue_loads_to_the_manifest_and_a_fifo_one_is_in_line_unless_it_is_told_not_to() {
     let text = "\
 dag: jobs

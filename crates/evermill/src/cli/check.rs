@@ -13,15 +13,18 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use evermill_api::drawing;
-use evermill_contract::manifest::Severity;
+use evermill_contract::manifest::{Fault, Severity};
 use evermill_contract::yaml;
 
-pub(super) use self::loading::{Loaded, Loading, circles, duplicates, outside, sorted, unreadable};
+pub(super) use self::loading::{
+    Loaded, Loading, circles, duplicates, outside, rounds, sorted, unreadable,
+};
 pub(super) use self::report::text as said;
 
 use self::report::File;
-use crate::config::Config;
+use crate::config::{Config, Level};
 use crate::failure::Failure;
+use crate::screen::{Fields, Screen};
 use crate::vault::Names;
 use crate::{duration, sdk};
 
@@ -96,11 +99,22 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     Ok(())
 }
 
+/// Says what a start does not refuse.
+pub(super) fn warn(screen: &Screen, warnings: &[Fault]) {
+    for warning in warnings {
+        let text = said(std::slice::from_ref(warning));
+        let fields = Fields::of_file(&warning.file);
+        screen.lines(Level::Warning, &fields, "", text.as_bytes());
+    }
+}
+
 /// What is wrong with files taken together.
 fn faults_among(checked: &mut [File]) {
     let loaded = || checked.iter().filter_map(|file| file.loaded.as_ref());
     let mut faults = duplicates(loaded());
     faults.extend(circles(loaded()));
+    let dags = loaded().flat_map(Loaded::dags).collect::<Vec<_>>();
+    faults.extend(rounds(&dags));
     for fault in faults {
         let owner = checked.iter_mut().rev().find(|file| {
             let mut paths = file.loaded.iter().flat_map(|loaded| loaded.declared());

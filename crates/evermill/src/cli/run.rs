@@ -4,6 +4,7 @@ pub(super) mod files;
 pub(super) mod progress;
 
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +129,7 @@ fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Fail
     let files = files::load(&args.files, &sdk)?;
     let vault = Arc::new(Vault::open(&config)?);
     files.check_settings(&vault)?;
+    super::check::warn(screen, &files.warnings());
     if args.until_idle.is_some() {
         files.check_end()?;
     }
@@ -137,6 +139,7 @@ fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Fail
         .transpose()?;
     let lock = lock(&config)?;
     let data_dir = lock.dir().to_owned();
+    warn_of_root(screen, &data_dir);
     let log = log_lines(screen, files.dags().count() > 1);
     let pools = pools(args.workers, &files, &sdk);
     let engine = open(config, vault, lock, pools, screen, log)?;
@@ -220,6 +223,22 @@ pub(super) fn drain(
         screen.lines(Level::Warning, &Fields::default(), "", text.as_bytes());
     }
     drained
+}
+
+/// Says that what this engine keeps will be root's, in a place where another user is at home.
+pub(super) fn warn_of_root(screen: &Screen, data_dir: &Path) {
+    let owner = std::fs::metadata(data_dir).map(|found| found.uid());
+    if let Ok(owner) = owner
+        && owner != 0
+        && rustix::process::geteuid().is_root()
+    {
+        let text = format!(
+            "{} belongs to the user {owner}, and root runs this engine: logs and bundles will be root's, and an engine \
+             of that user cannot write there. Run it as that user: `setpriv --reuid {owner} --clear-groups evermill ...`",
+            data_dir.display()
+        );
+        screen.tell(Level::Warning, &Fields::default(), &text);
+    }
 }
 
 /// Takes the data directory for this process alone. A command that only looks gives it back soon.

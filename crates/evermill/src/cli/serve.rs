@@ -93,6 +93,7 @@ fn go(args: &Args, settings: Explained, screen: &Arc<Screen>) -> Result<(), Fail
     check_folder(&args.dags)?;
     let lock = run::lock(&config)?;
     let data_dir = lock.dir().to_owned();
+    run::warn_of_root(screen, &data_dir);
     let mut listening = Listening::open(Some(&args.listen), &args.reached, &data_dir)?;
     let sdk = sdk::folder(&config.data_dir)?;
     let workers = Workers::for_any(args.workers, &sdk);

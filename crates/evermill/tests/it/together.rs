@@ -171,3 +171,90 @@ fn a_dag_whose_schedule_is_a_dataset_runs_once_for_each_time_it_is_made() {
     // What was said as the end came may still lie in the inbox.
     assert!((2..=done(&runs, "makes")).contains(&done(&runs, "takes")));
 }
+
+const SAYING: &str = r#"dag: say
+tasks:
+  make: { run: "echo '{\"n\": 7, \"who\": \"ada\"}'" }
+  text: { run: "echo plain text" }
+  none: { run: "true" }
+  out: { after: make, emit: { topic: said, value_from: make, key: /who } }
+  words: { after: text, emit: { topic: said, value_from: text, key: none } }
+  nothing: { after: none, emit: { topic: said, value_from: none, key: none } }
+---
+dag: hear
+sources: { t: { topic: said } }
+tasks:
+  note: { after: t, run: "printf '%s|%s\n' \"$(cat)\" \"$EVERMILL_KEY\" >> @OUT@" }
+"#;
+
+#[test]
+fn a_task_in_yaml_says_a_value_to_a_topic_and_other_dags_hear_it_once() {
+    let place = Place::new();
+    let out = place.file("out", "");
+    let text = SAYING.replace("@OUT@", out.to_str().unwrap());
+    let file = place.file("said.yaml", &text);
+    let ended = place.finish([
+        "run",
+        file.to_str().unwrap(),
+        "--json",
+        "--until-idle",
+        "300ms",
+    ]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let runs = by_dag(ended.json());
+    assert_eq!(
+        (done(&runs, "say"), done(&runs, "hear")),
+        (1, 2),
+        "{}",
+        ended.stderr
+    );
+    let heard = std::fs::read_to_string(&out).unwrap();
+    let mut heard: Vec<&str> = heard.lines().collect();
+    heard.sort_unstable();
+    assert_eq!(heard, [r#""plain text"|"#, r#"{"n": 7, "who": "ada"}|ada"#]);
+    assert!(!ended.stderr.contains("topic_circle"), "{}", ended.stderr);
+}
+
+/// What one file says and another one hears is seen where both are there.
+#[test]
+fn a_circle_of_topics_over_two_files_is_told_by_check_run_and_serve_unless_it_is_meant() {
+    let place = Place::new();
+    let dag = |name: &str, hears: &str, says: &str| {
+        format!(
+            "dag: {name}\nsources: {{ in: {{ topic: {hears} }} }}\ntasks: {{ out: {{ after: in, emit: {says} }} }}\n"
+        )
+    };
+    std::fs::create_dir(place.folder().join("dags")).unwrap();
+    let a = place.file("dags/a.yaml", &dag("a", "t", "u"));
+    let b = place.file("dags/b.yaml", &dag("b", "u", "t"));
+    let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+    let told = |stderr: &str| {
+        assert!(stderr.contains("a.yaml:2: warning:"), "{stderr}");
+        assert!(stderr.contains("[topic_circle]"), "{stderr}");
+        let way = "task 'out' of DAG 'a' emits to 'u', which DAG 'b' hears (";
+        assert!(
+            stderr.contains(way) && stderr.contains("b.yaml:2)"),
+            "{stderr}"
+        );
+    };
+    let checked = place.finish(["check", "dags"]);
+    assert_eq!(checked.code(), 0);
+    told(&checked.stderr);
+    assert_eq!(place.finish(["check", "dags", "--strict"]).code(), 3);
+    assert!(!place.finish(["check", a]).stderr.contains("topic_circle"));
+    let ran = place.finish(["run", a, b, "--until-idle", "100ms"]);
+    assert_eq!(ran.code(), 0, "{}", ran.stderr);
+    told(&ran.stderr);
+    let mut command = place.evermill(["serve", "--dags", "dags", "--listen", "127.0.0.1:0"]);
+    let serving = Running::start(&mut command);
+    serving.wait_for_lines("[topic_circle]", 1);
+    serving.signal(rustix::process::Signal::TERM);
+    assert_eq!(serving.end().code(), 0);
+    place.file("dags/b.yaml", &dag("b", "{ name: u, circle: true }", "t"));
+    assert!(
+        !place
+            .finish(["check", "dags"])
+            .stderr
+            .contains("topic_circle")
+    );
+}

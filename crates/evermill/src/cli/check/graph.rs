@@ -266,6 +266,7 @@ pub(in crate::cli) fn destination(sink: &SinkConfig) -> String {
             format!("{} {}", http.method, shortened(&http.endpoint)),
             http.needs(),
         ),
+        SinkConfig::Topic(topic) => (format!("topic {} of other DAGs", topic.topic), None),
     };
     let connection = connection.map(|id| format!(" · connection {id}"));
     format!("to {place}{key}{}", connection.unwrap_or_default())

@@ -211,6 +211,12 @@ impl Loaded {
         shown_path(&self.shown, Path::new(of_manifest))
     }
 
+    /// The DAGs, each with its file.
+    pub(super) fn dags(&self) -> impl Iterator<Item = (&DagManifest, String)> {
+        let dags = self.manifest.dags.iter();
+        dags.map(|dag| (dag, self.path(&dag.file)))
+    }
+
     /// File, line and id of each DAG.
     pub(super) fn declared(&self) -> Vec<(String, u32, &str)> {
         let dags = self.manifest.dags.iter();
@@ -315,6 +321,49 @@ pub(in crate::cli) fn circles<'a>(files: impl Iterator<Item = &'a Loaded>) -> Ve
         })
     };
     circles.into_iter().filter_map(fault).collect()
+}
+
+/// Ways round over topics among these DAGs, each of which stands with its file.
+pub(in crate::cli) fn rounds(dags: &[(&DagManifest, String)]) -> Vec<Fault> {
+    let place = |hop: &manifest::Hop<'_>| {
+        let (dag, file) = dags.iter().find(|(dag, _)| dag.id == hop.dag)?;
+        let source = dag.sources.iter().find(|one| one.id == hop.source)?;
+        Some((file, source.line))
+    };
+    let said = |hop: &manifest::Hop<'_>, next: &manifest::Hop<'_>| {
+        let (file, line) = place(next)?;
+        let heard = match hop.emits {
+            Some((task, topic)) => format!("task '{task}' of DAG '{}' emits to '{topic}'", hop.dag),
+            None => format!("DAG '{}' ends", hop.dag),
+        };
+        Some(format!(
+            "{heard}, which DAG '{}' hears ({file}:{line})",
+            next.dag
+        ))
+    };
+    let fault = |round: manifest::Rounds<'_>| {
+        let (file, line) = place(&round.hops[0])?;
+        let next = round.hops.iter().cycle().skip(1);
+        let way: Option<Vec<String>> = round
+            .hops
+            .iter()
+            .zip(next)
+            .map(|(hop, next)| said(hop, next))
+            .collect();
+        Some(Fault {
+            file: file.clone(),
+            line,
+            column: None,
+            code: Code::TopicCircle,
+            message: format!("what is heard may go round for ever: {}", way?.join("; ")),
+            cure: "emit to another topic; or, where some task sees to it that it ends, say circle=True on the topic"
+                .to_owned(),
+        })
+    };
+    manifest::rounds(dags.iter().map(|(dag, _)| *dag))
+        .into_iter()
+        .filter_map(fault)
+        .collect()
 }
 
 /// By file as they came, then by line.

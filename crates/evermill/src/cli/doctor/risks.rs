@@ -89,7 +89,7 @@ fn repeated(task: &TaskManifest) -> Option<&'static str> {
         (Some(SinkConfig::Http(sink)), _) => &sink.method,
         (None, Some(call)) => &call.method,
         // The same file is written with the same bytes.
-        (Some(SinkConfig::File(_)), _) | (None, None) => return None,
+        (Some(SinkConfig::File(_) | SinkConfig::Topic(_)), _) | (None, None) => return None,
     };
     let adds = ["POST", "PATCH"]
         .iter()

@@ -124,6 +124,15 @@ impl Files {
         self.0.iter().flat_map(|file| &file.manifest.dags)
     }
 
+    /// What a start does not refuse, and authors should know: ways round over topics.
+    pub(in crate::cli) fn warnings(&self) -> Vec<Fault> {
+        let dags = self.0.iter().flat_map(|file| {
+            let dags = file.manifest.dags.iter();
+            dags.map(|dag| (dag, file.folder.join(&dag.file).display().to_string()))
+        });
+        check::rounds(&dags.collect::<Vec<_>>())
+    }
+
     /// What to ask of the engine for each DAG, those who listen to others first.
     pub(in crate::cli) fn requests(
         &self,

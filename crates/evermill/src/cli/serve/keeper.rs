@@ -52,6 +52,8 @@ struct State {
     catalogue: Catalogue,
     owners: Owners,
     refused: BTreeMap<PathBuf, Vec<Fault>>,
+    /// Ways round over topics that were told of.
+    rounds: Vec<Fault>,
     dags: BTreeMap<String, Told>,
     /// Why the folder cannot be read.
     unreadable: Option<String>,
@@ -227,6 +229,7 @@ impl Keeper {
     fn follow(&self) -> bool {
         let (owners, refused) = self.lock().catalogue.owners();
         self.tell_refused(&refused);
+        self.tell_rounds(&owners);
         let mut again = false;
         // Who listens to others is there before these say anything.
         let declared = owners.iter().filter_map(|(dag, (path, file))| {
@@ -266,6 +269,17 @@ impl Keeper {
             self.screen
                 .lines(Level::Error, &Fields::of_file(&file), "", text);
         }
+    }
+
+    /// DAGs of different files may speak to each other without an end.
+    fn tell_rounds(&self, owners: &Owners) {
+        let dags = owners
+            .iter()
+            .filter_map(|(dag, (path, file))| Some((file.dag(dag)?, path.display().to_string())));
+        let found = check::rounds(&dags.collect::<Vec<_>>());
+        let before = std::mem::replace(&mut self.lock().rounds, found.clone());
+        let news = found.into_iter().filter(|fault| !before.contains(fault));
+        check::warn(&self.screen, &news.collect::<Vec<_>>());
     }
 
     fn follow_one(&self, dag: &str, path: &Path, file: &Arc<File>) -> bool {
