@@ -79,7 +79,9 @@ fn every_resource_lets_in_whom_the_table_says_and_nobody_else() {
             // A run and a pool that are not there: whoever is let in does no harm. What ends a session, and
             // what takes long or stays open, is not asked for.
             let path = path.replace("{run}", "flow").replace("{dag}", "flow");
-            let path = path.replace("{id}", "nothing");
+            let path = path
+                .replace("{id}", "nothing")
+                .replace("{source}", "nothing");
             let path = path.replace("{name}", "nothing").replace("{number}", "99");
             let harmless = ["/stop", "/drain", "/stream", "/tail", "/verify"];
             let is_harmless = !harmless.iter().any(|end| path.ends_with(end));
