@@ -254,13 +254,17 @@ pub struct SignalSource {
     pub name: String,
 }
 
-/// A function of the DAG file, a root sensor's, that is asked again and again. A worker runs it, outside
-/// of any activation.
+/// A function of the DAG file, a root sensor's, or a command, that is asked again and again. A worker runs
+/// it, outside of any activation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollSource {
     /// What the function is called: what is remembered of its answers belongs to this name.
     pub function: String,
+    /// The command, in place of a function: it says yes by its exit code 0, no by 1, and nothing by any
+    /// other; what it prints is what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Shell>,
     /// Wait between two questions; without it a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poke_interval_ms: Option<u64>,

@@ -41,9 +41,9 @@ pub const FILE_BYTES_MAX: usize = 1 << 20;
 pub const ENDINGS: [&str; 2] = ["yaml", "yml"];
 
 /// The kinds of sources there are.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "kafka", "sqs", "http", "webhook", "cron", "every", "loop", "signal", "files", "alerts",
-    "after", "topic",
+    "after", "topic", "poll",
 ];
 /// A word this alike is taken for the one that was meant (Jaro-Winkler).
 const ALIKE: f64 = 0.8;
@@ -360,6 +360,7 @@ impl Reader<'_> {
                 "after" => config = self.timed(&owner, AFTER, name, value),
                 "topic" => config = self.timed(&owner, TOPIC, name, value),
                 "files" => config = self.timed(&owner, FILES, name, value),
+                "poll" => config = self.asked(&owner, &key.text, name, value),
                 "alerts" => config = Some(self.alerts(&owner, value)),
                 "loop" => {
                     config = self.timed(&owner, LOOP, name, value);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use evermill_contract::manifest::{HttpCall, TaskManifest};
+use evermill_contract::manifest::{HttpCall, SourceConfig, SourceManifest, TaskManifest};
 use evermill_contract::settings::Settings;
 use evermill_contract::worker::{Dispatch, Outcome, Success, TaskErrorKind, TaskRef};
 use evermill_contract::yaml;
@@ -159,12 +159,28 @@ fn load(entry: &str) -> Result<BTreeMap<(String, String), TaskManifest>, String>
     })?;
     let dags = document.manifest.dags.into_iter();
     let tasks = dags.flat_map(|dag| {
+        let asked: Vec<TaskManifest> = dag.sources.iter().filter_map(asked).collect();
         let id = dag.id;
         dag.tasks
             .into_iter()
+            .chain(asked)
             .map(move |task| ((id.clone(), task.id.clone()), task))
     });
     Ok(tasks.collect())
+}
+
+/// The command of a source that asks one, as a task: by the name that the engine asks for.
+fn asked(source: &SourceManifest) -> Option<TaskManifest> {
+    let SourceConfig::Poll(poll) = &source.config else {
+        return None;
+    };
+    let task = serde_json::json!({
+        "id": format!("{}{}", source.id, shell::ASKED),
+        "kind": "call",
+        "line": source.line,
+        "run": poll.run.as_ref()?,
+    });
+    serde_json::from_value(task).ok()
 }
 
 /// What a member's task reads: the result of the task `from`, else the event's content.

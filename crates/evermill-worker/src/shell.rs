@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evermill_contract::manifest::{Shell, TaskManifest};
-use evermill_contract::worker::{Dispatch, LogOrigin, Outcome, TaskErrorKind, WorkerEvent};
+use evermill_contract::worker::{
+    Dispatch, LogOrigin, Outcome, Success, TaskErrorKind, WorkerEvent,
+};
 
 use self::command::{Done, Ended, Job};
 pub(crate) use self::input::outside;
@@ -28,6 +30,12 @@ use crate::threads::{Shared, Slot, failed};
 
 /// The exit code of a command that has nothing to do for its event; Airflow's `BashOperator` has it, too.
 pub const SKIP: i32 = 99;
+
+/// What is appended to the id of a source whose command is asked, outside of any activation.
+pub(crate) const ASKED: &str = "?poke";
+
+/// The exit code by which a command that is asked says no.
+const NO: i32 = 1;
 
 /// Runs the command for one member; None when the engine stopped it.
 pub(crate) fn run(
@@ -39,6 +47,7 @@ pub(crate) fn run(
     dispatch: &Dispatch,
     index: u32,
 ) -> Option<Outcome> {
+    let is_asked = dispatch.task.task.ends_with(ASKED);
     let own = task
         .env
         .iter()
@@ -66,7 +75,33 @@ pub(crate) fn run(
             text: Bytes::copy_from_slice(text),
         });
     };
-    outcome(command::run(job, slot, log), dispatch.timeout)
+    let done = command::run(job, slot, log);
+    if !is_asked {
+        return outcome(done, dispatch.timeout);
+    }
+    match done.ended {
+        Ended::Exited(status) if status.code() == Some(NO) => Some(answer("[false]".to_owned())),
+        _ => outcome(done, dispatch.timeout).map(answered),
+    }
+}
+
+/// What a command that is asked has said, as a function says it: whether it holds, and what was found.
+fn answered(outcome: Outcome) -> Outcome {
+    let Outcome::Success(success) = outcome else {
+        return outcome;
+    };
+    let found = success.and_then(|success| success.result);
+    answer(found.map_or_else(
+        || "[true]".to_owned(),
+        |found| format!("[true,{}]", String::from_utf8_lossy(&found)),
+    ))
+}
+
+fn answer(said: String) -> Outcome {
+    Outcome::Success(Some(Box::new(Success {
+        result: Some(Bytes::from(said)),
+        ..Success::default()
+    })))
 }
 
 fn outcome(done: Done, timeout: Option<Duration>) -> Option<Outcome> {

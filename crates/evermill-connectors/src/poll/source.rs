@@ -257,6 +257,7 @@ mod tests {
 
     fn open(function: &str) -> PollSource {
         let config = PollConfig {
+            run: None,
             function: function.to_owned(),
             poke_interval_ms: None,
         };

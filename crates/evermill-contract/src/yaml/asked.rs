@@ -1,8 +1,8 @@
-//! Sources that speak HTTP: places that are polled, and requests that others send.
+//! Sources that are asked again and again, by HTTP or by a command, and requests that others send.
 
 use serde_json::{Map, Value, json};
 
-use super::option::{ALERTS, HTTP_SOURCE, text};
+use super::option::{ALERTS, HTTP_SOURCE, POLL, text};
 use super::tree::{Key, Kind, Node};
 use super::{Reader, knows, nearest};
 use crate::manifest::Code;
@@ -90,6 +90,20 @@ impl Reader<'_> {
         }
         config.insert("kind".into(), "webhook".into());
         Some(Value::Object(config))
+    }
+
+    /// A command that is asked again and again; what is remembered of it belongs to the source's id.
+    pub(super) fn asked(&mut self, owner: &str, id: &str, key: &Key, node: &Node) -> Option<Value> {
+        let mut config = self.timed(owner, POLL, key, node)?;
+        let fields = config.as_object_mut()?;
+        let Some(command) = fields.remove("command") else {
+            let message = format!("poll of {owner} has no run");
+            self.fault(key.at, Code::BadValue, message, "write run: and a command");
+            return None;
+        };
+        fields.insert("function".into(), id.into());
+        fields.insert("run".into(), json!({"command": command}));
+        Some(config)
     }
 
     /// `alerts:`, of which nothing has to be said.

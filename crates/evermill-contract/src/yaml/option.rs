@@ -456,6 +456,22 @@ pub(super) const TOPIC: &[Opt] = &[
     ),
 ];
 
+/// Options of a command that is asked again and again.
+pub(super) const POLL: &[Opt] = &[
+    opt(
+        "run",
+        "command",
+        Of::Text,
+        "a command for sh: exit code 0 says yes, 1 says no, any other says nothing; what it prints is the event",
+    ),
+    opt(
+        "poke_interval",
+        "poke_interval_ms",
+        Of::Duration,
+        "wait between two questions, a minute unless said",
+    ),
+];
+
 /// Options of a loop.
 pub(super) const LOOP: &[Opt] = &[
     opt("delay", "delay_ms", Of::Duration, "wait between two laps"),

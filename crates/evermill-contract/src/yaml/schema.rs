@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::asked::COMPARISONS;
 use super::option::{
     AFTER, ALERTS, BATCH, BOTH, CRON, DAG, EMIT, EVERY, FILES, HTTP, HTTP_SOURCE, KAFKA, LOOP, Of,
-    Opt, POKE, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, TOPIC,
+    Opt, POKE, POLL, SHARED, SIGNAL, SOURCE, SQS, TASK, TO_FILE, TO_HTTP, TO_KAFKA, TO_SQS, TOPIC,
 };
 
 /// The schema (draft 2020-12).
@@ -124,6 +124,7 @@ pub fn schema() -> Value {
     let after = either(object(&[AFTER], [], &["dag"]));
     let topic = either(object(&[TOPIC], [], &["name"]));
     let files = either(object(&[FILES], [], &["path"]));
+    let poll = either(object(&[POLL], [], &["run"]));
     let laps = either(object(&[LOOP], [], &["delay"]));
     let source = object(
         &[SOURCE],
@@ -157,6 +158,10 @@ pub fn schema() -> Value {
                 described(after, "ends of another DAG's activations"),
             ),
             ("topic", described(topic, "what tasks emit")),
+            (
+                "poll",
+                described(poll, "a command that is asked again and again"),
+            ),
             (
                 "files",
                 described(files, "files that appear in a folder or a bucket"),

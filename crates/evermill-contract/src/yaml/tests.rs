@@ -250,6 +250,40 @@ tasks:
 }
 
 #[test]
+fn a_command_to_ask_loads_to_the_manifest_under_the_name_of_its_source() {
+    let text = "\
+dag: disks
+sources:
+  full: { poll: { run: df, poke_interval: 5m } }
+  short: { poll: test -e x }
+tasks:
+  tell: { after: [full, short], run: cat }
+";
+    let document = read(text, "disks.yaml").unwrap();
+    let shown = serde_json::to_value(&document.manifest.dags[0].sources).unwrap();
+    assert_eq!(
+        shown[0]["config"],
+        json!({"kind": "poll", "function": "full", "run": {"command": "df"}, "poke_interval_ms": 300_000})
+    );
+    assert_eq!(
+        shown[1]["config"],
+        json!({"kind": "poll", "function": "short", "run": {"command": "test -e x"}})
+    );
+    for (wrong, cure) in [
+        ("poll: {}", "has no run"),
+        (
+            "poll: { run: x, interval: 5m }",
+            "did you mean 'poke_interval'?",
+        ),
+    ] {
+        let text = text.replace("poll: test -e x", wrong);
+        let faults = read(&text, "disks.yaml").unwrap_err();
+        let said: String = faults.iter().map(ToString::to_string).collect();
+        assert!(said.contains(cure), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_queue_loads_to_the_manifest_and_a_fifo_one_is_in_line_unless_it_is_told_not_to() {
     let text = "\
 dag: jobs

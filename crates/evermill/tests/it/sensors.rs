@@ -7,7 +7,7 @@ use evermill_http::testing::{Reply, Server};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::process::{Place, Running};
+use crate::process::{Place, Running, eventually};
 
 /// A server that answers what a test says.
 fn told(body: &Arc<Mutex<(u16, String)>>) -> Server {
@@ -310,4 +310,42 @@ fn airflows_sensor_of_another_dag_waits_for_the_same_date() {
         "{}",
         ended.stderr
     );
+}
+
+/// A command as source: an edge is an event, also over restarts, and what says nothing changes nothing.
+#[test]
+fn a_command_that_is_asked_fires_on_edges_and_not_again_after_a_restart() {
+    let place = Place::new();
+    let (gate, out) = (place.folder().join("gate"), place.file("out", ""));
+    let text = format!(
+        "dag: disks\nsources:\n  full: {{ poll: {{ run: \"test ! -e {gate}.broken || exit 7; test -e {gate} && cat {gate}\", poke_interval: 100ms }} }}\n\
+         tasks:\n  tell: {{ after: full, run: \"cat >> {out}; echo >> {out}\" }}\n",
+        gate = gate.display(),
+        out = out.display(),
+    );
+    let file = place.file("disks.yaml", &text);
+    let lines = || std::fs::read_to_string(&out).unwrap();
+    let fired = |count: u64| {
+        place.wait_for_run(|run| run["done"].as_u64() == Some(count) && run["in_flight"] == 0);
+    };
+    let running = Running::start(&mut place.evermill(["run", file.to_str().unwrap()]));
+    place.wait_until_ready();
+    std::fs::write(&gate, "{\"left\": 3}").unwrap();
+    fired(1);
+    running.kill();
+    let running = Running::start(&mut place.evermill(["run", file.to_str().unwrap()]));
+    place.wait_until_ready();
+    // It says nothing: what was seen stays.
+    let broken = place.folder().join("gate.broken");
+    std::fs::write(&broken, "").unwrap();
+    eventually("that it says nothing", || {
+        let shown = place.finish(["show", "disks"]).stdout;
+        shown.contains("exit code 7").then_some(())
+    });
+    std::fs::remove_file(&broken).unwrap();
+    std::fs::write(&gate, "{\"left\": 2}").unwrap();
+    fired(2);
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().code(), 0);
+    assert_eq!(lines(), "{\"left\":3}\n{\"left\":2}\n");
 }

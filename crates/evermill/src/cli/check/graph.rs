@@ -74,7 +74,10 @@ fn source_node(source: &SourceManifest, dag: &DagManifest) -> Node {
         SourceConfig::Topic(topic) => vec![format!("topic {}", topic.name)],
         SourceConfig::Poll(poll) => vec![format!(
             "asks {} every {}",
-            poll.function,
+            poll.run.as_ref().map_or_else(
+                || poll.function.clone(),
+                |run| format!("$ {}", shortened(&run.command))
+            ),
             duration(poll.poke_interval_ms.unwrap_or(SENSOR_INTERVAL_MS))
         )],
     };
