@@ -272,7 +272,7 @@ tasks:
     for (wrong, cure) in [
         ("poll: {}", "has no run"),
         (
-            "poll: { run: x, interval: 5m }",
+            "poll: { run: x, poke_intervall: 5m }",
             "did you mean 'poke_interval'?",
         ),
     ] {
