@@ -220,7 +220,7 @@ impl RunLogs {
         };
         let numbers = match numbers(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            numbers => numbers?,
+            numbers => filled(numbers?),
         };
         match query.order {
             LogOrder::Newest => self.newest(query.from, &numbers, &mut filling),
@@ -458,6 +458,21 @@ impl Filling<'_> {
         }
         Ok(Ended::Through)
     }
+}
+
+/// Without holes: a folder that is listed while segments come may show one and not the one before it. Who opens it sees
+/// whether it is there.
+pub(super) fn filled(numbers: Vec<u64>) -> Vec<u64> {
+    let mut all = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let next = all.last().map_or(number, |last| last + 1);
+        // A wider hole is not of segments that come.
+        if number - next < limits::LOG_SEGMENTS_KEPT {
+            all.extend(next..number);
+        }
+        all.push(number);
+    }
+    all
 }
 
 /// Bytes of a file up to the end of its last whole line: half a record may be on its way, or a process was

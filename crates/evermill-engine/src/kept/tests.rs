@@ -422,6 +422,31 @@ fn who_reads_while_segments_come_and_go_gets_each_line_once_or_hears_that_some_a
 }
 
 #[test]
+fn a_segment_that_a_listing_has_passed_over_is_read_and_one_that_has_gone_is_missed() {
+    let place = tempfile::tempdir().unwrap();
+    let mut kept = with_segments_of(place.path(), 2_000);
+    let mut position = 0;
+    let folder = place.path().join("logs/r");
+    while !path(&folder, 4).exists() {
+        kept.write(position, &of_event(position, "x")).unwrap();
+        kept.flush().unwrap();
+        position += 1;
+    }
+    assert_eq!(
+        reading::filled(vec![1, 2, 4, 5, 9]),
+        (1..=9).collect::<Vec<_>>()
+    );
+    assert_eq!(reading::filled(vec![3, u64::MAX]), [3, u64::MAX]);
+    let logs = RunLogs::new(place.path(), "r");
+    let all = oldest(Some(LogPlace::default()), 1_000);
+    let page = logs.page(&all).unwrap();
+    assert_eq!((page.entries.len() as u64, page.missed), (position, false));
+    fs::remove_file(path(&folder, 2)).unwrap();
+    let page = logs.page(&all).unwrap();
+    assert!(page.missed && page.entries.len() as u64 + 1 < position);
+}
+
+#[test]
 fn b08_a_line_that_a_full_disk_does_not_take_is_lost_and_counted_and_the_next_is_whole() {
     let place = tempfile::tempdir().unwrap();
     let mut kept = writer(place.path());

@@ -62,7 +62,9 @@ fn a_source_without_progress_is_not_fresh_once_until_it_moves_again() {
     let run = until(&handle, "a miss", |run| run.sources[0].stale);
     assert_eq!(run.sources[0].freshness_missed, 1);
     later(&world, &handle, 600);
-    let told = world.alerts_of(AlertKind::FreshnessMissed);
+    let told = || world.alerts_of(AlertKind::FreshnessMissed);
+    until_true("the alert", || !told().is_empty());
+    let told = told();
     assert_eq!((told.len(), told[0].source.as_deref()), (1, Some("in")));
     world.broker.publish("a", values(1..2));
     let run = until(&handle, "progress", |run| {
