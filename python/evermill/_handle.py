@@ -170,13 +170,14 @@ class Handle:
     def _overlaid(self, name: str) -> Any:
         own = [change for change in self.state_ops or () if change["name"] == name]
         settled = any(change["op"] in ("put", "delete") for change in own)
-        value = None if settled else self._committed(name)
+        value = None if settled else self.committed(name)
         for change in own:
             value = _applied(value, change)
         return value
 
-    def _committed(self, name: str) -> Any:
-        """What came with the dispatch, read anew each time: the author may change what he gets."""
+    def committed(self, name: str) -> Any:
+        """What `ctx.state` held before this attempt."""
+        # Read anew each time: the author may change what he gets.
         shipped = self._dispatch.table.part("state", self._member)
         if shipped is None:
             return self.ask("state_get", name=name)

@@ -169,9 +169,10 @@ class Attempt(Handle):
     def result_of(self, task_id: str) -> Any:
         return self._walk.result_of(task_id)
 
+    def committed(self, name: str) -> Any:
+        return self._walk.state_of(self._task).get(name)
+
     def ask(self, kind: str, **args: Any) -> Any:
-        if kind == "state_get":
-            return self._walk.state_of(self._task).get(args["name"])
         if kind == "xcom_pull":
             return self._walk.pulled(args["task_id"], args["key"], args["map_index"])
         name = next(iter(args.values()), "")
