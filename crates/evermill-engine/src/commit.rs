@@ -47,6 +47,11 @@ impl Shard {
     /// Nobody waits for this commit, and what the workers are busy with brings another one soon:
     /// both can share an fsync. It costs an idle engine nothing, and a busy one that a little more
     /// runs again after a crash.
+    /// Whether everything that was decided is committed and done.
+    pub(crate) fn is_durable(&self) -> bool {
+        !self.unsealed && self.groups.is_empty() && self.after.is_empty()
+    }
+
     fn may_gather(&self) -> bool {
         let awaited = self.pressing
             || !self.after.is_empty()

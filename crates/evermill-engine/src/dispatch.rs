@@ -181,11 +181,6 @@ impl Shard {
         is_private && !self.redrives.contains(&run) || self.is_durable()
     }
 
-    /// Whether everything that was decided is committed and done.
-    pub(crate) fn is_durable(&self) -> bool {
-        !self.unsealed && self.groups.is_empty() && self.after.is_empty()
-    }
-
     /// Members of a stateful task are redriven: until everything is committed that comes of it, their run ships no state
     /// that somebody else may have written.
     fn note_redrives(&mut self, run: RunIx, redrives: bool) {

@@ -105,7 +105,7 @@ impl Shard {
         let mut sources = self.listening.values();
         let sources_gone =
             now >= ending.sources_until || sources.all(|listening| listening.ended.is_some());
-        let committed = self.groups.is_empty() && !self.unsealed && self.after.is_empty();
+        let committed = self.is_durable();
         let (late, hooks_done) = (now >= ending.until, ending.hooks_done);
         if !(late || workers_gone && sources_gone && committed) {
             return Flow::Go;

@@ -107,40 +107,53 @@ pub struct Circle<'a> {
 
 /// The circles among these DAGs, each once, with its first DAG in order of name.
 pub fn circles<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Circle<'a>> {
-    let mut hears: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    let mut hears: Leads<&str, (&str, &str)> = BTreeMap::new();
     for dag in dags {
         for source in &dag.sources {
             if let SourceConfig::After(after) = &source.config {
                 let edges = hears.entry(dag.id.as_str()).or_default();
-                edges.push((after.dag.as_str(), source.id.as_str()));
+                edges.push((after.dag.as_str(), (dag.id.as_str(), source.id.as_str())));
             }
         }
     }
     let mut found = Vec::new();
     for (&first, edges) in &hears {
-        for &(next, source) in edges {
-            // The shortest way back, over later names only: each circle belongs to its first name.
-            let mut ways = VecDeque::from([vec![first, next]]);
-            let mut seen = BTreeSet::new();
-            while let Some(way) = ways.pop_front() {
-                let at = way[way.len() - 1];
-                if at == first {
-                    let dags = way[..way.len() - 1].to_vec();
-                    found.push(Circle { dags, source });
-                    break;
-                }
-                if at < first || !seen.insert(at) {
-                    continue;
-                }
-                for &(next, _) in hears.get(at).into_iter().flatten() {
-                    let mut longer = way.clone();
-                    longer.push(next);
-                    ways.push_back(longer);
-                }
-            }
+        for &edge in edges {
+            let (_, (_, source)) = edge;
+            let way = way_back(&hears, first, [edge]);
+            let dags = way.map(|way| way.into_iter().map(|(dag, _)| dag).collect());
+            found.extend(dags.map(|dags| Circle { dags, source }));
         }
     }
     found
+}
+
+/// From each node, the next ones, and what stands on the edge to each.
+type Leads<N, E> = BTreeMap<N, Vec<(N, E)>>;
+
+/// The shortest way back to a node, by one of these edges and then over later nodes only, so that each way round belongs
+/// to its first node: what stands on its edges, in order.
+fn way_back<N: Ord + Copy, E: Copy>(
+    leads: &Leads<N, E>,
+    first: N,
+    edges: impl IntoIterator<Item = (N, E)>,
+) -> Option<Vec<E>> {
+    let begin = edges.into_iter().map(|(next, edge)| (next, vec![edge]));
+    let (mut ways, mut seen) = (VecDeque::from_iter(begin), BTreeSet::new());
+    while let Some((at, way)) = ways.pop_front() {
+        if at == first {
+            return Some(way);
+        }
+        if at < first || !seen.insert(at) {
+            continue;
+        }
+        for &(next, edge) in leads.get(&at).into_iter().flatten() {
+            let mut longer = way.clone();
+            longer.push(edge);
+            ways.push_back((next, longer));
+        }
+    }
+    None
 }
 
 /// A way round over topics, as far as it can be seen without running anything: what is heard makes a task
@@ -189,7 +202,7 @@ pub fn rounds<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Rounds<'a>
             }
         }
     }
-    let mut leads: BTreeMap<At<'_>, Vec<(Hop<'a>, At<'_>)>> = BTreeMap::new();
+    let mut leads: Leads<At<'_>, Hop<'a>> = BTreeMap::new();
     for dag in &dags {
         for source in &dag.sources {
             let (at, mut to): (At<'_>, Vec<_>) = ((&dag.id, &source.id), Vec::new());
@@ -201,34 +214,19 @@ pub fn rounds<'a>(dags: impl Iterator<Item = &'a DagManifest>) -> Vec<Rounds<'a>
             for task in below(dag, &source.id) {
                 for topic in task.topics() {
                     let heard = topics.get(topic).into_iter().flatten();
-                    to.extend(heard.map(|next| (hop(Some((&*task.id, topic))), *next)));
+                    to.extend(heard.map(|next| (*next, hop(Some((&*task.id, topic))))));
                 }
             }
             let heard = after.get(dag.id.as_str()).into_iter().flatten();
-            to.extend(heard.map(|next| (hop(None), *next)));
+            to.extend(heard.map(|next| (*next, hop(None))));
             leads.insert(at, to);
         }
     }
-    let mut found = Vec::new();
-    for &first in leads.keys() {
-        // The shortest way back, over later names only: each belongs to its first name.
-        let mut ways = VecDeque::from([(first, Vec::new())]);
-        let mut seen = BTreeSet::new();
-        while let Some((at, hops)) = ways.pop_front() {
-            if at == first && !hops.is_empty() {
-                found.push(Rounds { hops });
-                break;
-            }
-            if at < first || !seen.insert(at) {
-                continue;
-            }
-            for &(hop, next) in leads.get(&at).into_iter().flatten() {
-                let mut longer = hops.clone();
-                longer.push(hop);
-                ways.push_back((next, longer));
-            }
-        }
-    }
+    let ways = leads.iter().filter_map(|(&first, edges)| {
+        let hops = way_back(&leads, first, edges.iter().copied())?;
+        Some(Rounds { hops })
+    });
+    let mut found: Vec<Rounds<'_>> = ways.collect();
     found.retain(|round| round.hops.iter().any(|hop| hop.emits.is_some()));
     found
 }

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
-use std::process::Command;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use evermill_store::{
@@ -11,6 +10,7 @@ use evermill_store::{
 };
 
 use crate::child;
+use crate::small_disk;
 use crate::workload::{Content, writes};
 
 const ROUNDS: usize = 20;
@@ -23,37 +23,13 @@ enum Told {
     Event(Event),
 }
 
-/// Set by who knows that a machine allows no mounts, and does without this test on it.
-const WITHOUT: &str = "EVERMILL_TEST_WITHOUT_MOUNTS";
-
 #[test]
 fn full_disk_loses_nothing_and_commits_go_on_when_space_returns() {
-    let may_miss = std::env::var_os(WITHOUT).is_some() && std::env::var_os("CI").is_none();
     let dir = tempfile::tempdir().expect("temporary directory");
-    let script = "mount -t tmpfs -o size=8m tmpfs \"$0\" && exec \"$@\" || echo no mounts here";
-    let output = Command::new("unshare")
-        .args(["--mount", "--map-root-user", "sh", "-c", script])
-        .arg(dir.path())
-        .arg(std::env::current_exe().expect("test binary"))
-        .args(["--exact", "full::rounds", "--nocapture"])
-        .env(child::DIR, dir.path())
-        .output();
-    let (text, errors) = match output {
-        Ok(output) => (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        ),
-        Err(cause) => ("no mounts here".to_owned(), format!("unshare: {cause}")),
+    let variables = [(child::DIR, dir.path().as_os_str())];
+    let Some((text, errors)) = small_disk::run("full::rounds", "8m", dir.path(), &variables) else {
+        return child::say(&small_disk::left_out());
     };
-    if text.contains("no mounts here") || errors.starts_with("unshare:") {
-        assert!(
-            may_miss,
-            "no disk can be filled: {errors}This test needs `unshare` (util-linux) and mount namespaces: let it run as \
-             root with CAP_SYS_ADMIN, or allow user namespaces (sysctl user.max_user_namespaces). {WITHOUT}=1 \
-             leaves it out at a desk, and never with CI set"
-        );
-        return child::say(&format!("left out by {WITHOUT}"));
-    }
     assert!(
         text.contains(&format!("{ROUNDS} rounds, nothing lost")),
         "{text}{errors}"

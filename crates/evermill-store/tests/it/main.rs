@@ -18,6 +18,8 @@ mod locking;
 mod power;
 mod retention;
 mod sabotage;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod tampering;
 #[path = "../support/workload.rs"]
 mod workload;

@@ -161,6 +161,21 @@ pub(super) fn line<T: Serialize>(value: &T) -> String {
     format!("{text}\n")
 }
 
+/// Prints what came of an order that loses something, and so wants a `--yes`. Without one, and without a
+/// `--dry-run` either, `unasked` says what was not done.
+pub(super) fn told<T: Serialize>(
+    answer: &T,
+    shown: String,
+    (json, dry_run, yes): (bool, bool, bool),
+    unasked: &str,
+) -> Result<(), Failure> {
+    print(&if json { line(answer) } else { shown })?;
+    if dry_run || yes {
+        return Ok(());
+    }
+    Err(Failure::usage(unasked.to_owned()))
+}
+
 /// A table of what was found, and what has to be said about it.
 pub(super) fn planned(answer: &ReplayAnswer, place: impl Fn(u64) -> String) -> String {
     let sampled = answer.lanes.iter().any(|lane| lane.first.is_some());

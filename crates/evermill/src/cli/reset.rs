@@ -6,10 +6,10 @@ use evermill_contract::source::Place;
 use evermill_engine::{ResetAnswer, ResetAsk};
 
 use super::place;
-use super::replay::{line, post};
+use super::replay::{post, told};
 use crate::failure::Failure;
 use crate::reach::Reach;
-use crate::table::{print, table};
+use crate::table::table;
 
 /// What can be typed behind `reset`.
 #[derive(clap::Args)]
@@ -53,19 +53,13 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let answer: Result<ResetAnswer, _> = post(&reach, &args.run, "reset", &order);
     reach.close()?;
     let answer = answer?;
-    if args.json {
-        print(&line(&answer))?;
-    } else {
-        print(&shown(&answer, only_looks))?;
-    }
-    if args.dry_run || args.yes {
-        return Ok(());
-    }
-    Err(Failure::usage(
+    told(
+        &answer,
+        shown(&answer, only_looks),
+        (args.json, args.dry_run, args.yes),
         "nothing was moved; say --yes to move it. What lies behind the new position is read again, what lies \
-         before it is not read at all"
-            .to_owned(),
-    ))
+         before it is not read at all",
+    )
 }
 
 fn shown(answer: &ResetAnswer, only_looks: bool) -> String {

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use evermill_api::Method;
 use evermill_engine::LeftView;
 
-use super::replay::line;
+use super::replay::told;
 use crate::failure::Failure;
 use crate::reach::{Reach, part, request};
-use crate::table::print;
 
 /// What can be typed behind `sources`.
 #[derive(clap::Subcommand)]
@@ -48,19 +47,13 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     let left: Result<LeftView, _> = reach.ask(&request(Method::Delete, &path, Bytes::new()));
     reach.close()?;
     let left = left?;
-    if asked.json {
-        print(&line(&left))?;
-    } else {
-        print(&shown(&left, only_looks))?;
-    }
-    if asked.dry_run || asked.yes {
-        return Ok(());
-    }
-    Err(Failure::usage(
+    told(
+        &left,
+        shown(&left, only_looks),
+        (asked.json, asked.dry_run, asked.yes),
         "nothing was let go of; say --yes to do it. These events are done by nobody then, and where they came from \
-         may not have them any more"
-            .to_owned(),
-    ))
+         may not have them any more",
+    )
 }
 
 fn shown(left: &LeftView, only_looks: bool) -> String {

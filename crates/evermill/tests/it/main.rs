@@ -39,6 +39,8 @@ mod sending;
 mod sensors;
 mod served;
 mod serving;
+#[path = "../../../evermill-store/tests/support/small_disk.rs"]
+mod small_disk;
 mod testing;
 mod together;
 mod topic;

@@ -1,49 +1,30 @@
 //! A disk that is really full: a small tmpfs of our own, in a mount namespace.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
-use std::process::Command;
 
 use rustix::process::Signal;
 
 use super::Scene;
+use crate::small_disk;
 
 /// Set for the test that this binary runs again inside the namespace.
 const INSIDE: &str = "EVERMILL_FULL_DISK_TEST";
 
-/// Set by who knows that a machine allows no mounts, and does without this test on it.
-const WITHOUT: &str = "EVERMILL_TEST_WITHOUT_MOUNTS";
-
 #[test]
 fn a_full_disk_stops_the_intake_and_says_so_until_there_is_room() {
-    let may_miss = std::env::var_os(WITHOUT).is_some() && std::env::var_os("CI").is_none();
     let dir = tempfile::tempdir().expect("temporary directory");
-    let script = "mount -t tmpfs -o size=48m tmpfs \"$0\" && exec \"$@\" || echo no mounts here";
-    let output = Command::new("unshare")
-        .args(["--mount", "--map-root-user", "sh", "-c", script])
-        .arg(dir.path())
-        .arg(std::env::current_exe().expect("test binary"))
-        .args(["--exact", "operating::full::inside", "--nocapture"])
-        .env("TMPDIR", dir.path())
-        .env(INSIDE, "1")
-        .output();
-    let (text, errors) = match output {
-        Ok(output) => (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        ),
-        Err(cause) => ("no mounts here".to_owned(), format!("unshare: {cause}")),
+    let variables = [
+        ("TMPDIR", dir.path().as_os_str()),
+        (INSIDE, OsStr::new("1")),
+    ];
+    let Some((text, errors)) =
+        small_disk::run("operating::full::inside", "48m", dir.path(), &variables)
+    else {
+        return say(&small_disk::left_out());
     };
-    if text.contains("no mounts here") || errors.starts_with("unshare:") {
-        assert!(
-            may_miss,
-            "no disk can be filled: {errors}This test needs `unshare` (util-linux) and mount namespaces: let it run as \
-             root with CAP_SYS_ADMIN, or allow user namespaces (sysctl user.max_user_namespaces). {WITHOUT}=1 \
-             leaves it out at a desk, and never with CI set"
-        );
-        return say(&format!("left out by {WITHOUT}"));
-    }
     assert!(text.contains("nothing was lost"), "{text}{errors}");
 }
 
