@@ -2,12 +2,15 @@
 //!
 //! While somebody listens, the engine's view is looked at twice a second and compared with the one before,
 //! once for all listeners. What differs is made into events once, and every listener gets those that he
-//! wants from the same bytes. Who comes back with the id of the last event he got hears what he missed while
+//! wants from the same bytes, one after the other: to write to hundreds at the same moment takes the machine from
+//! those who work. Who comes back with the id of the last event he got hears what he missed while
 //! that is kept, else he gets the whole picture anew; so does one who takes events too slowly.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_engine::view::{
@@ -17,6 +20,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
 
 use crate::clock::now_ms;
 use crate::limits;
@@ -236,6 +240,7 @@ impl Feed {
         };
         first.extend(state.own(&wants, &looked));
         first.push_back(self.mark(state.number));
+        let turn = limits::TURN * (state.listeners.len() % limits::TURNS) as u32;
         state.listeners.push(Listener {
             queue,
             wants: wants.clone(),
@@ -254,8 +259,10 @@ impl Feed {
         }
         Ok(Events {
             wants,
+            turn,
             first,
             waiting,
+            held: None,
         })
     }
 
@@ -471,6 +478,13 @@ impl Wants {
         };
         wanted && piece.dag.as_deref().is_none_or(|dag| self.may_see(dag))
     }
+
+    /// What is wanted of a tick; one piece, so that it is one write.
+    fn of(&self, tick: &Tick) -> Bytes {
+        let wanted = tick.pieces.iter().filter(|piece| self.hear(piece));
+        let wanted: Vec<&[u8]> = wanted.map(|piece| &*piece.bytes).collect();
+        wanted.concat().into()
+    }
 }
 
 impl RunLine {
@@ -513,27 +527,30 @@ impl RunLine {
 #[derive(Debug)]
 pub(crate) struct Events {
     wants: Wants,
+    /// How long after the first listener this one hears of a tick.
+    turn: Duration,
     first: VecDeque<Bytes>,
     waiting: mpsc::Receiver<Item>,
+    held: Option<(Pin<Box<Sleep>>, Arc<Tick>)>,
 }
 
 impl Events {
     /// The next bytes; `None` when there will be no more.
-    pub(crate) fn poll_next(
-        &mut self,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Bytes>> {
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(bytes) = self.first.pop_front() {
-                return std::task::Poll::Ready(Some(bytes));
+                return Poll::Ready(Some(bytes));
             }
-            match std::task::ready!(self.waiting.poll_recv(context)) {
-                Some(Item::Own(bytes)) => return std::task::Poll::Ready(Some(bytes)),
-                Some(Item::Tick(tick)) => {
-                    let wanted = tick.pieces.iter().filter(|piece| self.wants.hear(piece));
-                    self.first.extend(wanted.map(|piece| piece.bytes.clone()));
-                }
-                None => return std::task::Poll::Ready(None),
+            if let Some((turn, tick)) = &mut self.held {
+                ready!(turn.as_mut().poll(context));
+                let bytes = self.wants.of(tick);
+                self.held = None;
+                return Poll::Ready(Some(bytes));
+            }
+            match ready!(self.waiting.poll_recv(context)) {
+                Some(Item::Own(bytes)) => return Poll::Ready(Some(bytes)),
+                Some(Item::Tick(tick)) => self.held = Some((Box::pin(sleep(self.turn)), tick)),
+                None => return Poll::Ready(None),
             }
         }
     }

@@ -34,6 +34,10 @@ pub(crate) const REFUSED_TIME: Duration = Duration::from_secs(5);
 
 /// How often those who listen to the stream are told what has changed.
 pub(crate) const TICK: Duration = Duration::from_millis(500);
+/// By how much later each of them is told than the one before, ...
+pub(crate) const TURN: Duration = Duration::from_millis(2);
+/// ... up to so many, among whom all are spread.
+pub(crate) const TURNS: usize = 100;
 /// How often they are told that nothing has.
 pub(crate) const QUIET: Duration = Duration::from_secs(10);
 /// Who may listen to the stream at the same time.

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use evermill_contract::alert::Alert;
 use evermill_contract::manifest::Manifest;
 use evermill_contract::source::Severity;
@@ -40,7 +39,6 @@ use crate::sabotage;
 use crate::shard::{Flow, Shard, Version};
 use crate::slots;
 use crate::spill::Spill;
-use crate::view::EngineView;
 
 /// What a boot gives: a machine whose resumption is committed.
 pub(crate) struct Booted {
@@ -296,7 +294,6 @@ pub(crate) type Report = (DispatchId, Fence, Vec<OutcomeRun>);
 struct Kept {
     /// Outcomes that came too late, under the fence they carry.
     reports: Vec<Report>,
-    viewers: Vec<Sender<Arc<EngineView>>>,
     inputs: Vec<Input>,
 }
 
@@ -358,9 +355,6 @@ impl Shard {
                 });
             }
         }
-        for reply in kept.viewers {
-            self.show(&reply);
-        }
         for input in kept.inputs {
             match self.take(input) {
                 Flow::Go => {}
@@ -380,7 +374,7 @@ impl Shard {
         let mut kept = Kept::default();
         // Whoever waits for a commit that failed hears that by his reply being dropped.
         let after = self.groups.forget().into_iter().chain(self.after.drain(..));
-        kept.viewers.extend(after.filter_map(|after| match after {
+        self.viewers.extend(after.filter_map(|after| match after {
             After::View(reply) => Some(reply),
             After::Effect(_) | After::Answer(..) | After::Do(_) => None,
         }));

@@ -44,17 +44,18 @@ impl Shard {
         self.slots.out() == 0 && group.is_awaited_by_tasks() && self.world.inbox.is_empty()
     }
 
-    /// Nobody waits for this commit, and what the workers are busy with brings another one soon:
-    /// both can share an fsync. It costs an idle engine nothing, and a busy one that a little more
-    /// runs again after a crash.
     /// Whether everything that was decided is committed and done.
     pub(crate) fn is_durable(&self) -> bool {
         !self.unsealed && self.groups.is_empty() && self.after.is_empty()
     }
 
+    /// Nobody waits for this commit but who looks on, and what the workers are busy with brings another one soon:
+    /// both can share an fsync. It costs an idle engine nothing, and a busy one that a little more
+    /// runs again after a crash.
     fn may_gather(&self) -> bool {
+        let looks_on = |after: &After| matches!(after, After::View(_));
         let awaited = self.pressing
-            || !self.after.is_empty()
+            || !self.after.iter().all(looks_on)
             || !self.decision.effects.iter().all(may_be_early);
         !awaited
             && self.unsealed

@@ -1,8 +1,5 @@
 //! Performs what was decided, once it is durable, in order.
 
-use std::sync::Arc;
-
-use crossbeam_channel::Sender;
 use evermill_contract::source::LaneName;
 use evermill_core::command::{Command, Effect, LaneId, RunIx, RunState};
 
@@ -13,7 +10,6 @@ use crate::lanes::{Lane, reference};
 use crate::manifest::Outline;
 use crate::shard::{RunSlot, Shard};
 use crate::slots;
-use crate::view::EngineView;
 
 impl Shard {
     /// Performs every group that is durable with all before it.
@@ -40,7 +36,7 @@ impl Shard {
                     fp!("answer.sent");
                     self.executor.answer(slot, call, answer);
                 }
-                After::View(reply) => self.show(&reply),
+                After::View(reply) => self.viewers.push(reply),
                 After::Do(task) => task(self),
             }
         }
@@ -205,12 +201,6 @@ impl Shard {
         if crate::requests::is_over(state) {
             self.find_hearers();
         }
-    }
-
-    pub(crate) fn show(&mut self, reply: &Sender<Arc<EngineView>>) {
-        let view = self.publish();
-        // The asker may have given up.
-        drop(reply.try_send(view));
     }
 
     pub(crate) fn reader_of(&self, lane: LaneId) -> Option<(LaneName, &crate::lanes::Listening)> {

@@ -81,6 +81,11 @@ impl Groups {
         self.queue.iter().any(|group| group.number == number)
     }
 
+    /// The one that was sealed last, of those whose effects are to come.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Group> {
+        self.queue.back_mut()
+    }
+
     pub(crate) fn push(&mut self, group: Group) {
         self.submitted += usize::from(!group.durable);
         self.queue.push_back(group);

@@ -129,6 +129,10 @@ pub const LOG_KEY_BYTES: usize = 256;
 pub const TIMER_WAIT_MIN: Duration = Duration::from_millis(1);
 /// Age at which a published view is replaced while work is done.
 pub const VIEW_AGE: Duration = Duration::from_millis(100);
+/// The same while somebody looks, ...
+pub const VIEW_AGE_ASKED: Duration = Duration::from_millis(5);
+/// ... and at least so many times as long as it takes to make one.
+pub const VIEW_SPARING: u32 = 20;
 /// How often it is said of a run what was parked.
 pub const PARKED_SAID_EVERY: Duration = Duration::from_secs(10);
 /// How long whoever looks waits for what the last commits say, before he gets what there is.

@@ -1,11 +1,13 @@
 //! What faces see: views of committed state, and whether there is anything left to wait for.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use evermill_core::command::{RunIx, RunState};
 
 use crate::board::Life;
+use crate::groups::After;
 use crate::input::SourceKey;
 use crate::lanes::{Listening, Parting};
 use crate::limits;
@@ -34,19 +36,55 @@ impl Shard {
         // Whoever waited for rest looks at the view next.
         let came_to_rest = resting && !self.resting;
         self.resting = resting;
-        if self.view_stale && (came_to_rest || self.viewed_at.elapsed() >= limits::VIEW_AGE) {
+        let due = self.until_view().is_some_and(|wait| wait.is_zero());
+        if due || self.view_stale && came_to_rest {
             self.publish();
+        } else if !self.view_stale && !self.viewers.is_empty() {
+            self.show(&self.world.board.view());
         }
         self.world.board.set_life(life);
     }
 
-    pub(crate) fn publish(&mut self) -> Arc<EngineView> {
+    /// Time until the published view is to be replaced. Those who look share one, however many they are: it is made
+    /// on the thread that everything goes through.
+    pub(crate) fn until_view(&self) -> Option<Duration> {
+        let age = if !self.viewers.is_empty() {
+            let sparing = self.view_took * limits::VIEW_SPARING;
+            sparing.clamp(limits::VIEW_AGE_ASKED, limits::VIEW_AGE)
+        } else if self.view_stale {
+            limits::VIEW_AGE
+        } else {
+            return None;
+        };
+        Some(age.saturating_sub(self.viewed_at.elapsed()))
+    }
+
+    /// Shows what the commits before this moment say, without one for the purpose.
+    pub(crate) fn look(&mut self, reply: Sender<Arc<EngineView>>) {
+        if self.unsealed {
+            self.after.push(After::View(reply));
+        } else if let Some(last) = self.groups.last_mut() {
+            last.after.push(After::View(reply));
+        } else {
+            self.viewers.push(reply);
+        }
+    }
+
+    pub(crate) fn publish(&mut self) {
         self.say_parked(limits::PARKED_SAID_EVERY);
         self.viewed_at = Instant::now();
         self.view_stale = false;
         let view = Arc::new(self.view());
+        self.view_took = self.viewed_at.elapsed();
         self.world.board.publish(Arc::clone(&view));
-        view
+        self.show(&view);
+    }
+
+    fn show(&mut self, view: &Arc<EngineView>) {
+        for reply in self.viewers.drain(..) {
+            // The asker may have given up.
+            drop(reply.try_send(Arc::clone(view)));
+        }
     }
 
     fn view(&self) -> EngineView {

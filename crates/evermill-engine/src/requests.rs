@@ -154,7 +154,7 @@ impl Shard {
             Request::Pools { reply } => answer(&reply, Ok(self.list_pools())),
             Request::SetPool { name, slots, reply } => self.set_pool(&name, slots, reply),
             // Queued behind whatever is being committed, so that it shows that too.
-            Request::View { reply } => self.after.push(After::View(reply)),
+            Request::View { reply } => self.look(reply),
             Request::Drain { grace, reply } => self.drain(grace, reply),
             Request::Halt => return Flow::End,
             Request::Poke => self.view_stale = true,

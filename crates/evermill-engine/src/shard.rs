@@ -64,7 +64,7 @@ use crate::slots::Slots;
 use crate::spill::Spill;
 use crate::tally::Tally;
 use crate::traces::Tracing;
-use crate::view::MissView;
+use crate::view::{EngineView, MissView};
 
 /// Everything the thread owns.
 pub(crate) struct Shard {
@@ -132,6 +132,9 @@ pub(crate) struct Shard {
     pub(crate) draining: Option<Draining>,
     pub(crate) stalled: Option<String>,
     pub(crate) viewed_at: Instant,
+    pub(crate) view_took: Duration,
+    /// Who waits for the next view.
+    pub(crate) viewers: Vec<Sender<Arc<EngineView>>>,
     pub(crate) view_stale: bool,
     /// Nothing was in flight when the view was last looked at.
     pub(crate) resting: bool,
@@ -262,6 +265,8 @@ impl Shard {
             draining: None,
             stalled: None,
             viewed_at: Instant::now(),
+            view_took: Duration::ZERO,
+            viewers: Vec::new(),
             view_stale: true,
             resting: false,
             world,

@@ -1,6 +1,6 @@
 //! When the shard has to look up although nothing came in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evermill_core::command::{Command, Ms};
 
@@ -43,12 +43,5 @@ impl Shard {
         self.slots
             .has_queued()
             .then_some(evermill_contract::worker::limits::SLICE)
-    }
-
-    /// Time until the published view is to be replaced.
-    pub(crate) fn until_view(&self) -> Option<Duration> {
-        let due = self.viewed_at + limits::VIEW_AGE;
-        self.view_stale
-            .then(|| due.saturating_duration_since(Instant::now()))
     }
 }

@@ -103,8 +103,7 @@ fn who_may_see_some_dags_hears_of_no_others() {
     Arc::get_mut(&mut looked.view).unwrap().notes = notes;
     let pieces = state.differences(&looked);
     let wants = only("a");
-    let heard = pieces.iter().filter(|piece| wants.hear(piece));
-    let heard: String = heard.map(|piece| text(&piece.bytes)).collect();
+    let heard = text(&wants.of(&Tick { number: 1, pieces }));
     assert!(
         heard.contains("\"dag\":\"a\"") && !heard.contains("\"b\""),
         "{heard}"

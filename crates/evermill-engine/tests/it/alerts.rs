@@ -425,7 +425,9 @@ fn a_source_that_keeps_hanging_ends_after_so_many_restarts() {
     let run = until(&handle, "its end", |run| run.sources[0].ended.is_some());
     let why = run.sources[0].ended.clone().unwrap_or_default();
     assert!(why.contains("has not answered"), "{why}");
-    assert_eq!(world.alerts_of(AlertKind::SourceEnded).len(), 1);
+    until_true("the alert, with its commit", || {
+        world.alerts_of(AlertKind::SourceEnded).len() == 1
+    });
     let stalled = world.alerts_of(AlertKind::SourceStalled);
     assert_eq!(stalled.len() as u32, SOURCE_RESTARTS);
     hangs.let_go();

@@ -1,5 +1,7 @@
 //! Events flow, once each, and what is committed survives.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -395,4 +397,28 @@ fn output_is_told_apart_by_task_event_and_try() {
         (Some("a"), Some(2), 1)
     );
     assert_eq!(&line.text[..], b"hello 2");
+}
+
+#[test]
+fn those_who_look_at_the_same_time_share_a_view() {
+    const THREADS: usize = 4;
+    const LOOKS: usize = 50;
+    let (_, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    world.broker.publish("a", values(0..20_000));
+    let looks = || -> Vec<_> { (0..LOOKS).map(|_| handle.fresh_view().unwrap()).collect() };
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(looks)).collect();
+        let seen = threads.into_iter().map(|thread| thread.join().unwrap());
+        seen.flatten().collect()
+    });
+    let different: BTreeSet<_> = seen.iter().map(Arc::as_ptr).collect();
+    assert!(
+        different.len() < THREADS * LOOKS,
+        "each look costs the engine a view"
+    );
+    until(&handle, "rest", |run| run.done == 20_000);
+    handle.drain(GRACE).unwrap();
 }
