@@ -1,5 +1,5 @@
 /** What an operator should look at, the worst first: what it is, why, and what to do. */
-import type { EngineLine, RunLine } from './api/types';
+import type { EngineLine, NoteView, RunLine } from './api/types';
 import { LONG_MS } from './flow';
 import { recent, type Samples } from './history';
 import { runHref } from './route.svelte';
@@ -35,8 +35,19 @@ export function ofEngine(engine: EngineLine): Matter[] {
   };
   if (engine.stalled) add('stalled', 'bad', 'Nothing can be committed', engine.stalled);
   if (engine.workers.unavailable) add('workers', 'bad', 'No worker can be had', engine.workers.unavailable);
-  for (const note of engine.notes) add(`note ${note}`, 'warn', 'Worth knowing', note);
-  return found;
+  return [...found, ...engine.notes.map(ofNote)];
+}
+
+const NOTES: Record<NoteView['kind'], string> = {
+  folder_unreadable: 'The folder of DAGs cannot be read',
+  file_in_error: 'A DAG file is broken',
+  not_served: 'A DAG is not served as its file says',
+  retired: 'The file of a DAG is gone',
+  events_left: 'Events wait for a source that is gone',
+};
+
+export function ofNote({ kind, text }: NoteView): Matter {
+  return { id: `note ${text}`, kind, level: 'warn', run: null, title: NOTES[kind], text, href: null, link: '' };
 }
 
 /** Who has kept a worker from others for a while, the longest first; nothing when nobody has. */

@@ -1,5 +1,7 @@
 // What the overview says of many runs, and of those that do not get on.
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { assertClean, Engine, openBrowser, openPage, until } from './harness.mjs';
@@ -121,6 +123,23 @@ test('what keeps the workers is named wherever it keeps something from getting o
     await until('it is told where it happens, too', () => page.getByText(/A worker has been at call_api for \d+ s, and nothing has settled/).isVisible());
     await page.getByRole('button', { name: /^task call_api runs for long.*1 running for \d+ s/ }).waitFor();
     await assertClean(page, 'a task that does not end');
+    await page.context().close();
+  } finally {
+    await engine.close();
+  }
+});
+
+test('a DAG file in error is told with its line until it is mended', async () => {
+  const engine = await Engine.start('serve', { files: { 'letters.py': LETTERS, 'invoices.py': 'import evermill\nimport nowhere_at_all\n' } });
+  try {
+    await running(engine, 1);
+    const page = await openPage(browser, engine);
+    const told = page.getByRole('listitem').filter({ hasText: /A DAG file is broken.*invoices\.py: in error.*line 2: .*nowhere_at_all/s });
+    await told.waitFor();
+    await assertClean(page, 'a DAG file in error');
+    writeFileSync(join(engine.folder, 'dags/invoices.py'), LETTERS.replace('def letters', 'def invoices'));
+    await running(engine, 2);
+    await told.waitFor({ state: 'detached' });
     await page.context().close();
   } finally {
     await engine.close();

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evermill_engine::view::{
-    EngineView, LongWorkView, Percentiles, PoolView, RunDetail, RunView, STATES, WorkersView,
+    EngineView, LongWorkView, NoteView, Percentiles, PoolView, RunDetail, RunView, STATES,
+    WorkersView,
 };
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -78,7 +79,7 @@ struct EngineLine {
     /// Set while nothing can be committed; a sentence with the cure.
     stalled: Option<String>,
     /// What else there is to say, such as a DAG file that is broken.
-    notes: Vec<String>,
+    notes: Vec<NoteView>,
 }
 
 /// The whole picture; it takes the place of everything that was told before.

@@ -13,7 +13,7 @@ use crate::lanes::{Listening, Parting};
 use crate::limits;
 use crate::requests::is_over;
 use crate::shard::{RunSlot, Shard};
-use crate::view::{EngineView, LaneView, RunView, SourceView, WorkersView};
+use crate::view::{EngineView, LaneView, NoteView, RunView, SourceView, WorkersView};
 
 /// The word for a run's state.
 pub(crate) const fn state_name(state: RunState) -> &'static str {
@@ -111,7 +111,7 @@ impl Shard {
         }
     }
 
-    fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<NoteView> {
         let holding = self.inboxes.holding();
         let started = self.runs.iter().filter(|(_, slot)| slot.started);
         started

@@ -16,7 +16,7 @@ use crate::prepare::{Prepared, PreparedSource, Stored};
 use crate::record::{Record, Why};
 use crate::shard::{Flow, Shard, Version};
 use crate::swap::version_views;
-use crate::view::{ParkedFilter, RunDetail};
+use crate::view::{NoteKind, NoteView, ParkedFilter, RunDetail};
 
 impl Shard {
     pub(crate) fn request(&mut self, request: Request) -> Flow {
@@ -468,7 +468,7 @@ impl Shard {
     }
 
     /// Events that wait for a source which the run's version has not (W16).
-    pub(crate) fn left_behind(&self, run: RunIx) -> Vec<String> {
+    pub(crate) fn left_behind(&self, run: RunIx) -> Vec<NoteView> {
         let (Some(slot), Some(outline)) = (self.runs.get(&run), self.outline_of(run)) else {
             return Vec::new();
         };
@@ -480,11 +480,15 @@ impl Shard {
                 1 => ("1 event".to_owned(), "is"),
                 more => (format!("{more} events"), "are"),
             };
-            format!(
+            let text = format!(
                 "{}: {events} of source '{source}' {are} kept, and {are} taken up when a version has it again; \
                  `evermill sources forget {} {source}` lets go of them",
                 slot.name, slot.dag
-            )
+            );
+            NoteView {
+                kind: NoteKind::EventsLeft,
+                text,
+            }
         })
         .collect()
     }

@@ -41,7 +41,32 @@ pub struct EngineView {
     pub stalled: Option<String>,
     /// What else there is to say, such as a DAG file that is broken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
+    pub notes: Vec<NoteView>,
+}
+
+/// Something that somebody should know, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NoteView {
+    /// What it is about.
+    pub kind: NoteKind,
+    /// A sentence.
+    pub text: String,
+}
+
+/// What a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NoteKind {
+    /// The folder of DAG files cannot be read.
+    FolderUnreadable,
+    /// A DAG file is in error; what was served of it goes on.
+    FileInError,
+    /// What a DAG's file says is not served.
+    NotServed,
+    /// A DAG's file is gone; its run goes on.
+    Retired,
+    /// Events are kept for a source that the DAG has no more.
+    EventsLeft,
 }
 
 impl EngineView {
@@ -199,7 +224,7 @@ pub struct RunDetail {
     pub versions: Vec<VersionView>,
     /// What else there is to say of it, such as a file that is broken.
     #[serde(default)]
-    pub notes: Vec<String>,
+    pub notes: Vec<NoteView>,
 }
 
 /// A DAG as nodes and edges.

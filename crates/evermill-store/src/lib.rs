@@ -28,7 +28,7 @@ pub use committer::{Between, Committer, Event, Ticket};
 pub use error::{CommitError, LockError, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use history::{HistoryEntry, HistoryPage, HistoryQuery};
-pub use lock::{DirLock, leave_to_owner, make_data_dir};
+pub use lock::{DirLock, leave_to_owner, make_data_dir, refusal};
 pub use memory::{MemoryDisk, MemoryStore};
 #[cfg(feature = "sabotage")]
 pub use sqlite::Sabotage;

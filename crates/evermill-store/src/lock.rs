@@ -31,7 +31,7 @@ impl DirLock {
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let refused = |path: &Path, cause: &std::io::Error| LockError::Io {
             path: path.to_owned(),
-            cause: Arc::from(cause.to_string()),
+            cause: Arc::from(refusal(dir, cause)),
         };
         make_data_dir(dir).map_err(|cause| refused(dir, &cause))?;
         let path = dir.join("lock");
@@ -130,6 +130,33 @@ pub fn leave_to_owner(_file: &File, _path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What the system says of a data directory and, where it does not let us in, how to be let in.
+#[cfg(unix)]
+#[must_use]
+pub fn refusal(dir: &Path, cause: &std::io::Error) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    if cause.kind() != std::io::ErrorKind::PermissionDenied {
+        return cause.to_string();
+    }
+    let me = rustix::process::geteuid().as_raw();
+    let cure = match fs::metadata(dir).map(|found| found.uid()) {
+        Ok(owner) if owner == me => format!("`chmod u+rwx {}` lets it in", dir.display()),
+        Ok(owner) => format!(
+            "it belongs to user {owner}; `chown -R {me} {}`, said by root, lets it in",
+            dir.display()
+        ),
+        Err(_) => "--data-dir names another place".to_owned(),
+    };
+    format!("{cause}, as this runs as user {me}: {cure}")
+}
+
+/// Where files have no owners.
+#[cfg(not(unix))]
+#[must_use]
+pub fn refusal(_dir: &Path, cause: &std::io::Error) -> String {
+    cause.to_string()
+}
+
 fn write_pid(file: &mut File) -> std::io::Result<()> {
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
@@ -170,4 +197,21 @@ fn lives(pid: u32) -> bool {
 #[cfg(not(unix))]
 fn lives(_pid: u32) -> bool {
     true
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_let_in_hears_how_to_be() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let dir = tempfile::tempdir().unwrap();
+        let own = refusal(dir.path(), &denied);
+        assert!(own.contains("`chmod u+rwx /"), "{own}");
+        let missing = refusal(&dir.path().join("none"), &denied);
+        assert!(missing.contains("--data-dir"), "{missing}");
+        let other = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert_eq!(refusal(dir.path(), &other), other.to_string());
+    }
 }

@@ -33,8 +33,9 @@ pub(crate) fn folder(data_dir: &Path) -> Result<PathBuf, Failure> {
     }
     let refused = |cause: io::Error| {
         Failure::failed(format!(
-            "{}: cannot unpack the Python package: {cause}",
-            data_dir.display()
+            "{}: cannot unpack the Python package: {}",
+            data_dir.display(),
+            evermill_store::refusal(data_dir, &cause)
         ))
     };
     let data_dir = std::path::absolute(data_dir).map_err(refused)?;

@@ -343,9 +343,12 @@ pub(crate) fn how_to_set(name: &str) -> String {
     format!("set it by `evermill secrets set {name}`")
 }
 
-fn make(data_dir: &Path) -> Result<(), Failure> {
-    let made = evermill_store::make_data_dir(data_dir);
-    made.map_err(|cause| Failure::failed(format!("{}: {cause}", data_dir.display())))
+/// Makes a data directory, where there is none.
+pub(crate) fn make(data_dir: &Path) -> Result<(), Failure> {
+    evermill_store::make_data_dir(data_dir).map_err(|cause| {
+        let why = evermill_store::refusal(data_dir, &cause);
+        Failure::failed(format!("{}: {why}", data_dir.display()))
+    })
 }
 
 /// Where the key stands.

@@ -13,6 +13,7 @@ export type OptionChange = Shapes['OptionChange'];
 export type FileChange = Shapes['FileChange'];
 export type Change = Shapes['Change'];
 export type NodeView = Shapes['NodeView'];
+export type NoteView = Shapes['NoteView'];
 export type TaskView = Shapes['TaskView'];
 export type SourceView = Shapes['SourceView'];
 export type PoolView = Shapes['PoolView'];

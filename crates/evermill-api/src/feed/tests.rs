@@ -1,3 +1,5 @@
+use evermill_engine::view::NoteKind;
+
 use super::*;
 
 fn run(dag: &str, done: u64) -> RunView {
@@ -99,7 +101,10 @@ fn who_comes_back_hears_every_tick_since_or_is_known_to_be_too_late() {
 fn who_may_see_some_dags_hears_of_no_others() {
     let mut state = State::default();
     let mut looked = looked(&[("a", 1), ("b", 1)]);
-    let notes = vec!["dags/b.py is broken".to_owned()];
+    let notes = vec![NoteView {
+        kind: NoteKind::FileInError,
+        text: "dags/b.py is broken".to_owned(),
+    }];
     Arc::get_mut(&mut looked.view).unwrap().notes = notes;
     let pieces = state.differences(&looked);
     let wants = only("a");

@@ -61,11 +61,11 @@ fn events_of_a_source_that_is_gone_stay_until_they_are_let_go_of_live_or_at_rest
         handle.start(&version(&["in"])).unwrap();
         let notes = handle.detail("d").unwrap().notes;
         assert!(
-            notes[0].contains("3 events of source 'old' are kept"),
+            notes[0].text.contains("3 events of source 'old' are kept"),
             "{notes:?}"
         );
         assert!(
-            notes[0].contains("evermill sources forget d old"),
+            notes[0].text.contains("evermill sources forget d old"),
             "{notes:?}"
         );
         assert_eq!(forgotten(&handle, true), 3);
@@ -81,7 +81,7 @@ fn events_of_a_source_that_is_gone_stay_until_they_are_let_go_of_live_or_at_rest
         assert!(unknown.contains("something is kept for old"), "{unknown}");
         if live {
             assert_eq!(forgotten(&handle, false), 3);
-            assert_eq!(handle.detail("d").unwrap().notes, Vec::<String>::new());
+            assert_eq!(handle.detail("d").unwrap().notes, []);
             handle.drain(GRACE).unwrap();
             drop(handle);
         } else {

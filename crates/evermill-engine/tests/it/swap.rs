@@ -325,13 +325,19 @@ fn what_a_removed_source_left_in_its_inbox_is_told_and_taken_up_when_it_is_back(
     until(&handle, "its end", |run| run.done == 1);
     let told = "4 events of source 'q' are kept";
     let notes = handle.detail("d").unwrap().notes;
-    assert!(notes.len() == 1 && notes[0].contains(told), "{notes:?}");
+    assert!(
+        notes.len() == 1 && notes[0].text.contains(told),
+        "{notes:?}"
+    );
     let notes = handle.fresh_view().unwrap().notes.clone();
-    assert!(notes.len() == 1 && notes[0].contains(told), "{notes:?}");
+    assert!(
+        notes.len() == 1 && notes[0].text.contains(told),
+        "{notes:?}"
+    );
     handle.start(&both).unwrap();
     until(&handle, "the others", |run| run.done == 5);
     assert_eq!(ran(&ledger, "old", 0..5), [1; 5]);
-    assert_eq!(handle.detail("d").unwrap().notes, Vec::<String>::new());
+    assert_eq!(handle.detail("d").unwrap().notes, []);
     handle.drain(Duration::from_secs(30)).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use evermill_engine::view::{ReplayView, RunView};
+use evermill_engine::view::{NoteView, ReplayView, RunView};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -26,7 +26,7 @@ struct Runs {
     #[serde(default)]
     stalled: Option<String>,
     #[serde(default)]
-    notes: Vec<String>,
+    notes: Vec<NoteView>,
 }
 
 /// Lists the runs.
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
     print(&runs_table(&rows))?;
     print(&replays(&rows))?;
     print(&late(&rows))?;
-    for why in stalled.iter().chain(&notes) {
+    for why in stalled.iter().chain(notes.iter().map(|note| &note.text)) {
         eprintln!("! {why}");
     }
     if !live {

@@ -92,7 +92,7 @@ fn text(detail: &RunDetail, live: bool) -> String {
         3,
     );
     for note in &detail.notes {
-        line(&mut out, &format!("  ! {note}"));
+        line(&mut out, &format!("  ! {}", note.text));
     }
     for source in &detail.run.sources {
         for trouble in troubles(source) {

@@ -13,6 +13,7 @@ use crate::duration;
 use crate::failure::Failure;
 use crate::on_record;
 use crate::table::{print, table};
+use crate::vault;
 
 /// What can be typed behind `token`.
 #[derive(clap::Subcommand)]
@@ -86,8 +87,7 @@ pub(super) fn run(args: &Args, data_dir: Option<PathBuf>) -> Result<(), Failure>
             expires,
             json,
         } => {
-            let made = evermill_store::make_data_dir(&folder);
-            made.map_err(|cause| Failure::failed(format!("{}: {cause}", folder.display())))?;
+            vault::make(&folder)?;
             let first = !tokens.are_used();
             let end = |age: Duration| now_ms().saturating_add(age.as_millis() as u64);
             let wanted = Wanted {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use evermill_contract::manifest::{Fault, listeners_first};
-use evermill_engine::view::RunView;
+use evermill_engine::view::{NoteKind, NoteView, RunView};
 use evermill_engine::{EngineError, Handle, Operations as _, Order, Started, SwitchOn};
 
 use super::catalogue::{Catalogue, Owners};
@@ -506,10 +506,13 @@ impl Keeper {
     }
 
     /// What there is to say of the folder: of all of it, or of one DAG.
-    pub(super) fn notes(&self, dag: Option<&str>) -> Vec<String> {
+    pub(super) fn notes(&self, dag: Option<&str>) -> Vec<NoteView> {
         let state = self.lock();
-        let mut notes: Vec<String> = Vec::new();
-        notes.extend(state.unreadable.clone());
+        let mut notes = Vec::new();
+        let mut note = |kind, text| notes.push(NoteView { kind, text });
+        if let Some(why) = &state.unreadable {
+            note(NoteKind::FolderUnreadable, why.clone());
+        }
         let is_meant = |id: &str| dag.is_none_or(|dag| dag == id);
         for (path, trouble, good) in state.catalogue.troubles() {
             let meant = good.map_or(dag.is_none(), |file| {
@@ -523,26 +526,31 @@ impl Keeper {
                 } else {
                     String::new()
                 };
-                notes.push(format!(
+                let text = format!(
                     "{}: in error ({since}): {place}{}{goes_on}",
                     path.display(),
                     fault.message
-                ));
+                );
+                note(NoteKind::FileInError, text);
             }
         }
         for (path, faults) in &state.refused {
             let meant = dag.is_none();
-            let faults = faults.iter().filter(|_| meant);
-            notes.extend(faults.map(|fault| {
-                format!("{}: line {}: {}", path.display(), fault.line, fault.message)
-            }));
+            for fault in faults.iter().filter(|_| meant) {
+                let text = format!("{}: line {}: {}", path.display(), fault.line, fault.message);
+                note(NoteKind::NotServed, text);
+            }
         }
         for (id, told) in state.dags.iter().filter(|(id, _)| is_meant(id)) {
             if told.retired {
-                notes.push(format!("{id}: retired: its file is gone"));
+                note(
+                    NoteKind::Retired,
+                    format!("{id}: retired: its file is gone"),
+                );
             }
             if let Some(Trouble { why, .. }) = &told.trouble {
-                notes.push(format!("{id}: the file's version is not served: {why}"));
+                let text = format!("{id}: the file's version is not served: {why}");
+                note(NoteKind::NotServed, text);
             }
         }
         notes

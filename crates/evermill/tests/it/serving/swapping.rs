@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Scene, end, noting};
 use crate::process::{Running, eventually};
@@ -264,4 +264,45 @@ fn killed_at_any_step_of_a_swap_each_activation_ran_on_its_version_with_its_effe
         );
         assert!(keys("a").is_disjoint(&keys("b")), "{step}");
     }
+}
+
+#[test]
+fn what_a_removed_source_left_is_named_and_let_go_of_by_hand_only() {
+    let scene = Scene::new();
+    scene.put("orders.yaml", &noting("orders", "one"));
+    let running = scene.serve();
+    running.wait_for_lines("orders is on", 1);
+    scene.well(&["pause", "orders"]);
+    scene.say("orders", "a");
+    scene.say("orders", "b");
+    let renamed = noting("orders", "two")
+        .replace("go: {", "went: {")
+        .replace("[go]", "[went]");
+    scene.put("orders.yaml", &renamed);
+    running.wait_for_lines("orders goes over to version", 1);
+
+    let left = "2 events of source 'go' are kept";
+    let listed = scene.place.finish(["ps"]).stderr;
+    assert!(listed.contains(left), "{listed}");
+    let note = &scene.show("orders")["notes"][0];
+    assert_eq!(note["kind"], "events_left");
+    assert!(note["text"].as_str().unwrap().contains(left), "{note}");
+    let forget = ["sources", "forget", "orders", "go"];
+    let asked = scene.badly(&forget, 2);
+    assert!(asked.contains("say --yes to do it"), "{asked}");
+    let has_it = scene.badly(&["sources", "forget", "orders", "went", "--yes"], 1);
+    assert!(has_it.contains("has the source 'went'"), "{has_it}");
+    let done = scene.well(&["sources", "forget", "orders", "go", "--yes", "--json"]);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    assert_eq!(
+        (&done["source"], &done["events"]),
+        (&json!("go"), &json!(2))
+    );
+    let listed = scene.place.finish(["ps"]).stderr;
+    assert!(!listed.contains("are kept"), "{listed}");
+
+    scene.well(&["resume", "orders"]);
+    scene.say("orders", "c");
+    scene.wait_for_notes(&["two c"]);
+    end(running);
 }
