@@ -306,7 +306,7 @@ pub trait Operations: Send + Sync {
 
 impl Operations for Handle {
     fn overview(&self) -> Result<Arc<EngineView>, EngineError> {
-        // What is fresh waits for a commit; on a full disk that may take hours. A drained engine
+        // What is fresh waits for the commits under way, which a disk may hold up. A drained engine
         // still has its last view.
         let fresh = self.ask_within(limits::FRESH_VIEW, |reply| Request::View { reply });
         Ok(fresh.unwrap_or_else(|| self.view()))

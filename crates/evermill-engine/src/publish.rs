@@ -61,7 +61,10 @@ impl Shard {
 
     /// Shows what the commits before this moment say, without one for the purpose.
     pub(crate) fn look(&mut self, reply: Sender<Arc<EngineView>>) {
-        if self.unsealed {
+        if self.stalled.is_some() {
+            // It may be hours until there is another one, and they would all wait here.
+            self.viewers.push(reply);
+        } else if self.unsealed {
             self.after.push(After::View(reply));
         } else if let Some(last) = self.groups.last_mut() {
             last.after.push(After::View(reply));

@@ -164,6 +164,25 @@ fn a_full_disk_is_waited_out() {
     );
 }
 
+#[test]
+fn on_a_full_disk_who_looks_waits_for_no_commit() {
+    let (_, workers) = recording(2);
+    let world = World::memory(Broker::with_lanes(&["a"]), workers);
+    let handle = world.open();
+    started(&handle, &one_task());
+    let tried = world.faults.tried();
+    (1..10_000).for_each(|more| world.faults.at(tried + more, Fault::Full));
+    world.broker.publish("a", values(0..10));
+    until_true("a full disk", || handle.view().stalled.is_some());
+    let (looking, (told, seen)) = (handle.clone(), bounded(1));
+    std::thread::spawn(move || told.send(looking.fresh_view()));
+    let view = seen.recv_timeout(PATIENCE).unwrap().unwrap();
+    let why = view.stalled.as_deref().unwrap_or_default();
+    assert!(why.contains("the disk is full"), "{why}");
+    assert_eq!(view.run("d").unwrap().done, 0);
+    handle.halt();
+}
+
 /// S16.
 #[test]
 fn a_report_under_an_old_fence_is_refused_and_counted() {
