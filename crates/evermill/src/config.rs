@@ -542,6 +542,14 @@ pub(crate) fn full_id(id: &str) -> String {
 
 /// What to do about a connection without an address.
 pub(crate) fn how_to_give(id: &str) -> String {
+    let long = full_id(id);
+    if long != id {
+        // Whatever is given under the short name goes to the long one.
+        return format!(
+            "'{id}' is what --connection may call '{long}': write connection=\"{long}\" in the file, \
+             or leave it out"
+        );
+    }
     let address = match id {
         id if id.contains("http") => "URL",
         id if id.contains("aws") => "REGION",
@@ -611,6 +619,17 @@ mod tests {
         };
         let file = toml::from_str(file).unwrap();
         settle(file, &environment.collect(), flags).map(Explained::settled)
+    }
+
+    #[test]
+    fn a_short_name_in_a_dag_file_is_not_told_to_be_given_an_address() {
+        let short = how_to_give("kafka");
+        assert!(short.contains("connection=\"kafka_default\""), "{short}");
+        let long = how_to_give("kafka_default");
+        assert!(
+            long.contains("--connection kafka_default=HOST:PORT"),
+            "{long}"
+        );
     }
 
     #[test]
